@@ -1,0 +1,43 @@
+"""What is true on this host: frozen values, the second input of `render` beside the HostPolicy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the controller listens."""
+
+    address: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """cgroups: path below the cgroup2 root (no leading slash, the root itself left out) -> cgroup id (the inode
+    number). users: the names that the policy's user workloads name -> uid; a name this host does not know is left out.
+    addresses: this host's own, loopback and link-local included."""
+
+    cgroups: Mapping[str, int] = field(default_factory=dict)
+    users: Mapping[str, int] = field(default_factory=dict)
+    addresses: frozenset[Address] = frozenset()
+    controller: tuple[Endpoint, ...] = ()
+    agent_uid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerFact:
+    """A socket that accepts: from sock_diag. `cgroup` is the path when it is known."""
+
+    protocol: str
+    address: Address
+    port: int
+    uid: int
+    inode: int
+    cgroup: str
+    process: str = ""

@@ -1,0 +1,1 @@
+"""The kernel protocol: rulesets as values, netlink, plan, apply, evaluate."""

@@ -1,0 +1,1 @@
+"""HostPolicy and HostFacts to a Ruleset. Pure."""

@@ -1,0 +1,1 @@
+"""Values shared by every part of segctl: frozen, without I/O."""

@@ -1,0 +1,63 @@
+"""What the controller sends to one host: its part of a generation, addresses resolved, processes still by name.
+
+The agent's kernel state is a function of this value and of what is true on the host (cgroups, own addresses, users).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from segctl.model.policy import Essentials, Mode, Network, PortRange, Process
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A named set of remote networks, disjoint and sorted. Addresses of hosts are /32 and /128."""
+
+    name: str
+    networks: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Rule `rule` permits `ports` with the remote addresses of group `group`.
+
+    `managed` tells whether the group holds enrolled hosts, or peers: peers never match an enrolled host's address.
+    """
+
+    rule: str
+    group: str
+    ports: tuple[PortRange, ...]
+    managed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWorkload:
+    """A workload on this host. `process` is None for the workload `host`: everything that is not named."""
+
+    name: str
+    process: Process | None
+    mode: Mode
+    ingress: tuple[Entry, ...] = ()
+    egress: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostPolicy:
+    """The desired state of one host.
+
+    `workloads` are sorted by name and always hold the workload `host`. `managed` are the addresses of enrolled hosts
+    that fall into networks of this host's peer groups: they are kept out of them in the kernel.
+    """
+
+    host: str
+    generation: int
+    policy_digest: str
+    workloads: tuple[LocalWorkload, ...]
+    groups: tuple[Group, ...] = ()
+    managed: tuple[Network, ...] = ()
+    essentials: Essentials = field(default_factory=Essentials)
+
+    @property
+    def enforcing(self) -> bool:
+        return any(w.mode is Mode.ENFORCE for w in self.workloads)

@@ -1,0 +1,1 @@
+"""The controller: policy, inventory, identity, and one stream to every agent."""
