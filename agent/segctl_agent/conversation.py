@@ -1,0 +1,150 @@
+"""What the agent and its controller say to each other, without I/O: messages in, intentions out.
+
+Anything a controller sends is checked here before it can reach the kernel: the host's name, the digest, the size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from segctl import wire
+from segctl.errors import WireError
+from segctl.model.hostpolicy import HostPolicy
+from segctl.policy.digest import host_policy_digest
+from segctl.proto.v1 import agent_pb2 as pb
+from segctl.proto.v1 import hostpolicy_pb2 as hp
+
+PROTOCOL = 1
+MAX_POLICY_BYTES = 64 << 20
+DEFAULT_HEARTBEAT_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What the kernel holds: generation 0 and an empty digest when it holds nothing of ours."""
+
+    generation: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeted:
+    heartbeat_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewPolicy:
+    policy: HostPolicy
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedPolicy:
+    """A policy that must not be applied, with the answer to give."""
+
+    generation: int
+    digest: str
+    reason: str
+
+
+Intention = Greeted | NewPolicy | RefusedPolicy | pb.ProbeRequest
+
+
+class ProtocolError(WireError):
+    """The other side does not speak as agreed: the session ends and is tried anew."""
+
+
+@dataclass(slots=True)
+class Conversation:
+    """One session's state, for the host named `host`."""
+
+    host: str
+    greeted: bool = False
+    _parts: bytearray = field(default_factory=bytearray)
+
+    def receive(self, message: pb.ControllerMessage, in_force: InForce) -> Intention | None:
+        """Raises ProtocolError when the session cannot go on. None: nothing to do."""
+        kind = message.WhichOneof("kind")
+        if kind == "welcome":
+            return self._welcome(message.welcome)
+        if not self.greeted:
+            raise ProtocolError(f"the controller spoke ({kind}) before its welcome: is it a segctl controller?")
+        if kind == "policy":
+            return self._policy(message.policy, in_force)
+        if kind == "chunk":
+            return self._chunk(message.chunk, in_force)
+        if kind == "probe":
+            return message.probe
+        return None
+
+    def _welcome(self, welcome: pb.Welcome) -> Greeted:
+        if welcome.protocol != PROTOCOL:
+            raise ProtocolError(
+                f"the controller speaks protocol {welcome.protocol}, this agent {PROTOCOL}: upgrade the older of the two"
+            )
+        if welcome.host != self.host:
+            raise ProtocolError(
+                f"the controller takes this host for {welcome.host!r}, its certificate says {self.host!r}: enrol it again "
+                "with `segctl-agent enrol --replace`"
+            )
+        self.greeted = True
+        return Greeted(welcome.heartbeat_seconds or DEFAULT_HEARTBEAT_SECONDS)
+
+    def _chunk(self, chunk: pb.Chunk, in_force: InForce) -> NewPolicy | RefusedPolicy | None:
+        self._parts += chunk.data
+        if len(self._parts) > MAX_POLICY_BYTES:
+            self._parts.clear()
+            raise ProtocolError(f"a policy in chunks exceeds {MAX_POLICY_BYTES >> 20} MiB")
+        if chunk.more:
+            return None
+        content = bytes(self._parts)
+        self._parts.clear()
+        try:
+            message = hp.HostPolicy.FromString(content)
+        except DecodeError as error:
+            raise ProtocolError("a policy in chunks does not decode") from error
+        return self._policy(message, in_force)
+
+    def _policy(self, message: hp.HostPolicy, in_force: InForce) -> NewPolicy | RefusedPolicy:
+        def refused(reason: str) -> RefusedPolicy:
+            return RefusedPolicy(message.generation, message.digest, reason)
+
+        if message.host != self.host:
+            return refused(f"this policy is for the host {message.host!r}, this is {self.host!r}: nothing was changed")
+        try:
+            policy = wire.host_policy_from_wire(message)
+        except WireError as error:
+            return refused(f"the policy does not hold what it says: {error}")
+        if policy.generation < in_force.generation:
+            return refused(
+                f"generation {policy.generation} is older than {in_force.generation}, which is in force: a rollback takes a "
+                "new number. If the controller was restored from a backup, stop the agent, remove generation.0 and "
+                "generation.1 from its state folder and start it"
+            )
+        return NewPolicy(policy, host_policy_digest(policy))
+
+
+def ack(policy: NewPolicy, kernel_digest: str, apply_us: int, notes: tuple[str, ...]) -> pb.AgentMessage:
+    return pb.AgentMessage(
+        ack=pb.Ack(
+            generation=policy.policy.generation,
+            digest=policy.digest,
+            kernel_digest=kernel_digest,
+            apply_us=apply_us,
+            notes=notes,
+        )
+    )
+
+
+def nack(generation: int, digest: str, errors: tuple[str, ...], in_force: InForce) -> pb.AgentMessage:
+    return pb.AgentMessage(
+        nack=pb.Nack(
+            generation=generation,
+            digest=digest,
+            errors=errors,
+            active_generation=in_force.generation,
+            active_digest=in_force.digest,
+        )
+    )

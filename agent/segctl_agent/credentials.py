@@ -1,0 +1,161 @@
+"""The agent's identity on disk: STATE/identity/{key.pem, cert.pem, ca.pem, agent.json}, replaced as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+
+from segctl.errors import StateError
+from segctl_agent.durable import sync_folder, write_durably
+
+FOLDER = "identity"
+_ENROL = "enrol this host again: `segctl token create` on the controller, then `segctl-agent enrol --replace`"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this host is. Key, certificate and CA are PEM; `controllers` are HOST:PORT."""
+
+    fleet: str
+    host: str
+    controllers: tuple[str, ...]
+    key: bytes
+    certificate: bytes
+    ca: bytes
+
+    @property
+    def spiffe(self) -> str:
+        return f"spiffe://{self.fleet}/host/{self.host}"
+
+    def not_after(self) -> datetime:
+        return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
+
+    def complaint(self, now: datetime) -> str:
+        """Why the controller would refuse this certificate at `now`; empty when it would not. A refused certificate
+        looks like any lost connection to a gRPC client, so the agent has to find out by itself."""
+        certificate = x509.load_pem_x509_certificate(self.certificate)
+        if now >= certificate.not_valid_after_utc:
+            return (
+                f"this host's certificate expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; the local clock "
+                f"says {now:%Y-%m-%d %H:%M}. If the clock is right, {_ENROL}"
+            )
+        if now < certificate.not_valid_before_utc:
+            return (
+                f"this host's certificate is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; the "
+                f"local clock says {now:%Y-%m-%d %H:%M}: set the clock"
+            )
+        return ""
+
+
+def check_certificate(certificate: x509.Certificate, ca: x509.Certificate, key: bytes, spiffe: str) -> str:
+    """What is wrong with a certificate for the PEM key `key` and the URI SAN `spiffe`; empty when nothing is."""
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (InvalidSignature, ValueError, TypeError):
+        return "the certificate was not issued by the fleet's CA"
+    private = serialization.load_pem_private_key(key, password=None)
+    encoding = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    if private.public_key().public_bytes(*encoding) != certificate.public_key().public_bytes(*encoding):
+        return "the certificate is for another key"
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return "the certificate names nobody"
+    if spiffe not in names.get_values_for_type(x509.UniformResourceIdentifier):
+        return f"the certificate does not name {spiffe}"
+    return ""
+
+
+def load_identity(state: Path) -> Identity | None:
+    """None when this host was never enrolled. Raises StateError for an identity that is incomplete, does not fit
+    together, or whose key others may read."""
+    folder = state / FOLDER
+    previous = state / f"{FOLDER}.old"
+    if not folder.exists() and previous.exists():
+        previous.rename(folder)  # a replacement was cut off between its two renames
+    if not folder.exists():
+        return None
+    try:
+        mode = (folder / "key.pem").stat().st_mode
+        parts = {name: (folder / name).read_bytes() for name in ("key.pem", "cert.pem", "ca.pem", "agent.json")}
+    except OSError as error:
+        raise StateError(f"cannot read the identity {error.filename}: {error.strerror}. {_hint(error)}") from error
+    if mode & 0o077:
+        raise StateError(
+            f"{folder / 'key.pem'} can be read by others (mode {mode & 0o777:04o}): make it private (chmod 600), and if "
+            f"someone may have read it, {_ENROL}"
+        )
+    try:
+        about = json.loads(parts["agent.json"])
+        identity = Identity(
+            fleet=str(about["fleet"]),
+            host=str(about["host"]),
+            controllers=tuple(str(c) for c in about["controllers"]),
+            key=parts["key.pem"],
+            certificate=parts["cert.pem"],
+            ca=parts["ca.pem"],
+        )
+        wrong = check_certificate(
+            x509.load_pem_x509_certificate(identity.certificate),
+            x509.load_pem_x509_certificate(identity.ca),
+            identity.key,
+            identity.spiffe,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StateError(f"the identity in {folder} is damaged ({error}): {_ENROL}") from error
+    if wrong:
+        raise StateError(f"the identity in {folder} does not fit together: {wrong}: {_ENROL}")
+    return identity
+
+
+def _hint(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "Run it as the user of the agent (root, or the unit's user)"
+    return f"The identity is incomplete: {_ENROL}"
+
+
+def save_identity(state: Path, identity: Identity) -> None:
+    """Puts `identity` in place of whatever there was, all of it or nothing. Raises StateError."""
+    folder, fresh, previous = state / FOLDER, state / f"{FOLDER}.new", state / f"{FOLDER}.old"
+    about = {
+        "fleet": identity.fleet,
+        "host": identity.host,
+        "controllers": list(identity.controllers),
+        "enrolled": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        write_durably(fresh / "key.pem", identity.key)
+        write_durably(fresh / "cert.pem", identity.certificate, 0o644)
+        write_durably(fresh / "ca.pem", identity.ca, 0o644)
+        write_durably(fresh / "agent.json", json.dumps(about, indent=2).encode() + b"\n", 0o644)
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            folder.rename(previous)
+        fresh.rename(folder)
+        sync_folder(state)
+        shutil.rmtree(previous, ignore_errors=True)
+    except OSError as error:
+        raise StateError(f"cannot write the identity to {folder}: {error.strerror}. Make {state} writable") from error
+
+
+def prepare_state(state: Path) -> None:
+    """Makes the state folder (0700) and proves that it can be written. Raises StateError."""
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = state / f".probe.{os.getpid()}"
+        probe.write_bytes(b"segctl")
+        probe.unlink()
+    except OSError as error:
+        raise StateError(
+            f"the state folder {state} cannot be written: {error.strerror}. Run as root, or name another with --state"
+        ) from error

@@ -1,0 +1,51 @@
+"""Files that are either the old or the new one whatever happens in between: write aside, fsync, rename, fsync the folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replaces `path` by `content` atomically and durably. Raises OSError; then the old content is untouched.
+
+    The rename is what makes it atomic; the fsync before keeps a crash from leaving an empty file under the final name,
+    the fsync of the folder after makes the rename itself durable (rename(2), fsync(2)).
+    """
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            os.fchmod(descriptor, mode)
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        aside.rename(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames and removals in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_briefly(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Replaces `path` atomically for readers, without a promise about power loss: for files that tell a state of now."""
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        aside.write_bytes(content)
+        aside.chmod(mode)
+        aside.rename(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,217 @@
+"""The content of our table as one frozen value: what is wanted, and what the kernel says there is.
+
+Equality is the point. A value that was read back equals the value that was wanted when the kernel holds exactly that;
+counters' values and handles take no part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+TABLE = "segctl"
+
+Attributes = tuple[tuple[int, "bytes | Attributes"], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expr:
+    """One nf_tables expression as the kernel dumps it: attributes sorted by type, nested ones as tuples."""
+
+    name: str
+    attrs: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Part of a rule: nft syntax for people and the same as expressions for the kernel.
+
+    Both come from one function in `statements`. Only the expressions count for equality.
+    """
+
+    exprs: tuple[Expr, ...]
+    text: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a rule does, by its expressions. `text` is empty for a rule read from the kernel."""
+
+    exprs: tuple[Expr, ...]
+    text: str = field(default="", compare=False)
+
+    @classmethod
+    def of(cls, *statements: Statement) -> Rule:
+        return cls(tuple(e for s in statements for e in s.exprs), " ".join(s.text for s in statements if s.text))
+
+
+class VerdictKind(Enum):
+    """Verdict codes of include/uapi/linux/netfilter.h and nf_tables.h."""
+
+    DROP = 0
+    ACCEPT = 1
+    CONTINUE = -1
+    BREAK = -2
+    JUMP = -3
+    GOTO = -4
+    RETURN = -5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    kind: VerdictKind
+    chain: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind.name.lower()} {self.chain}".rstrip()
+
+
+ACCEPT = Verdict(VerdictKind.ACCEPT)
+DROP = Verdict(VerdictKind.DROP)
+
+
+def goto(chain: str) -> Verdict:
+    return Verdict(VerdictKind.GOTO, chain)
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """The data of an element that carries what we never write (a timeout, a limit, a comment): never equal to ours."""
+
+    raw: bytes
+
+
+Data = Verdict | Odd | None
+Elements = Mapping[bytes, Data]
+"""Key -> data. A key is its fields in network order (host order for cgroup ids, uids and marks), each padded to 4
+bytes; in an interval set it is the first value followed by the last. The empty key is nft's catch-all `*`."""
+
+
+class KeyType(Enum):
+    """nft's data types: name, number (enum datatypes of nftables), length in bytes."""
+
+    IPV4_ADDR = ("ipv4_addr", 7, 4)
+    IPV6_ADDR = ("ipv6_addr", 8, 16)
+    INET_PROTO = ("inet_proto", 12, 1)
+    INET_SERVICE = ("inet_service", 13, 2)
+    MARK = ("mark", 19, 4)
+    UID = ("uid", 30, 4)
+    CGROUPSV2 = ("cgroupsv2", 46, 8)
+
+    @property
+    def nft(self) -> str:
+        return self.value[0]
+
+    @property
+    def number(self) -> int:
+        return self.value[1]
+
+    @property
+    def length(self) -> int:
+        return self.value[2]
+
+    @property
+    def host_order(self) -> bool:
+        return self in (KeyType.MARK, KeyType.UID, KeyType.CGROUPSV2)
+
+
+@dataclass(frozen=True, slots=True)
+class SetSpec:
+    """The type of a set or verdict map. `size` limits the elements and lets the kernel allocate at once; 0: no limit."""
+
+    key: tuple[KeyType, ...]
+    verdicts: bool = False
+    interval: bool = False
+    size: int = 0
+
+    @property
+    def key_length(self) -> int:
+        """Bytes of a key; fields of a concatenation are padded to 4 bytes each."""
+        return self.key[0].length if len(self.key) == 1 else sum((k.length + 3) & ~3 for k in self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class NftSet:
+    spec: SetSpec
+    elements: Elements = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class BaseHook:
+    """A hook of netfilter. hook: 1 is input, 3 is output. `drop` is the policy."""
+
+    hook: int
+    priority: int = 0
+    drop: bool = True
+    type: str = "filter"
+
+
+INPUT = BaseHook(1)
+OUTPUT = BaseHook(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    rules: tuple[Rule, ...] = ()
+    base: BaseHook | None = None
+
+
+class ForeignKind(Enum):
+    SET = "set"
+    OBJECT = "object"
+    FLOWTABLE = "flowtable"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Foreign:
+    """Something in our table that we never write. `type` is the object type of nf_tables, else 0."""
+
+    name: str
+    kind: ForeignKind = field(compare=False)
+    type: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """A whole table. `flags` (dormant, owner) and `foreign` are only ever set in what is read."""
+
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    sets: Mapping[str, NftSet] = field(default_factory=dict)
+    flags: int = 0
+    foreign: frozenset[Foreign] = frozenset()
+
+
+def lookups(rule: Rule) -> Iterator[str]:
+    """The names of the sets that `rule` refers to."""
+    for expr in rule.exprs:
+        if expr.name in ("lookup", "dynset"):
+            yield from (v.rstrip(b"\0").decode() for k, v in expr.attrs if k == 1 and isinstance(v, bytes))
+
+
+def jumps(rule: Rule) -> Iterator[str]:
+    """The names of the chains that `rule` jumps or goes to."""
+    for expr in rule.exprs:
+        if expr.name != "immediate":
+            continue
+        for kind, data in expr.attrs:
+            if kind == 2 and isinstance(data, tuple):
+                for verdict_kind, verdict in data:
+                    if verdict_kind == 2 and isinstance(verdict, tuple):
+                        yield from (v.rstrip(b"\0").decode() for k, v in verdict if k == 2 and isinstance(v, bytes))
+
+
+def kernel_digest(ruleset: Ruleset) -> str:
+    """Hex sha256 of the canonical content. The ids of cgroups are left out: they are facts of a host and a boot."""
+    digest = hashlib.sha256()
+    for name, chain in sorted(ruleset.chains.items()):
+        digest.update(repr(("chain", name, chain.base, tuple(r.exprs for r in chain.rules))).encode())
+    for name, nft_set in sorted(ruleset.sets.items()):
+        digest.update(repr(("set", name, nft_set.spec)).encode())
+        if KeyType.CGROUPSV2 not in nft_set.spec.key:
+            for key, data in sorted(nft_set.elements.items(), key=lambda item: item[0]):
+                digest.update(key + b"\0" + (str(data).encode() if data else b"") + b"\n")
+    digest.update(repr((ruleset.flags, sorted(ruleset.foreign))).encode())
+    return digest.hexdigest()

@@ -1,0 +1,234 @@
+"""Builders of statements: nft syntax and the kernel's expressions, made together so that they cannot drift.
+
+Registers, offsets and attribute numbers are those of include/uapi/linux/netfilter/nf_tables.h. Each expression is
+written as the kernel dumps it, and as nft 1.0.6 compiles the same text: tests/netns/test_text.py compares the two.
+"""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address
+from typing import Literal
+
+from segctl_agent.facts.values import Address
+from segctl_agent.nft.ruleset import Attributes, Expr, Statement, Verdict
+
+Side = Literal["saddr", "daddr"]
+_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
+_NFT_PROTOCOL = {"icmp": "icmp", "tcp": "tcp", "udp": "udp", "icmpv6": "ipv6-icmp"}
+
+EQUAL, NOT_EQUAL, AT_MOST, AT_LEAST = 0, 1, 3, 5
+_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
+_NFPROTO, _L4PROTO, _IIF, _OIF, _SKUID, _PKTTYPE = 15, 16, 4, 5, 10, 19
+_CT_STATE, _CT_DIRECTION, _CT_MARK = 0, 1, 3
+_CT_STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8}
+
+
+def _n(value: int) -> bytes:
+    return struct.pack(">I", value)
+
+
+def _string(value: str) -> bytes:
+    return value.encode() + b"\0"
+
+
+def _host(value: int) -> bytes:
+    return struct.pack("=I", value)
+
+
+def _meta(key: int, register: int = 1) -> Expr:
+    return Expr("meta", ((1, _n(register)), (2, _n(key))))
+
+
+def _ct(key: int) -> Expr:
+    return Expr("ct", ((1, _n(1)), (2, _n(key))))
+
+
+def _payload(base: int, offset: int, length: int, register: int = 1) -> Expr:
+    return Expr("payload", ((1, _n(register)), (2, _n(base)), (3, _n(offset)), (4, _n(length))))
+
+
+def _cmp(data: bytes, operator: int = EQUAL) -> Expr:
+    return Expr("cmp", ((1, _n(1)), (2, _n(operator)), (3, ((1, data),))))
+
+
+def _bitwise(mask: int, xor: int = 0) -> Expr:
+    attrs: Attributes = (
+        (1, _n(1)),
+        (2, _n(1)),
+        (3, _n(4)),
+        (4, ((1, _host(mask)),)),
+        (5, ((1, _host(xor)),)),
+        (6, _n(0)),
+    )
+    return Expr("bitwise", attrs)
+
+
+def _lookup(name: str, *, invert: bool = False, to_verdict: bool = False) -> Expr:
+    attrs: Attributes = ((1, _string(name)), (2, _n(1)))
+    attrs += ((3, _n(0)),) if to_verdict else ()
+    return Expr("lookup", (*attrs, (5, _n(int(invert)))))
+
+
+def _family(address_length: int) -> tuple[Expr, ...]:
+    return (_meta(_NFPROTO), _cmp(b"\x02" if address_length == 4 else b"\x0a"))
+
+
+def _address(side: Side, length: int) -> Expr:
+    offset = {("saddr", 4): 12, ("daddr", 4): 16, ("saddr", 16): 8, ("daddr", 16): 24}[side, length]
+    return _payload(_NETWORK_HEADER, offset, length)
+
+
+def verdict_attributes(verdict: Verdict) -> Attributes:
+    """NFTA_DATA_VERDICT's content: the code, and the chain of a jump or goto."""
+    code = (1, struct.pack(">i", verdict.kind.value))
+    return (code, (2, _string(verdict.chain))) if verdict.chain else (code,)
+
+
+def verdict(value: Verdict) -> Statement:
+    return Statement((Expr("immediate", ((1, _n(0)), (2, ((2, verdict_attributes(value)),)))),), str(value))
+
+
+def interface(name: Literal["iif", "oif"]) -> Statement:
+    """The loopback interface, which has index 1 in every network namespace."""
+    return Statement((_meta(_IIF if name == "iif" else _OIF), _cmp(_host(1))), f'{name} "lo"')
+
+
+def ct_state(*states: str) -> Statement:
+    bits = sum(_CT_STATES[s] for s in states)
+    exprs = (_ct(_CT_STATE), _bitwise(bits), _cmp(_host(0), NOT_EQUAL))
+    return Statement(exprs, "ct state " + ",".join(states))
+
+
+def ct_reply() -> Statement:
+    return Statement((_ct(_CT_DIRECTION), _cmp(b"\x01")), "ct direction reply")
+
+
+def ct_mark_is(mask: int, value: int) -> Statement:
+    exprs = (_ct(_CT_MARK), _bitwise(mask), _cmp(_host(value)))
+    return Statement(exprs, f"ct mark & {mask:#010x} == {value:#010x}")
+
+
+def ct_mark_set(mask: int, value: int) -> Statement:
+    """Write `value` into the bits of `mask`; the other bits of the mark keep what they hold."""
+    keep = ~mask & 0xFFFFFFFF
+    exprs = (_ct(_CT_MARK), _bitwise(keep, value), Expr("ct", ((2, _n(_CT_MARK)), (4, _n(1)))))
+    return Statement(exprs, f"ct mark set ct mark & {keep:#010x} | {value:#010x}")
+
+
+def protocol(name: str) -> Statement:
+    return Statement((_meta(_L4PROTO), _cmp(bytes([_PROTOCOLS[name]]))), f"meta l4proto {_NFT_PROTOCOL[name]}")
+
+
+def _bounds(low: int, high: int, width: int) -> tuple[Expr, ...]:
+    first, last = low.to_bytes(width, "big"), high.to_bytes(width, "big")
+    return (_cmp(first),) if low == high else (_cmp(first, AT_LEAST), _cmp(last, AT_MOST))
+
+
+def _span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def destination_port(name: Literal["tcp", "udp"], low: int, high: int) -> Statement:
+    exprs = (*protocol(name).exprs, _payload(_TRANSPORT_HEADER, 2, 2), *_bounds(low, high, 2))
+    return Statement(exprs, f"{name} dport {_span(low, high)}")
+
+
+def udp_ports(source: int, destination: int) -> Statement:
+    """Both ports of a datagram in one comparison."""
+    both = struct.pack(">HH", source, destination)
+    exprs = (*protocol("udp").exprs, _payload(_TRANSPORT_HEADER, 0, 4), _cmp(both))
+    return Statement(exprs, f"udp sport {source} udp dport {destination}")
+
+
+def icmp_type(low: int, high: int, *, version: Literal[4, 6], family_known: bool = False) -> Statement:
+    """An ICMP message type. `family_known`: an earlier statement of the rule has compared the address family."""
+    name = "icmp" if version == 4 else "icmpv6"
+    family = () if family_known else _family(4 if version == 4 else 16)
+    exprs = (*family, *protocol(name).exprs, _payload(_TRANSPORT_HEADER, 0, 1), *_bounds(low, high, 1))
+    return Statement(exprs, f"{name} type {_span(low, high)}")
+
+
+def address_is(side: Side, address: Address) -> Statement:
+    length = len(address.packed)
+    exprs = (*_family(length), _address(side, length), _cmp(address.packed))
+    return Statement(exprs, f"{'ip' if isinstance(address, IPv4Address) else 'ip6'} {side} {address}")
+
+
+def address_in(side: Side, name: str, *, version: Literal[4, 6]) -> Statement:
+    length = 4 if version == 4 else 16
+    exprs = (*_family(length), _address(side, length), _lookup(name))
+    return Statement(exprs, f"{'ip' if version == 4 else 'ip6'} {side} @{name}")
+
+
+def flow_in(side: Side, name: str, *, version: Literal[4, 6]) -> Statement:
+    """Remote address . protocol . destination port, looked up in a set."""
+    length, second, third = (4, 9, 10) if version == 4 else (16, 2, 13)
+    key = (_address(side, length), _meta(_L4PROTO, second), _payload(_TRANSPORT_HEADER, 2, 2, third))
+    family = "ip" if version == 4 else "ip6"
+    return Statement((*_family(length), *key, _lookup(name)), f"{family} {side} . meta l4proto . th dport @{name}")
+
+
+def uid_is(uid: int) -> Statement:
+    return Statement((_meta(_SKUID), _cmp(_host(uid))), f"meta skuid {uid}")
+
+
+def uid_verdict(name: str) -> Statement:
+    return Statement((_meta(_SKUID), _lookup(name, to_verdict=True)), f"meta skuid vmap @{name}")
+
+
+def _socket(level: int) -> Expr:
+    return Expr("socket", ((1, _n(3)), (2, _n(1)), (3, _n(level))))
+
+
+def cgroup_verdict(level: int, name: str) -> Statement:
+    exprs = (_socket(level), _lookup(name, to_verdict=True))
+    return Statement(exprs, f"socket cgroupv2 level {level} vmap @{name}")
+
+
+def cgroup_exists(level: int, nothing: str) -> Statement:
+    """True for a socket whose cgroup has an ancestor (or itself) at `level`; `nothing` is an empty set."""
+    exprs = (_socket(level), _lookup(nothing, invert=True))
+    return Statement(exprs, f"socket cgroupv2 level {level} != @{nothing}")
+
+
+def not_to_this_host() -> Statement:
+    """Link-layer broadcast and multicast (PACKET_HOST is 0 in linux/if_packet.h)."""
+    return Statement((_meta(_PKTTYPE), _cmp(b"\0", NOT_EQUAL)), "meta pkttype != host")
+
+
+def limit(per_second: int, burst: int) -> Statement:
+    attrs: Attributes = (
+        (1, struct.pack(">Q", per_second)),
+        (2, struct.pack(">Q", 1)),
+        (3, _n(burst)),
+        (4, _n(0)),
+        (5, _n(0)),
+    )
+    return Statement((Expr("limit", attrs),), f"limit rate {per_second}/second burst {burst} packets")
+
+
+def log(prefix: str, group: int, snaplen: int, threshold: int) -> Statement:
+    """To NFLOG group `group`: `snaplen` bytes of the packet, handed over after `threshold` packets."""
+    attrs: Attributes = (
+        (1, struct.pack(">H", group)),
+        (2, _string(prefix)),
+        (3, _n(snaplen)),
+        (4, struct.pack(">H", threshold)),
+    )
+    text = f'log prefix "{prefix}" group {group} snaplen {snaplen} queue-threshold {threshold}'
+    return Statement((Expr("log", attrs),), text)
+
+
+def counter() -> Statement:
+    return Statement((Expr("counter", ((1, bytes(8)), (2, bytes(8)))),), "counter")
+
+
+def reject_reset() -> Statement:
+    """A TCP reset. The rule must have compared the protocol already."""
+    return Statement((Expr("reject", ((1, _n(1)),)),), "reject with tcp reset")
+
+
+def reject_prohibited() -> Statement:
+    """ICMP or ICMPv6 "administratively prohibited", by the packet's family."""
+    return Statement((Expr("reject", ((1, _n(2)), (2, b"\x03"))),), "reject with icmpx type admin-prohibited")

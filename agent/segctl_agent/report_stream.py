@@ -1,0 +1,74 @@
+"""Moves report batches to the controller over the Report stream, within a session's connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import grpc
+
+from segctl.proto.v1 import agent_pb2 as pb
+from segctl_agent.reports import ReportQueue
+
+if TYPE_CHECKING:
+    from segctl.proto.v1 import agent_pb2_grpc as rpc
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 1.0
+
+
+async def send_reports(stub: rpc.AgentAsyncStub, queue: ReportQueue, waiting: asyncio.Event) -> None:
+    """Runs until cancelled. A report stream that fails is opened anew: it never takes the policy session with it."""
+    while True:
+        try:
+            await _one_stream(stub, queue, waiting)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                lost = queue.drop_refused()
+                log.error("the controller refused a report of %d items: %s; they count as lost", lost, error.details())
+            else:
+                log.warning("the report stream broke: %s; what is not stored goes again", error.details())
+        await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _one_stream(stub: rpc.AgentAsyncStub, queue: ReportQueue, waiting: asyncio.Event) -> None:
+    call = stub.Report()
+    queue.reconnected()
+    waiting.set()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_collect_acks(call, queue, waiting))
+            tasks.create_task(_write_batches(call, queue, waiting))
+    except ExceptionGroup as group:
+        # The status of the call is the reason; a write on an ended call only says that it ended.
+        for error in group.exceptions:
+            if isinstance(error, grpc.aio.AioRpcError):
+                raise error from group
+        if all(isinstance(error, (asyncio.InvalidStateError, EOFError)) for error in group.exceptions):
+            return
+        raise
+    finally:
+        call.cancel()
+
+
+async def _collect_acks(
+    call: grpc.aio.StreamStreamCall[pb.ReportBatch, pb.ReportAck], queue: ReportQueue, waiting: asyncio.Event
+) -> None:
+    while True:
+        message = await call.read()
+        if not isinstance(message, pb.ReportAck):
+            raise EOFError("the controller ended the report stream")
+        queue.acknowledge(message.sequence)
+        waiting.set()
+
+
+async def _write_batches(
+    call: grpc.aio.StreamStreamCall[pb.ReportBatch, pb.ReportAck], queue: ReportQueue, waiting: asyncio.Event
+) -> None:
+    while True:
+        await waiting.wait()
+        waiting.clear()
+        while (batch := queue.next_batch()) is not None:
+            await call.write(batch)

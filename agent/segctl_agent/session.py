@@ -1,0 +1,278 @@
+"""The agent's line to its controller: connect, speak, and come back whenever it breaks.
+
+One task reads, one writes (a gRPC stream takes one writer), one applies: the newest policy wins while an older one is still
+being applied. Reports go over a stream of their own (report_stream.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol, cast
+
+import grpc
+
+from segctl import __version__
+from segctl.errors import ControllerUnreachableError, KernelError, StateError
+from segctl.proto.v1 import agent_pb2 as pb
+from segctl.proto.v1 import agent_pb2_grpc as rpc
+from segctl_agent.conversation import (
+    PROTOCOL,
+    Conversation,
+    Greeted,
+    InForce,
+    NewPolicy,
+    ProtocolError,
+    RefusedPolicy,
+    ack,
+    nack,
+)
+from segctl_agent.credentials import Identity
+from segctl_agent.report_stream import send_reports
+from segctl_agent.reports import ReportQueue
+
+log = logging.getLogger(__name__)
+
+FACTS_DEBOUNCE_SECONDS = 0.1
+GREETING_SECONDS = 10.0
+SILENT_HEARTBEATS = 3
+
+# A frozen controller is noticed after 6 s: keepalive alone took 63 s (shared measurements), the ping timeout is what counts.
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 3_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", 8 << 20),
+    # Another address is another subchannel; our own backoff decides, so gRPC's must not add to it.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A policy is in force: read back from the kernel."""
+
+    kernel_digest: str
+    apply_us: int
+    notes: tuple[str, ...] = ()
+
+
+class Host(Protocol):
+    """What the session needs of the agent. All but `put` return at once."""
+
+    def in_force(self) -> InForce: ...
+
+    def facts(self) -> pb.Facts: ...
+
+    async def put(self, new: NewPolicy) -> Proof:
+        """Raises KernelError or StateError: what was in force stays in force."""
+        ...
+
+    def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply: ...
+
+
+class Backoff:
+    """Exponential with jitter, in seconds: a fleet must not come back in one moment."""
+
+    def __init__(self, first: float = 0.2, most: float = 10.0, chance: Callable[[], float] = random.random) -> None:
+        self._first, self._most, self._chance = first, most, chance
+        self._failures = 0
+
+    def next(self) -> float:
+        ceiling = min(self._most, self._first * 2 ** min(self._failures, 16))
+        self._failures += 1
+        return max(self._first, ceiling * (0.5 + self._chance() / 2))
+
+    def reset(self) -> None:
+        self._failures = 0
+
+
+class Session:
+    """Keeps a session with one of the identity's controllers, for ever. Use `run` as a task."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        host: Host,
+        reports: ReportQueue,
+        boot_id: str,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.identity, self.host, self.reports = identity, host, reports
+        self.connected_to = ""
+        self.problem = ""
+        self._boot_id, self._now, self._backoff = boot_id, now, backoff or Backoff()
+        self._outbox: deque[pb.AgentMessage] = deque()
+        self._wake = asyncio.Event()
+        self._facts_due = False
+        self._pending: NewPolicy | None = None
+        self._offered = asyncio.Event()
+        self.reports_waiting = asyncio.Event()
+
+    def facts_changed(self) -> None:
+        """The controller gets the facts anew, a moment later and once for many changes."""
+        self._facts_due = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        self._warn_of_expiry()
+        turn = 0
+        while True:
+            address = self.identity.controllers[turn % len(self.identity.controllers)]
+            turn += 1
+            try:
+                await self._connect(address)
+            except (grpc.aio.AioRpcError, ProtocolError, ControllerUnreachableError) as error:
+                self._report_problem(address, error)
+            finally:
+                self.connected_to = ""
+            await asyncio.sleep(self._backoff.next())
+
+    async def _connect(self, address: str) -> None:
+        """One session from hello to its end, which is always an exception."""
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=self.identity.ca,
+            private_key=self.identity.key,
+            certificate_chain=self.identity.certificate,
+        )
+        self._outbox.clear()
+        self._pending, self._facts_due = None, False
+        async with grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS) as channel:
+            stub = cast("rpc.AgentAsyncStub", rpc.AgentStub(channel))
+            call = stub.Session()
+            in_force = self.host.in_force()
+            hello = pb.Hello(
+                agent_version=__version__,
+                protocol=PROTOCOL,
+                boot_id=self._boot_id,
+                generation=in_force.generation,
+                digest=in_force.digest,
+                facts=self.host.facts(),
+            )
+            conversation = Conversation(self.identity.host)
+            try:
+                await call.write(pb.AgentMessage(hello=hello))
+                async with asyncio.timeout(GREETING_SECONDS):
+                    first = await self._read(call)
+                    greeting = conversation.receive(first, in_force)
+                if not isinstance(greeting, Greeted):
+                    raise ProtocolError("the controller did not greet")
+                self._greeted(address)
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._listen(call, conversation, greeting.heartbeat_seconds * SILENT_HEARTBEATS))
+                    tasks.create_task(self._speak(call, greeting.heartbeat_seconds))
+                    tasks.create_task(self._apply())
+                    tasks.create_task(send_reports(stub, self.reports, self.reports_waiting))
+            except TimeoutError as error:
+                raise ControllerUnreachableError(f"it did not answer within {GREETING_SECONDS:g} s") from error
+            except asyncio.InvalidStateError as error:
+                raise ControllerUnreachableError("the session ended") from error  # a write on a call that has ended
+            except ExceptionGroup as group:
+                raise _reason(group) from group
+            finally:
+                call.cancel()
+
+    async def _read(self, call: grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ControllerMessage]) -> pb.ControllerMessage:
+        message = await call.read()
+        if isinstance(message, pb.ControllerMessage):
+            return message
+        raise ControllerUnreachableError(f"the controller ended the session: {await call.details() or 'no reason given'}")
+
+    async def _listen(
+        self,
+        call: grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ControllerMessage],
+        conversation: Conversation,
+        silence_seconds: float,
+    ) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(silence_seconds):
+                    message = await self._read(call)
+            except TimeoutError as error:
+                raise ControllerUnreachableError(f"nothing heard for {silence_seconds:g} s") from error
+            intention = conversation.receive(message, self.host.in_force())
+            if isinstance(intention, NewPolicy):
+                self._pending = intention
+                self._offered.set()
+            elif isinstance(intention, RefusedPolicy):
+                log.error("refused generation %d: %s", intention.generation, intention.reason)
+                errors = (intention.reason,)
+                self._send(nack(intention.generation, intention.digest, errors, self.host.in_force()))
+            elif isinstance(intention, pb.ProbeRequest):
+                self._send(pb.AgentMessage(probe=self.host.probe(intention)))
+
+    async def _apply(self) -> None:
+        while True:
+            await self._offered.wait()
+            self._offered.clear()
+            new, self._pending = self._pending, None
+            if new is None:
+                continue
+            try:
+                proof = await self.host.put(new)
+            except (KernelError, StateError) as error:
+                log.error("generation %d is not in force, the one before stays: %s", new.policy.generation, error)
+                self._send(nack(new.policy.generation, new.digest, (str(error),), self.host.in_force()))
+                continue
+            self._send(ack(new, proof.kernel_digest, proof.apply_us, proof.notes))
+
+    async def _speak(
+        self, call: grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ControllerMessage], heartbeat_seconds: float
+    ) -> None:
+        self._wake.set()
+        while True:
+            try:
+                async with asyncio.timeout(heartbeat_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._send(pb.AgentMessage(heartbeat=pb.Heartbeat()))
+            self._wake.clear()
+            while self._outbox:
+                await call.write(self._outbox.popleft())
+            if self._facts_due:
+                await asyncio.sleep(FACTS_DEBOUNCE_SECONDS)
+                self._facts_due = False
+                await call.write(pb.AgentMessage(facts=self.host.facts()))
+                self._wake.set()  # an answer may have come meanwhile
+
+    def _send(self, message: pb.AgentMessage) -> None:
+        self._outbox.append(message)
+        self._wake.set()
+
+    def _greeted(self, address: str) -> None:
+        self._backoff.reset()
+        self.connected_to, self.problem = address, ""
+        log.info("session with the controller %s", address)
+
+    def _report_problem(self, address: str, error: Exception) -> None:
+        details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+        problem = self.identity.complaint(self._now()) or f"no session with the controller {address}: {details}"
+        if problem != self.problem:  # once, not at every attempt
+            log.warning("%s; the rules in force stay in force", problem)
+        self.problem = problem
+
+    def _warn_of_expiry(self) -> None:
+        left = self.identity.not_after() - self._now()
+        if timedelta() < left < timedelta(days=14):
+            log.warning("this host's certificate expires in %d days: enrol it again before (--replace)", left.days)
+
+
+def _reason(group: ExceptionGroup[Exception]) -> Exception:
+    """The most telling of the errors that ended a session. A write on an ended call only says that it ended."""
+    telling = (grpc.aio.AioRpcError, ProtocolError, ControllerUnreachableError)
+    for error in group.exceptions:
+        if isinstance(error, telling):
+            return error
+    if all(isinstance(error, asyncio.InvalidStateError) for error in group.exceptions):
+        return ControllerUnreachableError("the session ended")
+    return group

@@ -1,0 +1,182 @@
+"""The controller's admin API as methods that give views. Synchronous gRPC over mutual TLS, a deadline on every call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+import grpc
+
+from segctl.cli import convert
+from segctl.cli import views as v
+from segctl.cli.config import ClientConfig
+from segctl.cli.exits import CliError, Exit
+from segctl.cli.rpc_errors import translate
+from segctl.model.findings import Finding
+from segctl.policy.source import SourceFile
+from segctl.proto.v1 import admin_pb2 as pb
+from segctl.proto.v1 import admin_pb2_grpc
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+
+QUICK = 15.0
+THOROUGH = 120.0
+FOLLOW = 3600.0
+"""Seconds of a following stream, after which the caller opens the next one."""
+DEFAULT_WAIT = 30
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.max_send_message_length", 64 * 1024 * 1024),
+    # A dead controller ends a following stream in about 40 s instead of never; pings only while a call is open.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.enable_retries", 0),
+)
+
+
+class Controller:
+    """One connection. Every method raises CliError with the exit code and the mend of its failure."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        credentials = grpc.ssl_channel_credentials(config.ca, config.key, config.certificate)
+        self._channel = grpc.secure_channel(config.controller, credentials, options=OPTIONS)
+        self._admin = admin_pb2_grpc.AdminStub(self._channel)
+
+    def __enter__(self) -> Controller:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._channel.close()
+
+    def whoami(self) -> v.WhoAmI:
+        m = self._call(self._admin.WhoAmI, pb.WhoAmIRequest())
+        return v.WhoAmI(m.name, m.role, m.fleet, self.config.controller, m.controller_version)
+
+    def check(self, files: Sequence[SourceFile]) -> tuple[tuple[Finding, ...], int]:
+        """The findings and the number of enrolled hosts that were looked at."""
+        m = self._call(self._admin.Check, _source(files), THOROUGH)
+        return convert.findings(m.findings), m.hosts
+
+    def plan(self, files: Sequence[SourceFile]) -> v.Plan:
+        return convert.plan(self._call(self._admin.Plan, _source(files), THOROUGH))
+
+    def push(
+        self, files: Sequence[SourceFile], message: str, plan: v.Plan, wait: int
+    ) -> Iterator[v.Generation | v.Proof | v.Done]:
+        """Refused when the policy is no longer that of `plan`, or when another push came between."""
+        request = pb.PushRequest(
+            source=_source(files),
+            message=message,
+            expect_digest=plan.digest,
+            expect_base_generation=plan.base_generation,
+            wait_seconds=wait,
+        )
+        return self._progress(self._stream(self._admin.Push, request, wait + THOROUGH))
+
+    def rollback(self, number: int, message: str, wait: int) -> Iterator[v.Generation | v.Proof | v.Done]:
+        request = pb.RollbackRequest(generation=number, message=message, wait_seconds=wait)
+        return self._progress(self._stream(self._admin.Rollback, request, wait + THOROUGH))
+
+    def history(self, limit: int) -> tuple[v.Generation, ...]:
+        """The newest first, whatever the order on the wire."""
+        m = self._call(self._admin.History, pb.HistoryRequest(limit=limit))
+        return tuple(sorted(map(convert.generation, m.generations), key=lambda g: -g.number))
+
+    def generation(self, number: int) -> v.Generation:
+        return convert.generation(self._call(self._admin.GetGeneration, pb.GetGenerationRequest(number=number)))
+
+    def status(self) -> v.Status:
+        return convert.status(self._call(self._admin.Status, pb.StatusRequest()))
+
+    def hosts(self, name: str = "") -> tuple[v.Host, ...]:
+        return tuple(map(convert.host, self._call(self._admin.ListHosts, pb.ListHostsRequest(name=name)).hosts))
+
+    def host(self, name: str) -> v.Host:
+        found = next((h for h in self.hosts(name) if h.name == name), None)
+        if found is None:
+            raise CliError(f"no enrolled host is called {name!r}", "segctl host list shows them.", Exit.FINDINGS)
+        return found
+
+    def set_tags(self, host: str, tags: Mapping[str, str], remove: Sequence[str]) -> v.Host:
+        request = pb.SetTagsRequest(host=host, set=tags, remove=remove)
+        return convert.host(self._call(self._admin.SetTags, request))
+
+    def remove_host(self, name: str) -> None:
+        self._call(self._admin.RemoveHost, pb.RemoveHostRequest(host=name))
+
+    def create_token(
+        self, tags: Mapping[str, str], host: str, uses: int, valid_seconds: int, networks: Sequence[str], replace: bool
+    ) -> v.NewToken:
+        request = pb.CreateTokenRequest(
+            tags=tags, host=host, uses=uses, valid_seconds=valid_seconds, networks=networks, replace=replace
+        )
+        m = self._call(self._admin.CreateToken, request)
+        return v.NewToken(m.id, convert.moment(m.expires_us), m.join)
+
+    def tokens(self) -> tuple[v.Token, ...]:
+        return tuple(map(convert.token, self._call(self._admin.ListTokens, pb.ListTokensRequest()).tokens))
+
+    def revoke_token(self, identifier: str) -> None:
+        self._call(self._admin.RevokeToken, pb.RevokeTokenRequest(id=identifier))
+
+    def explain(self, source: str, destination: str, service: str, live: bool) -> v.Explanation:
+        request = pb.ExplainRequest(source=source, destination=destination, service=service, live=live)
+        return convert.explanation(self._call(self._admin.Explain, request, 2 * QUICK), request)
+
+    def denied(
+        self, follow: bool, limit: int, host: str, workload: str, since: datetime | None
+    ) -> Iterator[v.Denial | v.Lost]:
+        request = pb.DeniedRequest(
+            follow=follow,
+            limit=limit,
+            host=host,
+            workload=workload,
+            since_us=int(since.timestamp() * 1_000_000) if since else 0,
+        )
+        for m in self._stream(self._admin.Denied, request, FOLLOW if follow else THOROUGH):
+            if m.HasField("connection"):
+                yield convert.denial(m.connection)
+            elif m.HasField("lost"):
+                yield v.Lost(m.lost)
+
+    def audit(self, limit: int) -> tuple[v.AuditEntry, ...]:
+        return tuple(map(convert.audit_entry, self._call(self._admin.Audit, pb.AuditRequest(limit=limit)).entries))
+
+    def _call(
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request, seconds: float = QUICK
+    ) -> Reply:
+        try:
+            return method(request, timeout=seconds)
+        except grpc.RpcError as error:
+            raise self._translated(error) from error
+
+    def _stream(
+        self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float
+    ) -> Iterator[Reply]:
+        call = method(request, timeout=seconds)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise self._translated(error) from error
+        finally:
+            call.cancel()
+
+    def _progress(self, messages: Iterable[pb.PushProgress]) -> Iterator[v.Generation | v.Proof | v.Done]:
+        for message in messages:
+            step = convert.progress(message)
+            if step is not None:
+                yield step
+
+    def _translated(self, error: grpc.RpcError) -> CliError:
+        if not isinstance(error, grpc.Call):
+            return CliError(f"controller {self.config.controller}: {error}", exit_code=Exit.UNREACHABLE)
+        return translate(error.code(), error.details() or "", self.config)
+
+
+def _source(files: Sequence[SourceFile]) -> pb.PolicySource:
+    return pb.PolicySource(files=[pb.SourceFile(name=f.name, content=f.content) for f in files])

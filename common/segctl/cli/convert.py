@@ -1,0 +1,183 @@
+"""Messages of the controller to views. The only module that knows both; it imports no generated code at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from segctl.cli import views as v
+from segctl.model.findings import Finding, Position, Severity
+
+if TYPE_CHECKING:
+    from segctl.proto.v1 import admin_pb2 as pb
+    from segctl.proto.v1 import agent_pb2, hostpolicy_pb2
+
+
+def moment(microseconds: int) -> datetime | None:
+    """Unix time in microseconds; 0 and what no calendar holds are None."""
+    if microseconds <= 0:
+        return None
+    try:
+        return datetime.fromtimestamp(microseconds / 1e6, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def findings(messages: Iterable[pb.Finding]) -> tuple[Finding, ...]:
+    return tuple(
+        Finding(
+            Position(m.file, m.line, m.column),
+            Severity.ERROR if m.severity == Severity.ERROR.value else Severity.WARNING,
+            m.code,
+            m.message,
+            m.hint,
+        )
+        for m in messages
+    )
+
+
+def generation(m: pb.Generation) -> v.Generation:
+    files = tuple(v.File(f.name, f.content.decode("utf-8", "replace")) for f in m.source.files)
+    created, rollback_of = moment(m.created_us), m.rollback_of or None
+    return v.Generation(m.number, m.digest, m.author, m.message, created, m.active, rollback_of, files)
+
+
+def plan(m: pb.PlanReply) -> v.Plan:
+    return v.Plan(
+        base_generation=m.base_generation,
+        digest=m.digest,
+        changes=tuple(
+            v.Change(c.allowed, c.source, c.destination, c.service, c.rule, tuple(c.hosts)) for c in m.changes
+        ),
+        modes=tuple(v.ModeChange(c.host, c.workload, c.before, c.after) for c in m.modes),
+        hosts=tuple(m.hosts),
+        tests=m.tests,
+        findings=findings(m.findings),
+    )
+
+
+def progress(m: pb.PushProgress) -> v.Generation | v.Proof | v.Done | None:
+    """None for a kind that a newer controller may add."""
+    if m.HasField("stored"):
+        return generation(m.stored)
+    if m.HasField("host"):
+        h = m.host
+        return v.Proof(h.host, h.state, h.kernel_digest, h.after_us / 1000, tuple(h.errors))
+    if m.HasField("done"):
+        return v.Done(m.done.proven, m.done.refused, m.done.offline, m.done.waiting)
+    return None
+
+
+def host(m: pb.HostStatus) -> v.Host:
+    return v.Host(
+        name=m.name,
+        tags=dict(sorted(m.tags.items())),
+        addresses=tuple(m.addresses),
+        connected=m.connected,
+        last_seen=moment(m.last_seen_us),
+        agent_version=m.agent_version,
+        kernel=m.kernel,
+        kernel_generation=m.kernel_generation,
+        state=m.state,
+        workloads=tuple(v.WorkloadStatus(w.name, w.mode, w.process, tuple(w.cgroups)) for w in m.workloads),
+        listeners=tuple(
+            v.Listener(x.protocol, address(x.address), x.port, x.workload, x.process, x.uid, x.cgroup)
+            for x in m.listeners
+        ),
+        problems=tuple(m.problems),
+    )
+
+
+def status(m: pb.StatusReply) -> v.Status:
+    active = generation(m.active) if m.HasField("active") and m.active.number else None
+    return v.Status(
+        m.fleet, m.controller_version, active, tuple(host(h) for h in m.hosts), tuple(event(e) for e in m.events)
+    )
+
+
+def event(m: pb.RecentEvent) -> v.Event:
+    e = m.event
+    return v.Event(m.host, e.kind, e.message, moment(e.at_us), e.culprit_pid or None, e.culprit_name)
+
+
+def explanation(m: pb.ExplainReply, request: pb.ExplainRequest) -> v.Explanation:
+    return v.Explanation(
+        source=request.source,
+        destination=request.destination,
+        service=request.service,
+        verdict=m.verdict,
+        generation=m.generation,
+        differs=m.differs,
+        live=request.live,
+        ends=tuple(
+            v.End(
+                e.host,
+                e.workload,
+                e.direction,
+                e.verdict,
+                e.mode,
+                e.reason,
+                e.rule,
+                e.position,
+                e.kernel_verdict,
+                e.kernel_detail,
+            )
+            for e in m.ends
+        ),
+        nearest_rule=m.nearest_rule,
+        nearest_why=m.nearest_why,
+        suggestion=m.suggestion,
+        notes=tuple(m.notes),
+    )
+
+
+def denial(m: pb.DeniedConnection) -> v.Denial:
+    d = m.denial
+    return v.Denial(
+        id=m.id,
+        host=m.host,
+        workload=d.workload,
+        tags=dict(sorted(m.tags.items())),
+        direction="ingress" if d.ingress else "egress",
+        verdict=d.verdict,
+        process=process(d.process) if d.HasField("process") and not d.process_unknown else None,
+        process_unknown=d.process_unknown,
+        peer_address=address(d.remote),
+        peer_host=m.peer_host,
+        peer_workload=m.peer_workload,
+        peer_tags=dict(sorted(m.peer_tags.items())),
+        service=port(d.service),
+        service_name=m.service_name,
+        reason=m.reason,
+        rule=m.rule,
+        suggestion=m.suggestion,
+        count=d.count,
+        first_seen=moment(d.first_seen_us),
+        last_seen=moment(d.last_seen_us),
+        generation=d.generation,
+    )
+
+
+def process(m: agent_pb2.ProcessInfo) -> v.Process:
+    return v.Process(m.pid, m.exe, m.command, m.user, m.unit, m.cgroup)
+
+
+def token(m: pb.Token) -> v.Token:
+    tags = dict(sorted(m.tags.items()))
+    return v.Token(m.id, tags, m.host, tuple(m.networks), m.uses_left, moment(m.expires_us), m.created_by)
+
+
+def audit_entry(m: pb.AuditEntry) -> v.AuditEntry:
+    return v.AuditEntry(m.sequence, moment(m.at_us), m.actor, m.action, m.subject, m.detail)
+
+
+def address(packed: bytes) -> str:
+    """Text of 4 or 16 bytes; anything else is shown as it is, in hexadecimal."""
+    return str(ip_address(packed)) if len(packed) in (4, 16) else packed.hex()
+
+
+def port(m: hostpolicy_pb2.PortRange) -> str:
+    """`tcp/5432`, `tcp/8000-8100`; icmp as `icmp/8`, its message type."""
+    return f"{m.protocol}/{m.low}" if m.low == m.high else f"{m.protocol}/{m.low}-{m.high}"

@@ -1,0 +1,107 @@
+"""Why the controller cannot be reached, in words. gRPC says only UNAVAILABLE for every cause below TLS and in it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from segctl.cli.config import ClientConfig
+
+SECONDS = 3.0
+RENEW = "Ask an administrator for a new one: segctl-controller admin add NAME --role ROLE --out DIR"
+
+
+def diagnose(config: ClientConfig) -> tuple[str, str] | None:
+    """Shake hands once with the standard library's TLS. Returns (cause, mend), or None when that works."""
+    host, port = config.address
+    try:
+        context = _context(config)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        return f"the certificate in {config.directory} cannot be used: {_words(error)}", RENEW
+    try:
+        with socket.create_connection((host, port), SECONDS) as plain:
+            plain.settimeout(SECONDS)
+            with context.wrap_socket(plain, server_hostname=host) as secured:
+                # TLS 1.3 refuses a client's certificate only after the handshake: the first read brings the alert.
+                secured.recv(1)
+    except ssl.SSLCertVerificationError as error:
+        return _server_refused(config, error)
+    except ssl.SSLError as error:
+        return _client_refused(config, error)
+    except ConnectionResetError:
+        return "the controller closed the connection during the TLS handshake", f"Check {config.directory}. {RENEW}"
+    except socket.gaierror as error:
+        return f"the name {host} cannot be resolved: {error.strerror}", "Check client.json and the name servers."
+    except TimeoutError:
+        return f"no answer within {SECONDS:.0f} s", "Check that the controller runs and that no firewall is between."
+    except ConnectionRefusedError:
+        return "connection refused: nothing listens there", "Start it: systemctl start segctl-controller"
+    except OSError as error:
+        return _words(error), "Check the network between here and the controller."
+    return None
+
+
+def _server_refused(config: ClientConfig, error: ssl.SSLCertVerificationError) -> tuple[str, str]:
+    why = error.verify_message
+    if "expired" in why:
+        return "the controller's certificate has expired (or a clock is wrong)", "Compare `date` here and there."
+    if "not yet valid" in why:
+        return "the controller's certificate is not valid yet: a clock is wrong", "Compare `date` here and there."
+    if "ostname" in why or "IP address" in why:
+        mend = f"Use a name of the controller in {config.directory / 'client.json'} (segctl-controller init --name)."
+        return f"the controller's certificate is not for this name: {why}", mend
+    return (
+        f"the controller is not of the fleet {config.fleet!r}: its certificate is not signed by ca.pem ({why})",
+        f"Check the address in {config.directory / 'client.json'}, or use the configuration of that fleet (--config).",
+    )
+
+
+def _client_refused(config: ClientConfig, error: ssl.SSLError) -> tuple[str, str]:
+    reason = (error.reason or "").upper()
+    if "CERTIFICATE_EXPIRED" in reason:
+        return "your certificate has expired", RENEW
+    if "UNKNOWN_CA" in reason:
+        return "the controller does not know the authority of your certificate: it is of another fleet", RENEW
+    if "WRONG_VERSION_NUMBER" in reason or "HTTP_REQUEST" in reason:
+        return "what listens there does not speak TLS", f"Check the port in {config.directory / 'client.json'}."
+    if "ALERT" in reason:
+        return f"the controller refused your certificate ({_words(error)})", RENEW
+    return f"TLS failed: {_words(error)}", f"Check the files in {config.directory}."
+
+
+def _context(config: ClientConfig) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["h2"])
+    context.load_verify_locations(cadata=config.ca.decode("ascii"))
+    with _in_memory(config.certificate) as certificate, _in_memory(config.key) as key:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """`ssl` reads certificates only from files; the key must not reach a disk a second time."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("segctl")
+        try:
+            os.write(descriptor, content)
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            yield file.name
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)

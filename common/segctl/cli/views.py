@@ -1,0 +1,260 @@
+"""What the commands show: one value for the text and the JSON of each command.
+
+The JSON documents have exactly these fields (`views_json`); docs/cli.md documents them, so a field is only ever added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from segctl.model.findings import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class WhoAmI:
+    name: str
+    role: str
+    fleet: str
+    controller: str
+    controller_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """`hosts` is the number of enrolled hosts the check looked at, None without a controller."""
+
+    ok: bool
+    errors: int
+    warnings: int
+    files: int
+    hosts: int | None
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    name: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    number: int
+    digest: str
+    author: str
+    message: str
+    created: datetime | None
+    active: bool
+    rollback_of: int | None
+    files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    allowed: bool
+    source: str
+    destination: str
+    service: str
+    rule: str
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChange:
+    host: str
+    workload: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    base_generation: int
+    digest: str
+    changes: tuple[Change, ...] = ()
+    modes: tuple[ModeChange, ...] = ()
+    hosts: tuple[str, ...] = ()
+    tests: int = 0
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """`state`: proven, refused, offline, waiting. `after_ms` counts from the moment the generation was stored."""
+
+    host: str
+    state: str
+    kernel_digest: str
+    after_ms: float
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    proven: int
+    refused: int
+    offline: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadStatus:
+    name: str
+    mode: str
+    process: str
+    cgroups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    protocol: str
+    address: str
+    port: int
+    workload: str
+    process: str
+    uid: int
+    cgroup: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """`state`: in-sync, pending, refused, offline, never-connected."""
+
+    name: str
+    tags: Mapping[str, str]
+    addresses: tuple[str, ...]
+    connected: bool
+    last_seen: datetime | None
+    agent_version: str
+    kernel: str
+    kernel_generation: int
+    state: str
+    workloads: tuple[WorkloadStatus, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    host: str
+    kind: str
+    message: str
+    at: datetime | None
+    culprit_pid: int | None
+    culprit_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    fleet: str
+    controller_version: str
+    active: Generation | None
+    hosts: tuple[Host, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    host: str
+    workload: str
+    direction: str
+    verdict: str
+    mode: str
+    reason: str
+    rule: str
+    position: str
+    kernel_verdict: str
+    kernel_detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    source: str
+    destination: str
+    service: str
+    verdict: str
+    generation: int
+    differs: bool
+    live: bool
+    ends: tuple[End, ...] = ()
+    nearest_rule: str = ""
+    nearest_why: str = ""
+    suggestion: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    pid: int
+    exe: str
+    command: str
+    user: str
+    unit: str
+    cgroup: str
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """One aggregated denied connection. `process` is None when it could not be known; `process_unknown` says why."""
+
+    id: int
+    host: str
+    workload: str
+    tags: Mapping[str, str]
+    direction: str
+    verdict: str
+    process: Process | None
+    process_unknown: str
+    peer_address: str
+    peer_host: str
+    peer_workload: str
+    peer_tags: Mapping[str, str]
+    service: str
+    service_name: str
+    reason: str
+    rule: str
+    suggestion: str
+    count: int
+    first_seen: datetime | None
+    last_seen: datetime | None
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Denials that were counted in the kernel but described nowhere."""
+
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    id: str
+    tags: Mapping[str, str]
+    host: str
+    networks: tuple[str, ...]
+    uses_left: int
+    expires: datetime | None
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """`join` is the secret line for `segctl-agent enrol`; empty when it was written to `file`."""
+
+    id: str
+    expires: datetime | None
+    join: str = field(repr=False)
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    sequence: int
+    at: datetime | None
+    actor: str
+    action: str
+    subject: str
+    detail: str

@@ -1,0 +1,167 @@
+"""Policy and inventory to what each host must enforce.
+
+A remote selector becomes a *group*: the addresses of the hosts it names, or a peer's networks. A group's name depends
+on what it means (selector, `within` values, boundaries), never on who is in it, so a host that joins or leaves is a
+change of members and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from ipaddress import ip_network
+
+from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
+from segctl.model.inventory import Host, Inventory
+from segctl.model.policy import HOST_WORKLOAD, Boundary, Network, Policy, Rule, Selector, Tags
+from segctl.policy.decide import (
+    Direction,
+    Instance,
+    effective_mode,
+    ends_of,
+    instances,
+    is_live,
+    peer_networks,
+    selects,
+)
+from segctl.policy.networks import NetworkIndex, exclude
+
+
+def compile_host(
+    policy: Policy, inventory: Inventory, host: str, generation: int, policy_digest: str, today: date
+) -> HostPolicy:
+    """The host policy of one enrolled host. Raises KeyError for a host that is not in the inventory."""
+    return Compiler(policy, inventory, today).host_policy(host, generation, policy_digest)
+
+
+@dataclass(frozen=True, slots=True)
+class _GroupKey:
+    """What a group means. `within` are the values the remote must carry; `cuts` the boundaries that take some away."""
+
+    selector: Selector
+    within: Tags
+    cuts: tuple[Selector, ...]
+
+    @property
+    def name(self) -> str:
+        meaning = (
+            self.selector.tags.pairs,
+            self.selector.workload,
+            self.selector.peer,
+            self.within.pairs,
+            sorted((c.tags.pairs, c.workload or "", c.peer or "") for c in self.cuts),
+        )
+        return hashlib.sha256(repr(meaning).encode()).hexdigest()[:12]
+
+
+class Compiler:
+    """Compiles any number of hosts of one policy and inventory; what they share is computed once."""
+
+    def __init__(self, policy: Policy, inventory: Inventory, today: date) -> None:
+        self._policy = policy
+        self._inventory = inventory
+        self._rules = tuple(r for r in policy.rules if is_live(r, today))
+        self._by_tags: dict[Tags, list[Host]] = {}
+        for host in inventory.hosts.values():
+            self._by_tags.setdefault(host.tags, []).append(host)
+        # Hosts with the same tags have the same instances: one stand-in for each tuple of tags.
+        self._profiles = {tags: instances(policy, hosts[0]) for tags, hosts in self._by_tags.items()}
+        self._members: dict[_GroupKey, tuple[Network, ...]] = {}
+
+    def host_policy(self, host: str, generation: int, policy_digest: str) -> HostPolicy:
+        record = self._inventory.hosts[host]
+        groups: dict[str, Group] = {}
+        peer_space: list[Network] = []
+        local = tuple(self._local(i, groups, peer_space) for i in instances(self._policy, record))
+        return HostPolicy(
+            host=host,
+            generation=generation,
+            policy_digest=policy_digest,
+            workloads=local,
+            groups=tuple(groups[name] for name in sorted(groups)),
+            managed=self._managed_in(peer_space, record),
+            essentials=self._policy.essentials,
+        )
+
+    def _local(self, instance: Instance, groups: dict[str, Group], peer_space: list[Network]) -> LocalWorkload:
+        def entries(direction: Direction) -> tuple[Entry, ...]:
+            out = []
+            for rule in self._rules:
+                mine, theirs = ends_of(direction, rule)
+                if not selects(mine, instance):
+                    continue
+                key = self._key(direction, rule, theirs, instance)
+                if key is None:
+                    continue
+                networks = self._resolve(key)
+                groups.setdefault(key.name, Group(key.name, networks))
+                if theirs.peer is not None:
+                    peer_space.extend(networks)
+                out.append(Entry(rule.name, key.name, rule.ports, managed=theirs.peer is None))
+            return tuple(out)
+
+        declared = self._policy.workloads.get(instance.workload) if instance.workload != HOST_WORKLOAD else None
+        return LocalWorkload(
+            name=instance.workload,
+            process=declared.process if declared else None,
+            mode=effective_mode(self._policy, instance),
+            ingress=entries("ingress"),
+            egress=entries("egress"),
+        )
+
+    def _key(self, direction: Direction, rule: Rule, theirs: Selector, local: Instance) -> _GroupKey | None:
+        within = [(k, local.tags.get(k)) for k in rule.within]
+        if any(v is None for _, v in within):
+            return None  # a relational rule never applies to an instance without the tag
+        cuts = tuple(_theirs(direction, b) for b in self._policy.boundaries if selects(_mine(direction, b), local))
+        return _GroupKey(theirs, Tags.of([(k, v) for k, v in within if v is not None]), cuts)
+
+    def _resolve(self, key: _GroupKey) -> tuple[Network, ...]:
+        if key not in self._members:
+            self._members[key] = self._peer_members(key) if key.selector.peer is not None else self._host_members(key)
+        return self._members[key]
+
+    def _peer_members(self, key: _GroupKey) -> tuple[Network, ...]:
+        holes = [n for c in key.cuts if c.peer is not None for n in peer_networks(self._policy, c.peer)]
+        return exclude(peer_networks(self._policy, key.selector.peer or ""), holes)
+
+    def _host_members(self, key: _GroupKey) -> tuple[Network, ...]:
+        hosts = [
+            host
+            for tags, profile in self._profiles.items()
+            if any(_named(key, instance) for instance in profile)
+            for host in self._by_tags[tags]
+        ]
+        return _addresses(hosts)
+
+    def _managed_in(self, peer_space: list[Network], record: Host) -> tuple[Network, ...]:
+        if not peer_space:
+            return ()
+        index = NetworkIndex(peer_space)
+        return _addresses(
+            Host(h.name, h.tags, tuple(a for a in h.addresses if a in index))
+            for h in self._inventory.hosts.values()
+            if h.name != record.name
+        )
+
+
+def _named(key: _GroupKey, instance: Instance) -> bool:
+    return (
+        selects(key.selector, instance)
+        and instance.tags.includes(key.within)
+        and not any(selects(cut, instance) for cut in key.cuts)
+    )
+
+
+def _mine(direction: Direction, boundary: Boundary) -> Selector:
+    return ends_of(direction, boundary)[0]
+
+
+def _theirs(direction: Direction, boundary: Boundary) -> Selector:
+    return ends_of(direction, boundary)[1]
+
+
+def _addresses(hosts: Iterable[Host]) -> tuple[Network, ...]:
+    return tuple(sorted((ip_network(a) for h in hosts for a in h.addresses), key=lambda n: (n.version, n)))

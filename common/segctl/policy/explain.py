@@ -1,0 +1,257 @@
+"""Why a connection passes or not: the verdict of both ends, the deciding rule, and what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from ipaddress import ip_address
+from typing import Literal
+
+from segctl.errors import PolicyError
+from segctl.model.findings import NOWHERE, Finding, Severity
+from segctl.model.inventory import Address, Host, Inventory
+from segctl.model.policy import HOST_WORKLOAD, Mode, Policy, PortRange, Rule
+from segctl.policy.decide import (
+    Decision,
+    Direction,
+    Instance,
+    cutting_boundary,
+    decide_end,
+    effective_mode,
+    essential,
+    instances,
+    is_live,
+    matches,
+    same_within,
+)
+from segctl.policy.propose import End, propose_rule
+
+Verdict = Literal["allowed", "denied", "would-deny"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndVerdict:
+    """One end. `verdict` is what its host does in its mode: in observe everything is allowed, in test a denial is only
+    reported. `decision` is what the policy says whatever the mode."""
+
+    instance: Instance
+    direction: Direction
+    mode: Mode
+    decision: Decision
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    verdict: Verdict
+    source: End
+    destination: End
+    port: PortRange
+    ends: tuple[EndVerdict, ...]
+    nearest_rule: str = ""
+    nearest_why: str = ""
+    suggestion: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def explain(
+    policy: Policy, inventory: Inventory, source: str, destination: str, service: str, today: date
+) -> Explanation:
+    """Explains SOURCE to DESTINATION for SERVICE.
+
+    An end is HOST, HOST/WORKLOAD, an address, or the name of a peer (its first address). A service is the name of a
+    declared one with a single port, or a literal such as tcp/5432. Raises PolicyError naming what is unknown.
+    """
+    port = parse_service(policy, service)
+    a, b = parse_end(policy, inventory, source), parse_end(policy, inventory, destination)
+    notes = [*_workload_note(policy, inventory, source, a), *_workload_note(policy, inventory, destination, b)]
+    return explain_ends(policy, inventory, a, b, port, today, tuple(notes))
+
+
+def explain_ends(
+    policy: Policy,
+    inventory: Inventory,
+    source: End,
+    destination: End,
+    port: PortRange,
+    today: date,
+    notes: tuple[str, ...] = (),
+) -> Explanation:
+    if isinstance(source, Instance) and isinstance(destination, Instance) and source.host == destination.host:
+        here = "both ends are on one host: traffic on the loopback interface is an essential and always passes"
+        return Explanation("allowed", source, destination, port, (), notes=(*notes, here))
+    ends = tuple(_ends(policy, inventory, source, destination, port, today))
+    if not ends:
+        here = "neither end is an enrolled host: segctl has no say in it"
+        return Explanation("allowed", source, destination, port, (), notes=(*notes, here))
+    verdict = overall(e.verdict for e in ends)
+    if all(e.decision.allowed for e in ends):
+        rules = {e.decision.name for e in ends if e.decision.reason == "rule"}
+        crossed = len(rules) > 1 and not any(_whole(policy, r, source, destination, port, today) for r in policy.rules)
+        more = ("no single rule permits this pair: each end is let through by a rule of its own",) if crossed else ()
+        return Explanation(verdict, source, destination, port, ends, notes=(*notes, *more))
+    nearest = nearest_rule(policy, source, destination, port, today)
+    cut = next((e.decision for e in ends if e.decision.reason == "boundary"), None)
+    if cut:
+        notes = (*notes, f"boundary {cut.name} denies this whatever rules allow: no rule can open it")
+    return Explanation(
+        verdict,
+        source,
+        destination,
+        port,
+        ends,
+        nearest_rule=nearest[0].name if nearest else "",
+        nearest_why=nearest[1] if nearest else "",
+        suggestion="" if cut else propose_rule(policy, source, destination, port),
+        notes=notes,
+    )
+
+
+def overall(verdicts: Iterable[Verdict]) -> Verdict:
+    """Denied where one end denies, would-deny where one would, else allowed."""
+    seen = set(verdicts)
+    return "denied" if "denied" in seen else "would-deny" if "would-deny" in seen else "allowed"
+
+
+def mode_verdict(mode: Mode, allowed: bool) -> Verdict:
+    if allowed or mode is Mode.OBSERVE:
+        return "allowed"
+    return "denied" if mode is Mode.ENFORCE else "would-deny"
+
+
+def _ends(
+    policy: Policy, inventory: Inventory, source: End, destination: End, port: PortRange, today: date
+) -> Iterable[EndVerdict]:
+    pairs: tuple[tuple[Direction, End, End], ...] = (
+        ("egress", source, destination),
+        ("ingress", destination, source),
+    )
+    for direction, local, remote in pairs:
+        if not isinstance(local, Instance):
+            continue
+        if isinstance(remote, Instance):
+            host = inventory.hosts[remote.host]
+            others: tuple[Instance, ...] | Address = instances(policy, host)
+            addresses: tuple[Address, ...] | Address = host.addresses
+        else:
+            others = addresses = remote
+        decision = essential(policy, direction, addresses, port) or decide_end(
+            policy, direction, local, others, port, today
+        )
+        mode = effective_mode(policy, local)
+        yield EndVerdict(local, direction, mode, decision, mode_verdict(mode, decision.allowed))
+
+
+def _whole(policy: Policy, rule: Rule, source: End, destination: End, port: PortRange, today: date) -> bool:
+    return (
+        is_live(rule, today)
+        and any(p.covers(port) for p in rule.ports)
+        and matches(policy, rule.source, source)
+        and matches(policy, rule.destination, destination)
+        and _within_holds(rule, source, destination)
+    )
+
+
+def _within_holds(rule: Rule, source: End, destination: End) -> bool:
+    if isinstance(source, Instance) and isinstance(destination, Instance):
+        return same_within(rule, source.tags, destination.tags)
+    return True
+
+
+def nearest_rule(
+    policy: Policy, source: End, destination: End, port: PortRange, today: date
+) -> tuple[Rule, str] | None:
+    """The rule that lacks least to allow the connection, and what it lacks, in words. None without any near rule."""
+    best: tuple[int, Rule, str] | None = None
+    for rule in policy.rules:
+        lacks: list[str] = []
+        if not matches(policy, rule.source, source):
+            lacks.append(f"it is from {rule.source}, not {_say(source)}")
+        if not matches(policy, rule.destination, destination):
+            lacks.append(f"it is to {rule.destination}, not {_say(destination)}")
+        if len(lacks) == 2:
+            continue  # a rule between other ends is not near
+        if not any(p.covers(port) for p in rule.ports):
+            lacks.append(f"it allows {', '.join(rule.allow)}, not {port}")
+        if not _within_holds(rule, source, destination):
+            lacks.append(f"the two ends differ in {' or '.join(rule.within)}")
+        if not is_live(rule, today):
+            lacks.append(f"it expired on {rule.expires}")
+        cut = _cut(policy, source, destination)
+        if cut:
+            lacks.append(f"boundary {cut} denies it")
+        if lacks and (best is None or len(lacks) < best[0]):
+            best = (len(lacks), rule, "; ".join(lacks))
+    return (best[1], best[2]) if best else None
+
+
+def _cut(policy: Policy, source: End, destination: End) -> str:
+    if isinstance(source, Instance):
+        boundary = cutting_boundary(policy, "egress", source, destination)
+    elif isinstance(destination, Instance):
+        boundary = cutting_boundary(policy, "ingress", destination, source)
+    else:
+        boundary = None
+    return boundary.name if boundary else ""
+
+
+def _say(end: End) -> str:
+    return f"{end} ({end.tags})" if isinstance(end, Instance) and end.tags.pairs else str(end)
+
+
+def parse_service(policy: Policy, text: str) -> PortRange:
+    """A declared service of one port range, or a literal `PROTOCOL/NUMBER`."""
+    if text in policy.services:
+        ports = policy.services[text].ports
+        if len(ports) == 1:
+            return ports[0]
+        raise _unknown(f"service {text} is {', '.join(map(str, ports))}", "ask about one of them")
+    protocol, _, number = text.partition("/")
+    if protocol in ("tcp", "udp", "icmp", "icmpv6") and number.isascii() and number.isdigit():
+        value = int(number)
+        if value <= (65535 if protocol in ("tcp", "udp") else 255):
+            return PortRange(protocol, value, value)  # type: ignore[arg-type]  # narrowed by the test above
+    raise _unknown(f"service {text!r} is neither declared nor a literal", "write it like tcp/5432")
+
+
+def parse_end(policy: Policy, inventory: Inventory, text: str) -> End:
+    """HOST, HOST/WORKLOAD, an address (of a host: that host's workload `host`), or a peer's name."""
+    name, _, workload = text.partition("/")
+    if name in inventory.hosts:
+        return _instance(policy, inventory.hosts[name], workload or HOST_WORKLOAD)
+    if not workload and text in policy.peers:
+        return policy.peers[text].networks[0].network_address
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise _unknown(
+            f"{text!r} is neither an enrolled host, HOST/WORKLOAD, an address nor a peer",
+            "`segctl host list` names the hosts",
+        ) from None
+    holder = inventory.holder(address)
+    return _instance(policy, holder, HOST_WORKLOAD) if holder else address
+
+
+def _instance(policy: Policy, host: Host, workload: str) -> Instance:
+    here = instances(policy, host)
+    found = next((i for i in here if i.workload == workload), None)
+    if found is None:
+        raise _unknown(
+            f"host {host.name} has no workload {workload!r}", f"it has {', '.join(i.workload for i in here)}"
+        )
+    return found
+
+
+def _workload_note(policy: Policy, inventory: Inventory, text: str, end: End) -> list[str]:
+    if not isinstance(end, Instance) or "/" in text:
+        return []
+    named = [i.workload for i in instances(policy, inventory.hosts[end.host]) if i.workload != HOST_WORKLOAD]
+    if not named:
+        return []
+    others = ", ".join(f"{end.host}/{n}" for n in named)
+    return [f"{text} stands for the processes of {end.host} that no workload names; the others are {others}"]
+
+
+def _unknown(message: str, hint: str) -> PolicyError:
+    return PolicyError([Finding(NOWHERE, Severity.ERROR, "unknown", message, hint)])

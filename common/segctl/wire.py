@@ -1,0 +1,171 @@
+"""Values to protobuf messages and back. Everything that comes in is checked: a bad field raises WireError by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from segctl.errors import WireError
+from segctl.model.findings import Finding, Position, Severity
+from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
+from segctl.model.inventory import Address
+from segctl.model.policy import PROTOCOLS, Essentials, Mode, Network, PortRange, Process, ProcessKind
+from segctl.policy.digest import host_policy_digest
+from segctl.policy.source import SourceFile
+from segctl.proto.v1 import admin_pb2, hostpolicy_pb2
+
+PROTOCOL_VERSION = 1
+
+
+def address_to_wire(address: Address) -> bytes:
+    return address.packed
+
+
+def address_from_wire(data: bytes) -> Address:
+    if len(data) == 4:
+        return IPv4Address(data)
+    if len(data) == 16:
+        return IPv6Address(data)
+    raise WireError(f"an address has 4 or 16 bytes, not {len(data)}")
+
+
+def network_to_wire(network: Network) -> hostpolicy_pb2.Network:
+    return hostpolicy_pb2.Network(address=network.network_address.packed, prefix=network.prefixlen)
+
+
+def network_from_wire(message: hostpolicy_pb2.Network) -> Network:
+    address = address_from_wire(message.address)
+    try:
+        if isinstance(address, IPv4Address):
+            return IPv4Network((address, message.prefix))
+        return IPv6Network((address, message.prefix))
+    except ValueError as e:
+        raise WireError(f"network {address}/{message.prefix}: {e}") from e
+
+
+def port_range_to_wire(port: PortRange) -> hostpolicy_pb2.PortRange:
+    return hostpolicy_pb2.PortRange(protocol=port.protocol, low=port.low, high=port.high)
+
+
+def port_range_from_wire(message: hostpolicy_pb2.PortRange) -> PortRange:
+    top = 65535 if message.protocol in ("tcp", "udp") else 255
+    for protocol in PROTOCOLS:
+        if protocol == message.protocol and message.low <= message.high <= top:
+            return PortRange(protocol, message.low, message.high)
+    raise WireError(f"port range {message.protocol}/{message.low}-{message.high} is out of bounds")
+
+
+def host_policy_to_wire(value: HostPolicy) -> hostpolicy_pb2.HostPolicy:
+    return hostpolicy_pb2.HostPolicy(
+        host=value.host,
+        generation=value.generation,
+        policy_digest=value.policy_digest,
+        workloads=[_workload_to_wire(w) for w in value.workloads],
+        groups=[
+            hostpolicy_pb2.Group(name=g.name, networks=[network_to_wire(n) for n in g.networks]) for g in value.groups
+        ],
+        managed=[network_to_wire(n) for n in value.managed],
+        essentials=hostpolicy_pb2.Essentials(
+            dns=[network_to_wire(n) for n in value.essentials.dns],
+            ntp=[network_to_wire(n) for n in value.essentials.ntp],
+            rescue=[network_to_wire(n) for n in value.essentials.rescue],
+            rescue_ports=[port_range_to_wire(p) for p in value.essentials.rescue_ports],
+        ),
+        digest=host_policy_digest(value),
+    )
+
+
+def host_policy_from_wire(message: hostpolicy_pb2.HostPolicy) -> HostPolicy:
+    """Raises WireError when a field is out of bounds, a group is missing, or the digest does not fit the content."""
+    value = HostPolicy(
+        host=message.host,
+        generation=message.generation,
+        policy_digest=message.policy_digest,
+        workloads=tuple(_workload_from_wire(w) for w in message.workloads),
+        groups=tuple(Group(g.name, tuple(network_from_wire(n) for n in g.networks)) for g in message.groups),
+        managed=tuple(network_from_wire(n) for n in message.managed),
+        essentials=Essentials(
+            dns=tuple(network_from_wire(n) for n in message.essentials.dns),
+            ntp=tuple(network_from_wire(n) for n in message.essentials.ntp),
+            rescue=tuple(network_from_wire(n) for n in message.essentials.rescue),
+            rescue_ports=tuple(port_range_from_wire(p) for p in message.essentials.rescue_ports),
+        ),
+    )
+    names = {g.name for g in value.groups}
+    missing = {e.group for w in value.workloads for e in (*w.ingress, *w.egress)} - names
+    if missing:
+        raise WireError(f"host policy refers to unknown groups: {', '.join(sorted(missing))}")
+    if sum(w.process is None for w in value.workloads) != 1:
+        raise WireError("host policy must hold the workload of the host itself exactly once")
+    if host_policy_digest(value) != message.digest:
+        raise WireError("host policy does not fit its digest: damaged on the way, or made by an incompatible version")
+    return value
+
+
+def _workload_to_wire(value: LocalWorkload) -> hostpolicy_pb2.LocalWorkload:
+    return hostpolicy_pb2.LocalWorkload(
+        name=value.name,
+        process_kind=value.process.kind.value if value.process else "",
+        process_pattern=value.process.pattern if value.process else "",
+        mode=value.mode.value,
+        ingress=[_entry_to_wire(e) for e in value.ingress],
+        egress=[_entry_to_wire(e) for e in value.egress],
+    )
+
+
+def _workload_from_wire(message: hostpolicy_pb2.LocalWorkload) -> LocalWorkload:
+    try:
+        mode = Mode(message.mode)
+        process = Process(ProcessKind(message.process_kind), message.process_pattern) if message.process_kind else None
+    except ValueError as e:
+        raise WireError(f"workload {message.name!r}: {e}") from e
+    return LocalWorkload(
+        name=message.name,
+        process=process,
+        mode=mode,
+        ingress=tuple(_entry_from_wire(e) for e in message.ingress),
+        egress=tuple(_entry_from_wire(e) for e in message.egress),
+    )
+
+
+def _entry_to_wire(value: Entry) -> hostpolicy_pb2.Entry:
+    return hostpolicy_pb2.Entry(
+        rule=value.rule, group=value.group, ports=[port_range_to_wire(p) for p in value.ports], managed=value.managed
+    )
+
+
+def _entry_from_wire(message: hostpolicy_pb2.Entry) -> Entry:
+    return Entry(message.rule, message.group, tuple(port_range_from_wire(p) for p in message.ports), message.managed)
+
+
+def findings_to_wire(findings: Iterable[Finding]) -> list[admin_pb2.Finding]:
+    return [
+        admin_pb2.Finding(
+            file=f.position.file,
+            line=f.position.line,
+            column=f.position.column,
+            severity=f.severity.value,
+            code=f.code,
+            message=f.message,
+            hint=f.hint,
+        )
+        for f in findings
+    ]
+
+
+def findings_from_wire(messages: Iterable[admin_pb2.Finding]) -> tuple[Finding, ...]:
+    try:
+        return tuple(
+            Finding(Position(m.file, m.line, m.column), Severity(m.severity), m.code, m.message, m.hint)
+            for m in messages
+        )
+    except ValueError as e:
+        raise WireError(f"finding: {e}") from e
+
+
+def source_to_wire(files: Sequence[SourceFile]) -> admin_pb2.PolicySource:
+    return admin_pb2.PolicySource(files=[admin_pb2.SourceFile(name=f.name, content=f.content) for f in files])
+
+
+def source_from_wire(message: admin_pb2.PolicySource) -> tuple[SourceFile, ...]:
+    return tuple(SourceFile(f.name, f.content) for f in message.files)

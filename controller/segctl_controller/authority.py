@@ -1,0 +1,215 @@
+"""The embedded certificate authority of one fleet: ECDSA P-256, names as SPIFFE URIs (spiffe://FLEET/host/NAME)."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from segctl.errors import StateError
+from segctl_controller.errors import InvalidRequestError
+
+CA_LIFE = timedelta(days=3653)
+SERVER_LIFE = timedelta(days=825)
+HOST_LIFE = timedelta(days=365)
+OPERATOR_LIFE = timedelta(days=365)
+BACKDATED = timedelta(minutes=5)
+"""A host whose clock is a little behind must not refuse its own certificate."""
+CURVES = (ec.SECP256R1, ec.SECP384R1)
+"""BoringSSL, which grpc brings, offers no Ed25519 in a handshake: such a certificate could never be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate (DER) and its serial number in hexadecimal."""
+
+    certificate: bytes
+    serial: str
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A certificate with the key made for it, both PEM, and the serial number in hexadecimal."""
+
+    certificate: bytes
+    key: bytes
+    serial: str
+
+
+def new_fleet_id() -> str:
+    return f"seg-{secrets.token_hex(4)}"
+
+
+def serial_text(certificate: x509.Certificate) -> str:
+    return f"{certificate.serial_number:x}"
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner can read; raises FileExistsError when it is there already."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class Authority:
+    """Signs for one fleet. Holds the CA key in memory."""
+
+    def __init__(self, fleet: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        self.fleet = fleet
+        self._certificate = certificate
+        self._key = key
+
+    @classmethod
+    def create(cls, fleet: str, now: datetime) -> Authority:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"segctl CA {fleet}")])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATED)
+            .not_valid_after(now + CA_LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{fleet}")]), critical=False
+            )
+            .sign(key, hashes.SHA256())
+        )
+        return cls(fleet, certificate, key)
+
+    @classmethod
+    def load(cls, directory: Path, fleet: str) -> Authority:
+        """Read ca.pem and ca.key; raises StateError naming the file."""
+        certificate_file, key_file = directory / "ca.pem", directory / "ca.key"
+        mend = "restore it from the backup of the controller's state directory"
+        try:
+            certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise StateError(f"{certificate_file}: the CA certificate cannot be read: {error}; {mend}") from error
+        try:
+            key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+        except (OSError, ValueError, UnsupportedAlgorithm) as error:
+            raise StateError(f"{key_file}: the CA key cannot be read: {error}; {mend}") from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+            raise StateError(f"{key_file}: this key does not belong to {certificate_file}; {mend}")
+        if key_file.stat().st_mode & 0o077:
+            raise StateError(f"{key_file}: others can read the CA key; run: chmod 600 {key_file}")
+        return cls(fleet, certificate, key)
+
+    def save(self, directory: Path) -> None:
+        write_private(directory / "ca.key", key_pem(self._key))
+        (directory / "ca.pem").write_bytes(self.ca_pem)
+
+    @property
+    def ca_pem(self) -> bytes:
+        return self._certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def ca_der(self) -> bytes:
+        return self._certificate.public_bytes(serialization.Encoding.DER)
+
+    def issue_server(self, names: tuple[str, ...], now: datetime) -> Credential:
+        """The controller's own certificate: each name as an IP or a DNS name, and spiffe://FLEET/controller."""
+        alternatives: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"spiffe://{self.fleet}/controller")]
+        for name in names:
+            try:
+                alternatives.append(x509.IPAddress(ipaddress.ip_address(name)))
+            except ValueError:
+                alternatives.append(x509.DNSName(name))
+        key = ec.generate_private_key(ec.SECP256R1())
+        issued = self._sign(key.public_key(), "controller", alternatives, now, SERVER_LIFE, server=True)
+        return Credential(issued.public_bytes(serialization.Encoding.PEM), key_pem(key), serial_text(issued))
+
+    def issue_operator(self, name: str, now: datetime) -> Credential:
+        key = ec.generate_private_key(ec.SECP256R1())
+        uri = x509.UniformResourceIdentifier(f"spiffe://{self.fleet}/admin/{name}")
+        issued = self._sign(key.public_key(), name, [uri], now, OPERATOR_LIFE, server=False)
+        return Credential(issued.public_bytes(serialization.Encoding.PEM), key_pem(key), serial_text(issued))
+
+    def issue_host(self, csr: bytes, name: str, now: datetime) -> Issued:
+        """Sign the key of a DER request for host `name`; its subject and extensions are ignored.
+
+        Raises InvalidRequestError for a request that does not parse, is not signed by its own key, or whose key is
+        not on the curve P-256 or P-384.
+        """
+        key = _requested_key(csr)
+        uri = x509.UniformResourceIdentifier(f"spiffe://{self.fleet}/host/{name}")
+        issued = self._sign(key, name, [uri], now, HOST_LIFE, server=False)
+        return Issued(issued.public_bytes(serialization.Encoding.DER), serial_text(issued))
+
+    def _sign(
+        self,
+        key: ec.EllipticCurvePublicKey,
+        common_name: str,
+        alternatives: list[x509.GeneralName],
+        now: datetime,
+        life: timedelta,
+        *,
+        server: bool,
+    ) -> x509.Certificate:
+        purpose = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
+        issuer_key = self._key.public_key()
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])]))
+            .issuer_name(self._certificate.subject)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATED)
+            .not_valid_after(now + life)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+
+
+def _requested_key(csr: bytes) -> ec.EllipticCurvePublicKey:
+    try:
+        request = x509.load_der_x509_csr(csr)
+        key = request.public_key()
+        valid = request.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature, TypeError) as error:
+        raise InvalidRequestError(f"the certificate request does not parse: {error}; send a DER PKCS#10") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
+        raise InvalidRequestError("the key of the certificate request must be ECDSA on P-256 or P-384")
+    if not valid:
+        raise InvalidRequestError("the certificate request is not signed by its own key")
+    return key
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,64 @@
+"""What `init` writes and `run` reads: DIR/controller.json."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from segctl.errors import StateError
+
+CONFIG_FILE = "controller.json"
+DATABASE_FILE = "controller.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """`listen` is an address to bind; `names` are how agents and operators reach the controller (DNS or IP)."""
+
+    fleet: str
+    listen: str
+    names: tuple[str, ...]
+    port: int = 7443
+    enrol_port: int = 7444
+    heartbeat_seconds: int = 10
+
+    @property
+    def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """The controller's own addresses, as far as its configuration tells them."""
+        found = (parse_address(name) for name in (*self.names, self.listen))
+        return tuple(dict.fromkeys(a for a in found if a and not (a.is_unspecified or a.is_loopback)))
+
+
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def endpoint(host: str, port: int) -> str:
+    """host:port, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def save_config(directory: Path, config: Config) -> None:
+    (directory / CONFIG_FILE).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+
+
+def load_config(directory: Path) -> Config:
+    """Raises StateError that names the file and the mend."""
+    path = directory / CONFIG_FILE
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        config = Config(**{**fields, "names": tuple(str(n) for n in fields["names"])})
+        numbers = (config.port, config.enrol_port, config.heartbeat_seconds)
+        if not all(isinstance(n, int) and 0 <= n <= 65535 for n in numbers) or config.heartbeat_seconds < 1:
+            raise ValueError("port, enrol_port and heartbeat_seconds must be whole numbers in range")
+    except FileNotFoundError as error:
+        raise StateError(f"{path}: no controller here; run: segctl-controller init --state {directory}") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StateError(f"{path}: cannot be used: {error}; mend the file or restore it from a backup") from error
+    return config

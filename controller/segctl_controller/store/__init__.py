@@ -1,0 +1,1 @@
+"""What the controller remembers: one Protocol, an SQLite implementation and an in-memory one."""

@@ -1,0 +1,207 @@
+"""MemoryStore: the store in a process's memory, for tests that need no disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from segctl.errors import EnrolmentError
+from segctl.model.inventory import Address
+from segctl.model.policy import Tags
+from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
+from segctl_controller.store.protocol import Admit
+from segctl_controller.store.records import (
+    Batch,
+    DenialFilter,
+    DenialRecord,
+    Entry,
+    EventRecord,
+    GenerationRecord,
+    HostRecord,
+    Limits,
+    OperatorRecord,
+    ProofRecord,
+    TokenRecord,
+)
+from segctl_controller.store.reports import HOUR_US
+from segctl_controller.store.sql import base_moved, no_host, no_operator, no_token, operator_taken
+
+
+class MemoryStore:
+    """Implements segctl_controller.store.protocol.Store."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._generations: list[GenerationRecord] = []
+        self._hosts: dict[str, HostRecord] = {}
+        self._tokens: dict[str, TokenRecord] = {}
+        self._operators: dict[str, OperatorRecord] = {}
+        self._proofs: list[ProofRecord] = []
+        self._denials: dict[tuple[str, str], DenialRecord] = {}
+        self._next_denial = 1
+        self._cursors: dict[str, tuple[str, int]] = {}
+        self._losses: list[tuple[str, int, int]] = []
+        self._events: list[EventRecord] = []
+        self._audit: list[Entry] = []
+
+    def close(self) -> None:
+        return
+
+    def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry) -> GenerationRecord:
+        active = len(self._generations)
+        if expect_base not in (0, active):
+            raise ConflictError(base_moved(expect_base, active))
+        stored = replace(new, number=active + 1)
+        self._generations.append(stored)
+        self.add_entry(replace(entry, subject=f"generation {stored.number}"))
+        return stored
+
+    def generation(self, number: int) -> GenerationRecord | None:
+        wanted = number or len(self._generations)
+        return next((g for g in self._generations if g.number == wanted), None)
+
+    def generations(self, limit: int) -> tuple[GenerationRecord, ...]:
+        return tuple(replace(g, files=()) for g in self._generations[::-1][:limit])
+
+    def hosts(self) -> tuple[HostRecord, ...]:
+        return tuple(self._hosts[name] for name in sorted(self._hosts))
+
+    def enrol(self, sha256: bytes, now_us: int, admit: Admit, entry: Callable[[HostRecord], Entry]) -> HostRecord:
+        token = next((t for t in self.tokens(now_us) if t.sha256 == sha256), None)
+        if token is None:
+            raise EnrolmentError("this token is unknown, used up, expired or revoked")
+        redeemed = replace(token, uses=token.uses - 1)
+        host = admit(redeemed, self._hosts.get)
+        self._tokens[token.id] = redeemed
+        self._forget(host.name)
+        self._hosts[host.name] = host
+        self.add_entry(entry(host))
+        return host
+
+    def set_tags(self, name: str, tags: Tags, entry: Entry) -> None:
+        if name not in self._hosts:
+            raise NotFoundError(no_host(name))
+        self._hosts[name] = replace(self._hosts[name], tags=tags)
+        self.add_entry(entry)
+
+    def set_facts(self, name: str, addresses: Sequence[Address], version: str, facts: bytes, at_us: int) -> None:
+        if name in self._hosts:
+            self._hosts[name] = replace(
+                self._hosts[name],
+                addresses=tuple(addresses),
+                agent_version=version,
+                facts=facts,
+                last_seen_us=at_us,
+            )
+
+    def seen(self, name: str, at_us: int) -> None:
+        if name in self._hosts:
+            self._hosts[name] = replace(self._hosts[name], last_seen_us=at_us)
+
+    def remove_host(self, name: str, entry: Entry) -> None:
+        if name not in self._hosts:
+            raise NotFoundError(no_host(name))
+        self._forget(name)
+        self.add_entry(entry)
+
+    def _forget(self, name: str) -> None:
+        self._hosts.pop(name, None)
+        self._cursors.pop(name, None)
+        self._denials = {key: row for key, row in self._denials.items() if row.host != name}
+        self._losses = [loss for loss in self._losses if loss[0] != name]
+
+    def add_token(self, token: TokenRecord, entry: Entry) -> None:
+        self._tokens[token.id] = token
+        self.add_entry(entry)
+
+    def tokens(self, now_us: int) -> tuple[TokenRecord, ...]:
+        usable = (t for t in self._tokens.values() if t.uses > 0 and t.expires_us > now_us)
+        return tuple(sorted(usable, key=lambda t: t.expires_us))
+
+    def remove_token(self, token_id: str, entry: Entry) -> None:
+        if self._tokens.pop(token_id, None) is None:
+            raise NotFoundError(no_token(token_id))
+        self.add_entry(entry)
+
+    def add_operator(self, operator: OperatorRecord, entry: Entry) -> None:
+        if operator.name in self._operators:
+            raise AlreadyExistsError(operator_taken(operator.name))
+        self._operators[operator.name] = operator
+        self.add_entry(entry)
+
+    def operators(self) -> tuple[OperatorRecord, ...]:
+        return tuple(self._operators[name] for name in sorted(self._operators))
+
+    def operator(self, name: str) -> OperatorRecord | None:
+        return self._operators.get(name)
+
+    def remove_operator(self, name: str, entry: Entry) -> None:
+        if self._operators.pop(name, None) is None:
+            raise NotFoundError(no_operator(name))
+        self.add_entry(entry)
+
+    def add_proof(self, proof: ProofRecord) -> None:
+        last = next(iter(self.proofs(proof.host, 1)), None)
+        if last is None or replace(last, at_us=proof.at_us) != proof:
+            self._proofs = [*self._proofs, proof][-self._limits.proofs :]
+
+    def proofs(self, host: str, limit: int) -> tuple[ProofRecord, ...]:
+        return tuple(p for p in self._proofs[::-1] if p.host == host)[:limit]
+
+    def add_batch(self, batch: Batch) -> tuple[DenialRecord, ...] | None:
+        if batch.host not in self._hosts:
+            return ()
+        epoch, sequence = self._cursors.get(batch.host, ("", 0))
+        if epoch == batch.epoch and sequence >= batch.sequence:
+            return None
+        self._cursors[batch.host] = (batch.epoch, batch.sequence)
+        stored = tuple(self._merge(denial) for denial in batch.denials)
+        newest = sorted(self._denials.values(), key=lambda row: row.id)[-self._limits.denials :]
+        self._denials = {(row.host, row.key): row for row in newest}
+        for event in batch.events:
+            self.add_event(event)
+        if batch.lost:
+            self._losses.append((batch.host, batch.at_us - batch.at_us % HOUR_US, batch.lost))
+        return stored
+
+    def _merge(self, denial: DenialRecord) -> DenialRecord:
+        key = (denial.host, denial.key)
+        before = self._denials.get(key)
+        row = replace(denial, id=self._next_denial)
+        self._next_denial += 1
+        if before is not None:
+            row = replace(
+                row,
+                count=before.count + row.count,
+                first_us=min(before.first_us, row.first_us),
+                last_us=max(before.last_us, row.last_us),
+            )
+        self._denials[key] = row
+        return row
+
+    def denials(self, wanted: DenialFilter) -> tuple[DenialRecord, ...]:
+        chosen = (
+            row
+            for row in self._denials.values()
+            if row.last_us >= wanted.since_us
+            and wanted.host in ("", row.host)
+            and wanted.workload in ("", row.workload)
+        )
+        return tuple(sorted(chosen, key=lambda row: row.id)[-wanted.limit :])
+
+    def lost(self, host: str, since_us: int) -> int:
+        return sum(n for name, hour, n in self._losses if host in ("", name) and hour > since_us - HOUR_US)
+
+    def add_event(self, event: EventRecord, entry: Entry | None = None) -> None:
+        self._events = [*self._events, event][-self._limits.events :]
+        if entry is not None:
+            self.add_entry(entry)
+
+    def events(self, limit: int) -> tuple[EventRecord, ...]:
+        return tuple(self._events[::-1][:limit])
+
+    def add_entry(self, entry: Entry) -> None:
+        self._audit.append(replace(entry, sequence=len(self._audit) + 1))
+
+    def entries(self, limit: int) -> tuple[Entry, ...]:
+        return tuple(self._audit[::-1][:limit])

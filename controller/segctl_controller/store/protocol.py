@@ -1,0 +1,105 @@
+"""The store's contract. Every implementation passes tests/contract/test_store.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from segctl.model.inventory import Address
+from segctl.model.policy import Tags
+from segctl_controller.store.records import (
+    Batch,
+    DenialFilter,
+    DenialRecord,
+    Entry,
+    EventRecord,
+    GenerationRecord,
+    HostRecord,
+    OperatorRecord,
+    ProofRecord,
+    TokenRecord,
+)
+
+FindHost = Callable[[str], HostRecord | None]
+Admit = Callable[[TokenRecord, FindHost], HostRecord]
+
+
+class Store(Protocol):
+    """Synchronous; each method is one transaction and one thread calls at a time.
+
+    A method that takes an `Entry` writes it to the audit log in the same transaction. Raises StoreFullError when the
+    disk is full (nothing of the call is stored) and StateError when the database cannot be used.
+    """
+
+    def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry) -> GenerationRecord:
+        """Store and make active. Raises ConflictError unless `expect_base` is 0 or the active number."""
+
+    def generation(self, number: int) -> GenerationRecord | None:
+        """One generation with its files; 0: the active one."""
+
+    def generations(self, limit: int) -> tuple[GenerationRecord, ...]:
+        """Newest first, without files."""
+
+    def hosts(self) -> tuple[HostRecord, ...]:
+        """Sorted by name."""
+
+    def enrol(self, sha256: bytes, now_us: int, admit: Admit, entry: Callable[[HostRecord], Entry]) -> HostRecord:
+        """Use up one use of the token and store the host that `admit` makes of it.
+
+        Raises EnrolmentError for a token that is unknown, used up or expired. What `admit` raises undoes everything.
+        """
+
+    def set_tags(self, name: str, tags: Tags, entry: Entry) -> None: ...
+
+    def set_facts(self, name: str, addresses: Sequence[Address], version: str, facts: bytes, at_us: int) -> None:
+        """What the host's agent said, after it was judged. Unknown hosts are ignored: they were just removed."""
+
+    def seen(self, name: str, at_us: int) -> None: ...
+
+    def remove_host(self, name: str, entry: Entry) -> None:
+        """Raises NotFoundError."""
+
+    def add_token(self, token: TokenRecord, entry: Entry) -> None: ...
+
+    def tokens(self, now_us: int) -> tuple[TokenRecord, ...]:
+        """Those that can still be used, by expiry."""
+
+    def remove_token(self, token_id: str, entry: Entry) -> None:
+        """Raises NotFoundError."""
+
+    def add_operator(self, operator: OperatorRecord, entry: Entry) -> None:
+        """Raises AlreadyExistsError."""
+
+    def operators(self) -> tuple[OperatorRecord, ...]: ...
+
+    def operator(self, name: str) -> OperatorRecord | None: ...
+
+    def remove_operator(self, name: str, entry: Entry) -> None:
+        """Raises NotFoundError."""
+
+    def add_proof(self, proof: ProofRecord) -> None:
+        """Appended unless it only repeats the host's last one."""
+
+    def proofs(self, host: str, limit: int) -> tuple[ProofRecord, ...]:
+        """Newest first."""
+
+    def add_batch(self, batch: Batch) -> tuple[DenialRecord, ...] | None:
+        """The denials as they are now stored, aggregated; None when this batch was stored before."""
+
+    def denials(self, wanted: DenialFilter) -> tuple[DenialRecord, ...]:
+        """The newest, oldest first."""
+
+    def lost(self, host: str, since_us: int) -> int:
+        """How many denials were counted but never described; `host` empty: of all."""
+
+    def add_event(self, event: EventRecord, entry: Entry | None = None) -> None: ...
+
+    def events(self, limit: int) -> tuple[EventRecord, ...]:
+        """Newest first."""
+
+    def add_entry(self, entry: Entry) -> None: ...
+
+    def entries(self, limit: int) -> tuple[Entry, ...]:
+        """The audit log, newest first."""
+
+    def close(self) -> None: ...

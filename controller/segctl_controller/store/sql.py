@@ -1,0 +1,266 @@
+"""SqlStore: SQLAlchemy Core on SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from segctl.errors import EnrolmentError
+from segctl.model.inventory import Address
+from segctl.model.policy import Tags
+from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
+from segctl_controller.store import rows, tables
+from segctl_controller.store.protocol import Admit
+from segctl_controller.store.records import (
+    Batch,
+    DenialFilter,
+    DenialRecord,
+    Entry,
+    EventRecord,
+    GenerationRecord,
+    HostRecord,
+    Limits,
+    OperatorRecord,
+    ProofRecord,
+    TokenRecord,
+)
+from segctl_controller.store.reports import add_batch, add_event, lost, newest_denials, newest_events
+from segctl_controller.store.sqlite import open_engine, translated
+
+
+class SqlStore:
+    """Implements segctl_controller.store.protocol.Store."""
+
+    def __init__(self, path: Path, limits: Limits | None = None) -> None:
+        self._path = path
+        self._limits = limits or Limits()
+        self._engine = open_engine(path)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with translated(self._path), self._engine.begin() as connection:
+            yield connection
+
+    def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry) -> GenerationRecord:
+        with self._transaction() as connection:
+            active = connection.scalar(select(func.max(tables.generations.c.number))) or 0
+            if expect_base not in (0, active):
+                raise ConflictError(base_moved(expect_base, active))
+            statement = insert(tables.generations).values(rows.generation_values(new))
+            number = connection.scalar(statement.returning(tables.generations.c.number))
+            stored = replace(new, number=number or 0)
+            _log(connection, replace(entry, subject=f"generation {stored.number}"))
+        return stored
+
+    def generation(self, number: int) -> GenerationRecord | None:
+        wanted = select(tables.generations)
+        if number:
+            wanted = wanted.where(tables.generations.c.number == number)
+        with self._transaction() as connection:
+            row = connection.execute(wanted.order_by(tables.generations.c.number.desc()).limit(1)).mappings().first()
+        return rows.generation_of(dict(row), with_files=True) if row else None
+
+    def generations(self, limit: int) -> tuple[GenerationRecord, ...]:
+        columns = [c for c in tables.generations.c if c.name != "files"]
+        wanted = select(*columns).order_by(tables.generations.c.number.desc()).limit(limit)
+        with self._transaction() as connection:
+            found = connection.execute(wanted).mappings().all()
+        return tuple(rows.generation_of(dict(row), with_files=False) for row in found)
+
+    def hosts(self) -> tuple[HostRecord, ...]:
+        with self._transaction() as connection:
+            found = connection.execute(select(tables.hosts).order_by(tables.hosts.c.name)).mappings().all()
+        return tuple(rows.host_of(dict(row)) for row in found)
+
+    def enrol(self, sha256: bytes, now_us: int, admit: Admit, entry: Callable[[HostRecord], Entry]) -> HostRecord:
+        tokens, hosts = tables.tokens, tables.hosts
+        redeem = (
+            update(tokens)
+            .where(tokens.c.sha256 == sha256, tokens.c.uses > 0, tokens.c.expires_us > now_us)
+            .values(uses=tokens.c.uses - 1)
+            .returning(*tokens.c)
+        )
+        with self._transaction() as connection:
+
+            def find(name: str) -> HostRecord | None:
+                row = connection.execute(select(hosts).where(hosts.c.name == name)).mappings().first()
+                return rows.host_of(dict(row)) if row else None
+
+            redeemed = connection.execute(redeem).mappings().first()
+            if redeemed is None:
+                raise EnrolmentError("this token is unknown, used up, expired or revoked")
+            host = admit(rows.token_of(dict(redeemed)), find)
+            # The old host goes with everything that hangs on it: a reinstalled server is another server.
+            connection.execute(delete(hosts).where(hosts.c.name == host.name))
+            connection.execute(insert(hosts).values(rows.host_values(host)))
+            _log(connection, entry(host))
+        return host
+
+    def set_tags(self, name: str, tags: Tags, entry: Entry) -> None:
+        with self._transaction() as connection:
+            change = update(tables.hosts).where(tables.hosts.c.name == name).values(tags=rows.tags_text(tags))
+            if not connection.execute(change).rowcount:
+                raise NotFoundError(no_host(name))
+            _log(connection, entry)
+
+    def set_facts(self, name: str, addresses: Sequence[Address], version: str, facts: bytes, at_us: int) -> None:
+        values = {"addresses": rows.texts(addresses), "agent_version": version, "facts": facts, "last_seen_us": at_us}
+        with self._transaction() as connection:
+            connection.execute(update(tables.hosts).where(tables.hosts.c.name == name).values(values))
+
+    def seen(self, name: str, at_us: int) -> None:
+        with self._transaction() as connection:
+            connection.execute(update(tables.hosts).where(tables.hosts.c.name == name).values(last_seen_us=at_us))
+
+    def remove_host(self, name: str, entry: Entry) -> None:
+        with self._transaction() as connection:
+            if not connection.execute(delete(tables.hosts).where(tables.hosts.c.name == name)).rowcount:
+                raise NotFoundError(no_host(name))
+            _log(connection, entry)
+
+    def add_token(self, token: TokenRecord, entry: Entry) -> None:
+        with self._transaction() as connection:
+            connection.execute(insert(tables.tokens).values(rows.token_values(token)))
+            _log(connection, entry)
+
+    def tokens(self, now_us: int) -> tuple[TokenRecord, ...]:
+        table = tables.tokens
+        wanted = select(table).where(table.c.uses > 0, table.c.expires_us > now_us).order_by(table.c.expires_us)
+        with self._transaction() as connection:
+            return tuple(rows.token_of(dict(row)) for row in connection.execute(wanted).mappings())
+
+    def remove_token(self, token_id: str, entry: Entry) -> None:
+        with self._transaction() as connection:
+            if not connection.execute(delete(tables.tokens).where(tables.tokens.c.id == token_id)).rowcount:
+                raise NotFoundError(no_token(token_id))
+            _log(connection, entry)
+
+    def add_operator(self, operator: OperatorRecord, entry: Entry) -> None:
+        table = tables.operators
+        with self._transaction() as connection:
+            if connection.scalar(select(func.count()).where(table.c.name == operator.name)):
+                raise AlreadyExistsError(operator_taken(operator.name))
+            connection.execute(
+                insert(table).values(
+                    name=operator.name,
+                    role=operator.role.value,
+                    serial=operator.serial,
+                    created_us=operator.created_us,
+                )
+            )
+            _log(connection, entry)
+
+    def operators(self) -> tuple[OperatorRecord, ...]:
+        wanted = select(tables.operators).order_by(tables.operators.c.name)
+        with self._transaction() as connection:
+            return tuple(rows.operator_of(dict(row)) for row in connection.execute(wanted).mappings())
+
+    def operator(self, name: str) -> OperatorRecord | None:
+        wanted = select(tables.operators).where(tables.operators.c.name == name)
+        with self._transaction() as connection:
+            row = connection.execute(wanted).mappings().first()
+        return rows.operator_of(dict(row)) if row else None
+
+    def remove_operator(self, name: str, entry: Entry) -> None:
+        with self._transaction() as connection:
+            if not connection.execute(delete(tables.operators).where(tables.operators.c.name == name)).rowcount:
+                raise NotFoundError(no_operator(name))
+            _log(connection, entry)
+
+    def add_proof(self, proof: ProofRecord) -> None:
+        table = tables.proofs
+        said = {
+            "generation": proof.generation,
+            "digest": proof.digest,
+            "kernel_digest": proof.kernel_digest,
+        }
+        with self._transaction() as connection:
+            wanted = select(table).where(table.c.host == proof.host).order_by(table.c.id.desc()).limit(1)
+            last = connection.execute(wanted).mappings().first()
+            if last and all(last[name] == value for name, value in said.items()):
+                return
+            connection.execute(insert(table).values(host=proof.host, at_us=proof.at_us, **said))
+            newest = connection.scalar(select(func.max(table.c.id))) or 0
+            connection.execute(delete(table).where(table.c.id <= newest - self._limits.proofs))
+
+    def proofs(self, host: str, limit: int) -> tuple[ProofRecord, ...]:
+        table = tables.proofs
+        wanted = select(table).where(table.c.host == host).order_by(table.c.id.desc()).limit(limit)
+        with self._transaction() as connection:
+            return tuple(
+                ProofRecord(row["host"], row["generation"], row["digest"], row["kernel_digest"], row["at_us"])
+                for row in connection.execute(wanted).mappings()
+            )
+
+    def add_batch(self, batch: Batch) -> tuple[DenialRecord, ...] | None:
+        with self._transaction() as connection:
+            return add_batch(connection, batch, self._limits)
+
+    def denials(self, wanted: DenialFilter) -> tuple[DenialRecord, ...]:
+        with self._transaction() as connection:
+            return newest_denials(connection, wanted)
+
+    def lost(self, host: str, since_us: int) -> int:
+        with self._transaction() as connection:
+            return lost(connection, host, since_us)
+
+    def add_event(self, event: EventRecord, entry: Entry | None = None) -> None:
+        with self._transaction() as connection:
+            add_event(connection, event, self._limits)
+            if entry is not None:
+                _log(connection, entry)
+
+    def events(self, limit: int) -> tuple[EventRecord, ...]:
+        with self._transaction() as connection:
+            return newest_events(connection, limit)
+
+    def add_entry(self, entry: Entry) -> None:
+        with self._transaction() as connection:
+            _log(connection, entry)
+
+    def entries(self, limit: int) -> tuple[Entry, ...]:
+        table = tables.audit
+        with self._transaction() as connection:
+            found = connection.execute(select(table).order_by(table.c.sequence.desc()).limit(limit)).mappings().all()
+        return tuple(
+            Entry(row["at_us"], row["actor"], row["action"], row["subject"], row["detail"], row["sequence"])
+            for row in found
+        )
+
+
+def _log(connection: Connection, entry: Entry) -> None:
+    connection.execute(
+        insert(tables.audit).values(
+            at_us=entry.at_us, actor=entry.actor, action=entry.action, subject=entry.subject, detail=entry.detail
+        )
+    )
+
+
+def base_moved(expected: int, active: int) -> str:
+    return (
+        f"another push came between: you planned against generation {expected}, active is {active}; "
+        "run segctl plan again, look at the difference, then push"
+    )
+
+
+def no_host(name: str) -> str:
+    return f"no host {name!r} is enrolled; segctl host list shows those that are"
+
+
+def no_token(token_id: str) -> str:
+    return f"no token {token_id!r}; segctl token list shows those that can still be used"
+
+
+def no_operator(name: str) -> str:
+    return f"no operator {name!r}; segctl-controller admin list shows them"
+
+
+def operator_taken(name: str) -> str:
+    return f"an operator {name!r} exists already; remove it first: segctl-controller admin remove {name}"

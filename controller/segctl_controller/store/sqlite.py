@@ -1,0 +1,86 @@
+"""Opens the SQLite database: pragmas, explicit transactions, migration, and errors with a mend."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from segctl.errors import StateError
+from segctl_controller.errors import StoreFullError
+from segctl_controller.store.migrate import upgrade
+
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000")
+BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+def open_engine(path: Path) -> Engine:
+    """Open or create the database at `path`, check it and bring it to this code's schema.
+
+    Raises StateError for a file that is no database, is damaged, is newer than this code or cannot be written.
+    """
+    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=1, max_overflow=0)
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    with translated(path):
+        os.close(_open_private(path))
+        with engine.begin() as connection:
+            problem = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
+            if problem != "ok":
+                raise StateError(_damaged(path, str(problem)))
+            upgrade(connection, path)
+    return engine
+
+
+def _open_private(path: Path) -> int:
+    """Whoever creates the file decides its mode: others must not read the tokens' hashes or the audit log."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StateError(f"{path}: cannot be opened: {error.strerror}; check the owner of its directory") from error
+
+
+def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401  a DBAPI connection has no common type
+    # The driver must not open transactions of its own: DDL would then run outside of them.
+    connection.isolation_level = None
+    for pragma in PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    # IMMEDIATE: a transaction that starts reading and then writes could otherwise fail half way as busy.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _damaged(path: Path, detail: str) -> str:
+    return (
+        f"{path}: the database is damaged ({detail}); stop the controller, keep a copy of the file, and restore the "
+        "last backup, or recover with: sqlite3 controller.db .recover | sqlite3 new.db"
+    )
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn driver errors into StoreFullError and StateError that name the file."""
+    try:
+        yield
+    except DBAPIError as error:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        if code in FULL:
+            raise StoreFullError(
+                f"{path}: the disk of the controller's database is full or failing ({error.orig}); nothing was "
+                "stored; free some space there and try again"
+            ) from error
+        if code in BROKEN or (code == 0 and isinstance(error, DatabaseError) and "malformed" in str(error.orig)):
+            raise StateError(_damaged(path, str(error.orig))) from error
+        if code == sqlite3.SQLITE_CONSTRAINT:
+            raise
+        raise StateError(f"{path}: the database refused ({error.orig}); see the controller's log") from error

@@ -1,0 +1,123 @@
+"""The tables as SQLAlchemy Core sees them. Their definition over time is in migrations/versions."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, MetaData, Table, Text
+
+metadata = MetaData()
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("digest", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("files", LargeBinary, nullable=False),
+    Column("rollback_of", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("tags", Text, nullable=False),
+    Column("networks", Text, nullable=False),
+    Column("addresses", Text, nullable=False),
+    Column("serial", Text, nullable=False),
+    Column("enrolled_us", BigInteger, nullable=False),
+    Column("last_seen_us", BigInteger, nullable=False),
+    Column("agent_version", Text, nullable=False),
+    Column("facts", LargeBinary, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("sha256", LargeBinary, nullable=False, unique=True),
+    Column("tags", Text, nullable=False),
+    Column("networks", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Column("replace", Boolean, nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+
+operators = Table(
+    "operators",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("serial", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+proofs = Table(
+    "proofs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("host", Text, nullable=False, index=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("kernel_digest", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+denials = Table(
+    "denials",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("host", Text, ForeignKey("hosts.name", ondelete="CASCADE"), nullable=False),
+    Column("workload", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("first_us", BigInteger, nullable=False),
+    Column("last_us", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+losses = Table(
+    "losses",
+    metadata,
+    Column("host", Text, ForeignKey("hosts.name", ondelete="CASCADE"), primary_key=True),
+    Column("hour_us", BigInteger, primary_key=True),
+    Column("lost", BigInteger, nullable=False),
+)
+
+cursors = Table(
+    "report_cursors",
+    metadata,
+    Column("host", Text, ForeignKey("hosts.name", ondelete="CASCADE"), primary_key=True),
+    Column("epoch", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("host", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("culprit_pid", BigInteger, nullable=False),
+    Column("culprit_name", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,108 @@
+"""The explainer's words, end by end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+
+from segctl.errors import PolicyError
+from segctl.model.policy import Essentials, Mode, ModeRule
+from segctl.policy.explain import Explanation, explain
+from segctl.policy.parse import parse_policy
+from segctl.policy.source import SourceFile
+from tests.shop import FLEET, SHOP, TODAY, rule, sel
+from tests.shop import POSTGRES as PG
+
+
+def ask(source: str, destination: str, service: str, policy=SHOP) -> Explanation:
+    return explain(policy, FLEET, source, destination, service, TODAY)
+
+
+def test_both_ends_of_an_allowed_connection_name_the_rule() -> None:
+    said = ask("web1/shop-web", "db1/shop-db", "postgres")
+    assert said.verdict == "allowed"
+    assert [(e.direction, e.decision.name) for e in said.ends] == [("egress", "web-to-db"), ("ingress", "web-to-db")]
+    assert said.suggestion == ""
+
+
+def test_another_process_of_the_same_host_is_refused_with_the_nearest_rule() -> None:
+    said = ask("web1", "db1/shop-db", "tcp/5432")
+    assert said.verdict == "denied"
+    # The database's host cannot see which process of web1 speaks: web1 itself refuses.
+    assert [e.decision.allowed for e in said.ends] == [False, True]
+    assert said.nearest_rule == "web-to-db"
+    assert "shop-web" in said.nearest_why
+
+
+def test_a_boundary_is_named_and_nothing_is_suggested() -> None:
+    said = ask("webd/shop-web", "db1/shop-db", "postgres")
+    assert said.verdict == "denied"
+    assert {e.decision.name for e in said.ends} == {"dev-stays-out-of-prod"}
+    assert said.suggestion == ""
+
+
+def test_test_mode_would_deny() -> None:
+    said = ask("dbd", "webd", "ssh")
+    assert said.verdict == "would-deny"
+
+
+def test_observe_allows_and_still_says_what_the_policy_thinks() -> None:
+    quiet = replace(SHOP, modes=(ModeRule(sel(), Mode.OBSERVE),))
+    said = ask("web1", "db1", "postgres", quiet)
+    assert said.verdict == "allowed"
+    assert not said.ends[0].decision.allowed
+    assert said.suggestion
+
+
+def test_an_enrolled_address_is_its_host_and_never_a_peer() -> None:
+    assert ask("203.0.113.7", "web1/shop-web", "tcp/80").verdict == "denied"
+    assert ask("203.0.113.8", "web1/shop-web", "tcp/80").verdict == "allowed"
+    assert ask("203.0.113.200", "web1/shop-web", "tcp/80").ends[0].decision.reason == "boundary"
+
+
+def test_essentials_pass() -> None:
+    essentials = Essentials(dns=(ip_network("10.0.0.53/32"),), rescue=(ip_network("198.51.100.0/24"),))
+    policy = replace(SHOP, essentials=essentials)
+    assert ask("web1", "10.0.0.53", "udp/53", policy).verdict == "allowed"
+    assert ask("web1", "10.0.0.53", "udp/123", policy).verdict == "denied"
+    assert ask("198.51.100.1", "db1", "ssh", policy).ends[0].decision.reason == "essential"
+    assert ask("198.51.100.1", "db1", "postgres", policy).verdict == "denied"
+
+
+def test_two_rules_that_meet_are_told_apart_from_one() -> None:
+    crossed = replace(
+        SHOP,
+        rules=(
+            rule("a", sel("shop-web"), sel("host", role="db"), PG),
+            rule("b", sel("host", role="web"), sel("shop-db"), PG),
+        ),
+    )
+    said = ask("web1/shop-web", "db1/shop-db", "postgres", crossed)
+    assert said.verdict == "allowed"
+    assert any("no single rule" in n for n in said.notes)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "service", "part"),
+    [
+        ("nobody", "db1", "ssh", "'nobody'"),
+        ("web1/shop-db", "db1", "ssh", "host, shop-web"),
+        ("web1", "db1", "tcp/70000", "tcp/70000"),
+        ("web1", "db1", "sssh", "sssh"),
+    ],
+)
+def test_unknown_words_are_named(source: str, destination: str, service: str, part: str) -> None:
+    with pytest.raises(PolicyError, match=part):
+        ask(source, destination, service)
+
+
+@pytest.mark.parametrize(("source", "destination"), [("web1", "db1/shop-db"), ("198.51.100.9", "db1"), ("db1", "203.0.113.9")])
+def test_the_suggestion_parses_and_allows(source: str, destination: str) -> None:
+    said = ask(source, destination, "tcp/8443")
+    base = "version: 1\ntags: {role: [web, db, bastion], app: [shop], env: [dev, prod]}\npeers: {office: [203.0.113.0/24, '2001:db8:40::/48']}\nworkloads:\n  shop-web: {on: {app: shop, role: web}, process: {unit: nginx.service}}\n  shop-db: {on: {app: shop, role: db}, process: {unit: 'postgresql@*.service'}}\n"
+    parsed = parse_policy([SourceFile("base.yaml", base.encode()), SourceFile("s.yaml", ("version: 1\n" + said.suggestion).encode())])
+    assert parsed.policy, parsed.findings
+    assert explain(parsed.policy, FLEET, source, destination, "tcp/8443", TODAY).verdict == "allowed"
+    assert all(e.decision.allowed for e in explain(parsed.policy, FLEET, source, destination, "tcp/8443", TODAY).ends)
