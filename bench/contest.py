@@ -55,7 +55,7 @@ class Times:
 
 
 def run_contest(contestants: Sequence[Contestant], slice_ms: int, rounds: int, cpu: int = 0) -> Times:
-    """Lets the contestants take turns; raises RuntimeError when a connection failed: a rate of failures means nothing."""
+    """Lets the contestants take turns; RuntimeError when a connection failed: such a rate means nothing."""
     names = [c.name for c in contestants]
     if len(set(names)) != len(names):
         raise ValueError(f"two contestants of one name: {names}")
@@ -75,6 +75,6 @@ def parse_times(text: str) -> Times:
     for line in text.splitlines():
         _, name, nanoseconds, operations, failed = line.split()
         if int(failed):
-            raise RuntimeError(f"{failed} of {operations} connections failed under {name}: its rules do not let them by")
+            raise RuntimeError(f"{failed} of {operations} connections failed under {name}: its rules deny them")
         times[name].append(float(nanoseconds))
     return Times({name: tuple(values) for name, values in times.items()})

@@ -23,5 +23,7 @@ def native_program(name: str) -> Path:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"cc cannot build {source.name} (apt-get install gcc libc6-dev): {done.stderr.strip()[:800]}")
+        raise RuntimeError(
+            f"cc cannot build {source.name} (apt-get install gcc libc6-dev): {done.stderr.strip()[:800]}"
+        )
     return program

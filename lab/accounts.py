@@ -12,7 +12,7 @@ ACCOUNTS: tuple[tuple[str, int], ...] = (
     ("www-data", 33),
     ("postgres", 110),
     ("segctl-agent", 980),
-    ("segctl-controller", 981),
+    ("segctl", 981),
     ("shop", 990),
     ("alice", 1000),
     ("nobody", 65534),

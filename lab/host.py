@@ -6,9 +6,11 @@ import json
 import os
 import select
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from lab.accounts import uid
 from lab.instance import Instance, LabError
@@ -18,6 +20,8 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
 SOURCE = "/run/segctl-src"
 """Where every host sees the repository, readable by its ordinary users even when the repository lies in /root."""
+VENV = "/run/segctl-venv"
+"""Where every host sees the virtual environment that the lab runs from."""
 PYTHON = "/usr/bin/python3"
 PROGRAM = (PYTHON, "-I", "-S", f"{SOURCE}/lab/programs.py")
 
@@ -30,11 +34,11 @@ class Place:
     pid: int
     cgroup: str
 
-    def argv(self, command: Sequence[str], unit: str = "", user: str = "root", die: bool = False) -> list[str]:
+    def argv(self, command: Sequence[str], unit: str = "", user: str = "root") -> list[str]:
         """The command line that runs `command` here: in the cgroup of `unit` (a name or a path with a slash), else in a
         login session of `user`."""
         below = unit_cgroup(unit) if unit else session_cgroup(uid(user))
-        spec = {"pid": self.pid, "cgroup": f"{self.cgroup}/{below}", "user": user, "die": die}
+        spec = {"pid": self.pid, "cgroup": f"{self.cgroup}/{below}", "user": user}
         return [PYTHON, "-S", "-E", str(HERE / "ns.py"), "enter", json.dumps(spec), "--", *command]
 
 
@@ -43,11 +47,12 @@ def _binds(instance: Instance, name: str, etc: dict[str, str]) -> list[tuple[str
     own = instance.directory / "hosts" / name
     run, lib = own / "run", own / "lib"
     inner = run / "segctl-lab" / instance.name
-    for directory in (lib, inner, run / "segctl-src"):
+    for directory in (lib, inner, run / "segctl-src", run / "segctl-venv"):
         directory.mkdir(parents=True)
     return [
         (str(instance.directory), str(inner)),
         (str(REPOSITORY), str(run / "segctl-src")),
+        (sys.prefix, str(run / "segctl-venv")),
         (str(run), "/run"),
         (str(lib), "/var/lib"),
         *((source, target) for target, source in etc.items()),
@@ -65,7 +70,7 @@ SYSCTLS = {
 
 
 class LabHost:
-    """Started by its constructor, usable after `ready`, gone when the process that started it ends."""
+    """Started by its constructor, usable after `ready`, gone with its instance."""
 
     def __init__(self, instance: Instance, name: str, etc: dict[str, str]) -> None:
         self.name = name
@@ -113,10 +118,10 @@ class LabHost:
         output: IO[str] | int = subprocess.PIPE,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
-        """Start `command` here and return at once; it ends at the latest with the thread that started it. Its standard
-        error goes where its standard output goes."""
+        """Start `command` here and return at once; it ends at the latest with the lab. Its standard error goes
+        where its standard output goes."""
         return subprocess.Popen(
-            self.place.argv(command, unit, user, die=True),
+            self.place.argv(command, unit, user),
             text=True,
             stdin=stdin,
             stdout=output,
@@ -135,7 +140,7 @@ class LabHost:
     ) -> subprocess.CompletedProcess[str]:
         """Run `command` here to its end. Raises subprocess.TimeoutExpired after `seconds`."""
         return subprocess.run(
-            self.place.argv(command, unit, user, die=True),
+            self.place.argv(command, unit, user),
             input=stdin,
             text=True,
             capture_output=True,

@@ -2,6 +2,7 @@
 its namespaces.
 
 The lock says who is alive: the kernel lets go of it when the owner ends in whatever way, so anyone may purge the rest.
+A warden, a process of its own, waits for the owner to go away and does so at once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import fcntl
 import os
 import secrets
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,10 +61,26 @@ def remove_cgroup(cgroup: Path, seconds: float = 10.0) -> None:
 
 @contextlib.contextmanager
 def _everything_locked() -> Iterator[None]:
-    BASE.mkdir(mode=0o755, exist_ok=True)
-    with (BASE / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    """Hold the lock that every lab takes to come and go. Its file goes with the last lab, so a lock may turn out to be
+    on a file that is no longer there: then take the new one."""
+    path = BASE / ".lock"
+    while True:
+        BASE.mkdir(mode=0o755, exist_ok=True)
+        try:
+            lock = path.open("w")
+        except FileNotFoundError:
+            continue
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
+                yield
+                return
+
+
+def _remove_base_when_empty() -> None:
+    if [path.name for path in BASE.iterdir()] == [".lock"]:
+        (BASE / ".lock").unlink()
+        BASE.rmdir()
 
 
 class Instance:
@@ -72,6 +91,7 @@ class Instance:
         self.directory = BASE / self.name
         self.cgroup = cgroup_mount() / f"{PREFIX}{self.name}"
         self._lock: int | None = None
+        self._warden: subprocess.Popen[bytes] | None = None
 
     def claim(self) -> None:
         with _everything_locked():
@@ -81,6 +101,12 @@ class Instance:
             self.directory.mkdir(mode=0o755)
             self._lock = os.open(self.directory / "lock", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._warden = subprocess.Popen(
+                [sys.executable, "-m", "lab.instance", self.name],
+                cwd=Path(__file__).parent.parent,
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+            )
             self.cgroup.mkdir()
 
     def kill(self) -> None:
@@ -89,11 +115,17 @@ class Instance:
             (self.cgroup / "cgroup.kill").write_text("1")
 
     def release(self) -> None:
+        """Remove everything of this lab. May be called twice."""
         remove_cgroup(self.cgroup)
-        shutil.rmtree(self.directory, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self._warden is not None:
+            self._warden.communicate()
+            self._warden = None
+        with _everything_locked():
+            shutil.rmtree(self.directory, ignore_errors=True)
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+            _remove_base_when_empty()
 
     def remains(self) -> list[str]:
         """What is still there of this lab, in words; empty when nothing is. For use after `release`."""
@@ -135,3 +167,23 @@ def purge_dead() -> list[str]:
             remove_cgroup(cgroup)
             purged.append(cgroup.name.removeprefix(PREFIX))
     return purged
+
+
+def purge() -> list[str]:
+    """Remove what dead labs left on this machine. Returns their names."""
+    with _everything_locked():
+        purged = purge_dead()
+        _remove_base_when_empty()
+    return purged
+
+
+def _guard(name: str) -> None:
+    """The warden: standard input ends with the owner. After an orderly end nothing is left to do."""
+    sys.stdin.read()
+    instance = Instance(name)
+    if instance.cgroup.exists():
+        instance.release()
+
+
+if __name__ == "__main__":
+    _guard(sys.argv[1])

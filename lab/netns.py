@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from lab.accounts import write_etc
-from lab.host import REPOSITORY, LabHost, Place
+from lab.host import LabHost, Place
 from lab.instance import BASE, Instance, LabError, is_alive
+from lab.signals import undisturbed
 from lab.topology import HostSpec, Topology, load_topology
 from lab.units import Units
 
@@ -74,7 +76,7 @@ class Lab:
             )
 
     def _ip(self, host: str, commands: list[str]) -> None:
-        self.hosts[host].check(["ip", "-batch", "-"], stdin="\n".join(commands) + "\n", unit="init.scope")
+        self.hosts[host].check(["ip", "-batch", "-"], stdin="\n".join(commands) + "\n", unit="/init.scope")
 
     def spec(self, host: str) -> HostSpec:
         return self.topology.host(host)
@@ -95,28 +97,43 @@ class Lab:
         self._ip(host, [f"addr del {address}/{prefix} dev eth0"])
 
     def _write_places(self) -> None:
-        places = {name: {"pid": host.place.pid, "cgroup": host.place.cgroup} for name, host in self.hosts.items()}
+        hosts = {name: {"pid": host.place.pid, "cgroup": host.place.cgroup} for name, host in self.hosts.items()}
         with tempfile.NamedTemporaryFile("w", dir=self.instance.directory, delete=False) as file:
-            json.dump(places, file)
+            json.dump({"owner": os.getpid(), "hosts": hosts}, file)
         Path(file.name).rename(self.instance.directory / "places.json")
 
     def close(self) -> None:
         """Kill every process of the lab and remove what it made. May be called twice."""
-        self.instance.kill()
-        for units in self.units.values():
-            units.reap()
-        for host in self.hosts.values():
-            host.close()
-        self.instance.release()
-        self.hosts, self.units = {}, {}
+        with undisturbed():
+            self.instance.kill()
+            for units in self.units.values():
+                units.reap()
+            for host in self.hosts.values():
+                host.close()
+            self.instance.release()
+            self.hosts, self.units = {}, {}
 
 
-def find_place(lab: str, host: str) -> Place:
-    """How to enter a host of the living lab called `lab`. Raises LabError when there is none."""
-    path = BASE / lab / "places.json"
-    if not is_alive(path.parent) or not path.exists():
-        raise LabError(f"the lab of {REPOSITORY} is not up: raise it with `make lab`")
-    places = json.loads(path.read_text())
-    if host not in places:
-        raise LabError(f"no host {host}; there are {', '.join(sorted(set(places) - {SWITCH}))}")
-    return Place(host, **places[host])
+@dataclass(frozen=True, slots=True)
+class LivingLab:
+    """A lab that another process raised: `owner` is its process id."""
+
+    owner: int
+    directory: Path
+    places: dict[str, Place]
+
+    def place(self, host: str) -> Place:
+        if host not in self.places:
+            raise LabError(f"no host {host}; there are {', '.join(sorted(set(self.places) - {SWITCH}))}")
+        return self.places[host]
+
+
+def find_lab(name: str) -> LivingLab | None:
+    """The lab called `name`, or None when none of that name is up."""
+    directory = BASE / name
+    path = directory / "places.json"
+    if not is_alive(directory) or not path.exists():
+        return None
+    data = json.loads(path.read_text())
+    places = {host: Place(host, **entry) for host, entry in data["hosts"].items()}
+    return LivingLab(data["owner"], directory, places)

@@ -4,11 +4,11 @@ A script of its own, started as `python -S -E ns.py hold|enter JSON [-- COMMAND.
 starts, so it imports nothing but the standard library, and a fresh process is the only safe place to unshare in.
 
 hold:  {"cgroup": DIR, "hostname": NAME, "binds": [[SOURCE, TARGET], ...], "sysctls": {KEY: VALUE}}
-       makes the host, writes "ready" to standard output, and stays for as long as its parent lives.
-enter: {"pid": HOLDER, "cgroup": DIR, "user": NAME, "die": BOOL}
+       makes the host, writes "ready" to standard output, and stays.
+enter: {"pid": HOLDER, "cgroup": DIR, "user": NAME}
        joins the cgroup, then the namespaces, and executes COMMAND. "cgroup" is the path as the machine sees it and is
-       made when missing; with "die" COMMAND ends with its parent.
-Source of the numbers: linux/sched.h, linux/mount.h, linux/prctl.h.
+       made when missing.
+Source of the numbers: linux/sched.h, linux/mount.h.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import ctypes
 import json
 import os
 import pwd
-import signal
 import sys
 from typing import Any, Final
 
@@ -26,7 +25,6 @@ MS_NOSUID_NODEV_NOEXEC: Final = 0x2 | 0x4 | 0x8
 MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 1 << 18
-PR_SET_PDEATHSIG: Final = 1
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -47,12 +45,7 @@ def _join_cgroup(directory: str) -> None:
         procs.write("0")
 
 
-def _die_with_parent() -> None:
-    _check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
-
-
 def hold(spec: dict[str, Any]) -> None:
-    _die_with_parent()
     os.setsid()
     _join_cgroup(spec["cgroup"])
     flags = 0
@@ -93,8 +86,6 @@ def enter(spec: dict[str, Any], command: list[str]) -> None:
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
         os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
-    if spec["die"]:
-        _die_with_parent()  # after setuid, which clears it
     os.execvp(command[0], command)
 
 

@@ -1,7 +1,7 @@
 """The programs of the lab: small real servers and clients. Standard library only: `python -I -S programs.py COMMAND`.
 
-Protocol of `serve`: it greets with its banner and a newline; the line `ask` is answered with the greeting of its backend, which
-it fetches from its own process over the address family of the client; every other line comes back as it was.
+Protocol of `serve`: it greets with its banner and a newline; the line `ask` is answered with the greeting of its
+backend, which it fetches from its own process over the address family of the client; every other line comes back.
 """
 
 from __future__ import annotations

@@ -138,6 +138,7 @@ def save_identity(state: Path, identity: Identity) -> None:
         write_durably(fresh / "cert.pem", identity.certificate, 0o644)
         write_durably(fresh / "ca.pem", identity.ca, 0o644)
         write_durably(fresh / "agent.json", json.dumps(about, indent=2).encode() + b"\n", 0o644)
+        _leave_to_owner(fresh, state)
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
             folder.rename(previous)
@@ -146,6 +147,14 @@ def save_identity(state: Path, identity: Identity) -> None:
         shutil.rmtree(previous, ignore_errors=True)
     except OSError as error:
         raise StateError(f"cannot write the identity to {folder}: {error.strerror}. Make {state} writable") from error
+
+
+def _leave_to_owner(folder: Path, state: Path) -> None:
+    """root enrols, the agent's own user runs: the identity belongs to whom the state folder belongs."""
+    owner = state.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        for path in (*folder.iterdir(), folder):
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def prepare_state(state: Path) -> None:

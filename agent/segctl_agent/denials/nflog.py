@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from segctl.errors import KernelError
+
 from segctl_agent.denials.prefix import NFLOG_GROUP, Prefix, decode
 
 COPY_BYTES: Final = 96
@@ -28,6 +29,7 @@ FLUSH_CENTISECONDS: Final = 5
 SOCKET_BUFFER_BYTES: Final = 8 << 20
 READS_PER_WAKE: Final = 64
 
+NETLINK_NETFILTER: Final = 12
 _NFNL_SUBSYS_ULOG = 4
 _MSG_PACKET = _NFNL_SUBSYS_ULOG << 8
 _MSG_CONFIG = _NFNL_SUBSYS_ULOG << 8 | 1
@@ -73,9 +75,9 @@ class NflogReader:
         self.overruns = 0
         self.foreign = 0
         self._group = group
-        self._expected: int | None = None
+        self._expected = 0  # the kernel counts from 0 once it is told to
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_NETFILTER)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
         try:
             self._socket.bind((0, 0))
             self._set_buffer(buffer_bytes)
@@ -138,8 +140,7 @@ class NflogReader:
     def _count(self, sequence: int | None) -> None:
         if sequence is None:
             return
-        if self._expected is not None:
-            self.missed += sequence - self._expected & 0xFFFF_FFFF
+        self.missed += sequence - self._expected & 0xFFFF_FFFF
         self._expected = sequence + 1 & 0xFFFF_FFFF
 
     def _set_buffer(self, size: int) -> None:
@@ -171,8 +172,8 @@ def parse_message(buffer: bytes, start: int, end: int, now_us: int) -> tuple[int
     """The attributes between two offsets: (sequence number or None, packet or None when it is not ours)."""
     prefix: Prefix | None = None
     payload = b""
-    sequence = uid = gid = None
-    at_us, input_interface, output_interface = now_us, 0, 0
+    numbers: dict[int, int] = {}
+    at_us = now_us
     offset = start
     while offset + 4 <= end:
         length, kind = _ATTRIBUTE(buffer, offset)
@@ -186,22 +187,15 @@ def parse_message(buffer: bytes, start: int, end: int, now_us: int) -> tuple[int
         elif kind == _TIMESTAMP and length >= 20:
             seconds, microseconds = _TIME(buffer, value)
             at_us = seconds * 1_000_000 + microseconds
-        elif length >= 8:
-            number = _U32(buffer, value)[0]
-            if kind == _UID:
-                uid = number
-            elif kind == _GID:
-                gid = number
-            elif kind == _SEQ:
-                sequence = number
-            elif kind == _INDEV:
-                input_interface = number
-            elif kind == _OUTDEV:
-                output_interface = number
+        elif length == 8:
+            numbers[kind] = _U32(buffer, value)[0]
         offset += length + 3 & ~3
+    sequence = numbers.get(_SEQ)
     if prefix is None:
         return sequence, None
-    return sequence, LoggedPacket(prefix, payload, uid, gid, at_us, input_interface, output_interface)
+    return sequence, LoggedPacket(
+        prefix, payload, numbers.get(_UID), numbers.get(_GID), at_us, numbers.get(_INDEV, 0), numbers.get(_OUTDEV, 0)
+    )
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -210,7 +204,10 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 def _explain(group: int, error: OSError) -> str:
     if error.errno == errno.EBUSY:
-        return f"NFLOG group {group} is read by another process (another segctl-agent?): stop it, see /proc/net/netfilter/nfnetlink_log"
+        return (
+            f"NFLOG group {group} is read by another process (another segctl-agent?): stop it; "
+            "/proc/net/netfilter/nfnetlink_log shows its netlink port, as a rule its pid"
+        )
     if error.errno == errno.EPERM:
         return f"no permission to read NFLOG group {group}: the agent needs CAP_NET_ADMIN"
     return f"cannot read NFLOG group {group} (modprobe nfnetlink_log): {error.strerror}"

@@ -38,7 +38,8 @@ def encode(direction: PrefixDirection, verdict: PrefixVerdict, workload: str) ->
     """The prefix of a log rule. Raises ValueError for a workload name that the codec cannot carry."""
     if _NAME.fullmatch(workload) is None:
         raise ValueError(
-            f"workload {workload!r} does not fit a log prefix: letters, digits, '.', '_' and '-', at most {MAX_WORKLOAD}"
+            f"workload {workload!r} does not fit a log prefix: letters, digits, '.', '_' and '-', "
+            f"at most {MAX_WORKLOAD}"
         )
     return f"segctl 1 {direction} {verdict} {workload}"
 

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from segctl.errors import KernelError
+
 from segctl_agent.facts.values import Address
 
 # linux/rtnetlink.h (groups) and linux/if_addr.h (flags)

@@ -1,7 +1,7 @@
 """The cgroups of this host, and each one that appears or goes, within a millisecond.
 
 inotify on every directory of the cgroup2 tree. A directory is listed after its watch is in place, so nothing that
-appears meanwhile is missed; every event only says "look at this path again", so late, doubled or lost events do no harm.
+appears meanwhile is missed; every event only says "look at this path again", so late and doubled events do no harm.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segctl.errors import StateError
+
 from segctl_agent.inotify import (
     IN_CREATE,
     IN_DELETE,
@@ -65,7 +66,7 @@ class CgroupWatcher:
         if not (root / "cgroup.controllers").exists():
             raise StateError(
                 f"{root} is not a cgroup v2 directory (it has no cgroup.controllers): segctl tells processes apart by "
-                "cgroup v2; boot with systemd.unified_cgroup_hierarchy=1, or give the directory where cgroup2 is mounted"
+                "cgroup v2; boot with systemd.unified_cgroup_hierarchy=1, or give the directory of the cgroup2 mount"
             )
         self.root = root
         self._source = source
@@ -259,5 +260,7 @@ def _open_source() -> EventSource:
 
 def _limit(error: OSError, sysctl: str) -> StateError:
     if error.errno in (errno.ENOSPC, errno.EMFILE):
-        return StateError(f"cannot watch the cgroups: the limit {sysctl} is reached; raise it: `sysctl -w {sysctl}=524288`")
+        return StateError(
+            f"cannot watch the cgroups: the limit {sysctl} is reached; raise it with `sysctl -w {sysctl}=N`"
+        )
     return StateError(f"cannot watch the cgroups at {error.filename or 'inotify'}: {error.strerror}")

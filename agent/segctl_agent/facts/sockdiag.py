@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from segctl.errors import KernelError
+
 from segctl_agent.facts.values import Address
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, net/tcp_states.h
@@ -70,7 +71,7 @@ class SockDiag:
         self._socket.settimeout(_REPLY_SECONDS)
         self._sequence = 0
 
-    def __enter__(self) -> SockDiag:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -80,11 +81,12 @@ class SockDiag:
         self._socket.close()
 
     def listeners(self) -> Iterator[SocketInfo]:
-        """TCP sockets that listen and UDP sockets without a fixed peer, of both families."""
+        """TCP sockets that listen and UDP sockets without a fixed peer, of both families. May be left halfway."""
         for protocol, state in (("tcp", TCP_LISTEN), ("udp", TCP_CLOSE)):
             for family in (socket.AF_INET, socket.AF_INET6):
                 body = _REQUEST.pack(family, _PROTOCOLS[protocol], 0, 1 << state) + bytes(48)
-                yield from self._ask(protocol, body, _NLM_F_DUMP)
+                with SockDiag() as fresh:  # a dump that is left halfway keeps its netlink socket busy
+                    yield from fresh._ask(protocol, body, _NLM_F_DUMP)
 
     def find(
         self, protocol: str, local: Address, local_port: int, remote: Address, remote_port: int, interface: int = 0
@@ -115,7 +117,7 @@ class SockDiag:
             while more:
                 more = False
                 for kind, number, payload in _messages(self._socket.recv(65536)):
-                    if number != sequence:  # the rest of a dump whose reader stopped early
+                    if number != sequence:  # a late answer to a question given up
                         more = True
                     elif kind == _NLMSG_ERROR:
                         _raise(payload)

@@ -79,7 +79,7 @@ def goto(chain: str) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Odd:
-    """The data of an element that carries what we never write (a timeout, a limit, a comment): never equal to ours."""
+    """The data of an element that carries what we never write (a timeout, a limit, a mapped value): never equal to ours."""
 
     raw: bytes
 

@@ -14,6 +14,8 @@ from segctl_agent.facts.values import Address
 from segctl_agent.nft.ruleset import Attributes, Expr, Statement, Verdict
 
 Side = Literal["saddr", "daddr"]
+Version = Literal[4, 6]
+VERSIONS: tuple[Version, ...] = (4, 6)
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 _NFT_PROTOCOL = {"icmp": "icmp", "tcp": "tcp", "udp": "udp", "icmpv6": "ipv6-icmp"}
 
@@ -141,7 +143,7 @@ def udp_ports(source: int, destination: int) -> Statement:
     return Statement(exprs, f"udp sport {source} udp dport {destination}")
 
 
-def icmp_type(low: int, high: int, *, version: Literal[4, 6], family_known: bool = False) -> Statement:
+def icmp_type(low: int, high: int, *, version: Version, family_known: bool = False) -> Statement:
     """An ICMP message type. `family_known`: an earlier statement of the rule has compared the address family."""
     name = "icmp" if version == 4 else "icmpv6"
     family = () if family_known else _family(4 if version == 4 else 16)
@@ -155,13 +157,13 @@ def address_is(side: Side, address: Address) -> Statement:
     return Statement(exprs, f"{'ip' if isinstance(address, IPv4Address) else 'ip6'} {side} {address}")
 
 
-def address_in(side: Side, name: str, *, version: Literal[4, 6]) -> Statement:
+def address_in(side: Side, name: str, *, version: Version) -> Statement:
     length = 4 if version == 4 else 16
     exprs = (*_family(length), _address(side, length), _lookup(name))
     return Statement(exprs, f"{'ip' if version == 4 else 'ip6'} {side} @{name}")
 
 
-def flow_in(side: Side, name: str, *, version: Literal[4, 6]) -> Statement:
+def flow_in(side: Side, name: str, *, version: Version) -> Statement:
     """Remote address . protocol . destination port, looked up in a set."""
     length, second, third = (4, 9, 10) if version == 4 else (16, 2, 13)
     key = (_address(side, length), _meta(_L4PROTO, second), _payload(_TRANSPORT_HEADER, 2, 2, third))

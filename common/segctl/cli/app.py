@@ -65,13 +65,16 @@ class App:
 class Verb(click.Command):
     """A command that takes --json and --config after its name too, and whose help ends with examples and effect."""
 
-    def __init__(self, *args: Any, examples: Sequence[str] = (), changes: str = "nothing", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    # click's own decorator passes what click.Command takes.
+    def __init__(self, name: str | None, *, examples: Sequence[str], changes: str, **attributes: Any) -> None:  # noqa: ANN401
+        super().__init__(name, **attributes)
         self.examples = tuple(examples)
         self.changes = changes
-        self.params += common_options()
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return insert_options(super().get_params(ctx))
+
+    def invoke(self, ctx: click.Context) -> object:
         take_common_options(ctx)
         return super().invoke(ctx)
 
@@ -85,16 +88,20 @@ class Verb(click.Command):
         super().format_epilog(ctx, formatter)
 
 
-def common_options() -> list[click.Parameter]:
-    return [
-        click.Option(["--json"], is_flag=True, help="Print JSON: one document, or one a line for streams."),
-        click.Option(
-            ["--config"],
-            metavar="DIR",
-            type=click.Path(path_type=Path, file_okay=False),
-            help="Where client.json and the certificate are.  [default: $SEGCTL_CONFIG or ~/.config/segctl]",
-        ),
-    ]
+COMMON: tuple[click.Parameter, ...] = (
+    click.Option(["--json"], is_flag=True, help="Print JSON: one document, or one a line for streams."),
+    click.Option(
+        ["--config"],
+        metavar="DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Where client.json and the certificate are.  [default: $SEGCTL_CONFIG or ~/.config/segctl]",
+    ),
+)
+
+
+def insert_options(params: list[click.Parameter]) -> list[click.Parameter]:
+    """The common options before --help, which click puts last."""
+    return [*params[:-1], *COMMON, *params[-1:]]
 
 
 def take_common_options(ctx: click.Context) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import grpc
 
@@ -17,6 +17,7 @@ from segctl.model.findings import Finding
 from segctl.policy.source import SourceFile
 from segctl.proto.v1 import admin_pb2 as pb
 from segctl.proto.v1 import admin_pb2_grpc
+from segctl.wire import findings_from_wire, source_to_wire
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -47,7 +48,7 @@ class Controller:
         self._channel = grpc.secure_channel(config.controller, credentials, options=OPTIONS)
         self._admin = admin_pb2_grpc.AdminStub(self._channel)
 
-    def __enter__(self) -> Controller:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -59,18 +60,18 @@ class Controller:
 
     def check(self, files: Sequence[SourceFile]) -> tuple[tuple[Finding, ...], int]:
         """The findings and the number of enrolled hosts that were looked at."""
-        m = self._call(self._admin.Check, _source(files), THOROUGH)
-        return convert.findings(m.findings), m.hosts
+        m = self._call(self._admin.Check, source_to_wire(files), THOROUGH)
+        return findings_from_wire(m.findings), m.hosts
 
     def plan(self, files: Sequence[SourceFile]) -> v.Plan:
-        return convert.plan(self._call(self._admin.Plan, _source(files), THOROUGH))
+        return convert.plan(self._call(self._admin.Plan, source_to_wire(files), THOROUGH))
 
     def push(
         self, files: Sequence[SourceFile], message: str, plan: v.Plan, wait: int
     ) -> Iterator[v.Generation | v.Proof | v.Done]:
         """Refused when the policy is no longer that of `plan`, or when another push came between."""
         request = pb.PushRequest(
-            source=_source(files),
+            source=source_to_wire(files),
             message=message,
             expect_digest=plan.digest,
             expect_base_generation=plan.base_generation,

@@ -1,14 +1,13 @@
-"""Messages of the controller to views. The only module that knows both; it imports no generated code at run time."""
+"""Messages of the controller to views. The only module that knows both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from segctl.cli import views as v
-from segctl.model.findings import Finding, Position, Severity
+from segctl.wire import findings_from_wire
 
 if TYPE_CHECKING:
     from segctl.proto.v1 import admin_pb2 as pb
@@ -20,22 +19,9 @@ def moment(microseconds: int) -> datetime | None:
     if microseconds <= 0:
         return None
     try:
-        return datetime.fromtimestamp(microseconds / 1e6, timezone.utc)
+        return datetime.fromtimestamp(microseconds / 1e6, UTC)
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def findings(messages: Iterable[pb.Finding]) -> tuple[Finding, ...]:
-    return tuple(
-        Finding(
-            Position(m.file, m.line, m.column),
-            Severity.ERROR if m.severity == Severity.ERROR.value else Severity.WARNING,
-            m.code,
-            m.message,
-            m.hint,
-        )
-        for m in messages
-    )
 
 
 def generation(m: pb.Generation) -> v.Generation:
@@ -54,7 +40,7 @@ def plan(m: pb.PlanReply) -> v.Plan:
         modes=tuple(v.ModeChange(c.host, c.workload, c.before, c.after) for c in m.modes),
         hosts=tuple(m.hosts),
         tests=m.tests,
-        findings=findings(m.findings),
+        findings=findings_from_wire(m.findings),
     )
 
 

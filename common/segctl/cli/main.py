@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
-from segctl.cli.app import App, common_options, take_common_options
+from segctl.cli.app import App, insert_options, take_common_options
 from segctl.cli.exits import CliError, Exit
 from segctl.cli.terminal import Terminal, environment
 from segctl.cli.views_json import document
@@ -45,6 +45,9 @@ GROUPS = {
 class Root(click.Group):
     """Imports the module of a command only when that command runs, so that help and completion answer at once."""
 
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return insert_options(super().get_params(ctx))
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for names in GROUPS.values() for name in names]
 
@@ -55,7 +58,9 @@ class Root(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             from difflib import get_close_matches
 
@@ -69,14 +74,13 @@ class Root(click.Group):
             with formatter.section(title):
                 formatter.write_dl([(name, COMMANDS[name][1]) for name in names], col_max=12)
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         take_common_options(ctx)
         return super().invoke(ctx)
 
 
 @click.group(
     cls=Root,
-    params=common_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 ok, 1 findings or refused, 2 usage, 3 controller unreachable, 4 not permitted, "
     "5 pushed but not proven on every host. `segctl COMMAND --help` shows examples and what a command changes.",

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TextIO
 
 from segctl.cli.exits import CliError, Exit
@@ -16,7 +16,7 @@ from segctl.cli.output import Line, bad, line, note, paint
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """`width` is 0 where nobody watches: then nothing is cut. Streams are looked up late so that tests may swap them."""
+    """`width` is 0 where nobody watches: then nothing is cut."""
 
     colour: bool = False
     error_colour: bool = False
@@ -65,7 +65,7 @@ class Terminal:
 
 
 def utc_now() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 def environment() -> Mapping[str, str]:

@@ -144,7 +144,8 @@ class _Builder:
 
     def take(self, event: yaml.Event) -> bool:
         """False when the rest of the file is not worth reading."""
-        where = Position(self._name, event.start_mark.line + 1, event.start_mark.column + 1)
+        mark = event.start_mark
+        where = Position(self._name, mark.line + 1, mark.column + 1) if mark else Position(self._name)
         match event:
             case yaml.DocumentStartEvent():
                 self._documents += 1

@@ -1,0 +1,40 @@
+# Each target sets up what it needs (tools/setup.sh: packages when root, .venv). Everything but lint and proto needs root.
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+
+.PHONY: help setup system demo lab lab-down test lint proto bench clean
+
+help:        ## this list
+	@sed -n 's/^\([a-z-]*\): *[a-z ]*## /  \1: /p' $(MAKEFILE_LIST)
+
+setup:
+	@tools/setup.sh
+
+system: setup
+	@$(PY) -m lab.system
+
+demo: system   ## watch a fleet being segmented, in namespaces on this machine; leaves nothing behind
+	@$(PY) -m lab.demo
+
+lab: system   ## the same fleet, to play with
+	@$(PY) -m lab up
+
+lab-down: setup   ## take it down
+	@$(PY) -m lab down
+
+lint: setup   ## style, types, import contracts, generated code
+	@tools/lint.sh
+
+test: system lint   ## lint and every test: unit, kernel, end to end
+	@$(PY) -m pytest
+
+proto: setup   ## regenerate the wire code from protos/
+	@protos/generate.sh
+
+bench: system   ## measure; prints a table and writes bench/out/bench.json
+	@$(PY) -m bench
+
+clean:   ## remove what builds and tests left, and labs whose owner died
+	@if [ -x $(PY) ] && [ "$$(id -u)" = 0 ]; then $(PY) -c 'from lab.instance import purge; print("purged:", *purge())'; fi
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist bench/build
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

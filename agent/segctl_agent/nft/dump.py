@@ -1,0 +1,202 @@
+"""Netlink dumps to the values of `ruleset`: pure, bytes in."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+
+from segctl_agent.nft.attributes import attributes, number, text
+from segctl_agent.nft.messages import (
+    ELEMENT_CATCHALL,
+    ELEMENT_INTERVAL_END,
+    SET_INTERVAL,
+    SET_MAP,
+    VERDICT_TYPE,
+    key_number,
+)
+from segctl_agent.nft.ruleset import (
+    Attributes,
+    BaseHook,
+    Data,
+    Elements,
+    Expr,
+    KeyType,
+    Odd,
+    Rule,
+    SetSpec,
+    Verdict,
+    VerdictKind,
+)
+
+# Attributes that hold attributes, by expression; the kernel does not always set the flag that says so.
+_NESTED = {"immediate": {2}, "cmp": {3}, "bitwise": {4, 5, 7}, "range": {3, 4}}
+_SET_ANONYMOUS, _CHAIN_BINDING = 0x1, 0x4
+_NUMBERS = {k.number: k for k in KeyType}
+
+
+def parse_expr(data: bytes) -> Expr:
+    """One NFTA_LIST_ELEM of a rule's expressions. A counter's values are zeroed: they are not configuration."""
+    found = dict(attributes(data))
+    name = text(found[1])
+    nests = _NESTED.get(name, set())
+    attrs: Attributes = tuple(
+        sorted((k, _data(v) if k in nests else v) for k, v in attributes(found.get(2, b"")) if k != 0)
+    )
+    if name == "counter":
+        attrs = ((1, bytes(8)), (2, bytes(8)))
+    return Expr(name, attrs)
+
+
+def _data(payload: bytes) -> Attributes:
+    """struct nft_data: a value (1), or a verdict (2) that holds attributes itself."""
+    return tuple(sorted((k, tuple(sorted(attributes(v))) if k == 2 else v) for k, v in attributes(payload)))
+
+
+def parse_rule(message: bytes) -> tuple[str, Rule]:
+    """(chain, rule) of a NEWRULE message's attributes."""
+    found = dict(attributes(message))
+    return text(found[2]), Rule(tuple(parse_expr(e) for _, e in attributes(found.get(4, b""))))
+
+
+def rule_packets(message: bytes) -> tuple[str, int | None]:
+    """(chain, packets counted) of a rule; None for a rule without a counter."""
+    found = dict(attributes(message))
+    for _, element in attributes(found.get(4, b"")):
+        expr = dict(attributes(element))
+        if text(expr[1]) == "counter":
+            return text(found[2]), next((number(v) for k, v in attributes(expr[2]) if k == 2), 0)
+    return text(found[2]), None
+
+
+def parse_chain(message: bytes, table: str) -> tuple[str, BaseHook | None] | None:
+    """(name, hook) of a NEWCHAIN message; None for another table's and for chains that live inside a rule."""
+    found = dict(attributes(message))
+    if text(found[1]) != table or number(found.get(10, b"")) & _CHAIN_BINDING:
+        return None
+    if 4 not in found:
+        return text(found[3]), None
+    hook = dict(attributes(found[4]))
+    priority = struct.unpack(">i", hook[2])[0]
+    return text(found[3]), BaseHook(
+        number(hook[1]), priority, number(found.get(5, b"\1")) == 0, text(found.get(7, b""))
+    )
+
+
+def parse_set(message: bytes) -> tuple[str, SetSpec | None] | None:
+    """(name, spec) of a NEWSET message; spec None for a set of a kind we never make; None for a rule's own set."""
+    found = dict(attributes(message))
+    name, flags = text(found[2]), number(found.get(3, b""))
+    if flags & _SET_ANONYMOUS:
+        return None
+    description = dict(attributes(found.get(9, b"")))
+    spec = SetSpec(
+        key=_key_types(number(found.get(4, b""))),
+        verdicts=number(found.get(6, b"")) == VERDICT_TYPE,
+        interval=bool(flags & SET_INTERVAL),
+        size=number(description.get(1, b"")),
+    )
+    plain = (
+        flags == SET_INTERVAL * spec.interval | SET_MAP * spec.verdicts
+        and bool(spec.key)
+        and key_number(spec) == number(found.get(4, b""))
+        and spec.key_length == number(found[5])
+        and not {11, 12, 14, 15, 17, 18} & found.keys()  # timeout, interval, object type, expressions
+    )
+    return name, spec if plain else None
+
+
+def _key_types(value: int) -> tuple[KeyType, ...]:
+    out: list[KeyType] = []
+    while value:
+        kind = _NUMBERS.get(value & 0x3F)
+        if kind is None:
+            return ()
+        out.insert(0, kind)
+        value >>= 6
+    return tuple(out)
+
+
+def parse_elements(messages: Iterable[bytes], spec: SetSpec) -> Elements:
+    """Every element of a set. The layout of one element is cached: nearly all of a set's have the same."""
+    lists = (v for m in messages for k, v in attributes(m) if k == 3)
+    if spec.interval:
+        return _intervals([e for data in lists for e in _each(data, spec.key_length)], spec.key_length)
+    out: dict[bytes, Data] = {}
+    cache: dict[bytes, Data] = {}
+    for data in lists:
+        if not _uniform(data, spec.key_length, out, cache):
+            out.update((key, value) for key, value, _ in _each(data, spec.key_length))
+    return out
+
+
+def _uniform(data: bytes, width: int, out: dict[bytes, Data], cache: dict[bytes, Data]) -> bool:
+    """Fast path: every element of the list has the length of the first, and begins with its key."""
+    if len(data) < 12 + width:
+        return False
+    stride = (struct.unpack_from("=H", data)[0] + 3) & ~3
+    padding = -width & 3
+    rest = stride - 12 - width - padding
+    if rest < 0 or len(data) % stride:
+        return False
+    heads: set[bytes] = set()
+    found: list[tuple[bytes, bytes]] = []
+    for head, key, tail in struct.iter_unpack(f"=12s{width}s{padding}x{rest}s", data):
+        heads.add(head)
+        found.append((key, tail))
+    head = heads.pop()
+    key_kind, value_kind = struct.unpack("=6xH2xH", head)
+    if heads or key_kind & 0x3FFF != 1 or value_kind & 0x3FFF != 1:
+        return False
+    for key, tail in found:
+        if tail not in cache:
+            cache[tail] = _element_data(tail)[0]
+        out[key] = cache[tail]
+    return True
+
+
+def _each(data: bytes, width: int) -> Iterator[tuple[bytes, Data, int]]:
+    """(key, data, flags) of each element, however it is laid out."""
+    for _, element in attributes(data):
+        key = b""
+        for kind, value in attributes(element):
+            if kind == 1:
+                key = next((v for k, v in attributes(value) if k == 1), b"")[:width]
+        yield key, *_element_data(element)
+
+
+def _element_data(data: bytes) -> tuple[Data, int]:
+    """(data, flags) of an element's attributes."""
+    verdict: Data = None
+    flags = 0
+    odd = False
+    for kind, value in attributes(data):
+        if kind == 2:
+            verdict = parse_verdict(value)
+        elif kind == 3:
+            flags = number(value)
+        elif kind not in (1, 6, 8):  # the key, a comment, padding
+            odd = True
+    return (Odd(data) if odd else verdict), flags
+
+
+def parse_verdict(payload: bytes) -> Data:
+    for kind, value in attributes(payload):
+        if kind == 2:
+            found = dict(attributes(value))
+            return Verdict(VerdictKind(struct.unpack(">i", found[1])[0]), text(found.get(2, b"")))
+    return Odd(payload)
+
+
+def _intervals(elements: list[tuple[bytes, Data, int]], width: int) -> Elements:
+    """Pairs of a start and the value after the end become one key; an end without a start holds nothing."""
+    out: dict[bytes, Data] = {b"": data for _, data, flags in elements if flags & ELEMENT_CATCHALL}
+    start: tuple[bytes, Data] | None = None
+    ordered = (e for e in elements if not e[2] & ELEMENT_CATCHALL)
+    for key, data, flags in sorted(ordered, key=lambda e: (e[0], not e[2] & ELEMENT_INTERVAL_END)):
+        if start is not None:
+            last = (int.from_bytes(key, "big") - 1).to_bytes(width, "big")
+            out[start[0] + last] = start[1]
+        start = None if flags & ELEMENT_INTERVAL_END else (key, data)
+    if start is not None:
+        out[start[0] + b"\xff" * width] = start[1]
+    return out

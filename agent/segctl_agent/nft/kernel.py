@@ -1,0 +1,142 @@
+"""The kernel as the agent sees it: read our table, change it in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Protocol, TypeVar
+
+from segctl.errors import KernelError
+
+from segctl_agent.nft.attributes import attributes, number, string, text
+from segctl_agent.nft.dump import parse_chain, parse_elements, parse_rule, parse_set, rule_packets
+from segctl_agent.nft.fake import FakeKernel
+from segctl_agent.nft.messages import (
+    GETCHAIN,
+    GETFLOWTABLE,
+    GETOBJ,
+    GETRULE,
+    GETSET,
+    GETSETELEM,
+    GETTABLE,
+    encode,
+)
+from segctl_agent.nft.netlink import DumpInterruptedError, Netlink
+from segctl_agent.nft.operations import Batch, DeleteTable
+from segctl_agent.nft.ruleset import TABLE, Chain, Foreign, ForeignKind, NftSet, Rule, Ruleset
+
+__all__ = ["FakeKernel", "Kernel", "NetlinkKernel"]
+
+_ATTEMPTS = 20
+T = TypeVar("T")
+
+
+class Kernel(Protocol):
+    """One writer of one table. Every method raises KernelError when the kernel refuses."""
+
+    def read(self) -> Ruleset | None:
+        """What the kernel holds, or None when there is no table."""
+
+    def apply(self, batch: Batch) -> None:
+        """All of it or nothing. Raises KernelFullError when a set is full."""
+
+    def generation(self) -> int:
+        """Changes with every transaction of anyone in this network namespace."""
+
+    def counters(self) -> dict[str, int]:
+        """Packets counted in each chain that has a counter."""
+
+    def destroy(self) -> None:
+        """Remove the table: every packet passes."""
+
+    def close(self) -> None: ...
+
+
+class NetlinkKernel:
+    """The kernel's nf_tables in the network namespace in which this object was made. Costs no process."""
+
+    def __init__(self, table: str = TABLE) -> None:
+        self._table = table
+        self._netlink = Netlink()
+
+    def close(self) -> None:
+        self._netlink.close()
+
+    def read(self) -> Ruleset | None:
+        return self._consistent(self._read)
+
+    def apply(self, batch: Batch) -> None:
+        self._netlink.batch(encode(batch, self._table))
+
+    def generation(self) -> int:
+        return self._netlink.generation()
+
+    def counters(self) -> dict[str, int]:
+        return self._consistent(self._counters)
+
+    def destroy(self) -> None:
+        if self._table_flags() is not None:
+            self.apply(Batch((DeleteTable(),)))
+
+    def _consistent(self, read: Callable[[], T]) -> T:
+        """A dump takes several messages: it counts only if nobody changed the ruleset meanwhile."""
+        for _ in range(_ATTEMPTS):
+            try:
+                before = self._netlink.generation()
+                found = read()
+                if self._netlink.generation() == before:
+                    return found
+            except (DumpInterruptedError, FileNotFoundError):
+                continue
+        raise KernelError(f"table {self._table} changes faster than it can be read: find out who changes it")
+
+    def _table_flags(self) -> int | None:
+        for message in self._netlink.dump(GETTABLE):
+            found = dict(attributes(message))
+            if text(found[1]) == self._table:
+                return number(found.get(2, b""))
+        return None
+
+    def _read(self) -> Ruleset | None:
+        flags = self._table_flags()
+        if flags is None:
+            return None
+        ours = string(1, self._table)
+        hooks = dict(c for m in self._netlink.dump(GETCHAIN, b"") if (c := parse_chain(m, self._table)))
+        rules: dict[str, list[Rule]] = {name: [] for name in hooks}
+        for message in self._netlink.dump(GETRULE, ours):
+            chain, rule = parse_rule(message)
+            rules.setdefault(chain, []).append(rule)
+        chains = {name: Chain(tuple(rules[name]), base) for name, base in hooks.items()}
+        sets, foreign = self._sets(ours)
+        return Ruleset(chains, sets, flags, frozenset(foreign | self._others(ours)))
+
+    def _sets(self, ours: bytes) -> tuple[dict[str, NftSet], set[Foreign]]:
+        sets: dict[str, NftSet] = {}
+        foreign: set[Foreign] = set()
+        for name, spec in [s for m in self._netlink.dump(GETSET, ours) if (s := parse_set(m))]:
+            if spec is None:
+                foreign.add(Foreign(name, ForeignKind.SET))
+                continue
+            elements = parse_elements(self._netlink.dump(GETSETELEM, ours + string(2, name)), spec)
+            sets[name] = NftSet(spec, MappingProxyType(dict(elements)))
+        return sets, foreign
+
+    def _others(self, ours: bytes) -> set[Foreign]:
+        out = set()
+        for message in self._netlink.dump(GETOBJ, ours, optional=True):
+            found = dict(attributes(message))
+            out.add(Foreign(text(found[2]), ForeignKind.OBJECT, number(found[3])))
+        for message in self._netlink.dump(GETFLOWTABLE, ours, optional=True):
+            out.add(Foreign(text(dict(attributes(message))[2]), ForeignKind.FLOWTABLE))
+        return out
+
+    def _counters(self) -> dict[str, int]:
+        out: dict[str, int] = {}
+        if self._table_flags() is None:
+            return out
+        for message in self._netlink.dump(GETRULE, string(1, self._table)):
+            chain, packets = rule_packets(message)
+            if packets is not None:
+                out[chain] = out.get(chain, 0) + packets
+        return out

@@ -1,0 +1,200 @@
+"""Operations to nf_tables netlink messages (include/uapi/linux/netfilter/nf_tables.h). Pure: bytes out."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from segctl_agent.nft.attributes import attribute, nested, string, u32
+from segctl_agent.nft.operations import (
+    AddChain,
+    AddElements,
+    AddRule,
+    AddSet,
+    AddTable,
+    Batch,
+    DeleteChain,
+    DeleteElements,
+    DeleteForeign,
+    DeleteSet,
+    DeleteTable,
+    FlushChain,
+    FlushSet,
+    Operation,
+    describe,
+)
+from segctl_agent.nft.ruleset import Attributes, Data, Expr, ForeignKind, Odd, Rule, SetSpec, Verdict
+from segctl_agent.nft.statements import verdict_attributes
+
+NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, NEWRULE, GETRULE, DELRULE = range(9)
+NEWSET, GETSET, DELSET, NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN, GETGEN = range(9, 17)
+NEWOBJ, GETOBJ, DELOBJ, NEWFLOWTABLE, GETFLOWTABLE, DELFLOWTABLE = 18, 19, 20, 22, 23, 24
+
+SET_INTERVAL, SET_MAP, SET_CONCAT = 0x4, 0x8, 0x80
+ELEMENT_INTERVAL_END, ELEMENT_CATCHALL = 0x1, 0x2
+VERDICT_TYPE = 0xFFFFFF00
+CREATE, APPEND = 0x400, 0x800
+_CHUNK = 60_000  # bytes of elements in a message: a nested attribute holds at most 65531
+_TYPE_BITS = 6  # nftables packs the types of a concatenation into one number
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a batch: nf_tables command, extra flags, attributes; `about` names it in errors."""
+
+    command: int
+    flags: int
+    payload: bytes
+    about: Operation
+
+    def __str__(self) -> str:
+        return describe(self.about)
+
+
+def encode(batch: Batch, table: str) -> list[Message]:
+    return [
+        Message(command, flags, payload, op)
+        for op in batch.operations
+        for command, flags, payload in _encode(op, string(1, table))
+    ]
+
+
+def _encode(op: Operation, table: bytes) -> Iterable[tuple[int, int, bytes]]:
+    match op:
+        case AddTable():
+            return [(NEWTABLE, CREATE, table + u32(2, 0))]
+        case DeleteTable():
+            return [(DELTABLE, 0, table)]
+        case AddChain() | FlushChain() | DeleteChain() | AddRule():
+            return [_chain(op, table)]
+        case AddSet(name, spec):
+            return [(NEWSET, CREATE, table + string(2, name) + set_attributes(spec))]
+        case DeleteSet(name):
+            return [(DELSET, 0, table + string(2, name))]
+        case FlushSet(name):
+            return [(DELSETELEM, 0, table + string(2, name))]
+        case AddElements(name, spec, elements):
+            head = table + string(2, name)
+            return [(NEWSETELEM, CREATE, head + c) for c in _chunks(_elements(spec, elements.items()))]
+        case DeleteElements(name, spec, keys):
+            head = table + string(2, name)
+            return [(DELSETELEM, 0, head + c) for c in _chunks(_elements(spec, ((k, None) for k in keys)))]
+        case DeleteForeign(what):
+            if what.kind is ForeignKind.SET:
+                return [(DELSET, 0, table + string(2, what.name))]
+            if what.kind is ForeignKind.FLOWTABLE:
+                return [(DELFLOWTABLE, 0, table + string(2, what.name))]
+            return [(DELOBJ, 0, table + string(2, what.name) + u32(3, what.type))]
+
+
+def _chain(op: AddChain | FlushChain | DeleteChain | AddRule, table: bytes) -> tuple[int, int, bytes]:
+    match op:
+        case AddChain(name, base):
+            payload = table + string(3, name)
+            if base is not None:
+                payload += nested(4, u32(1, base.hook), u32(2, base.priority & 0xFFFFFFFF))
+                payload += u32(5, 0 if base.drop else 1) + string(7, base.type)
+            return NEWCHAIN, CREATE, payload
+        case FlushChain(name):
+            return DELRULE, 0, table + string(2, name)
+        case DeleteChain(name):
+            return DELCHAIN, 0, table + string(3, name)
+        case AddRule(chain, rule):
+            return NEWRULE, CREATE | APPEND, table + string(2, chain) + expressions(rule)
+
+
+def expressions(rule: Rule) -> bytes:
+    """NFTA_RULE_EXPRESSIONS."""
+    return nested(4, *(nested(1, string(1, e.name), nested(2, _pack(e.attrs))) for e in rule.exprs))
+
+
+def _pack(attrs: Attributes) -> bytes:
+    return b"".join(attribute(k, v) if isinstance(v, bytes) else nested(k, _pack(v)) for k, v in attrs)
+
+
+def expression_bytes(expr: Expr) -> bytes:
+    return _pack(expr.attrs)
+
+
+def set_attributes(spec: SetSpec) -> bytes:
+    """Flags, key, data and description of a set. The id is required; nothing in our batches refers to it."""
+    flags = SET_INTERVAL * spec.interval | SET_MAP * spec.verdicts | SET_CONCAT * (spec.interval and len(spec.key) > 1)
+    out = u32(3, flags) + u32(4, key_number(spec)) + u32(5, spec.key_length)
+    if spec.verdicts:
+        out += u32(6, VERDICT_TYPE) + u32(7, 16)
+    if spec.size:
+        out += nested(9, u32(1, spec.size))
+    return out + u32(10, 1) + attribute(13, _user_data(spec))
+
+
+def key_number(spec: SetSpec) -> int:
+    number = 0
+    for key in spec.key:
+        number = number << _TYPE_BITS | key.number
+    return number
+
+
+def _user_data(spec: SetSpec) -> bytes:
+    """Tells nft how to print keys (nftables' udata: type 0 is the key's byte order; 1 is host, 2 is network)."""
+    order = 1 if len(spec.key) == 1 and spec.key[0].host_order else 2
+    return struct.pack("=BBI", 0, 4, order)
+
+
+def _elements(spec: SetSpec, elements: Iterable[tuple[bytes, Data]]) -> Iterator[bytes]:
+    """NFTA_LIST_ELEM attributes. An interval is two elements: its first value, and the value after its last."""
+    suffixes: dict[Data, bytes] = {None: b""}
+    width = spec.key_length
+    heads = {False: _head(width, b""), True: _head(width, u32(3, ELEMENT_INTERVAL_END))}
+    pad = b"\0" * (-width & 3)
+    for key, data in elements:
+        suffix = suffixes.get(data)
+        if suffix is None:
+            suffix = suffixes[data] = _data(data)
+        if not key:
+            yield nested(1, u32(3, ELEMENT_CATCHALL), suffix)
+        elif spec.interval:
+            yield _with_length(heads[False], suffix) + key[:width] + pad + suffix
+            after = int.from_bytes(key[width:], "big") + 1
+            if after < 1 << 8 * width:
+                yield heads[True] + after.to_bytes(width, "big") + pad
+        else:
+            yield _with_length(heads[False], suffix) + key + pad + suffix
+
+
+def _head(width: int, flags: bytes) -> bytes:
+    """The headers before a key: the element's, its flags, the key's and the value's."""
+    value = struct.pack("=HH", 4 + width, 1)
+    padded = 4 + width + (-width & 3)
+    key = struct.pack("=HH", 4 + padded, 1 | 0x8000)
+    return struct.pack("=HH", 4 + len(flags) + 4 + padded, 1 | 0x8000) + flags + key + value
+
+
+def _with_length(head: bytes, suffix: bytes) -> bytes:
+    if not suffix:
+        return head
+    length, kind = struct.unpack_from("=HH", head)
+    return struct.pack("=HH", length + len(suffix), kind) + head[4:]
+
+
+def _data(data: Data) -> bytes:
+    """NFTA_SET_ELEM_DATA with a verdict."""
+    if isinstance(data, Verdict):
+        return nested(2, nested(2, _pack(verdict_attributes(data))))
+    if isinstance(data, Odd):
+        raise TypeError("an element that the kernel reported as foreign is never written")
+    return b""
+
+
+def _chunks(elements: Iterator[bytes]) -> Iterator[bytes]:
+    """NFTA_SET_ELEM_LIST_ELEMENTS attributes of bounded size."""
+    chunk: list[bytes] = []
+    size = 0
+    for element in elements:
+        if size + len(element) > _CHUNK:
+            yield nested(3, *chunk)
+            chunk, size = [], 0
+        chunk.append(element)
+        size += len(element)
+    if chunk:
+        yield nested(3, *chunk)

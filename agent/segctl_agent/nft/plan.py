@@ -1,0 +1,140 @@
+"""From what the kernel holds to what is wanted: pure.
+
+Everything happens in one transaction, so nobody sees a state between. Within it the order is: forget first, build
+after. Rules and elements that refer to something go before the thing itself; things exist before they are referred to.
+Base chains stay where they are, because a chain that is deleted and made again leaves packets unfiltered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from segctl_agent.nft.operations import (
+    AddChain,
+    AddRule,
+    AddSet,
+    AddTable,
+    Batch,
+    DeleteChain,
+    DeleteElements,
+    DeleteForeign,
+    DeleteSet,
+    FlushChain,
+    FlushSet,
+    Operation,
+    element_delta,
+)
+from segctl_agent.nft.ruleset import Data, ForeignKind, NftSet, Ruleset, Verdict, jumps, lookups
+
+
+def plan(now: Ruleset | None, wanted: Ruleset) -> Batch:
+    """The operations that turn `now` (None: there is no table) into `wanted`. Empty when they are equal."""
+    if now is None:
+        return Batch((AddTable(), *_build(Ruleset(), wanted, frozenset(), frozenset(wanted.chains))))
+    if now == wanted:
+        return Batch()
+    lost_chains = frozenset(n for n, c in now.chains.items() if n not in wanted.chains or _reshaped(now, wanted, n))
+    kept_sets = {n for n, s in now.sets.items() if n in wanted.sets and wanted.sets[n].spec == s.spec}
+    lost_sets = frozenset(now.sets) - kept_sets | {f.name for f in now.foreign if f.kind is ForeignKind.SET}
+    rewritten = _rewritten(now, wanted, lost_chains, lost_sets)
+    awake = (AddTable(),) if now.flags != wanted.flags else ()
+    return Batch(
+        (
+            *awake,
+            *_forget(now, wanted, lost_chains, rewritten),
+            *_build(now, wanted, lost_chains, rewritten | (frozenset(wanted.chains) - frozenset(now.chains))),
+        )
+    )
+
+
+def _reshaped(now: Ruleset, wanted: Ruleset, name: str) -> bool:
+    """A chain whose hook differs must be made again; only the policy of a base chain can be changed."""
+    before, after = now.chains[name].base, wanted.chains[name].base
+    if before is None or after is None:
+        return before is not after
+    return (before.hook, before.priority, before.type) != (after.hook, after.priority, after.type)
+
+
+def _rewritten(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], lost_sets: frozenset[str]) -> frozenset[str]:
+    """The existing chains to flush: changed, lost, or referring to something that is deleted."""
+    return frozenset(
+        name
+        for name, chain in now.chains.items()
+        if name in lost_chains
+        or wanted.chains[name].rules != chain.rules
+        or any(s in lost_sets for r in chain.rules for s in lookups(r))
+        or any(c in lost_chains for r in chain.rules for c in jumps(r))
+    )
+
+
+def _forget(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], flush: frozenset[str]) -> Iterator[Operation]:
+    yield from (FlushChain(n) for n in sorted(flush) if now.chains[n].rules)
+    for name, before in sorted(now.sets.items()):
+        after = wanted.sets.get(name)
+        if after is None or after.spec != before.spec:
+            if before.elements and before.spec.verdicts:
+                yield FlushSet(name)
+        elif before.spec.interval:
+            # The kernel's interval tree costs milliseconds for a single change: refilled as a whole.
+            if before.elements != after.elements or _refers(before, lost_chains):
+                yield FlushSet(name)
+        elif gone := tuple(_gone(before, after, lost_chains)):
+            yield DeleteElements(name, before.spec, gone)
+    for name, before in sorted(now.sets.items()):
+        if name not in wanted.sets or wanted.sets[name].spec != before.spec:
+            yield DeleteSet(name)
+    yield from (DeleteForeign(f) for f in sorted(now.foreign, key=lambda f: (f.kind is not ForeignKind.SET, f)))
+    yield from (DeleteChain(n) for n in sorted(lost_chains))
+
+
+def _refers(nft_set: NftSet, chains: frozenset[str]) -> bool:
+    return any(isinstance(v, Verdict) and v.chain in chains for v in nft_set.elements.values())
+
+
+def _gone(before: NftSet, after: NftSet, lost_chains: frozenset[str]) -> Iterator[bytes]:
+    """Keys to delete: removed, with other data, or referring to a chain that is made again."""
+    for key in before.elements.keys() - after.elements.keys():
+        yield key
+    if before.spec.verdicts:
+        for key, data in after.elements.items():
+            if key in before.elements and (before.elements[key] != data or _in(data, lost_chains)):
+                yield key
+    elif any(v is not None for v in before.elements.values()):
+        yield from (k for k, v in before.elements.items() if v is not None and k in after.elements)
+
+
+def _in(data: Data, chains: frozenset[str]) -> bool:
+    return isinstance(data, Verdict) and data.chain in chains
+
+
+def _build(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], fill: frozenset[str]) -> Iterator[Operation]:
+    for name, chain in sorted(wanted.chains.items()):
+        before = now.chains.get(name)
+        if before is None or name in lost_chains or before.base != chain.base:
+            yield AddChain(name, chain.base)
+    for name, nft_set in sorted(wanted.sets.items()):
+        existing = now.sets.get(name)
+        if existing is None or existing.spec != nft_set.spec:
+            yield AddSet(name, nft_set.spec)
+    for name, nft_set in sorted(wanted.sets.items()):
+        yield from _fill(name, now.sets.get(name), nft_set, lost_chains)
+    for name in sorted(fill & frozenset(wanted.chains)):
+        yield from (AddRule(name, rule) for rule in wanted.chains[name].rules)
+
+
+def _fill(name: str, before: NftSet | None, after: NftSet, lost_chains: frozenset[str]) -> Iterator[Operation]:
+    new: dict[bytes, Data]
+    if before is None or before.spec != after.spec:
+        new = dict(after.elements)
+    elif after.spec.interval:
+        new = dict(after.elements) if before.elements != after.elements or _refers(before, lost_chains) else {}
+    else:
+        gone = frozenset(_gone(before, after, lost_chains))
+        new = {k: v for k, v in after.elements.items() if k not in before.elements or k in gone}
+    if new:
+        yield from element_delta(name, after.spec, (), new.items())
+
+
+def touched_sets(batch: Batch) -> Iterable[str]:
+    """The sets whose elements the batch changes: for the log."""
+    return sorted({op.name for op in batch.operations if hasattr(op, "spec")})

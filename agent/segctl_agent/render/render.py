@@ -1,0 +1,153 @@
+"""The wanted ruleset as a function of the host policy and of what is true on the host. Pure; the shape is described in
+docs/architecture.md, "The table"."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from segctl.model.hostpolicy import HostPolicy
+from segctl.model.policy import HOST_WORKLOAD
+
+from segctl_agent.facts.values import HostFacts
+from segctl_agent.identity import DEPTH, DIRECTIONS, Direction, Identity, leaf_map, level_chain, own_map
+from segctl_agent.nft import statements as s
+from segctl_agent.nft.ruleset import (
+    ACCEPT,
+    DROP,
+    INPUT,
+    OUTPUT,
+    Chain,
+    Data,
+    KeyType,
+    NftSet,
+    Rule,
+    Ruleset,
+    SetSpec,
+    goto,
+)
+from segctl_agent.render.essentials import MASK, epoch_mark, essential_sets, incoming, outgoing
+from segctl_agent.render.sets import network_sets
+from segctl_agent.render.workloads import WorkloadRenderer, end_chain, log_rule
+
+NOTHING = "nothing"
+CGROUP_MAP = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
+_UID_MAP = SetSpec((KeyType.UID,), verdicts=True)
+
+
+def render(policy: HostPolicy, facts: HostFacts, epoch: int) -> Ruleset:
+    """The table for this policy on this host. `epoch` is 1 to 4095: another one makes every live flow be judged anew."""
+    identity = Identity(policy, facts.users)
+    chains: dict[str, Chain] = {
+        "input": Chain((*incoming(policy.essentials, facts, epoch), _to("id_in")), INPUT),
+        "output": Chain((*outgoing(policy.essentials, facts, epoch), _to("id_out")), OUTPUT),
+    }
+    sets: dict[str, NftSet] = {NOTHING: NftSet(SetSpec((KeyType.CGROUPSV2,))), **essential_sets(policy.essentials)}
+    sets.update(_cgroup_maps(identity, facts.cgroups))
+    used: set[str] = set()
+    for direction in DIRECTIONS:
+        chains.update(_identity_chains(direction, identity))
+        chains[f"unknown_{direction}"] = _unknown(direction, enforcing=policy.enforcing)
+        used |= _workloads(policy, identity, direction, epoch, chains, sets)
+    if identity.users:
+        owners: dict[bytes, Data] = {
+            struct.pack("=I", uid): goto(f"w{identity.index[name]}_out") for uid, name in identity.users.items()
+        }
+        sets["uid_out"] = NftSet(_UID_MAP, MappingProxyType(owners))
+    groups = {g.name: g.networks for g in policy.groups}
+    for name in used:
+        sets.update(network_sets(f"g{name}", groups[name]))
+    sets.update(network_sets("managed", policy.managed))
+    return Ruleset(MappingProxyType(chains), MappingProxyType(sets))
+
+
+def _to(chain: str) -> Rule:
+    return Rule.of(s.verdict(goto(chain)))
+
+
+def _workloads(
+    policy: HostPolicy,
+    identity: Identity,
+    direction: Direction,
+    epoch: int,
+    chains: dict[str, Chain],
+    sets: dict[str, NftSet],
+) -> set[str]:
+    """Adds the chains and sets of every workload; answers the groups that rules refer to."""
+    mark = s.ct_mark_set(MASK, epoch_mark(epoch))
+    groups = {g.name: g.networks for g in policy.groups}
+    renderer = WorkloadRenderer(direction, groups, frozenset(policy.managed), mark)
+    by_owner = (Rule.of(s.uid_verdict("uid_out")),) if identity.users and direction == "out" else ()
+    used: set[str] = set()
+    for workload in policy.workloads:
+        index = identity.index[workload.name]
+        rendered = renderer.render(workload, index, by_owner if workload.name == HOST_WORKLOAD else ())
+        chains[f"w{index}_{direction}"] = rendered.chain
+        chains[f"end{index}_{direction}"] = end_chain(direction, workload, mark)
+        sets.update(rendered.sets)
+        used |= rendered.groups
+    return used
+
+
+def _cgroup_maps(identity: Identity, cgroups: Mapping[str, int]) -> dict[str, NftSet]:
+    """Every level's maps exist always, so that a new cgroup is one element and nothing else."""
+    names = [leaf_map(n, d) for d in DIRECTIONS for n in range(1, DEPTH + 1)]
+    names += [own_map(n, d) for d in DIRECTIONS for n in range(1, DEPTH)]
+    found: dict[str, dict[bytes, Data]] = {name: {} for name in names}
+    for path, cgroup in cgroups.items():
+        for element in identity.elements(path, cgroup):
+            found[element.map][element.key] = element.verdict
+    return {name: NftSet(CGROUP_MAP, MappingProxyType(elements)) for name, elements in found.items()}
+
+
+def _identity_chains(direction: Direction, identity: Identity) -> dict[str, Chain]:
+    """From the socket's cgroup to its workload. Level 2 comes first: system.slice/x.service is there.
+
+    `socket cgroupv2 level L` matches nothing when there is no socket or its cgroup is not that deep, so the last rule
+    of id_D is for sockets of the root cgroup and packets without a socket.
+    """
+    unknown = s.verdict(goto(f"unknown_{direction}"))
+    top = Chain(
+        (
+            _cgroup_verdict(2, leaf_map(2, direction)),
+            _cgroup_verdict(1, leaf_map(1, direction)),
+            Rule.of(s.cgroup_exists(2, NOTHING), unknown),
+            _cgroup_verdict(1, own_map(1, direction)),
+            Rule.of(s.cgroup_exists(1, NOTHING), unknown),
+            _to(f"w{identity.index[HOST_WORKLOAD]}_{direction}"),
+        )
+    )
+    chains = {f"id_{direction}": top}
+    for level in range(3, DEPTH + 1):
+        chains[level_chain(level, direction)] = Chain(
+            (
+                _cgroup_verdict(level, leaf_map(level, direction)),
+                Rule.of(s.cgroup_exists(level, NOTHING), unknown),
+                _cgroup_verdict(level - 1, own_map(level - 1, direction)),
+                Rule.of(unknown),
+            )
+        )
+    return chains
+
+
+def _cgroup_verdict(level: int, name: str) -> Rule:
+    return Rule.of(s.cgroup_verdict(level, name))
+
+
+def _unknown(direction: Direction, *, enforcing: bool) -> Chain:
+    """A socket whose cgroup is not mapped yet. Dropped without an answer, a SYN comes again when it is mapped."""
+    if not enforcing:
+        return Chain((Rule.of(s.verdict(ACCEPT)),))
+    return Chain((log_rule(direction, "deny", "?"), Rule.of(s.counter()), Rule.of(s.verdict(DROP))))
+
+
+def denied_counters(packets: Mapping[str, int], policy: HostPolicy) -> dict[tuple[Direction, str], int]:
+    """Kernel.counters as (direction, workload) -> packets that were denied or would be; `?` is the unknown cgroup."""
+    out: dict[tuple[Direction, str], int] = {}
+    names = sorted(w.name for w in policy.workloads)
+    for direction in DIRECTIONS:
+        for chain, name in [*((f"end{i}_{direction}", n) for i, n in enumerate(names)), (f"unknown_{direction}", "?")]:
+            if chain in packets:
+                out[direction, name] = packets[chain]
+    return out

@@ -1,0 +1,65 @@
+"""Networks and flows to sets of the kernel's keys."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from segctl.model.policy import Network
+
+from segctl_agent.nft.ruleset import Data, KeyType, NftSet, SetSpec
+
+_FIXED_FROM = 512
+PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
+
+
+def size_for(count: int) -> int:
+    """The size to declare for a hash set: twice its elements in a power of two, so that the kernel allocates once and
+    single changes rarely outgrow it. Small sets have no size and grow as they must."""
+    return 0 if count < _FIXED_FROM else 1 << (2 * count - 1).bit_length()
+
+
+def network_sets(base: str, networks: Iterable[Network]) -> dict[str, NftSet]:
+    """The sets BASE4 and BASE6 of the networks of each family that has any; interval sets only where a network is
+    wider than one address."""
+    every = list(networks)
+    out: dict[str, NftSet] = {}
+    for version, key in ((4, KeyType.IPV4_ADDR), (6, KeyType.IPV6_ADDR)):
+        mine = [n for n in every if n.version == version]
+        if not mine:
+            continue
+        if all(n.num_addresses == 1 for n in mine):
+            elements = frozen(n.network_address.packed for n in mine)
+            out[f"{base}{version}"] = NftSet(SetSpec((key,), size=size_for(len(elements))), elements)
+        else:
+            out[f"{base}{version}"] = NftSet(SetSpec((key,), interval=True), frozen(_ranges(mine, key.length)))
+    return out
+
+
+def _ranges(networks: list[Network], width: int) -> Iterable[bytes]:
+    """First and last address of each run of networks: adjacent ones are one interval for the kernel."""
+    spans = sorted((int(n.network_address), int(n.broadcast_address)) for n in networks)
+    low, high = spans[0]
+    for first, last in spans[1:]:
+        if first <= high + 1:
+            high = max(high, last)
+            continue
+        yield low.to_bytes(width, "big") + high.to_bytes(width, "big")
+        low, high = first, last
+    yield low.to_bytes(width, "big") + high.to_bytes(width, "big")
+
+
+def flow_spec(version: int, count: int) -> SetSpec:
+    """Remote address . protocol . port."""
+    address = KeyType.IPV4_ADDR if version == 4 else KeyType.IPV6_ADDR
+    return SetSpec((address, KeyType.INET_PROTO, KeyType.INET_SERVICE), size=size_for(count))
+
+
+def flow_suffix(protocol: str, port: int) -> bytes:
+    """The part of a flow key after the address: protocol and port, each padded to 4 bytes."""
+    return struct.pack(">B3xH2x", PROTOCOL_NUMBERS[protocol], port)
+
+
+def frozen(keys: Iterable[bytes]) -> Mapping[bytes, Data]:
+    return MappingProxyType(dict.fromkeys(keys))

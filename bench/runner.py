@@ -1,0 +1,103 @@
+"""Runs measurements one after the other, each in a process of its own, so that one that fails leaves the others be."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from bench.rows import Row
+from bench.sandbox import cgroup2_root, enter_sandbox, remove_cgroups
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """`bench.measures.NAME`. `sandboxed`: it runs in namespaces of its own; the others raise a lab, which makes its own.
+    `seconds` bounds a full run."""
+
+    name: str
+    sandboxed: bool
+    seconds: float
+
+
+MEASURES = (
+    Measure("connections", sandboxed=True, seconds=240),
+    Measure("atomicity", sandboxed=True, seconds=240),
+    Measure("applying", sandboxed=True, seconds=120),
+    Measure("fleet", sandboxed=False, seconds=240),
+    Measure("agent", sandboxed=False, seconds=180),
+)
+
+
+def run(measures: Sequence[Measure], quick: bool) -> Iterator[Row]:
+    """The rows of `measures`, as they come. What cannot be measured becomes a row without a value."""
+    for measure in measures:
+        started = time.monotonic()
+        yield from _run_one(measure, quick)
+        print(f"{measure.name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+def _run_one(measure: Measure, quick: bool) -> list[Row]:
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    with _own_cgroup(measure) as cgroup:
+        process = context.Process(target=_child, args=(measure, quick, cgroup, send), name=f"bench-{measure.name}")
+        process.start()
+        send.close()
+        try:
+            if not receive.poll(measure.seconds):
+                return [_not_measured(measure, f"not done after {measure.seconds:g} s")]
+            result: list[Row] | str = receive.recv()
+        except EOFError:
+            process.join()
+            return [_not_measured(measure, f"its process ended with code {process.exitcode}")]
+        finally:
+            _end(process)
+    return [_not_measured(measure, result)] if isinstance(result, str) else result
+
+
+@contextmanager
+def _own_cgroup(measure: Measure) -> Iterator[Path | None]:
+    if not measure.sandboxed:
+        yield None
+        return
+    path = cgroup2_root() / f"segctl-bench-{os.getpid()}-{measure.name}"
+    try:
+        yield path
+    finally:
+        remove_cgroups(path)
+
+
+def _child(measure: Measure, quick: bool, cgroup: Path | None, send: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        if cgroup is not None:
+            enter_sandbox(cgroup)
+        rows: list[Row] | str = importlib.import_module(f"bench.measures.{measure.name}").measure(quick)
+    except Exception as error:  # noqa: BLE001  whatever stopped it is the report of this measurement
+        traceback.print_exc()
+        rows = f"{type(error).__name__}: {error}"
+    send.send(rows)
+
+
+def _end(process: multiprocessing.process.BaseProcess) -> None:
+    process.join(10)
+    if process.is_alive():
+        process.terminate()
+        process.join(10)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def _not_measured(measure: Measure, why: str) -> Row:
+    return Row(measure.name, None, "", f"not measured: {why}")

@@ -1,0 +1,144 @@
+"""A walk through host policies that differ in everything except what the probes of `native/probes.c` rely on.
+
+In every policy SERVER_UNIT accepts ports 8080 and 8082 from the probed clients and connects to port 9090 of CLIENT; no
+policy lets it accept 8081 from them or connect to 9091 of CLIENT, and none lets OTHER_UNIT accept anything from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, ip_network
+from random import Random
+
+from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
+from segctl.model.policy import Essentials, Mode, Network, PortRange, Process, ProcessKind
+
+from bench.policies import CLIENT, OTHER_UNIT, SERVER_UNIT, hosts
+from bench.wire import client_address
+
+PROBED_CLIENTS = 64
+_STRANGERS = tuple(IPv4Address("172.20.0.1") + i for i in range(600))
+_ALLOWED_IN = (PortRange("tcp", 8080, 8080), PortRange("tcp", 8082, 8082))
+_EVERYTHING = (PortRange("tcp", 8000, 9999), PortRange("udp", 1, 65535))
+
+
+@dataclass
+class _State:
+    """What varies from one policy to the next."""
+
+    strangers: set[IPv4Address] = field(default_factory=lambda: set(_STRANGERS[:50]))
+    workloads: set[str] = field(default_factory=set)
+    group_names: dict[str, str] = field(default_factory=lambda: {"web": "web", "backends": "backends"})
+    stranger_ports: tuple[PortRange, ...] = ()
+    other_named: bool = False
+    peer: tuple[Network, ...] = ()
+    rescue: int = 0
+    split: bool = False
+
+
+def policies(seed: int) -> Iterator[tuple[HostPolicy, bool]]:
+    """Without end, each one change away from the one before. The flag: the change takes something away."""
+    random = Random(seed)
+    state = _State()
+    steps = (_add_hosts, _remove_hosts, _add_workload, _remove_workload, _rename_group, _swap, _strangers_ports, _peer)
+    generation = 1
+    yield _policy(state, generation), False
+    while True:
+        generation += 1
+        narrower = random.choice(steps)(state, random)
+        yield _policy(state, generation), narrower
+
+
+def _add_hosts(state: _State, random: Random) -> bool:
+    state.strangers.update(random.sample(_STRANGERS, 40))
+    return False
+
+
+def _remove_hosts(state: _State, random: Random) -> bool:
+    gone = random.sample(sorted(state.strangers), len(state.strangers) // 2)
+    state.strangers.difference_update(gone)
+    return True
+
+
+def _add_workload(state: _State, random: Random) -> bool:
+    """Names from `a...` to `z...`: workloads are numbered by name, so the probed one gets another number."""
+    state.workloads.add(f"{random.choice('amtz')}-job{random.randrange(8)}")
+    return False
+
+
+def _remove_workload(state: _State, random: Random) -> bool:
+    if state.workloads:
+        state.workloads.remove(random.choice(sorted(state.workloads)))
+    return True
+
+
+def _rename_group(state: _State, random: Random) -> bool:
+    key = random.choice(("web", "backends"))
+    state.group_names[key] = f"{key}-{random.randrange(4)}"
+    return False
+
+
+def _swap(state: _State, random: Random) -> bool:
+    """The two groups trade names, the two allowed ports are one entry or two, the other unit is named or is not."""
+    state.group_names = {"web": state.group_names["backends"], "backends": state.group_names["web"]}
+    state.split = random.random() < 0.5
+    state.other_named = not state.other_named
+    return True
+
+
+def _strangers_ports(state: _State, random: Random) -> bool:
+    """Strangers may do all that the probes may not, at times."""
+    state.stranger_ports = random.choice(((), (PortRange("tcp", 8081, 8081),), _EVERYTHING))
+    return True
+
+
+def _peer(state: _State, random: Random) -> bool:
+    state.peer = tuple(ip_network(f"198.51.{100 + i}.0/25") for i in range(random.randrange(5)))
+    state.rescue = random.randrange(3)
+    return True
+
+
+def _policy(state: _State, generation: int) -> HostPolicy:
+    web, backends = state.group_names["web"], state.group_names["backends"]
+    if web == backends:
+        backends += "-x"
+    groups = [
+        Group(web, hosts(client_address(i) for i in range(PROBED_CLIENTS))),
+        Group(backends, hosts([CLIENT])),
+        Group("strangers", hosts(state.strangers)),
+    ]
+    if state.peer:
+        groups.append(Group("peer", state.peer))
+    strangers = (Entry("strangers", "strangers", state.stranger_ports, True),) if state.stranger_ports else ()
+    peer = (Entry("peer-in", "peer", (PortRange("tcp", 8000, 8100),), False),) if state.peer else ()
+    return HostPolicy(
+        host="bench",
+        generation=generation,
+        policy_digest="0" * 64,
+        workloads=_workloads(state, web, backends, strangers, peer),
+        groups=tuple(sorted(groups, key=lambda g: g.name)),
+        managed=hosts(IPv4Address("198.51.100.3") + 128 * i for i in range(len(state.peer))),
+        essentials=Essentials(rescue=hosts(IPv4Address("172.21.0.1") + i for i in range(state.rescue))),
+    )
+
+
+def _workloads(
+    state: _State, web: str, backends: str, strangers: tuple[Entry, ...], peer: tuple[Entry, ...]
+) -> tuple[LocalWorkload, ...]:
+    def unit(name: str) -> Process:
+        return Process(ProcessKind.UNIT, name)
+
+    parts = [_ALLOWED_IN[:1], _ALLOWED_IN[1:]] if state.split else [_ALLOWED_IN]
+    ingress = tuple(Entry(f"web-to-api-{i}", web, ports, True) for i, ports in enumerate(parts))
+    egress = (Entry("api-out", backends, (PortRange("tcp", 9090, 9090),), True),)
+    found = [
+        LocalWorkload(
+            "shop-api", unit(SERVER_UNIT), Mode.ENFORCE, (*ingress, *strangers, *peer), (*egress, *strangers)
+        ),
+        LocalWorkload("host", None, Mode.ENFORCE, strangers, strangers),
+    ]
+    found += [LocalWorkload(n, unit(f"{n}.service"), Mode.ENFORCE, strangers, peer) for n in state.workloads]
+    if state.other_named:
+        found.append(LocalWorkload("other", unit(OTHER_UNIT), Mode.ENFORCE, strangers, ()))
+    return tuple(sorted(found, key=lambda w: w.name))

@@ -1,0 +1,5 @@
+"""`python -m segctl.cli`."""
+
+from segctl.cli.main import main
+
+main()

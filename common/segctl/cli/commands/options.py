@@ -1,0 +1,53 @@
+"""Parameter types and groups that several commands share."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from segctl.cli.app import insert_options, take_common_options
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+TAG = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=([A-Za-z0-9][A-Za-z0-9_.-]*)")
+REMOVAL = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)-")
+
+
+class Duration(click.ParamType[int]):
+    """`90s`, `10m`, `1h30m`, `2d`: whole seconds, at least one."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        parts = re.findall(r"(\d{1,9})([smhd])", str(value))
+        seconds = sum(int(number) * UNITS[unit] for number, unit in parts)
+        if not seconds or "".join(n + u for n, u in parts) != str(value):
+            self.fail(f"{value!r} is no duration. Write a number and s, m, h or d: 90s, 10m, 1h30m.", param, ctx)
+        return seconds
+
+
+class TagPair(click.ParamType[tuple[str, str]]):
+    """`KEY=VALUE` as a pair."""
+
+    name = "tag"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value[0], value[1]
+        match = TAG.fullmatch(str(value))
+        if not match:
+            self.fail(f"{value!r} is no tag. Write KEY=VALUE, such as env=prod.", param, ctx)
+        return match[1], match[2]
+
+
+class VerbGroup(click.Group):
+    """A noun with verbs below it (`segctl host list`). Takes the common options too."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return insert_options(super().get_params(ctx))
+
+    def invoke(self, ctx: click.Context) -> object:
+        take_common_options(ctx)
+        return super().invoke(ctx)

@@ -1,0 +1,87 @@
+"""The plain lists: generations, tokens, the audit log, and who we are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from segctl.cli.output import Cell, Line, ago, ahead, bold, dim, good, line, note, stamp, table
+from segctl.cli.output_status import tags
+from segctl.cli.views import AuditEntry, Generation, NewToken, Token, WhoAmI
+
+
+def render_history(generations: Sequence[Generation], now: datetime, width: int) -> list[Line]:
+    if not generations:
+        return [line("No policy was pushed yet."), line("  ", note("→ "), "segctl push PATH")]
+    rows: list[list[Cell]] = [
+        [
+            good("*") if g.active else " ",
+            str(g.number),
+            ago(g.created, now),
+            g.author,
+            dim(g.digest[:12]),
+            (f"rollback to {g.rollback_of}: " if g.rollback_of else "") + (g.message or "-"),
+        ]
+        for g in generations
+    ]
+    return table(("", "GEN", "WHEN", "AUTHOR", "DIGEST", "MESSAGE"), rows, width)
+
+
+def render_generation(g: Generation) -> list[Line]:
+    state = good("active") if g.active else "not active"
+    lines = [
+        line(bold(f"Generation {g.number}"), "  ", state),
+        line(dim("  digest   "), g.digest),
+        line(dim("  author   "), g.author),
+        line(dim("  created  "), f"{stamp(g.created)} UTC"),
+        line(dim("  message  "), g.message or "-"),
+    ]
+    if g.rollback_of:
+        lines.append(line(dim("  rollback "), f"to generation {g.rollback_of}"))
+    for file in g.files:
+        lines += [line(), line(bold(f"# {file.name}")), *(line(text) for text in file.content.splitlines())]
+    return lines
+
+
+def render_tokens(tokens: Sequence[Token], now: datetime, width: int) -> list[Line]:
+    if not tokens:
+        return [line("No join token is valid now."), line("  ", note("→ "), "segctl token create --tag KEY=VALUE")]
+    rows: list[list[Cell]] = [
+        [
+            t.id,
+            ahead(t.expires, now),
+            str(t.uses_left),
+            t.host or dim("its own name"),
+            tags(t.tags) or dim("none"),
+            ", ".join(t.networks) or dim("any"),
+            t.created_by,
+        ]
+        for t in tokens
+    ]
+    return table(("TOKEN", "EXPIRES", "USES", "HOST", "TAGS", "NETWORKS", "BY"), rows, width)
+
+
+def render_new_token(token: NewToken, now: datetime) -> list[Line]:
+    """What to say of a new token: never the secret itself."""
+    where = token.file or "the line on stdout"
+    enrol = token.file or "FILE"
+    return [
+        line(good("Token "), token.id, f" is valid {ahead(token.expires, now)}. It is in {where}: keep it secret."),
+        line("  ", note("→ "), f"on the new host: segctl-agent enrol --token-file {enrol}"),
+    ]
+
+
+def render_audit(entries: Sequence[AuditEntry], width: int) -> list[Line]:
+    if not entries:
+        return [line("The audit log is empty.")]
+    rows: list[list[Cell]] = [
+        [str(e.sequence), stamp(e.at), e.actor, bold(e.action), e.subject, e.detail] for e in entries
+    ]
+    return table(("SEQ", "TIME (UTC)", "WHO", "DID", "TO", "DETAIL"), rows, width)
+
+
+def render_whoami(who: WhoAmI) -> list[Line]:
+    return [
+        line(bold(who.name), ", ", good(who.role), f" of the fleet {who.fleet}"),
+        line(dim(f"controller {who.controller}, version {who.controller_version}")),
+    ]

@@ -1,0 +1,100 @@
+"""A plan: what becomes allowed and denied, which modes change, which hosts are touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from segctl.cli.output import Cell, Line, Span, Style, bad, bold, clip, count, dim, good, line, table, warn, wrap
+from segctl.cli.output_check import render_finding
+from segctl.cli.views import Change, ModeChange, Plan
+from segctl.model.findings import Severity
+
+HOSTS_SHOWN = 6
+EFFECT = {
+    "enforce": "what no rule allows is dropped from now on",
+    "test": "nothing is dropped, would-be denials are reported",
+    "observe": "nothing is dropped and nothing is reported as denied",
+}
+
+
+def render_plan(plan: Plan, width: int) -> list[Line]:
+    base = f"generation {plan.base_generation}" if plan.base_generation else "an empty controller"
+    lines = [line(bold("Plan"), f" against {base}", dim(f"  (policy {plan.digest[:12]})"))]
+    for allowed, title in ((True, "Becomes allowed"), (False, "Becomes denied")):
+        lines += _changes([c for c in plan.changes if c.allowed is allowed], title, width)
+    lines += _modes(plan.modes, width)
+    for finding in plan.findings:
+        lines += [line()] if finding is plan.findings[0] else []
+        lines += render_finding(finding, None, width)
+    return [*lines, line(), *_summary(plan, width)]
+
+
+def _changes(changes: Sequence[Change], title: str, width: int) -> list[Line]:
+    if not changes:
+        return []
+    mark = Span("+", Style.GOOD) if changes[0].allowed else Span("-", Style.BAD)
+    ordered = sorted(changes, key=lambda c: (c.rule, c.source, c.destination, c.service))
+    lines = [line(), line(bold(title))]
+    for rule, group in groupby(ordered, key=lambda c: c.rule):
+        lines.append(line("  ", dim("rule "), rule or "-"))
+        rows: list[list[Cell]] = [
+            [mark, c.source, "→", c.destination, c.service, dim(hosts(c.hosts, 3))] for c in _merged(group)
+        ]
+        lines += table([""] * 6, rows, width, gap=1, indent=4)
+    return lines
+
+
+def _merged(changes: Iterable[Change]) -> Iterable[Change]:
+    """Changes that differ only in the service become one row."""
+    for key, group in groupby(changes, key=lambda c: (c.allowed, c.source, c.destination, c.rule, c.hosts)):
+        yield Change(*key[:3], " ".join(c.service for c in group), *key[3:])
+
+
+def _modes(modes: Sequence[ModeChange], width: int) -> list[Line]:
+    if not modes:
+        return []
+    lines = [line(), line(bold("Modes"))]
+    ordered = sorted(modes, key=lambda m: (m.before, m.after, m.workload, m.host))
+    for (before, after), group in groupby(ordered, key=lambda m: (m.before, m.after)):
+        members = list(group)
+        change = f"{before or 'new'} → {after or 'gone'}"
+        lines.append(line("  ", warn(change) if after == "enforce" else change, dim(f"  {EFFECT.get(after, '')}")))
+        for workload, those in groupby(members, key=lambda m: m.workload):
+            names = [m.host for m in those]
+            lines.append(line("    ", clip(f"{workload} on {hosts(names, HOSTS_SHOWN)}", width - 4 if width else 0)))
+    return lines
+
+
+def _summary(plan: Plan, width: int) -> list[Line]:
+    errors = sum(f.severity is Severity.ERROR for f in plan.findings)
+    allowed = sum(c.allowed for c in plan.changes)
+    denied = len(plan.changes) - allowed
+    lines = []
+    if plan.changes or plan.modes or plan.hosts:
+        spans: list[Cell] = [
+            good(f"+{allowed}") if allowed else "+0",
+            " allowed, ",
+            bad(f"-{denied}") if denied else "-0",
+            f" denied, {count(len(plan.modes), 'mode change')}, {count(len(plan.hosts), 'host')} to change",
+        ]
+        lines.append(line(*spans))
+        named = ", ".join(sorted(plan.hosts))
+        lines += [line(text) for text in wrap(f"Hosts: {named}", width, 7)] if named else []
+    else:
+        lines.append(line("Nothing changes on any host."))
+    if errors:
+        lines.append(line(bad(f"{count(errors, 'error')}: a push of this policy is refused.")))
+    elif plan.tests:
+        lines.append(line(f"{count(plan.tests, 'policy test')} ran, ", good("all hold"), "."))
+    else:
+        lines.append(line(warn("No policy tests ran"), ": the policy has none. Add `tests:`, they guard every push."))
+    return lines
+
+
+def hosts(names: Sequence[str], shown: int) -> str:
+    """`web1, web2 and 3 more`."""
+    ordered = sorted(names)
+    if len(ordered) <= shown:
+        return ", ".join(ordered)
+    return f"{', '.join(ordered[:shown])} and {len(ordered) - shown} more"

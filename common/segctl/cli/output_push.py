@@ -1,0 +1,101 @@
+"""A push as it happens, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from segctl.cli.output import Line, Span, Style, bad, bold, count, dim, fit, good, line, note, warn
+from segctl.cli.views import Done, Generation, Proof
+
+MARKS = {
+    "proven": Span("✓", Style.GOOD),
+    "refused": Span("✗", Style.BAD),
+    "offline": Span("-", Style.WARN),
+    "waiting": Span("…", Style.WARN),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """What is known of a push so far. `proofs` holds the latest word of each host."""
+
+    generation: Generation | None = None
+    proofs: tuple[Proof, ...] = ()
+    done: Done | None = None
+
+    def after(self, step: Generation | Proof | Done) -> Push:
+        if isinstance(step, Generation):
+            return replace(self, generation=step)
+        if isinstance(step, Done):
+            return replace(self, done=step)
+        return replace(self, proofs=(*(p for p in self.proofs if p.host != step.host), step))
+
+    def complete(self, allow_offline: bool) -> bool:
+        """True when every host proved it; those that are offline may be left out on request."""
+        if self.done is None:
+            return False
+        return not (self.done.refused or self.done.waiting or (self.done.offline and not allow_offline))
+
+
+def render_step(step: Generation | Proof | Done) -> list[Line]:
+    if isinstance(step, Generation):
+        return [line(bold(f"Generation {step.number}"), " is stored and active; waiting for the hosts to prove it")]
+    if isinstance(step, Proof):
+        mark = MARKS.get(step.state, Span("?", Style.WARN))
+        what = {
+            "proven": f"proven in {step.after_ms:.0f} ms",
+            "refused": "refused: the kernel keeps the generation before",
+            "offline": "offline: takes it when it is back",
+            "waiting": "has not answered yet",
+        }.get(step.state, step.state)
+        digest = dim(f"  kernel {step.kernel_digest[:12]}") if step.kernel_digest else ""
+        lines = [line("  ", mark, " ", fit(step.host, max(20, len(step.host))), " ", what, digest)]
+        return lines + [line("      ", bad(error)) for error in step.errors]
+    return []
+
+
+def render_summary(push: Push) -> list[Line]:
+    """The end of a push: counts, then what to do about every kind of host that did not prove it."""
+    if push.generation is None or push.done is None:
+        return [line(bad("The controller ended the push without a result."), " segctl status shows the state.")]
+    done, number = push.done, push.generation.number
+    total = done.proven + done.refused + done.offline + done.waiting
+    if not total:
+        return [line(good("Pushed."), f" Generation {number} is active. No host is enrolled yet: segctl token create")]
+    if done.proven == total:
+        slowest = max((p.after_ms for p in push.proofs if p.state == "proven"), default=0.0)
+        proven = "the kernel of the host proved it" if total == 1 else f"the kernels of all {total} hosts proved it"
+        return [line(good("Pushed."), f" Generation {number}: {proven} within {slowest:.0f} ms.")]
+    lines = [line(warn("Pushed in part."), f" Generation {number}: {done.proven} of {count(total, 'host')} proved it.")]
+    if done.refused:
+        names = _names(push.proofs, "refused")
+        lines.append(line("  ", bad(f"{done.refused} refused"), f" and keep what they had: {names}"))
+        lines.append(line("    ", note("→ "), "mend the cause named above and push again, or segctl rollback"))
+    if done.waiting:
+        lines.append(line("  ", warn(f"{done.waiting} not proven in time"), f": {_names(push.proofs, 'waiting')}"))
+        lines.append(line("    ", note("→ "), "segctl status shows whether they followed"))
+    if done.offline:
+        lines.append(line("  ", warn(f"{done.offline} offline"), f": {_names(push.proofs, 'offline')}"))
+        lines.append(line("    ", note("→ "), "they go on with their last generation and take this one when back"))
+    return lines
+
+
+def render_interrupted(push: Push) -> list[Line]:
+    """What state things are in after Ctrl-C."""
+    if push.generation is None:
+        return [
+            line(warn("Interrupted"), " before the controller said that it stored anything."),
+            line("  ", note("→ "), "segctl history shows whether it did"),
+        ]
+    proven = sum(p.state == "proven" for p in push.proofs)
+    number = push.generation.number
+    return [
+        line(warn("Interrupted"), f", but generation {number} is stored and active: the hosts take it without us."),
+        line(f"  {count(proven, 'host')} proved it so far."),
+        line("  ", note("→ "), "segctl status to follow, segctl rollback to return"),
+    ]
+
+
+def _names(proofs: Sequence[Proof], state: str) -> str:
+    return ", ".join(sorted(p.host for p in proofs if p.state == state)) or "not named by the controller"

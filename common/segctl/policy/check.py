@@ -1,0 +1,44 @@
+"""What is wrong with a policy that parses: what `segctl check` prints and what refuses a push."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from segctl.model.findings import Finding
+from segctl.model.inventory import Address, Inventory
+from segctl.model.policy import Policy
+from segctl.policy.checks.access import find_lost_access
+from segctl.policy.checks.claims import find_rival_workloads
+from segctl.policy.checks.coverage import find_covered_rules
+from segctl.policy.checks.cuts import find_cut_rules
+from segctl.policy.checks.emptiness import find_empty_selectors, find_impossible_rules
+from segctl.policy.checks.enrolled import find_hosts_without_mode, find_peers_over_hosts
+from segctl.policy.checks.hygiene import find_aged_rules, find_unused, find_wide_rules
+from segctl.policy.checks.terms import Terms
+from segctl.policy.satisfy import run_tests
+
+
+def check_policy(
+    policy: Policy, inventory: Inventory | None, today: date, controller: Sequence[Address] = ()
+) -> tuple[Finding, ...]:
+    """Every finding, by place. Errors: a policy test that fails, and a policy that locks its people out.
+
+    `inventory` None: what can be said without the enrolled hosts. `today` is the day in UTC.
+    """
+    terms = Terms(policy)
+    found = {
+        *run_tests(policy, today),
+        *find_lost_access(policy, terms, inventory, today, controller),
+        *find_empty_selectors(policy, terms, inventory),
+        *find_impossible_rules(policy, terms),
+        *find_covered_rules(policy, terms, today),
+        *find_cut_rules(policy, terms, today),
+        *find_wide_rules(policy),
+        *find_aged_rules(policy, today),
+        *find_unused(policy),
+        *find_rival_workloads(policy),
+        *find_hosts_without_mode(policy, inventory),
+        *find_peers_over_hosts(policy, inventory),
+    }
+    return tuple(sorted(found))

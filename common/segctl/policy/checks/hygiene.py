@@ -1,0 +1,76 @@
+"""What ages and what is left over: rules too wide, past their day or due for review, declarations nobody uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+from segctl.model.findings import Finding
+from segctl.model.policy import Policy, PortRange, Rule, Selector
+from segctl.policy.checks.emptiness import live_selectors, test_selectors
+from segctl.policy.checks.terms import covers_ports, warning
+from segctl.policy.ports import normalize
+
+SOON = timedelta(days=30)
+_EVERY_PORT = (PortRange("tcp", 1, 65535), PortRange("udp", 1, 65535))
+
+
+def find_wide_rules(policy: Policy) -> Iterator[Finding]:
+    """Rules that allow every port of tcp or udp, or relate everything to everything."""
+    for rule in policy.rules:
+        if any(covers_ports(normalize(rule.ports), (every,)) for every in _EVERY_PORT):
+            message = f"rule {rule.name} allows every port"
+            yield warning(rule.where, "rule-everything", message, "name the services that are used")
+        elif _is_everything(rule.source) and _is_everything(rule.destination) and not rule.within:
+            message = f"rule {rule.name} allows {', '.join(rule.allow)} from everything to everything"
+            yield warning(rule.where, "rule-everything", message, "name one end by tags, or relate them by within")
+
+
+def _is_everything(selector: Selector) -> bool:
+    return selector == Selector()
+
+
+def find_aged_rules(policy: Policy, today: date) -> Iterator[Finding]:
+    for rule in policy.rules:
+        yield from _expiry(rule, today)
+        if rule.review is not None and rule.review <= today + SOON and not _is_past(rule, today):
+            when = "was" if rule.review < today else "is"
+            message = f"the review of rule {rule.name} {when} due on {rule.review}"
+            yield warning(rule.where, "review-due", message, "ask its owner, then set a new review date")
+
+
+def _expiry(rule: Rule, today: date) -> Iterator[Finding]:
+    if rule.expires is None or rule.expires > today + SOON:
+        return
+    if _is_past(rule, today):
+        message = f"rule {rule.name} expired on {rule.expires} and permits nothing"
+        yield warning(rule.where, "rule-expired", message, "remove it, or give it a new date")
+    else:
+        message = f"rule {rule.name} permits until {rule.expires} and not a day longer"
+        yield warning(rule.where, "rule-expires", message, "give it a new date if it is still needed")
+
+
+def _is_past(rule: Rule, today: date) -> bool:
+    return rule.expires is not None and rule.expires < today
+
+
+def find_unused(policy: Policy) -> Iterator[Finding]:
+    """Declarations that no mode, boundary, rule, test or essential mentions."""
+    selectors = [s for s, _ in (*live_selectors(policy), *test_selectors(policy))]
+    named = {s.workload for s in selectors}
+    pairs = {pair for s in selectors for pair in s.tags.pairs}
+    for workload in policy.workloads.values():
+        if workload.name not in named and not pairs & set(workload.tags.pairs):
+            message = f"workload {workload.name} is used nowhere: what runs in it is refused all that rules give others"
+            yield warning(workload.where, "unused-workload", message, "remove it, or give it a rule")
+    words = {w for r in policy.rules for w in r.allow} | {w for t in policy.tests for w in t.services}
+    # The rescue list keeps ports, not the words they came from.
+    rescue = set(policy.essentials.rescue_ports) if policy.essentials.rescue else set()
+    for service in policy.services.values():
+        if service.name not in words and not set(service.ports) <= rescue:
+            message = f"service {service.name} is used nowhere"
+            yield warning(service.where, "unused-service", message, "remove it")
+    peers = {s.peer for s in selectors}
+    for peer in policy.peers.values():
+        if peer.name not in peers:
+            yield warning(peer.where, "unused-peer", f"peer {peer.name} is used nowhere", "remove it")

@@ -1,0 +1,41 @@
+"""The section `essentials`: what always passes beside what the agent passes by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from segctl.model.findings import NOWHERE
+from segctl.model.policy import Essentials, Network, PortRange
+from segctl.policy.syntax import grammar
+from segctl.policy.syntax.fields import read_fields
+from segctl.policy.syntax.log import FindingLog
+from segctl.policy.syntax.vocabulary import Vocabulary, read_networks
+from segctl.policy.syntax.yamltree import Node
+
+
+def read_essentials(nodes: Iterable[Node], vocabulary: Vocabulary, log: FindingLog) -> Essentials:
+    """The sections of all files as one: their lists are joined. Rescue without `allow` means ssh, tcp/22."""
+    dns: list[Network] = []
+    ntp: list[Network] = []
+    rescue: list[Network] = []
+    ports: list[PortRange] = []
+    where = NOWHERE
+    for node in nodes:
+        where = node.where if where is NOWHERE else where
+        fields = read_fields(node, "essentials", ("dns", "ntp", "rescue"), (), log) or {}
+        for key, into in (("dns", dns), ("ntp", ntp)):
+            if key in fields:
+                into.extend(read_networks(fields[key], key, log, may_be_empty=True))
+        if "rescue" in fields:
+            parts = read_fields(fields["rescue"], "rescue", ("from", "allow"), ("from",), log) or {}
+            if "from" in parts:
+                rescue.extend(read_networks(parts["from"], "from of rescue", log))
+            if "allow" in parts:
+                ports.extend(vocabulary.read_allowed(parts["allow"], "allow of rescue", log)[1])
+    return Essentials(
+        grammar.sorted_networks(dns),
+        grammar.sorted_networks(ntp),
+        grammar.sorted_networks(rescue),
+        grammar.sorted_ports(ports) or Essentials().rescue_ports,
+        where,
+    )

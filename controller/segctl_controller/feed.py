@@ -1,0 +1,71 @@
+"""The live feed of denials: every follower has a bounded queue of its own and learns how much it missed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from segctl_controller.store.records import DenialRecord
+
+MOST_WAITING = 1000
+MOST_FOLLOWERS = 100
+
+
+class Follower:
+    """Takes denials without ever blocking who publishes; the oldest go first and are counted."""
+
+    def __init__(self, host: str, workload: str) -> None:
+        self._host = host
+        self._workload = workload
+        self._queue: deque[DenialRecord] = deque()
+        self._lost = 0
+        self._wake = asyncio.Event()
+
+    def put(self, denial: DenialRecord) -> None:
+        if self._host not in ("", denial.host) or self._workload not in ("", denial.workload):
+            return
+        if len(self._queue) >= MOST_WAITING:
+            self._lost += self._queue.popleft().count
+        self._queue.append(denial)
+        self._wake.set()
+
+    def lose(self, host: str, count: int) -> None:
+        """Denials that the host's agent counted and could not describe."""
+        if self._host in ("", host) and count:
+            self._lost += count
+            self._wake.set()
+
+    async def take(self) -> tuple[tuple[DenialRecord, ...], int]:
+        """Wait for something, then everything that waits: denials, and how many were lost before them."""
+        await self._wake.wait()
+        self._wake.clear()
+        taken, lost = tuple(self._queue), self._lost
+        self._queue.clear()
+        self._lost = 0
+        return taken, lost
+
+
+class Feed:
+    def __init__(self) -> None:
+        self._followers: set[Follower] = set()
+
+    @property
+    def full(self) -> bool:
+        return len(self._followers) >= MOST_FOLLOWERS
+
+    @contextmanager
+    def follow(self, host: str, workload: str) -> Iterator[Follower]:
+        follower = Follower(host, workload)
+        self._followers.add(follower)
+        try:
+            yield follower
+        finally:
+            self._followers.discard(follower)
+
+    def publish(self, host: str, denials: tuple[DenialRecord, ...], lost: int) -> None:
+        for follower in self._followers:
+            follower.lose(host, lost)
+            for denial in denials:
+                follower.put(denial)

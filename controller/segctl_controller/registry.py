@@ -1,0 +1,184 @@
+"""The live sessions, and what they mean for the fleet: membership, proofs and refusals."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from segctl.model.inventory import Address
+from segctl.proto.v1 import agent_pb2
+from segctl_controller.clock import Clock
+from segctl_controller.errors import SegctlError, UnauthenticatedError
+from segctl_controller.facts import Claims, judge
+from segctl_controller.fleet import Desired, Fleet, Refusal, Standing
+from segctl_controller.store.records import Entry, EventRecord, HostRecord, ProofRecord
+from segctl_controller.store_thread import StoreThread
+
+MOST_ERRORS = 32
+LONGEST_ERROR = 512
+log = logging.getLogger(__name__)
+
+
+class LiveSession(Protocol):
+    """What the registry needs of a stream."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def source(self) -> Address | None: ...
+    def offer(self, desired: Desired) -> None: ...
+    def end(self, reason: SegctlError) -> None: ...
+    async def probe(self, request: agent_pb2.ProbeRequest) -> agent_pb2.ProbeReply: ...
+
+
+class Registry:
+    """One live session a host. All methods run on the event loop."""
+
+    def __init__(self, fleet_of: Callable[[Callable[[str], None]], Fleet], db: StoreThread, clock: Clock) -> None:
+        self.fleet = fleet_of(self._offer)
+        self._db = db
+        self._clock = clock
+        self._sessions: dict[str, LiveSession] = {}
+        self._claims: dict[str, Claims] = {}
+        self._versions: dict[str, str] = {}
+        self.controller_addresses: tuple[Address, ...] = ()
+
+    def session(self, host: str) -> LiveSession | None:
+        return self._sessions.get(host)
+
+    def verify(self, host: str, serial: str) -> HostRecord:
+        """Raises UnauthenticatedError for a host that was removed or whose certificate was replaced."""
+        record = self.fleet.hosts.get(host)
+        if record is None:
+            raise UnauthenticatedError(
+                f"host {host!r} is not enrolled, or was removed; to bring it back, enrol it with a new token"
+            )
+        if record.serial != serial:
+            raise UnauthenticatedError(
+                f"the certificate of host {host!r} was replaced by a later enrolment; if this is the right machine, "
+                "enrol it again with a token made with --replace"
+            )
+        return record
+
+    def register(self, session: LiveSession, version: str, reason: SegctlError) -> None:
+        """Make the session the host's live one; an older one ends with `reason`."""
+        older = self._sessions.get(session.host)
+        if older is not None:
+            older.end(reason)
+        self._sessions[session.host] = session
+        self._versions[session.host] = version
+        standing = self.fleet.standing(session.host)
+        standing.connected = True
+        standing.refusal = None
+        # What was proved on another stream may no longer be so: the agent proves again what it is sent.
+        standing.proof = None
+        desired = self.fleet.desired.get(session.host)
+        if desired is not None:
+            session.offer(desired)
+        self.fleet.notify()
+
+    def unregister(self, session: LiveSession) -> None:
+        if self._sessions.get(session.host) is not session:
+            return
+        del self._sessions[session.host]
+        self._claims.pop(session.host, None)
+        record = self.fleet.hosts.get(session.host)
+        if record is None:
+            return
+        now = self._clock.now_us()
+        self.fleet.hosts[session.host] = replace(record, last_seen_us=now)
+        self.fleet.standing(session.host).connected = False
+        self.fleet.notify()
+        self._db.post(self._db.store.seen, session.host, now)
+
+    def _offer(self, host: str) -> None:
+        session, desired = self._sessions.get(host), self.fleet.desired.get(host)
+        if session is not None and desired is not None:
+            session.offer(desired)
+
+    def expel(self, host: str, reason: SegctlError) -> None:
+        session = self._sessions.get(host)
+        if session is not None:
+            session.end(reason)
+
+    async def claim(self, session: LiveSession, claims: Claims) -> None:
+        """Judge the facts of a live session; accepted addresses become the host's."""
+        if self._sessions.get(session.host) is not session:
+            return
+        self._claims[session.host] = claims
+        released = await self._judge(session, claims)
+        if released:
+            await self.reconsider()
+
+    async def reconsider(self) -> None:
+        """Judge again what was refused: a holder let go of an address, was removed, or the policy changed."""
+        for host in [h for h in self._claims if self.fleet.standing(h).refused_addresses]:
+            session = self._sessions.get(host)
+            if session is not None:
+                await self._judge(session, self._claims[host])
+
+    async def _judge(self, session: LiveSession, claims: Claims) -> bool:
+        """True when the host let go of an address."""
+        record = self.fleet.hosts.get(session.host)
+        if record is None:
+            return False
+        essentials = self.fleet.active.policy.essentials
+        judged = judge(
+            record, claims.addresses, self.fleet.holders, essentials, self.controller_addresses, session.source
+        )
+        now = self._clock.now_us()
+        # In memory first and without waiting: two hosts that claim one address must not both find it free.
+        self.fleet.put_host(
+            replace(
+                record,
+                addresses=judged.accepted,
+                agent_version=self._versions.get(session.host, ""),
+                facts=claims.facts,
+                last_seen_us=now,
+            )
+        )
+        standing = self.fleet.standing(session.host)
+        news = [pair for pair in judged.refused if pair not in standing.refused_addresses]
+        standing.refused_addresses = judged.refused
+        store = self._db.store
+        version = self._versions.get(session.host, "")
+        await self._db.call(store.set_facts, session.host, judged.accepted, version, claims.facts, now)
+        await self._announce(session.host, news, now)
+        return bool(set(record.addresses) - set(judged.accepted))
+
+    async def _announce(self, host: str, refused: Iterable[tuple[Address, str]], now: int) -> None:
+        for address, why in refused:
+            log.warning("address refused host=%s address=%s: %s", host, address, why)
+            message = f"claims {address}: refused: {why}"
+            entry = Entry(now, f"host {host}", "address-refused", str(address), why)
+            await self._db.call(self._db.store.add_event, EventRecord(host, "facts", message, now), entry)
+
+    async def proved(self, host: str, proof: ProofRecord, notes: Iterable[str]) -> None:
+        """Durable first: what is shown as proved must be so after a restart."""
+        await self._db.call(self._db.store.add_proof, proof)
+        standing = self.fleet.standing(host)
+        standing.proof, standing.refusal = proof, None
+        standing.notes = bounded(notes)
+        log.info("proved host=%s generation=%d kernel=%s", host, proof.generation, proof.kernel_digest[:12])
+        self.fleet.notify()
+
+    async def refused(self, host: str, generation: int, digest: str, errors: Iterable[str]) -> None:
+        texts = bounded(errors) or ("the agent gave no reason; see its log",)
+        now = self._clock.now_us()
+        message = f"refused generation {generation}: {'; '.join(texts)}"
+        entry = Entry(now, f"host {host}", "refused", f"generation {generation}", "; ".join(texts)[:1000])
+        await self._db.call(self._db.store.add_event, EventRecord(host, "kernel", message[:2000], now), entry)
+        self.fleet.standing(host).refusal = Refusal(digest, texts)
+        log.warning("refused host=%s generation=%d: %s", host, generation, texts[0])
+        self.fleet.notify()
+
+    def load(self, hosts: Iterable[HostRecord], proofs: dict[str, ProofRecord]) -> None:
+        for record in hosts:
+            self.fleet.put_host(record)
+            self.fleet.standings[record.name] = Standing(proof=proofs.get(record.name))
+
+
+def bounded(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(text[:LONGEST_ERROR] for text, _ in zip(texts, range(MOST_ERRORS), strict=False))

@@ -1,0 +1,167 @@
+"""Agent.Report: denials and events, stored before they are acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import grpc
+
+from segctl.errors import WireError
+from segctl.model.policy import PortRange
+from segctl.proto.v1 import admin_pb2, agent_pb2
+from segctl.wire import address_from_wire, port_range_from_wire
+from segctl_controller.clock import Clock
+from segctl_controller.enrich import Context as Enriched
+from segctl_controller.enrich import Denied, enrich
+from segctl_controller.errors import LimitError
+from segctl_controller.feed import Feed
+from segctl_controller.registry import Registry
+from segctl_controller.rpc import Context, caller_of, refusing
+from segctl_controller.store.records import Batch, DenialRecord, EventRecord
+from segctl_controller.store_thread import StoreThread
+
+MOST_DENIALS = 1000
+MOST_EVENTS = 100
+LARGEST_BATCH = 2 * 1024 * 1024
+LARGEST_COUNT = 2**53
+FUTURE_US = 3_600_000_000
+MOST_CACHED = 10_000
+RATE, BURST = 20.0, 100.0
+"""Batches a second and host: beyond it the stream is read more slowly, and the agent's own bound takes over."""
+log = logging.getLogger(__name__)
+
+
+class Pace:
+    """A token bucket in monotonic seconds."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._tokens = BURST
+        self._at = now()
+
+    def delay(self) -> float:
+        """Take one token; how long to wait before using it."""
+        now = self._now()
+        self._tokens = min(BURST, self._tokens + (now - self._at) * RATE) - 1
+        self._at = now
+        return max(0.0, -self._tokens / RATE)
+
+
+class ReportService:
+    def __init__(self, fleet: str, registry: Registry, db: StoreThread, clock: Clock, feed: Feed) -> None:
+        self._fleet_id = fleet
+        self._registry = registry
+        self._db = db
+        self._clock = clock
+        self._feed = feed
+        self._cache: dict[Denied, Enriched] = {}
+        self._cached_for: tuple[int, object] = (-1, None)
+
+    async def serve(self, context: Context) -> None:
+        """The handler of Agent.Report; acknowledgements are written as bytes."""
+        async with refusing(context):
+            caller = caller_of(context, self._fleet_id, "host")
+            pace = Pace()
+            while True:
+                message = await context.read()
+                if message is grpc.aio.EOF:
+                    return
+                await asyncio.sleep(pace.delay())
+                self._registry.verify(caller.name, caller.serial)
+                batch = self._batch(caller.name, message)
+                stored = await self._db.call(self._db.store.add_batch, batch)
+                if stored is not None:
+                    self._feed.publish(caller.name, stored, batch.lost)
+                ack = agent_pb2.ReportAck(sequence=batch.sequence)
+                await context.write(ack.SerializeToString())
+
+    def _batch(self, host: str, message: agent_pb2.ReportBatch) -> Batch:
+        """Raises LimitError over the bounds, WireError for a malformed field; then nothing of it is stored."""
+        if len(message.denials) > MOST_DENIALS or len(message.events) > MOST_EVENTS:
+            raise LimitError(f"a report holds at most {MOST_DENIALS} denials and {MOST_EVENTS} events")
+        if message.ByteSize() > LARGEST_BATCH:
+            raise LimitError(f"a report of {message.ByteSize()} bytes; at most {LARGEST_BATCH} are taken")
+        if not 1 <= len(message.epoch) <= 64 or not 1 <= message.sequence < 2**62 or message.lost > LARGEST_COUNT:
+            raise WireError("a report needs an epoch of 1 to 64 characters, a sequence from 1 and a sane lost count")
+        now = self._clock.now_us()
+        return Batch(
+            host=host,
+            epoch=message.epoch,
+            sequence=message.sequence,
+            at_us=now,
+            denials=tuple(self._denial(host, denial, now) for denial in message.denials),
+            events=tuple(_event(host, event, now) for event in message.events),
+            lost=message.lost,
+        )
+
+    def _denial(self, host: str, denial: agent_pb2.Denial, now: int) -> DenialRecord:
+        _check(denial)
+        process, remote, port = denial.process, address_from_wire(denial.remote), port_range_from_wire(denial.service)
+        denied = Denied(host, denial.ingress, denial.workload, remote, port, process.unit)
+        known = self._enriched(denied)
+        first = min(denial.first_seen_us, now + FUTURE_US)
+        last = max(first, min(denial.last_seen_us, now + FUTURE_US))
+        body = admin_pb2.DeniedConnection(
+            host=host,
+            denial=denial,
+            peer_host=known.peer_host,
+            peer_workload=known.peer_workload,
+            peer_tags=dict(known.peer_tags.pairs),
+            reason=known.reason,
+            rule=known.rule,
+            suggestion=known.suggestion,
+            tags=dict(known.tags.pairs),
+            service_name=known.service_name,
+        )
+        parts = (denial.ingress, denial.verdict, denial.workload, remote, port, process.exe)
+        key = "\x1f".join(str(part) for part in parts)
+        return DenialRecord(host, denial.workload, key, denial.count, first, last, body.SerializeToString())
+
+    def _enriched(self, denied: Denied) -> Enriched:
+        fleet, today = self._registry.fleet, self._clock.today()
+        if self._cached_for != (fleet.revision, today) or len(self._cache) >= MOST_CACHED:
+            self._cache.clear()
+            self._cached_for = (fleet.revision, today)
+        known = self._cache.get(denied)
+        if known is None:
+            known = enrich(denied, fleet.active.policy, fleet.inventory, fleet.holders, self._listener, today)
+            self._cache[denied] = known
+        return known
+
+    def _listener(self, host: str, port: PortRange) -> str:
+        record = self._registry.fleet.hosts.get(host)
+        if record is None:
+            return ""
+        facts = agent_pb2.Facts.FromString(record.facts)
+        names = {
+            listener.workload
+            for listener in facts.listeners
+            if listener.protocol == port.protocol and listener.port == port.low
+        }
+        return names.pop() if len(names) == 1 else ""
+
+
+def _check(denial: agent_pb2.Denial) -> None:
+    process = denial.process
+    texts = (process.exe, process.unit, process.cgroup, denial.process_unknown)
+    if denial.verdict not in ("denied", "would-deny"):
+        raise WireError(f"denial verdict {denial.verdict[:40]!r} is neither denied nor would-deny")
+    if len(denial.workload) > 64 or len(process.user) > 64 or len(process.command.encode()) > 1024:
+        raise LimitError("a denial's workload, user or command is too long")
+    if any(len(text) > 4096 for text in texts):
+        raise LimitError("a denial's process description is too long: at most 4096 characters a field")
+    if not 1 <= denial.count <= LARGEST_COUNT or denial.first_seen_us < 0:
+        raise WireError("a denial needs a count of at least one and times after 1970")
+    if denial.service.low != denial.service.high:
+        raise WireError("a denial names one port, not a range")
+
+
+def _event(host: str, event: agent_pb2.Event, now: int) -> EventRecord:
+    log.warning("event host=%s kind=%s: %s", host, event.kind[:40], event.message[:500].replace("\n", " "))
+    at = min(max(event.at_us, 0), now + FUTURE_US)
+    return EventRecord(
+        host, event.kind[:40], event.message[:2000], at, event.culprit_pid, event.culprit_name[:128]
+    )

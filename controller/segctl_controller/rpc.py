@@ -1,0 +1,105 @@
+"""Who calls, and how errors leave: shared by every servicer."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+import grpc
+from cryptography import x509
+
+from segctl.errors import SegctlError
+from segctl_controller.authority import serial_text
+from segctl_controller.errors import ForbiddenError, UnauthenticatedError, status_of
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+log = logging.getLogger(__name__)
+
+LONGEST_DETAIL = 6000
+"""Bytes of a status text: it travels in HTTP/2 metadata, which is limited to 8 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What a client certificate of this fleet says: `kind` is host or admin, `serial` its number in hexadecimal."""
+
+    kind: str
+    name: str
+    serial: str
+
+
+def caller_of(context: Context, fleet: str, kind: str) -> Caller:
+    """The caller by its certificate and nothing else.
+
+    Raises UnauthenticatedError without a certificate of this fleet, ForbiddenError for one of another kind.
+    """
+    properties = context.auth_context()
+    certificates = list(properties.get("x509_pem_cert", ()))
+    uris = [bytes(u).decode("utf-8", "replace") for u in properties.get("peer_spiffe_id", ())]
+    if len(certificates) != 1 or len(uris) != 1:
+        raise UnauthenticatedError("no client certificate with one SPIFFE name was shown; enrol, or get a new one")
+    parts = uris[0].split("/")
+    if len(parts) != 5 or parts[:3] != ["spiffe:", "", fleet] or parts[3] not in ("host", "admin"):
+        raise UnauthenticatedError(f"the certificate names {uris[0]}, which is nobody of the fleet {fleet}")
+    if parts[3] != kind:
+        words = {"host": "agents on hosts", "admin": "operators"}
+        raise ForbiddenError(
+            f"this service is for {words[kind]}, and the certificate is for {words[parts[3]]} ({parts[4]}); "
+            "use the certificate made for this"
+        )
+    certificate = x509.load_pem_x509_certificate(bytes(certificates[0]))
+    return Caller(kind, parts[4], serial_text(certificate))
+
+
+def source_address(context: Context) -> IPv4Address | IPv6Address | None:
+    """The address the stream comes from, an IPv4-mapped one as IPv4; None where grpc does not tell it."""
+    family, _, rest = unquote(context.peer()).partition(":")
+    if family not in ("ipv4", "ipv6"):
+        return None
+    try:
+        address = ipaddress.ip_address(rest.rpartition(":")[0].strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+@asynccontextmanager
+async def refusing(context: Context) -> AsyncIterator[None]:
+    """Turn a SegctlError raised inside, also inside a task group, into the status of the table in errors.py."""
+    try:
+        yield
+    except SegctlError as error:
+        refused = error
+    except BaseExceptionGroup as group:
+        refused = _first(group)
+    else:
+        return
+    text = str(refused)
+    if len(text) > LONGEST_DETAIL:
+        text = text[:LONGEST_DETAIL] + " ... (cut; segctl check shows everything)"
+    log.info("refused peer=%s status=%s: %s", context.peer(), status_of(refused).name, text.splitlines()[0])
+    await context.abort(status_of(refused), text)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> SegctlError:
+    """The first error made on purpose; a group that holds anything else is raised again whole."""
+    leaves = list(_leaves(group))
+    for leaf in leaves:
+        if not isinstance(leaf, SegctlError):
+            raise group
+    return next(leaf for leaf in leaves if isinstance(leaf, SegctlError))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

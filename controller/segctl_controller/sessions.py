@@ -1,0 +1,249 @@
+"""Agent.Session: policy down, proof up, on one stream a host."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Coroutine
+
+import grpc
+
+from segctl.errors import SegctlError, WireError
+from segctl.model.inventory import Address
+from segctl.proto.v1 import agent_pb2
+from segctl.wire import PROTOCOL_VERSION
+from segctl_controller.clock import Clock
+from segctl_controller.errors import LimitError, PreconditionError, ReplacedError, SilentPeerError
+from segctl_controller.facts import read_claims
+from segctl_controller.fleet import Desired
+from segctl_controller.registry import Registry
+from segctl_controller.rpc import Context, caller_of, refusing, source_address
+from segctl_controller.store.records import ProofRecord
+
+HELLO_SECONDS = 10.0
+SILENT_INTERVALS = 3
+PART = 1_000_000
+"""Bytes of a HostPolicy in one message; a larger one comes in Chunk messages."""
+LARGEST_MESSAGE = 4 * 1024 * 1024
+MOST_PROBES = 64
+REMEMBERED = 16
+log = logging.getLogger(__name__)
+
+
+def policy_messages(desired: Desired) -> list[bytes]:
+    """The serialized ControllerMessages that carry a host policy: one `policy`, or parts of its bytes in `chunk`."""
+    if len(desired.wire) <= PART:
+        # Field 2 of ControllerMessage around bytes that are serialized already: parsing 20 KB again for every host
+        # would only undo and redo what the fleet has done once.
+        return [b"\x12" + _varint(len(desired.wire)) + desired.wire]
+    starts = range(0, len(desired.wire), PART)
+    return [
+        agent_pb2.ControllerMessage(
+            chunk=agent_pb2.Chunk(data=desired.wire[start : start + PART], more=start + PART < len(desired.wire))
+        ).SerializeToString()
+        for start in starts
+    ]
+
+
+def _varint(number: int) -> bytes:
+    """https://protobuf.dev/programming-guides/encoding/#varints"""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+class Session:
+    """One stream. The slot holds the newest policy only: a slow agent gets the latest, never a queue."""
+
+    def __init__(self, host: str, source: Address | None) -> None:
+        self._host = host
+        self._source = source
+        self._slot: Desired | None = None
+        self._probes: deque[agent_pb2.ProbeRequest] = deque()
+        self._replies: dict[int, asyncio.Future[agent_pb2.ProbeReply]] = {}
+        self._ids = itertools.count(1)
+        self._wake = asyncio.Event()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sent: OrderedDict[str, int] = OrderedDict()
+
+    @property
+    def host(self) -> str:
+        return self._host
+
+    @property
+    def source(self) -> Address | None:
+        return self._source
+
+    def offer(self, desired: Desired) -> None:
+        self._slot = desired
+        self._wake.set()
+
+    def end(self, reason: SegctlError) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(reason)
+
+    async def probe(self, request: agent_pb2.ProbeRequest) -> agent_pb2.ProbeReply:
+        """Ask the agent; the caller sets the timeout. Raises LimitError when too many questions are open."""
+        if len(self._replies) >= MOST_PROBES:
+            raise LimitError(f"host {self._host} has {MOST_PROBES} open questions; try again in a moment")
+        number = next(self._ids)
+        reply = self._replies[number] = asyncio.get_running_loop().create_future()
+        question = agent_pb2.ProbeRequest()
+        question.CopyFrom(request)
+        question.id = number
+        self._probes.append(question)
+        self._wake.set()
+        try:
+            return await reply
+        finally:
+            del self._replies[number]
+
+    def answered(self, reply: agent_pb2.ProbeReply) -> None:
+        waiting = self._replies.get(reply.id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
+
+    def sent_generation(self, digest: str) -> int | None:
+        """The generation of a policy that was sent on this stream, by its digest."""
+        return self._sent.get(digest)
+
+    async def next_messages(self, interval: float) -> list[bytes]:
+        """What to send next: questions and the newest policy, or a heartbeat when `interval` seconds bring nothing."""
+        try:
+            async with asyncio.timeout(interval):
+                await self._wake.wait()
+        except TimeoutError:
+            return [agent_pb2.ControllerMessage(heartbeat=agent_pb2.Heartbeat()).SerializeToString()]
+        self._wake.clear()
+        messages = []
+        while self._probes:
+            messages.append(agent_pb2.ControllerMessage(probe=self._probes.popleft()).SerializeToString())
+        desired, self._slot = self._slot, None
+        if desired is not None:
+            self._sent[desired.digest] = desired.generation
+            while len(self._sent) > REMEMBERED:
+                self._sent.popitem(last=False)
+            messages.extend(policy_messages(desired))
+        return messages
+
+    async def ended(self) -> None:
+        await self._ended
+
+
+class SessionService:
+    """Serves the streams. `heartbeat` is in seconds; a peer silent for three of them is closed."""
+
+    def __init__(self, fleet: str, registry: Registry, clock: Clock, heartbeat: float) -> None:
+        self._fleet = fleet
+        self._registry = registry
+        self._clock = clock
+        self._heartbeat = heartbeat
+
+    async def serve(self, context: Context) -> None:
+        """The handler of Agent.Session; messages are written as bytes."""
+        async with refusing(context):
+            caller = caller_of(context, self._fleet, "host")
+            self._registry.verify(caller.name, caller.serial)
+            hello = await self._hello(context)
+            claims = read_claims(hello.facts)
+            # Once more: the host may have been removed while its Hello was on the way.
+            self._registry.verify(caller.name, caller.serial)
+            session = Session(caller.name, source_address(context))
+            welcome = agent_pb2.Welcome(
+                protocol=PROTOCOL_VERSION, host=caller.name, heartbeat_seconds=max(1, round(self._heartbeat))
+            )
+            await context.write(agent_pb2.ControllerMessage(welcome=welcome).SerializeToString())
+            newer = ReplacedError(f"a newer session of host {caller.name} took the place of this one")
+            self._registry.register(session, hello.agent_version, newer)
+            log.info("session host=%s agent=%s boot=%s", caller.name, hello.agent_version, hello.boot_id[:40])
+            try:
+                await self._registry.claim(session, claims)
+                await self._run(session, context)
+            finally:
+                self._registry.unregister(session)
+                log.info("session ended host=%s", caller.name)
+
+    async def _hello(self, context: Context) -> agent_pb2.Hello:
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                message = await context.read()
+        except TimeoutError as error:
+            raise SilentPeerError(f"no Hello within {HELLO_SECONDS:.0f} seconds of opening the stream") from error
+        if not isinstance(message, agent_pb2.AgentMessage) or message.WhichOneof("kind") != "hello":
+            raise WireError("the first message of a session must be Hello")
+        hello = message.hello
+        if hello.protocol != PROTOCOL_VERSION:
+            raise PreconditionError(
+                f"this agent speaks protocol {hello.protocol}, the controller {PROTOCOL_VERSION}; install the agent "
+                "that belongs to the controller's version"
+            )
+        if max(len(hello.agent_version), len(hello.boot_id), len(hello.digest)) > 128:
+            raise WireError("agent_version, boot_id or digest of Hello is longer than 128 characters")
+        return hello
+
+    async def _run(self, session: Session, context: Context) -> None:
+        """Until the agent closes the stream, or one of the parts fails."""
+        parts: tuple[Coroutine[None, None, None], ...] = (
+            self._read(session, context),
+            self._write(session, context),
+            session.ended(),
+        )
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in parts]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+
+    async def _write(self, session: Session, context: Context) -> None:
+        while True:
+            for message in await session.next_messages(self._heartbeat):
+                try:
+                    async with asyncio.timeout(self._heartbeat * SILENT_INTERVALS):
+                        await context.write(message)
+                except TimeoutError as error:
+                    raise SilentPeerError(f"host {session.host} does not read its stream") from error
+
+    async def _read(self, session: Session, context: Context) -> None:
+        silence = self._heartbeat * SILENT_INTERVALS
+        while True:
+            try:
+                async with asyncio.timeout(silence):
+                    message = await context.read()
+            except TimeoutError as error:
+                raise SilentPeerError(f"host {session.host} was silent for {silence:g} seconds") from error
+            if message is grpc.aio.EOF:
+                return
+            if message.ByteSize() > LARGEST_MESSAGE:
+                raise LimitError(f"a message of {message.ByteSize()} bytes; at most {LARGEST_MESSAGE} are taken")
+            await self._handle(session, message)
+
+    async def _handle(self, session: Session, message: agent_pb2.AgentMessage) -> None:
+        kind = message.WhichOneof("kind")
+        if kind == "facts":
+            await self._registry.claim(session, read_claims(message.facts))
+        elif kind == "ack":
+            await self._ack(session, message.ack)
+        elif kind == "nack":
+            generation = session.sent_generation(message.nack.digest)
+            if generation is not None:
+                await self._registry.refused(session.host, generation, message.nack.digest, message.nack.errors)
+        elif kind == "probe":
+            session.answered(message.probe)
+        elif kind != "heartbeat":
+            raise WireError(f"a session takes no {kind or 'empty message'} here")
+
+    async def _ack(self, session: Session, ack: agent_pb2.Ack) -> None:
+        """Only what this stream sent can be proved: an old Ack says nothing about now."""
+        generation = session.sent_generation(ack.digest)
+        if generation is None:
+            log.warning("ack for a policy that was not sent host=%s digest=%s", session.host, ack.digest[:12])
+            return
+        if len(ack.kernel_digest) > 128:
+            raise WireError("the kernel digest is longer than 128 characters")
+        proof = ProofRecord(session.host, generation, ack.digest, ack.kernel_digest, self._clock.now_us())
+        await self._registry.proved(session.host, proof, ack.notes)

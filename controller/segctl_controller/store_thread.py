@@ -1,0 +1,45 @@
+"""The one thread that talks to the synchronous store, so that the event loop never waits for a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from segctl.errors import SegctlError
+from segctl_controller.store.protocol import Store
+
+P = ParamSpec("P")
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class StoreThread:
+    """`await thread.call(thread.store.hosts)` runs the call on the thread; calls run one after the other."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+
+    async def call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(method, *args, **kwargs))
+
+    def post(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run without waiting, for what a stream leaves behind when it ends; a failure is logged."""
+        self._executor.submit(method, *args, **kwargs).add_done_callback(_report)
+
+    def close(self) -> None:
+        """Finish what is queued, then close the store."""
+        self._executor.submit(self.store.close)
+        self._executor.shutdown(wait=True)
+
+
+def _report(done: Future[T]) -> None:
+    error = done.exception()
+    if isinstance(error, SegctlError):
+        log.error("store: %s", error)
+    elif error is not None:
+        log.error("store: unexpected error", exc_info=error)

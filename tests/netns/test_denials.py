@@ -1,0 +1,389 @@
+"""The way of a denied packet from the kernel to a Denial, with a small table of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+from segctl.errors import KernelError
+from segctl_agent.denials.attribute import Attributor
+from segctl_agent.denials.nflog import NflogReader
+from segctl_agent.denials.pipeline import DenialPipeline
+from segctl_agent.denials.prefix import NFLOG_GROUP, encode
+from segctl_agent.denials.values import Denial
+from segctl_agent.facts.cgroups import CgroupWatcher
+
+from tests.netns.namespaces import CGROUPS, in_namespaces, run
+
+pytestmark = pytest.mark.kernel
+
+UNIT = "system.slice/shop.service"
+T = TypeVar("T")
+
+
+def table(limit: str = "") -> None:
+    """Port 7001 is denied outgoing, 7002 incoming, 7003 is outgoing test mode; 7004 is the business of another."""
+
+    def log(prefix: str) -> str:
+        return f'{limit} log prefix "{prefix}" group {NFLOG_GROUP} snaplen 96 queue-threshold 1'
+
+    run(
+        "nft",
+        "-f",
+        "-",
+        stdin=f"""
+table inet t {{
+  counter out_web {{ }}
+  counter in_db {{ }}
+  chain deny_out {{
+    {log(encode("out", "deny", "web"))}
+    counter name out_web
+    meta l4proto {{ tcp, udp }} reject with icmpx admin-prohibited
+    drop
+  }}
+  chain deny_in {{
+    {log(encode("in", "deny", "db"))}
+    counter name in_db
+    drop
+  }}
+  chain output {{
+    type filter hook output priority 0; policy accept;
+    th dport 7001 goto deny_out
+    meta l4proto {{ icmp, sctp }} ip daddr 127.0.0.9 goto deny_out
+    th dport 7003 {log(encode("out", "test", "web"))} accept
+    th dport 7004 log prefix "fw: " group {NFLOG_GROUP} drop
+  }}
+  chain input {{
+    type filter hook input priority 0; policy accept;
+    th dport 7002 goto deny_in
+  }}
+}}
+""",
+    )
+
+
+def counter(name: str) -> int:
+    words = run("nft", "list", "counter", "inet", "t", name).split()
+    return int(words[words.index("packets") + 1])
+
+
+class Told:
+    """What the pipeline reported, and when."""
+
+    def __init__(self) -> None:
+        self.denials: list[Denial] = []
+        self.times: list[float] = []
+        self.lost = 0
+        self.changed = asyncio.Event()
+
+    def __call__(self, denials: list[Denial], lost: int) -> None:
+        self.denials += denials
+        self.times += [time.monotonic()] * len(denials)
+        self.lost += lost
+        self.changed.set()
+
+    @property
+    def packets(self) -> int:
+        return sum(d.count for d in self.denials)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                await self.changed.wait()
+                self.changed.clear()
+
+
+class Station:
+    """Watcher, reader and pipeline in the loop of a test."""
+
+    def __init__(self, buffer_bytes: int = 8 << 20) -> None:
+        (CGROUPS / UNIT).mkdir(parents=True)
+        loop = asyncio.get_running_loop()
+        self.told = Told()
+        self.watcher = CgroupWatcher(CGROUPS)
+        self.watcher.start(loop, lambda added, removed: None)
+        self.reader = NflogReader(buffer_bytes=buffer_bytes)
+        self.attributor = Attributor(self.watcher.path_of, CGROUPS)
+        self.pipeline = DenialPipeline(self.reader, self.attributor.attribute, self.told, lambda: 17)
+        self.pipeline.start(loop)
+
+
+def on_station(body: Callable[[Station], Coroutine[Any, Any, T]], limit: str = "") -> T:
+    async def main() -> T:
+        station = Station()
+        result = await body(station)
+        station.pipeline.close()
+        station.attributor.close()
+        station.watcher.close()
+        return result
+
+    def in_child() -> T:
+        table(limit)
+        return asyncio.run(main())
+
+    return in_namespaces(in_child)
+
+
+async def program(code: str, cgroup: str = UNIT, uid: int = 65534) -> asyncio.subprocess.Process:
+    """Python code as `uid` in a cgroup; what it made before the move would belong elsewhere."""
+    start = (
+        f"import os, socket, sys, time\nopen('{CGROUPS / cgroup}/cgroup.procs', 'w').write(str(os.getpid()))\n"
+        f"os.setuid({uid})\nsys.stdout.write('%f ' % time.monotonic())\n"
+    )
+    return await asyncio.create_subprocess_exec(
+        "/usr/bin/python3", "-c", start + code, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+
+
+CONNECT = """
+s = socket.socket(socket.{family}); s.settimeout({wait})
+try: s.connect(('{host}', {port}))
+except OSError as e: print(type(e).__name__)
+"""
+SEND = "s = socket.socket(socket.{family}, socket.SOCK_DGRAM)\ntry: s.sendto(b'x', ('{host}', {port}))\nexcept OSError: pass\n"
+
+
+@pytest.mark.parametrize(("family", "host"), [("AF_INET", "127.0.0.1"), ("AF_INET6", "::1")])
+def test_an_outgoing_denial_names_workload_and_process_in_time(family: str, host: str):
+    async def body(station: Station) -> tuple[Denial, int, float]:
+        client = await program(CONNECT.format(family=family, host=host, port=7001, wait=2))
+        output, _ = await client.communicate()
+        await station.told.until(lambda: bool(station.told.denials))
+        return station.told.denials[0], client.pid, station.told.times[0] - float(output.split()[0])
+
+    denial, pid, latency = on_station(body)
+    print(f"denial reported after {latency * 1000:.1f} ms")
+    assert latency < 0.2
+    assert (denial.ingress, denial.verdict, denial.workload) == (False, "denied", "web")
+    assert (str(denial.remote), denial.protocol, denial.port) == (host, "tcp", 7001)
+    assert (denial.count, denial.generation) == (1, 17)
+    assert abs(denial.first_seen_us / 1e6 - time.time()) < 60
+    assert denial.process_unknown == ""
+    assert denial.process.pid == pid
+    assert denial.process.exe == str(Path("/usr/bin/python3").resolve())
+    assert denial.process.command.startswith("/usr/bin/python3 -c import os")
+    assert len(denial.process.command.encode()) <= 256
+    assert (denial.process.user, denial.process.unit, denial.process.cgroup) == ("nobody", "shop.service", UNIT)
+
+
+@pytest.mark.parametrize(("family", "host"), [("AF_INET", "127.0.0.1"), ("AF_INET6", "::1")])
+def test_a_udp_sender_that_lives_is_named(family: str, host: str):
+    async def body(station: Station) -> tuple[Denial, int]:
+        client = await program(SEND.format(family=family, host=host, port=7001) + "sys.stdin.read()")
+        await station.told.until(lambda: bool(station.told.denials))
+        await client.communicate()
+        return station.told.denials[0], client.pid
+
+    denial, pid = on_station(body)
+    assert (denial.protocol, denial.port, denial.process.pid, denial.process_unknown) == ("udp", 7001, pid, "")
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_an_incoming_denial_names_the_listener(kind: str):
+    async def body(station: Station) -> tuple[Denial, int]:
+        family = (
+            "SOCK_STREAM); s.bind(('0.0.0.0', 7002)); s.listen()"
+            if kind == "tcp"
+            else "SOCK_DGRAM); s.bind(('', 7002))"
+        )
+        server = await program(
+            f"s = socket.socket(socket.AF_INET, socket.{family}\nprint('up', flush=True); sys.stdin.read()"
+        )
+        assert server.stdout is not None
+        await server.stdout.readline()
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+        client.setblocking(False)
+        with suppress(BlockingIOError):
+            client.connect(("127.0.0.1", 7002))
+        if kind == "udp":
+            client.send(b"x")
+        await station.told.until(lambda: bool(station.told.denials))
+        await server.communicate()
+        return station.told.denials[0], server.pid
+
+    denial, pid = on_station(body)
+    assert (denial.ingress, denial.workload, str(denial.remote)) == (True, "db", "127.0.0.1")
+    assert (denial.protocol, denial.port) == (kind, 7002)
+    assert (denial.process.pid, denial.process.user, denial.process.unit) == (pid, "nobody", "shop.service")
+
+
+def test_an_incoming_denial_without_a_listener_says_so():
+    async def body(station: Station) -> Denial:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"x", ("127.0.0.1", 7002))
+        await station.told.until(lambda: bool(station.told.denials))
+        return station.told.denials[0]
+
+    denial = on_station(body)
+    assert denial.process_unknown == "nothing listens on udp/7002 here"
+
+
+@pytest.mark.parametrize("code", [CONNECT, SEND], ids=["tcp", "udp"])
+def test_of_a_process_that_exits_at_once_workload_and_user_are_always_known(code: str):
+    async def body(station: Station) -> list[Denial]:
+        for i in range(30):
+            client = await program(code.format(family="AF_INET", host=f"127.0.1.{i}", port=7001, wait=0.001))
+            await client.communicate()
+        await station.told.until(lambda: len({d.remote for d in station.told.denials}) == 30)
+        return [d for d in station.told.denials if d.count == 1]
+
+    denials = {str(d.remote): d for d in reversed(on_station(body))}
+    named = sum(1 for d in denials.values() if d.process.pid)
+    print(f"process known for {named} of 30")
+    assert {d.workload for d in denials.values()} == {"web"}
+    assert {d.process.user for d in denials.values()} == {"nobody"}
+    for denial in denials.values():
+        assert bool(denial.process.exe) != bool(denial.process_unknown), denial
+    if code == CONNECT:
+        assert named >= 20
+
+
+def test_would_deny_other_protocols_and_foreign_logs():
+    async def body(station: Station) -> tuple[list[Denial], int]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            with suppress(PermissionError):
+                client.sendto(b"x", ("127.0.0.1", 7004))
+            client.sendto(b"x", ("127.0.0.1", 7003))
+        for protocol, payload in ((1, b"\x08\0\xf7\xff\0\0\0\0"), (132, bytes(12))):
+            with socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as raw, suppress(PermissionError):
+                raw.sendto(payload, ("127.0.0.9", 0))
+        await station.told.until(lambda: len(station.told.denials) == 3)
+        return station.told.denials, station.reader.foreign
+
+    (test, icmp, sctp), foreign = on_station(body)
+    assert (test.verdict, test.workload, test.protocol, test.port) == ("would-deny", "web", "udp", 7003)
+    assert (icmp.verdict, icmp.protocol, icmp.port, icmp.process.user) == ("denied", "icmp", 8, "root")
+    assert (sctp.protocol, sctp.port) == ("ip/132", 0)
+    assert "does not tell which socket" in sctp.process_unknown
+    assert foreign == 1
+
+
+def test_repeats_are_counted_and_told_once_a_second():
+    async def body(station: Station) -> list[Denial]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            for _ in range(50):
+                with suppress(OSError):
+                    client.sendto(b"x", ("127.0.0.1", 7001))
+                await asyncio.sleep(0.002)
+            await station.told.until(lambda: station.told.packets == 50)
+            station.pipeline.account({("out", "web"): 0})
+        return station.told.denials
+
+    first, rest = on_station(body)
+    assert (first.count, rest.count) == (1, 49)
+    assert first.last_seen_us < rest.first_seen_us < rest.last_seen_us
+    assert rest.process.pid == first.process.pid != 0
+
+
+FLOOD = """
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for i in range({count}):
+    try: s.sendto(b'x', ('127.%d.%d.1' % (i % {hosts} // 250, i % {hosts} % 250), 7001))
+    except OSError: pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("hosts", "limit"), [(100, ""), (20000, ""), (100, "limit rate 1000/second burst 2000 packets")]
+)
+def test_a_flood_is_counted_to_the_last_packet_in_bounded_memory(hosts: int, limit: str):
+    count = 120_000
+
+    async def body(station: Station) -> dict[str, float]:
+        station.pipeline.account({("out", "web"): counter("out_web")})
+        memory = psutil.Process().memory_info().rss
+        before, used = time.monotonic(), time.process_time()
+        flood = await program(FLOOD.format(count=count, hosts=hosts))
+        await flood.communicate()
+        packets = counter("out_web")
+        station.pipeline.account({("out", "web"): packets})
+        station.pipeline.account({("out", "web"): packets})
+        seconds, used = time.monotonic() - before, time.process_time() - used
+        grown = psutil.Process().memory_info().rss - memory
+        await station.told.until(lambda: station.told.packets + station.told.lost == packets)
+        return {
+            "counted": packets,
+            "received": station.pipeline.received,
+            "described": station.told.packets,
+            "lost": station.told.lost,
+            "denials": len(station.told.denials),
+            "missed": station.reader.missed,
+            "grown": grown,
+            "seconds": seconds,
+            "per_cpu_second": station.pipeline.received / used,
+        }
+
+    result = on_station(body, limit)
+    print({k: round(v, 2) for k, v in result.items()})
+    assert result["counted"] == count
+    assert result["described"] + result["lost"] == count
+    assert result["grown"] < 48 << 20
+    if limit:
+        assert result["lost"] > count / 2
+    elif hosts == 100:
+        assert result["received"] + result["missed"] == count
+
+
+def test_what_a_full_socket_loses_is_seen_in_the_numbering():
+    def body() -> tuple[int, int, int]:
+        table()
+        reader = NflogReader(buffer_bytes=4096)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+
+            def send() -> None:
+                with suppress(OSError):
+                    client.sendto(b"x", ("127.0.0.1", 7001))
+
+            for _ in range(5000):
+                send()
+            received = len(reader.read())
+            send()
+            received += len(reader.read())
+        return received, reader.missed, reader.overruns
+
+    received, missed, overruns = in_namespaces(body)
+    assert received + missed == 5001
+    assert missed > 4000
+    assert overruns >= 1
+
+
+def test_a_group_that_is_taken_and_a_missing_right_are_named():
+    def body() -> tuple[str, str]:
+        messages = []
+        first = NflogReader()
+        for prepare in (lambda: None, lambda: os.seteuid(65534)):
+            prepare()
+            try:
+                NflogReader()
+            except KernelError as error:
+                messages.append(str(error))
+        os.seteuid(0)
+        first.close()
+        NflogReader().close()
+        return messages[0], messages[1]
+
+    taken, refused = in_namespaces(body)
+    assert "read by another process" in taken
+    assert "CAP_NET_ADMIN" in refused
+
+
+def test_an_agent_without_the_right_to_look_says_so():
+    async def body(station: Station) -> Denial:
+        client = await program(CONNECT.format(family="AF_INET", host="127.0.0.1", port=7001, wait=2))
+        os.seteuid(12345)
+        await station.told.until(lambda: bool(station.told.denials))
+        os.seteuid(0)
+        await client.communicate()
+        return station.told.denials[0]
+
+    denial = on_station(body)
+    assert "no permission to read /proc/PID" in denial.process_unknown
+    assert (denial.process.unit, denial.process.user, denial.process.pid) == ("shop.service", "nobody", 0)

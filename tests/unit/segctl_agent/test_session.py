@@ -1,0 +1,330 @@
+"""The session over real mutual TLS, against a controller of a few lines that the test drives as a conversation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import grpc
+import pytest
+
+from segctl import wire
+from segctl.errors import KernelError
+from segctl.model.hostpolicy import HostPolicy, LocalWorkload
+from segctl.model.policy import Mode
+from segctl.policy.digest import host_policy_digest
+from segctl.proto.v1 import agent_pb2 as pb
+from segctl.proto.v1 import agent_pb2_grpc as rpc
+from segctl_agent.conversation import InForce, NewPolicy
+from segctl_agent.reports import ReportQueue
+from segctl_agent.session import Backoff, Proof, Session
+from tests.unit.segctl_agent.pki import DAY, Authority
+
+PATIENCE = 10.0
+POLICY = HostPolicy("web-1", 3, "d" * 64, (LocalWorkload("host", None, Mode.ENFORCE),))
+
+
+@dataclass
+class FakeHost:
+    """An agent that applies everything but `refuses`."""
+
+    current: InForce = field(default_factory=InForce)
+    refuses: set[int] = field(default_factory=set)
+    applied: list[int] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+
+    def in_force(self) -> InForce:
+        return self.current
+
+    def facts(self) -> pb.Facts:
+        return pb.Facts(kernel="6.18", addresses=[bytes(4)])
+
+    async def put(self, new: NewPolicy) -> Proof:
+        if self.gate is not None:
+            await self.gate.wait()
+        if new.policy.generation in self.refuses:
+            raise KernelError("add 9 elements to set w0_in4: the set is full")
+        self.applied.append(new.policy.generation)
+        self.current = InForce(new.policy.generation, new.digest)
+        return Proof("k" * 64, 1234, ("no user backup here",))
+
+    def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply:
+        return pb.ProbeReply(id=request.id, verdict="allowed", generation=self.current.generation)
+
+
+class Controller(rpc.AgentServicer):
+    """Each session is handed to the test as (messages received, a function to send)."""
+
+    def __init__(self, host: str = "web-1", protocol: int = 1) -> None:
+        self.host, self.protocol = host, protocol
+        self.heard: asyncio.Queue[pb.AgentMessage] = asyncio.Queue()
+        self.to_send: asyncio.Queue[pb.ControllerMessage | None] = asyncio.Queue()
+        self.batches: asyncio.Queue[pb.ReportBatch] = asyncio.Queue()
+        self.acks: asyncio.Queue[int] = asyncio.Queue()
+        self.report_errors: list[grpc.StatusCode] = []
+        self.sessions = 0
+
+    async def Session(self, request_iterator: Any, context: Any) -> AsyncIterator[pb.ControllerMessage]:
+        self.sessions += 1
+        reader = asyncio.create_task(self._hear(request_iterator))
+        yield pb.ControllerMessage(welcome=pb.Welcome(protocol=self.protocol, host=self.host, heartbeat_seconds=1))
+        try:
+            while (message := await self.to_send.get()) is not None:
+                yield message
+        finally:
+            reader.cancel()
+
+    async def _hear(self, messages: AsyncIterator[pb.AgentMessage]) -> None:
+        async for message in messages:
+            await self.heard.put(message)
+
+    async def Report(self, request_iterator: Any, context: Any) -> AsyncIterator[pb.ReportAck]:
+        async for batch in request_iterator:
+            if self.report_errors:
+                await context.abort(self.report_errors.pop(), "the batch is not to our taste")
+            await self.batches.put(batch)
+            yield pb.ReportAck(sequence=await self.acks.get())
+
+    async def hears(self, kind: str) -> Any:
+        """The next message of this kind; others are passed over."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                message = await self.heard.get()
+                if message.WhichOneof("kind") == kind:
+                    return getattr(message, kind)
+
+    def sends(self, policy: HostPolicy) -> None:
+        self.to_send.put_nowait(pb.ControllerMessage(policy=wire.host_policy_to_wire(policy)))
+
+
+@dataclass
+class Stage:
+    authority: Authority
+    controller: Controller
+    host: FakeHost
+    reports: ReportQueue
+    session: Session
+
+
+@asynccontextmanager
+async def stage(
+    controller: Controller | None = None,
+    server_authority: Authority | None = None,
+    now: datetime | None = None,
+    end: datetime | None = None,
+) -> AsyncIterator[Stage]:
+    authority = Authority()
+    controller = controller or Controller()
+    server = grpc.aio.server()
+    rpc.add_AgentServicer_to_server(controller, server)
+    credentials = grpc.ssl_server_credentials(
+        [(server_authority or authority).server()], root_certificates=authority.pem, require_client_auth=True
+    )
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    await server.start()
+    identity = authority.identity("web-1", (f"127.0.0.1:{port}",), end=end)
+    host, reports = FakeHost(), ReportQueue()
+    session = Session(
+        identity, host, reports, "boot-1", now=lambda: now or authority.now, backoff=Backoff(0.02, 0.1, lambda: 0.5)
+    )
+    task = asyncio.create_task(session.run())
+    try:
+        yield Stage(authority, controller, host, reports, session)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await server.stop(None)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_hello_says_what_is_in_force_and_a_policy_is_proven() -> None:
+    async with stage() as s:
+        hello = await s.controller.hears("hello")
+        assert (hello.protocol, hello.boot_id, hello.generation, hello.digest) == (1, "boot-1", 0, "")
+        assert hello.facts.kernel == "6.18"
+        s.controller.sends(POLICY)
+        ack = await s.controller.hears("ack")
+        assert (ack.generation, ack.digest) == (3, host_policy_digest(POLICY))
+        assert (ack.kernel_digest, ack.apply_us, list(ack.notes)) == ("k" * 64, 1234, ["no user backup here"])
+        assert s.session.connected_to == s.session.identity.controllers[0]
+
+
+async def test_heartbeats_keep_coming() -> None:
+    async with stage() as s:
+        await s.controller.hears("heartbeat")
+        await s.controller.hears("heartbeat")
+
+
+async def test_a_silent_controller_is_left_and_tried_again() -> None:
+    async with stage() as s:
+        await s.controller.hears("hello")
+        await s.controller.hears("hello")  # a heartbeat of 1 s: 3 s of silence are too many
+        assert s.controller.sessions == 2
+
+
+async def test_a_refused_policy_names_what_stays_in_force() -> None:
+    async with stage() as s:
+        s.controller.sends(POLICY)
+        await s.controller.hears("ack")
+        s.host.refuses = {4}
+        s.controller.sends(replace(POLICY, generation=4))
+        nack = await s.controller.hears("nack")
+        assert nack.generation == 4
+        assert nack.errors == ["add 9 elements to set w0_in4: the set is full"]
+        assert (nack.active_generation, nack.active_digest) == (3, host_policy_digest(POLICY))
+
+
+REFUSED = {
+    "another host": (wire.host_policy_to_wire(replace(POLICY, host="db-1")), "for the host 'db-1', this is 'web-1'"),
+    "older": (wire.host_policy_to_wire(replace(POLICY, generation=2)), "generation 2 is older than 3"),
+}
+
+
+@pytest.mark.parametrize("name", [*REFUSED, "digest"])
+async def test_policies_that_never_reach_the_kernel(name: str) -> None:
+    async with stage() as s:
+        s.controller.sends(POLICY)
+        await s.controller.hears("ack")
+        if name == "digest":
+            message, reason = wire.host_policy_to_wire(replace(POLICY, generation=4)), "digest"
+            message.generation = 5
+        else:
+            message, reason = REFUSED[name]
+        s.controller.to_send.put_nowait(pb.ControllerMessage(policy=message))
+        nack = await s.controller.hears("nack")
+        assert reason in nack.errors[0]
+        assert s.host.applied == [3]
+
+
+async def test_chunks_make_one_policy() -> None:
+    async with stage() as s:
+        content = wire.host_policy_to_wire(POLICY).SerializeToString()
+        parts = [content[i : i + 7] for i in range(0, len(content), 7)]
+        for number, part in enumerate(parts, 1):
+            chunk = pb.Chunk(data=part, more=number < len(parts))
+            s.controller.to_send.put_nowait(pb.ControllerMessage(chunk=chunk))
+        assert (await s.controller.hears("ack")).generation == 3
+
+
+async def test_chunks_of_nonsense_end_the_session() -> None:
+    async with stage() as s:
+        await s.controller.hears("hello")
+        s.controller.to_send.put_nowait(pb.ControllerMessage(chunk=pb.Chunk(data=b"\xff" * 99)))
+        await s.controller.hears("hello")
+        assert s.host.applied == []
+
+
+async def test_the_newest_policy_wins_while_one_is_being_applied() -> None:
+    async with stage() as s:
+        s.host.gate = asyncio.Event()
+        for generation in (3, 4, 5, 6):
+            s.controller.sends(replace(POLICY, generation=generation))
+        s.controller.to_send.put_nowait(pb.ControllerMessage(probe=pb.ProbeRequest(id=1)))
+        await s.controller.hears("probe")  # everything before it was read
+        s.host.gate.set()
+        while (await s.controller.hears("ack")).generation != 6:
+            pass
+        assert s.host.applied[-1] == 6
+        assert len(s.host.applied) <= 2
+
+
+async def test_a_probe_is_answered() -> None:
+    async with stage() as s:
+        s.controller.to_send.put_nowait(pb.ControllerMessage(probe=pb.ProbeRequest(id=99)))
+        reply = await s.controller.hears("probe")
+        assert (reply.id, reply.verdict) == (99, "allowed")
+
+
+async def test_facts_follow_changes_once() -> None:
+    async with stage() as s:
+        await s.controller.hears("hello")
+        await until(lambda: s.session.connected_to)
+        for _ in range(50):
+            s.session.facts_changed()
+        await s.controller.hears("facts")
+        await s.controller.hears("heartbeat")
+        assert s.controller.heard.empty()
+
+
+async def test_the_session_comes_back_after_the_controller_ends_it() -> None:
+    async with stage() as s:
+        s.controller.sends(POLICY)
+        await s.controller.hears("ack")
+        s.controller.to_send.put_nowait(None)
+        hello = await s.controller.hears("hello")
+        while hello.generation == 0:
+            hello = await s.controller.hears("hello")
+        assert (hello.generation, hello.digest) == (3, host_policy_digest(POLICY))
+
+
+@pytest.mark.parametrize(
+    ("controller", "reason"),
+    [(Controller(host="db-1"), "takes this host for 'db-1'"), (Controller(protocol=2), "speaks protocol 2")],
+)
+async def test_a_welcome_that_does_not_fit(controller: Controller, reason: str) -> None:
+    async with stage(controller) as s:
+        await until(lambda: reason in s.session.problem)
+        assert s.session.connected_to == ""
+
+
+async def test_a_controller_of_another_fleet_hears_nothing() -> None:
+    async with stage(server_authority=Authority("other")) as s:
+        await until(lambda: "no session with the controller" in s.session.problem)
+        assert s.controller.heard.empty()
+
+
+async def test_an_expired_certificate_is_named_by_the_agent_itself() -> None:
+    authority = Authority()
+    async with stage(now=authority.now, end=authority.now - DAY / 2) as s:
+        await until(lambda: "this host's certificate expired" in s.session.problem)
+        assert "segctl-agent enrol --replace" in s.session.problem
+
+
+async def test_reports_are_stored_before_they_are_forgotten() -> None:
+    async with stage() as s:
+        s.reports.add_denial(pb.Denial(workload="db", count=1))
+        s.session.reports_waiting.set()
+        async with asyncio.timeout(PATIENCE):
+            batch = await s.controller.batches.get()
+        assert batch.denials[0].workload == "db"
+        assert s.reports.waiting == 1
+        s.controller.acks.put_nowait(batch.sequence)
+        await until(lambda: s.reports.waiting == 0)
+
+
+async def test_a_broken_report_stream_sends_again_and_leaves_the_session_alone() -> None:
+    async with stage() as s:
+        s.controller.report_errors = [grpc.StatusCode.UNAVAILABLE]
+        s.reports.add_denial(pb.Denial(workload="db", count=1))
+        s.session.reports_waiting.set()
+        async with asyncio.timeout(PATIENCE):
+            batch = await s.controller.batches.get()
+        assert (batch.sequence, batch.denials[0].workload) == (1, "db")
+        assert s.controller.sessions == 1
+
+
+async def test_a_refused_batch_does_not_block_the_queue_for_ever() -> None:
+    async with stage() as s:
+        s.controller.report_errors = [grpc.StatusCode.INVALID_ARGUMENT]
+        s.reports.add_denial(pb.Denial(workload="db", count=5))
+        s.session.reports_waiting.set()
+        async with asyncio.timeout(PATIENCE):
+            batch = await s.controller.batches.get()
+        assert (batch.lost, len(batch.denials)) == (5, 0)
+
+
+def test_backoff_grows_within_bounds_and_starts_anew() -> None:
+    low, high = Backoff(chance=lambda: 0.0), Backoff(chance=lambda: 1.0)
+    assert [round(high.next(), 3) for _ in range(8)] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    assert [round(low.next(), 3) for _ in range(8)] == [0.2, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    high.reset()
+    assert high.next() == pytest.approx(0.2)
