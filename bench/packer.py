@@ -23,7 +23,6 @@ _SO_SNDBUFFORCE = 32
 _KEY_TYPE = (7 << 6 | 12) << 6 | 13
 """ipv4_addr . inet_proto . inet_service, six bits each (enum datatypes of nftables)."""
 _KEY_BYTES = 12
-_CONCATENATION = 0x80
 _ELEMENTS_A_MESSAGE = 2700
 """The length of an attribute has 16 bits; an element is 24 bytes."""
 
@@ -68,7 +67,7 @@ class Packer:
 
     def load(self, table: str, name: str, addresses: Sequence[int], protocol: int, port: int) -> None:
         """Makes the table and the set and fills it, in one transaction; raises OSError when the kernel refuses."""
-        key = _number(3, _CONCATENATION) + _number(4, _KEY_TYPE) + _number(5, _KEY_BYTES)
+        key = _number(4, _KEY_TYPE) + _number(5, _KEY_BYTES)
         size = _attribute(9 | _NESTED, _number(1, len(addresses)))
         names = _text(1, table) + _text(2, name)
         messages = [

@@ -6,6 +6,7 @@ import subprocess
 import threading
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 from bench.native_build import native_program
 from bench.sandbox import CGROUP_MOUNT
@@ -41,7 +42,7 @@ class Prober:
         self._command = [str(native_program("probes")), str(cpu), wire.client.path, wire.server.path, *cgroups]
         self._latest: ProbeCounts | None = None
 
-    def __enter__(self) -> Prober:
+    def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

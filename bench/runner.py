@@ -21,7 +21,7 @@ from bench.sandbox import cgroup2_root, enter_sandbox, remove_cgroups
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """`bench.measures.NAME`. `sandboxed`: it runs in namespaces of its own; the others raise a lab, which makes its own.
+    """`bench.measures.NAME`. `sandboxed`: it runs in namespaces of its own; the others raise a lab.
     `seconds` bounds a full run."""
 
     name: str

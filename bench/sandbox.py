@@ -75,7 +75,7 @@ def cgroup_id(path: str) -> int:
 
 
 def remove_cgroups(root: Path, seconds: float = 5.0) -> None:
-    """Kills what still runs below `root`, which the bench made, and removes the tree; raises OSError at the deadline."""
+    """Kills what still runs below `root`, which we made, and removes the tree; raises OSError at the deadline."""
     if not root.exists():
         return
     (root / "cgroup.kill").write_text("1")

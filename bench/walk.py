@@ -6,7 +6,7 @@ policy lets it accept 8081 from them or connect to 9091 of CLIENT, and none lets
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_network
 from random import Random
@@ -37,11 +37,13 @@ class _State:
     split: bool = False
 
 
-def policies(seed: int) -> Iterator[tuple[HostPolicy, bool]]:
-    """Without end, each one change away from the one before. The flag: the change takes something away."""
+def policies(seed: int, steps: Sequence[Step] = ()) -> Iterator[tuple[HostPolicy, bool]]:
+    """Without end, each one change away from the one before. The flag: the change takes something away.
+
+    `steps` are those of STEPS to draw from; all of them when none is named."""
     random = Random(seed)
     state = _State()
-    steps = (_add_hosts, _remove_hosts, _add_workload, _remove_workload, _rename_group, _swap, _strangers_ports, _peer)
+    steps = steps or STEPS
     generation = 1
     yield _policy(state, generation), False
     while True:
@@ -97,6 +99,19 @@ def _peer(state: _State, random: Random) -> bool:
     state.peer = tuple(ip_network(f"198.51.{100 + i}.0/25") for i in range(random.randrange(5)))
     state.rescue = random.randrange(3)
     return True
+
+
+Step = Callable[[_State, Random], bool]
+STEPS: tuple[Step, ...] = (
+    _add_hosts,
+    _remove_hosts,
+    _add_workload,
+    _remove_workload,
+    _rename_group,
+    _swap,
+    _strangers_ports,
+    _peer,
+)
 
 
 def _policy(state: _State, generation: int) -> HostPolicy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from bench.sandbox import NetworkNamespace, run_ip
 
@@ -55,7 +56,7 @@ class Wire:
             run_ip(f"addr add {SERVER}/24 dev v0", "link set v0 up", f"route add {CLIENTS} via {CLIENT}")
             _set_sysctl()
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from lab.accounts import uid
 from lab.host import PROGRAM, SOURCE, VENV, LabHost
 from lab.instance import LabError
 from lab.netns import Lab
 from lab.topology import HostSpec
+from lab.wait import until
 
 AGENT_STATE = "/var/lib/segctl-agent"
 CONTROLLER_STATE = "/var/lib/segctl-controller"
@@ -133,10 +135,11 @@ class Fleet:
         self.lab.units[host].kill(AGENT_UNIT)
 
     def segctl(self, *arguments: str, stdin: str = "", seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run `segctl` as the administrator, on the controller's host."""
+        """Run `segctl` as the administrator, on the controller's host, in the lab's own directory."""
         environment = {"SEGCTL_CONFIG": str(self.admin_directory)}
         command = [str(BIN / "segctl"), *arguments]
-        return self.control.run(command, stdin=stdin, seconds=seconds, environment=environment)
+        here = self.lab.instance.directory
+        return self.control.run(command, stdin=stdin, seconds=seconds, environment=environment, here=here)
 
     def segctl_checked(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """The same; raises LabError with everything it said unless it ends with 0."""
@@ -145,6 +148,36 @@ class Fleet:
             said = f"{done.stdout}{done.stderr}".strip()
             raise LabError(f"segctl {' '.join(arguments)}: exit code {done.returncode}\n{said}")
         return done
+
+    def document(self, *arguments: str) -> Any:  # noqa: ANN401 - whatever JSON the command documents
+        """The JSON document of a command. Raises LabError when it prints none."""
+        done = self.segctl(*arguments, "--json")
+        try:
+            return json.loads(done.stdout)
+        except ValueError as error:
+            raise LabError(f"segctl {' '.join(arguments)} --json: {done.stdout}{done.stderr}") from error
+
+    def records(self, *arguments: str) -> list[dict[str, Any]]:
+        """The JSON objects of a command that prints one a line."""
+        done = self.segctl_checked(*arguments, "--json")
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def push(self, policy: Path, *options: str) -> list[dict[str, Any]]:
+        """Push a policy directory and wait for every host's proof. Raises LabError when one has none."""
+        return self.records("push", str(policy), "--yes", *options)
+
+    def host_states(self) -> dict[str, str]:
+        """The state of every enrolled host: {"web1": "in-sync", ...}."""
+        return {host["name"]: host["state"] for host in self.document("status")["hosts"]}
+
+    def await_in_sync(self, seconds: float = 30.0) -> None:
+        """Wait until every managed host is connected and holds the active generation."""
+        wanted = {host.name: "in-sync" for host in self.managed}
+
+        def reached() -> bool:
+            return self.host_states() == wanted
+
+        until("every host is in sync", reached, seconds, every=0.1)
 
     def call(
         self,
@@ -155,10 +188,11 @@ class Fleet:
         user: str = "root",
         family: str = "4",
         say: str = "",
+        bind: str = "",
         seconds: float = 2.5,
     ) -> Answer:
         """One real connection from a new process in the cgroup of `unit` on `source`."""
-        options = ["--family", family, "--say", say, "--timeout", str(seconds)]
+        options = ["--family", family, "--say", say, "--bind", bind, "--timeout", str(seconds)]
         command = [*PROGRAM, "call", destination, str(port), *options]
         done = self.lab.hosts[source].run(command, unit=unit, user=user, seconds=30)
         if done.returncode not in (0, 1) or done.stderr:

@@ -137,8 +137,9 @@ class LabHost:
         stdin: str = "",
         seconds: float = 60.0,
         environment: Mapping[str, str] | None = None,
+        here: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run `command` here to its end. Raises subprocess.TimeoutExpired after `seconds`."""
+        """Run `command` to its end, in the directory `here`. Raises subprocess.TimeoutExpired after `seconds`."""
         return subprocess.run(
             self.place.argv(command, unit, user),
             input=stdin,
@@ -146,6 +147,7 @@ class LabHost:
             capture_output=True,
             timeout=seconds,
             check=False,
+            cwd=here,
             env={**os.environ, **(environment or {})},
         )
 

@@ -61,8 +61,8 @@ class Lab:
     def _wire(self) -> None:
         bridge = ["link set lo up", "link add br0 type bridge mcast_snooping 0", "link set br0 up"]
         for host in self.topology.hosts:
-            bridge.append(f"link add {host.name} type veth peer name eth0 netns {self.hosts[host.name].place.pid}")
-            bridge.append(f"link set {host.name} master br0 up")
+            bridge.append(f"link add name {host.name} type veth peer name eth0 netns {self.hosts[host.name].place.pid}")
+            bridge.append(f"link set dev {host.name} master br0 up")
         self._ip(SWITCH, bridge)
         for host in self.topology.hosts:
             self._ip(
@@ -83,7 +83,7 @@ class Lab:
 
     def partition(self, host: str, cut: bool) -> None:
         """Take the host's switch port down, or up again."""
-        self._ip(SWITCH, [f"link set {host} {'down' if cut else 'up'}"])
+        self._ip(SWITCH, [f"link set dev {host} {'down' if cut else 'up'}"])
 
     def add_address(self, host: str, address: str) -> None:
         """Give the host one more address, "10.77.1.12" or "fd77:0:1::12"."""

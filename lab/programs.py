@@ -30,11 +30,13 @@ def notify(state: str) -> None:
             sock.sendto(state.encode(), path)
 
 
-def connect(host: str, port: int, family: int, seconds: float) -> socket.socket:
+def connect(host: str, port: int, family: int, seconds: float, bind: str = "") -> socket.socket:
     """A TCP connection; raises OSError (TimeoutError when nothing answers in `seconds`)."""
     address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.settimeout(seconds)
+    if bind:
+        sock.bind((bind, 0))
     try:
         sock.connect(address)
     except OSError:
@@ -105,7 +107,7 @@ def call(options: argparse.Namespace) -> int:
     """One connection: prints what came back, or how it failed; exit code 0 when it was answered."""
     started = time.monotonic()
     try:
-        with connect(options.host, options.port, FAMILIES[options.family], options.timeout) as sock:
+        with connect(options.host, options.port, FAMILIES[options.family], options.timeout, options.bind) as sock:
             stream = sock.makefile("rw")
             answer = stream.readline().strip()
             if options.say:
@@ -201,6 +203,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--family", choices=("4", "6"), default="4")
         one.add_argument("--timeout", type=float, default=3.0)
         one.add_argument("--say", default="")
+        one.add_argument("--bind", default="")
         one.set_defaults(run=function)
     one = commands.add_parser("watch", help="TARGET: open|closed,4|6,HOST,PORT")
     one.add_argument("target", nargs="+")

@@ -52,8 +52,12 @@ SHOP = Policy(
         "guests": Peer("guests", (ip_network("203.0.113.128/25"),)),
     },
     workloads={
-        "shop-web": Workload("shop-web", Tags.of({"app": "shop", "role": "web"}), Process(ProcessKind.UNIT, "nginx.service")),
-        "shop-db": Workload("shop-db", Tags.of({"app": "shop", "role": "db"}), Process(ProcessKind.UNIT, "postgresql@*.service")),
+        "shop-web": Workload(
+            "shop-web", Tags.of({"app": "shop", "role": "web"}), Process(ProcessKind.UNIT, "nginx.service")
+        ),
+        "shop-db": Workload(
+            "shop-db", Tags.of({"app": "shop", "role": "db"}), Process(ProcessKind.UNIT, "postgresql@*.service")
+        ),
     },
     modes=(ModeRule(sel(env="prod"), Mode.ENFORCE), ModeRule(sel(env="dev"), Mode.TEST)),
     boundaries=(

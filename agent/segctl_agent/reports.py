@@ -16,6 +16,7 @@ MAX_DENIALS = 20_000
 MAX_BYTES = 8 << 20
 MAX_EVENTS = 1_000
 BATCH_DENIALS = 500
+BATCH_EVENTS = 100
 WINDOW = 8
 """Batches on their way at one time. What lies in them is not counted against the bounds: it is small by itself."""
 
@@ -79,8 +80,8 @@ class ReportQueue:
         if self._events_lost:
             batch.events.add(kind="state", message=f"{self._events_lost} older events did not fit the queue and are lost")
             self._events_lost = 0
-        batch.events.extend(self._events)
-        self._events.clear()
+        while self._events and len(batch.events) < BATCH_EVENTS:
+            batch.events.append(self._events.popleft())
         while self._denials and len(batch.denials) < BATCH_DENIALS:
             denial = self._denials.popleft()
             self._bytes -= denial.ByteSize()

@@ -1,4 +1,4 @@
-"""Policy changes under traffic: what is allowed always passes, what is denied never does, live sessions do not stall."""
+"""Policy changes under traffic: what is allowed always passes, what is denied never does, sessions do not stall."""
 
 from __future__ import annotations
 

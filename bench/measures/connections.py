@@ -21,7 +21,7 @@ from bench.sandbox import run_nft
 from bench.wire import Wire
 
 FLOOR_RULES = """table inet floor_{hook} {{
-  chain all {{
+  chain rules {{
     type filter hook {hook} priority filter; policy drop;
     ct state established accept
     tcp dport 8080 accept
@@ -29,7 +29,10 @@ FLOOR_RULES = """table inet floor_{hook} {{
 }}
 """
 
-_HOW = "one pinned thread owns both ends, configurations take turns in {slice} ms slices, {rounds} rounds; rate ratio per round, median"
+_HOW = (
+    "one pinned thread owns both ends, configurations take turns in {slice} ms slices, {rounds} rounds; "
+    "rate ratio per round, median"
+)
 
 
 class _Field:

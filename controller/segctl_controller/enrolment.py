@@ -1,5 +1,7 @@
 """Enrolment: a join token and a certificate request in, a certificate of this fleet out."""
 
+# ruff: noqa: N802 - the service's methods are named by the protocol
+
 from __future__ import annotations
 
 import hashlib
@@ -10,11 +12,12 @@ from collections.abc import Callable
 
 from segctl.errors import EnrolmentError, SegctlError
 from segctl.proto.v1 import agent_pb2, agent_pb2_grpc
+
 from segctl_controller.authority import Authority, Issued
 from segctl_controller.clock import Clock
 from segctl_controller.errors import AlreadyExistsError, InvalidRequestError, LimitError
 from segctl_controller.names import checked_name
-from segctl_controller.rpc import Context, refusing, source_address
+from segctl_controller.rpc import Context, Refusing, source_address
 from segctl_controller.store.protocol import FindHost
 from segctl_controller.store.records import Entry, HostRecord, TokenRecord
 from segctl_controller.store_thread import StoreThread
@@ -33,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class FailureLimit:
-    """At most `FAILURES` failed attempts a peer in `WINDOW` seconds (monotonic); remembers a bounded number of peers."""
+    """At most `FAILURES` failed attempts a peer in `WINDOW` seconds (monotonic), for a bounded number of peers."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -66,7 +69,7 @@ class Enrolment(agent_pb2_grpc.EnrolmentServicer):
 
     async def Enrol(self, request: agent_pb2.EnrolRequest, context: Context) -> agent_pb2.EnrolReply:
         peer = str(source_address(context) or "unknown")
-        async with refusing(context):
+        async with Refusing(context):
             self._limit.admit(peer)
             try:
                 host, certificate = await self._enrol(request, peer)

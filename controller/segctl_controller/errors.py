@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from grpc import StatusCode
-
 from segctl.errors import EnrolmentError, PolicyError, SegctlError, StateError, WireError
 
 

@@ -11,6 +11,7 @@ from segctl.model.inventory import Address
 from segctl.model.policy import PROTOCOLS, Essentials, Network
 from segctl.proto.v1 import agent_pb2
 from segctl.wire import address_from_wire
+
 from segctl_controller.errors import LimitError
 from segctl_controller.store.records import HostRecord
 

@@ -14,11 +14,12 @@ from segctl.model.policy import Policy
 from segctl.policy.compile import Compiler
 from segctl.policy.digest import host_policy_digest
 from segctl.wire import host_policy_to_wire
+
 from segctl_controller.clock import Clock
 from segctl_controller.store.records import HostRecord, ProofRecord
 
 DEBOUNCE = 0.05
-"""Seconds that changes of membership are collected; a fleet that boots would otherwise compile itself a thousand times."""
+"""Seconds that changes of membership are collected: a fleet that boots would else be compiled for every host."""
 PACE = 16
 """Hosts compiled between two turns of the event loop."""
 DATE_CHECK = 60.0

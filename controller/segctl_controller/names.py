@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from segctl.model.policy import Network, Policy, Tags
+
 from segctl_controller.config import parse_address
 from segctl_controller.errors import InvalidRequestError
 

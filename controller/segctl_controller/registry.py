@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
+from segctl.errors import SegctlError
 from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2
+
 from segctl_controller.clock import Clock
-from segctl_controller.errors import SegctlError, UnauthenticatedError
+from segctl_controller.errors import UnauthenticatedError
 from segctl_controller.facts import Claims, judge
 from segctl_controller.fleet import Desired, Fleet, Refusal, Standing
 from segctl_controller.store.records import Entry, EventRecord, HostRecord, ProofRecord

@@ -8,18 +8,18 @@ import time
 from collections.abc import Callable
 
 import grpc
-
 from segctl.errors import WireError
 from segctl.model.policy import PortRange
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl.wire import address_from_wire, port_range_from_wire
+
 from segctl_controller.clock import Clock
 from segctl_controller.enrich import Context as Enriched
 from segctl_controller.enrich import Denied, enrich
 from segctl_controller.errors import LimitError
 from segctl_controller.feed import Feed
 from segctl_controller.registry import Registry
-from segctl_controller.rpc import Context, caller_of, refusing
+from segctl_controller.rpc import Context, Refusing, caller_of
 from segctl_controller.store.records import Batch, DenialRecord, EventRecord
 from segctl_controller.store_thread import StoreThread
 
@@ -62,7 +62,7 @@ class ReportService:
 
     async def serve(self, context: Context) -> None:
         """The handler of Agent.Report; acknowledgements are written as bytes."""
-        async with refusing(context):
+        async with Refusing(context):
             caller = caller_of(context, self._fleet_id, "host")
             pace = Pace()
             while True:
@@ -162,6 +162,4 @@ def _check(denial: agent_pb2.Denial) -> None:
 def _event(host: str, event: agent_pb2.Event, now: int) -> EventRecord:
     log.warning("event host=%s kind=%s: %s", host, event.kind[:40], event.message[:500].replace("\n", " "))
     at = min(max(event.at_us, 0), now + FUTURE_US)
-    return EventRecord(
-        host, event.kind[:40], event.message[:2000], at, event.culprit_pid, event.culprit_name[:128]
-    )
+    return EventRecord(host, event.kind[:40], event.message[:2000], at, event.culprit_pid, event.culprit_name[:128])

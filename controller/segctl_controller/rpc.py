@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, TypeAlias
@@ -13,8 +12,8 @@ from urllib.parse import unquote
 
 import grpc
 from cryptography import x509
-
 from segctl.errors import SegctlError
+
 from segctl_controller.authority import serial_text
 from segctl_controller.errors import ForbiddenError, UnauthenticatedError, status_of
 
@@ -70,22 +69,24 @@ def source_address(context: Context) -> IPv4Address | IPv6Address | None:
     return mapped or address
 
 
-@asynccontextmanager
-async def refusing(context: Context) -> AsyncIterator[None]:
-    """Turn a SegctlError raised inside, also inside a task group, into the status of the table in errors.py."""
-    try:
-        yield
-    except SegctlError as error:
-        refused = error
-    except BaseExceptionGroup as group:
-        refused = _first(group)
-    else:
-        return
-    text = str(refused)
-    if len(text) > LONGEST_DETAIL:
-        text = text[:LONGEST_DETAIL] + " ... (cut; segctl check shows everything)"
-    log.info("refused peer=%s status=%s: %s", context.peer(), status_of(refused).name, text.splitlines()[0])
-    await context.abort(status_of(refused), text)
+class Refusing:
+    """`async with Refusing(context)`: a SegctlError raised inside, also inside a task group, leaves as its status."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        refused = _first(error) if isinstance(error, BaseExceptionGroup) else error
+        if not isinstance(refused, SegctlError):
+            return
+        code, text, peer = status_of(refused), str(refused), self._context.peer()
+        if len(text) > LONGEST_DETAIL:
+            text = text[:LONGEST_DETAIL] + " ... (cut; segctl check shows everything)"
+        log.info("refused peer=%s status=%s: %s", peer, code.name, text.splitlines()[0] if text else "")
+        await self._context.abort(code, text)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> SegctlError:

@@ -9,17 +9,17 @@ from collections import OrderedDict, deque
 from collections.abc import Coroutine
 
 import grpc
-
 from segctl.errors import SegctlError, WireError
 from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2
 from segctl.wire import PROTOCOL_VERSION
+
 from segctl_controller.clock import Clock
 from segctl_controller.errors import LimitError, PreconditionError, ReplacedError, SilentPeerError
 from segctl_controller.facts import read_claims
 from segctl_controller.fleet import Desired
 from segctl_controller.registry import Registry
-from segctl_controller.rpc import Context, caller_of, refusing, source_address
+from segctl_controller.rpc import Context, Refusing, caller_of, source_address
 from segctl_controller.store.records import ProofRecord
 
 HELLO_SECONDS = 10.0
@@ -92,7 +92,8 @@ class Session:
         if len(self._replies) >= MOST_PROBES:
             raise LimitError(f"host {self._host} has {MOST_PROBES} open questions; try again in a moment")
         number = next(self._ids)
-        reply = self._replies[number] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[agent_pb2.ProbeReply] = asyncio.get_running_loop().create_future()
+        self._replies[number] = reply
         question = agent_pb2.ProbeRequest()
         question.CopyFrom(request)
         question.id = number
@@ -146,7 +147,7 @@ class SessionService:
 
     async def serve(self, context: Context) -> None:
         """The handler of Agent.Session; messages are written as bytes."""
-        async with refusing(context):
+        async with Refusing(context):
             caller = caller_of(context, self._fleet, "host")
             self._registry.verify(caller.name, caller.serial)
             hello = await self._hello(context)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from segctl.errors import SegctlError
+
 from segctl_controller.store.protocol import Store
 
 P = ParamSpec("P")

@@ -182,14 +182,22 @@ def _element_data(data: bytes) -> tuple[Data, int]:
 def parse_verdict(payload: bytes) -> Data:
     for kind, value in attributes(payload):
         if kind == 2:
-            found = dict(attributes(value))
-            return Verdict(VerdictKind(struct.unpack(">i", found[1])[0]), text(found.get(2, b"")))
+            return parse_verdict_attributes(tuple(attributes(value)))
     return Odd(payload)
+
+
+def parse_verdict_attributes(attrs: Attributes) -> Verdict:
+    """The content of NFTA_DATA_VERDICT: code, and the chain of a jump or goto."""
+    found = {k: v for k, v in attrs if isinstance(v, bytes)}
+    return Verdict(VerdictKind(struct.unpack(">i", found[1])[0]), text(found.get(2, b"")))
 
 
 def _intervals(elements: list[tuple[bytes, Data, int]], width: int) -> Elements:
     """Pairs of a start and the value after the end become one key; an end without a start holds nothing."""
-    out: dict[bytes, Data] = {b"": data for _, data, flags in elements if flags & ELEMENT_CATCHALL}
+    out: dict[bytes, Data] = {}
+    for _, data, flags in elements:
+        if flags & ELEMENT_CATCHALL:
+            out[b""] = data
     start: tuple[bytes, Data] | None = None
     ordered = (e for e in elements if not e[2] & ELEMENT_CATCHALL)
     for key, data, flags in sorted(ordered, key=lambda e: (e[0], not e[2] & ELEMENT_INTERVAL_END)):

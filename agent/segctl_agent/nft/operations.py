@@ -1,4 +1,4 @@
-"""What can be done to our table in one transaction, as values. `messages` encodes them, `FakeKernel` interprets them."""
+"""What can be done to our table in one transaction, as values: `messages` encodes them, `FakeKernel` obeys them."""
 
 from __future__ import annotations
 

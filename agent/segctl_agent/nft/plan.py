@@ -7,7 +7,7 @@ Base chains stay where they are, because a chain that is deleted and made again 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from segctl_agent.nft.operations import (
     AddChain,
@@ -133,8 +133,3 @@ def _fill(name: str, before: NftSet | None, after: NftSet, lost_chains: frozense
         new = {k: v for k, v in after.elements.items() if k not in before.elements or k in gone}
     if new:
         yield from element_delta(name, after.spec, (), new.items())
-
-
-def touched_sets(batch: Batch) -> Iterable[str]:
-    """The sets whose elements the batch changes: for the log."""
-    return sorted({op.name for op in batch.operations if hasattr(op, "spec")})

@@ -79,7 +79,7 @@ def goto(chain: str) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Odd:
-    """The data of an element that carries what we never write (a timeout, a limit, a mapped value): never equal to ours."""
+    """The data of an element that carries what we never write (a timeout, a limit, a mapped value)."""
 
     raw: bytes
 
@@ -120,7 +120,7 @@ class KeyType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SetSpec:
-    """The type of a set or verdict map. `size` limits the elements and lets the kernel allocate at once; 0: no limit."""
+    """The type of a set or verdict map. `size` limits the elements, and the kernel allocates at once; 0: no limit."""
 
     key: tuple[KeyType, ...]
     verdicts: bool = False

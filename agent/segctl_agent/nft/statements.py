@@ -16,7 +16,7 @@ from segctl_agent.nft.ruleset import Attributes, Expr, Statement, Verdict
 Side = Literal["saddr", "daddr"]
 Version = Literal[4, 6]
 VERSIONS: tuple[Version, ...] = (4, 6)
-_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
+PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 _NFT_PROTOCOL = {"icmp": "icmp", "tcp": "tcp", "udp": "udp", "icmpv6": "ipv6-icmp"}
 
 EQUAL, NOT_EQUAL, AT_MOST, AT_LEAST = 0, 1, 3, 5
@@ -119,7 +119,7 @@ def ct_mark_set(mask: int, value: int) -> Statement:
 
 
 def protocol(name: str) -> Statement:
-    return Statement((_meta(_L4PROTO), _cmp(bytes([_PROTOCOLS[name]]))), f"meta l4proto {_NFT_PROTOCOL[name]}")
+    return Statement((_meta(_L4PROTO), _cmp(bytes([PROTOCOL_NUMBERS[name]]))), f"meta l4proto {_NFT_PROTOCOL[name]}")
 
 
 def _bounds(low: int, high: int, width: int) -> tuple[Expr, ...]:

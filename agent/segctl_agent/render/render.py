@@ -37,7 +37,7 @@ _UID_MAP = SetSpec((KeyType.UID,), verdicts=True)
 
 
 def render(policy: HostPolicy, facts: HostFacts, epoch: int) -> Ruleset:
-    """The table for this policy on this host. `epoch` is 1 to 4095: another one makes every live flow be judged anew."""
+    """The table for this policy on this host. `epoch` is 1 to 4095: with another, live flows are judged anew."""
     identity = Identity(policy, facts.users)
     chains: dict[str, Chain] = {
         "input": Chain((*incoming(policy.essentials, facts, epoch), _to("id_in")), INPUT),

@@ -9,9 +9,9 @@ from types import MappingProxyType
 from segctl.model.policy import Network
 
 from segctl_agent.nft.ruleset import Data, KeyType, NftSet, SetSpec
+from segctl_agent.nft.statements import PROTOCOL_NUMBERS
 
 _FIXED_FROM = 512
-PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 
 
 def size_for(count: int) -> int:

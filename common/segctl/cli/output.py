@@ -6,7 +6,6 @@ escape sequences cannot drive the operator's terminal.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,13 +69,10 @@ def note(text: str) -> Span:
 
 
 def printable(text: str) -> str:
-    """`text` with every control and format character (Unicode Cc, Cf, Cs, Zl, Zp) written as an escape."""
-    if text.isascii() and text.isprintable():
+    """`text` with everything but blanks and printable characters (str.isprintable) written as an escape."""
+    if text.isprintable():
         return text
-    return "".join(
-        c if unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c.encode("unicode_escape").decode()
-        for c in text
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def paint(spans: Line, colour: bool) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from segctl.cli.output import Cell, Line, Span, Style, dim, fit, line, note, stamp, warn
+from segctl.cli.output import Cell, Line, Span, Style, dim, fit, line, note, printable, span, stamp, warn
 from segctl.cli.views import Denial, Lost
 
 NARROWEST = 80
@@ -23,42 +23,45 @@ class Columns:
     peer: int
     service: int
     reason: int
+    cut: bool = True
 
     @classmethod
     def of(cls, width: int) -> Columns:
         """Shares out a line of `width` (0: nobody watches, a wide layout): most to the process, then to the peer."""
         room = max(width or UNWATCHED, NARROWEST) - 8 - 1 - 6 - 6
-        service = 13 if room < 95 else 18
-        reason = 14 if room < 95 else 22
+        service = 11 if room < 90 else 16
+        reason = 14 if room < 70 else 18 if room < 90 else 24
         left = room - service - reason
         local = left * 3 // 5
-        return cls(local, left - local, service, reason)
+        return cls(local, left - local, service, reason, cut=bool(width))
+
+    def lay(self, *cells: Cell) -> Line:
+        """The cells of one row: time, local end, arrow, peer, service, reason, count. What does not fit is cut on a
+        terminal, and shifts the rest where a program reads."""
+        *texts, number = cells
+        spans: list[Span] = []
+        for cell, size in zip(texts, (8, self.local, 1, self.peer, self.service, self.reason), strict=True):
+            spans += [fit(cell, size if self.cut else max(size, len(printable(span(cell).text)))), Span(" ")]
+        return (*spans, fit(number, 6, right=True))
 
 
 def heading(columns: Columns) -> Line:
-    cells = (
-        ("UTC", 8),
-        ("HOST/WORKLOAD (PROCESS)", columns.local),
-        ("", 1),
-        ("PEER", columns.peer),
-        ("SERVICE", columns.service),
-        ("REASON", columns.reason),
-    )
-    return (*(s for text, size in cells for s in (fit(dim(text), size), Span(" "))), fit(dim("COUNT"), 6, True))
+    local = "HOST/WORKLOAD (PROCESS)" if columns.local > 22 else "HOST/WORKLOAD"
+    return columns.lay(*(dim(text) for text in ("UTC", local, "", "PEER", "SERVICE", "REASON", "COUNT")))
 
 
 def render_denial(d: Denial, columns: Columns, now: datetime, wide: bool = False, suggest: bool = False) -> list[Line]:
     """`wide` adds lines of detail, `suggest` the rule that would allow it. Times are UTC."""
     style = Style.WARN if d.verdict == "would-deny" else Style.BAD
-    cells: tuple[tuple[Cell, int], ...] = (
-        (_when(d.last_seen, now), 8),
-        (_local(d, columns.local), columns.local),
-        (Span(ARROWS.get(d.direction, "?"), style), 1),
-        (_peer(d), columns.peer),
-        (d.service_name or d.service, columns.service),
-        (Span(_reason(d), style), columns.reason),
+    row = columns.lay(
+        _when(d.last_seen, now),
+        _local(d, columns.local if columns.cut else UNWATCHED),
+        Span(ARROWS.get(d.direction, "?"), style),
+        _peer(d),
+        d.service_name or d.service,
+        Span(_reason(d), style),
+        str(d.count),
     )
-    row = (*(s for cell, size in cells for s in (fit(cell, size), Span(" "))), fit(str(d.count), 6, True))
     return [row, *(_details(d) if wide else []), *(_suggestion(d) if suggest else [])]
 
 

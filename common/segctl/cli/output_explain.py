@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segctl.cli.output import Cell, Line, Span, Style, bad, bold, dim, line, note, table, warn, wrap
+from segctl.cli.output import Line, Span, Style, bad, bold, dim, line, note, wrap
 from segctl.cli.views import End, Explanation
 
 VERDICTS = {"allowed": Style.GOOD, "denied": Style.BAD, "would-deny": Style.WARN}
@@ -24,10 +24,8 @@ def render_explanation(explanation: Explanation, width: int) -> list[Line]:
             dim(f"  (generation {e.generation})") if e.generation else dim("  (no policy was pushed yet)"),
         )
     ]
-    if e.ends:
-        lines += [line(), *table(("END", "AT", "VERDICT", "MODE", "WHY", "WHERE"), [_row(x) for x in e.ends], width)]
-    if e.live and e.ends:
-        lines += [line(), *_kernels(e, width)]
+    for end in e.ends:
+        lines += [line(), *_end(end, e.live, width)]
     if e.differs:
         lines += [
             line(),
@@ -42,31 +40,31 @@ def verdict(word: str) -> Span:
     return Span(word or "?", VERDICTS.get(word, Style.WARN))
 
 
-def _row(end: End) -> list[Cell]:
-    why = MEANING.get(end.reason, end.reason or "?").format(rule=end.rule)
+def _end(end: End, live: bool, width: int) -> list[Line]:
     at = f"{end.host}/{end.workload}" if end.workload else end.host
-    return [end.direction, at, verdict(end.verdict), end.mode, why, end.position]
+    why = MEANING.get(end.reason, end.reason or "?").format(rule=end.rule)
+    if end.reason in {"default", "boundary"} and end.verdict != "denied":
+        why += f", but in {end.mode} nothing is dropped"
+    lines = [
+        line(bold(f"{end.direction:<8} "), f"{at}: ", verdict(end.verdict), dim(f"  (mode {end.mode})")),
+        *_wrapped("  policy ", why, width),
+    ]
+    if end.position:
+        lines.append(line("         ", note(end.position)))
+    return lines + (_kernel(end, width) if live else [])
 
 
-def _kernels(e: Explanation, width: int) -> list[Line]:
-    lines = [line(bold("Kernels"))]
-    for end in e.ends:
-        if end.kernel_verdict:
-            agrees = end.kernel_verdict == end.verdict
-            lines.append(
-                line(
-                    "  ",
-                    f"{end.host} {end.direction}: ",
-                    verdict(end.kernel_verdict),
-                    dim(" as the policy says") if agrees else bad(f" but the policy says {end.verdict}"),
-                )
-            )
-            lines += [line("    ", dim(text)) for text in wrap(end.kernel_detail, width - 4 if width else 0) if text]
-        else:
-            lines += _wrapped(
-                f"  {end.host} {end.direction}: ", f"not known: {end.kernel_detail or 'no answer'}", width
-            )
-    return lines
+def _kernel(end: End, width: int) -> list[Line]:
+    label = "  kernel "
+    if not end.kernel_verdict:
+        return _wrapped(label, f"not known: {end.kernel_detail or 'no answer'}", width)
+    agrees = end.kernel_verdict == end.verdict
+    remark = dim(", as the policy says") if agrees else bad(f", but the policy says {end.verdict}")
+    detail = wrap(end.kernel_detail, width - len(label) if width else 0)
+    return [
+        line(dim(label), verdict(end.kernel_verdict), remark),
+        *(line(" " * len(label), dim(text)) for text in detail if text),
+    ]
 
 
 def _remedy(e: Explanation, width: int) -> list[Line]:
@@ -82,4 +80,4 @@ def _remedy(e: Explanation, width: int) -> list[Line]:
 
 def _wrapped(label: str, text: str, width: int) -> list[Line]:
     first, *rest = wrap(text, width - len(label) if width else 0)
-    return [line(warn(label), first), *(line(" " * len(label), more) for more in rest)]
+    return [line(dim(label), first), *(line(" " * len(label), more) for more in rest)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from segctl.cli.output import Cell, Line, Span, Style, bad, bold, clip, count, dim, good, line, table, warn, wrap
+from segctl.cli.output import Cell, Line, Span, Style, bad, bold, clip, count, dim, good, line, paint, table, warn, wrap
 from segctl.cli.output_check import render_finding
 from segctl.cli.views import Change, ModeChange, Plan
 from segctl.model.findings import Severity
@@ -19,7 +19,7 @@ EFFECT = {
 
 
 def render_plan(plan: Plan, width: int) -> list[Line]:
-    base = f"generation {plan.base_generation}" if plan.base_generation else "an empty controller"
+    base = f"generation {plan.base_generation}" if plan.base_generation else "a fleet without a policy"
     lines = [line(bold("Plan"), f" against {base}", dim(f"  (policy {plan.digest[:12]})"))]
     for allowed, title in ((True, "Becomes allowed"), (False, "Becomes denied")):
         lines += _changes([c for c in plan.changes if c.allowed is allowed], title, width)
@@ -38,10 +38,22 @@ def _changes(changes: Sequence[Change], title: str, width: int) -> list[Line]:
     lines = [line(), line(bold(title))]
     for rule, group in groupby(ordered, key=lambda c: c.rule):
         lines.append(line("  ", dim("rule "), rule or "-"))
-        rows: list[list[Cell]] = [
-            [mark, c.source, "→", c.destination, c.service, dim(hosts(c.hosts, 3))] for c in _merged(group)
-        ]
-        lines += table([""] * 6, rows, width, gap=1, indent=4)
+        lines += _pairs(list(_merged(group)), mark, width)
+    return lines
+
+
+def _pairs(changes: Sequence[Change], mark: Span, width: int) -> list[Line]:
+    """In columns when they fit, else each on two lines: what a rule opens is never cut."""
+    rows: list[list[Cell]] = [
+        [mark, c.source, "→", c.destination, c.service, dim(f"on {hosts(c.hosts, 3)}")] for c in changes
+    ]
+    columns = table([""] * 6, rows, 0, gap=1, indent=4)
+    if not width or max(len(paint(spans, colour=False)) for spans in columns) <= width:
+        return columns
+    lines = []
+    for c in changes:
+        lines.append(line("    ", mark, f" {c.source} → {c.destination}"))
+        lines.append(line("        ", c.service, dim(f"  on {hosts(c.hosts, 3)}")))
     return lines
 
 
@@ -81,7 +93,7 @@ def _summary(plan: Plan, width: int) -> list[Line]:
         lines.append(line(*spans))
         named = ", ".join(sorted(plan.hosts))
         lines += [line(text) for text in wrap(f"Hosts: {named}", width, 7)] if named else []
-    else:
+    elif not errors:
         lines.append(line("Nothing changes on any host."))
     if errors:
         lines.append(line(bad(f"{count(errors, 'error')}: a push of this policy is refused.")))

@@ -78,11 +78,12 @@ def _verdict(status: Status) -> list[Line]:
 def _problems(hosts: Sequence[Host], width: int) -> list[Line]:
     ill = [h for h in sorted(hosts, key=_urgency) if h.problems]
     lines: list[Line] = [line(), line(bold("Problems"))] if ill else []
+    margin = max((len(h.name) for h in ill), default=0)
     for host in ill:
         for problem in host.problems:
-            first, *rest = wrap(problem, width - len(host.name) - 4 if width else 0)
-            lines.append(line("  ", bad(host.name), "  ", first))
-            lines += [line(" " * (len(host.name) + 4), text) for text in rest]
+            first, *rest = wrap(problem, width - margin - 4 if width else 0)
+            lines.append(line("  ", bad(host.name.ljust(margin)), "  ", first))
+            lines += [line(" " * (margin + 4), text) for text in rest]
     return lines
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from segctl.errors import EnrolmentError
 from segctl.model.inventory import Address
 from segctl.model.policy import Tags
+
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
 from segctl_controller.store.protocol import Admit
 from segctl_controller.store.records import (

@@ -8,9 +8,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
-
 from segctl.errors import StateError
+from sqlalchemy import Connection
 
 
 def upgrade(connection: Connection, path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from segctl.model.inventory import Address
 from segctl.model.policy import Tags
+
 from segctl_controller.store.records import (
     Batch,
     DenialFilter,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
+from enum import StrEnum
 
 from segctl.model.inventory import Address
 from segctl.model.policy import Network, Tags
 from segctl.policy.source import SourceFile
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     VIEWER = "viewer"
     EDITOR = "editor"
     ADMIN = "admin"
@@ -148,4 +148,4 @@ class Limits:
 
     denials: int = 100_000
     events: int = 10_000
-    proofs: int = field(default=100_000)
+    proofs: int = 100_000

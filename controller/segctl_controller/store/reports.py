@@ -109,8 +109,6 @@ def add_event(connection: Connection, event: EventRecord, limits: Limits) -> Non
 def newest_events(connection: Connection, limit: int) -> tuple[EventRecord, ...]:
     found = connection.execute(select(events).order_by(events.c.id.desc()).limit(limit)).mappings()
     return tuple(
-        EventRecord(
-            row["host"], row["kind"], row["message"], row["at_us"], row["culprit_pid"], row["culprit_name"]
-        )
+        EventRecord(row["host"], row["kind"], row["message"], row["at_us"], row["culprit_pid"], row["culprit_name"])
         for row in found
     )

@@ -12,6 +12,7 @@ from typing import Any
 from segctl.model.inventory import Address
 from segctl.model.policy import Network, Tags
 from segctl.policy.source import SourceFile
+
 from segctl_controller.store.records import (
     DenialRecord,
     GenerationRecord,

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, func, insert, select, update
-
 from segctl.errors import EnrolmentError
 from segctl.model.inventory import Address
 from segctl.model.policy import Tags
+from sqlalchemy import Connection, delete, func, insert, select, update
+
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
 from segctl_controller.store import rows, tables
 from segctl_controller.store.protocol import Admit

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from segctl.errors import StateError
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from segctl.errors import StateError
 from segctl_controller.errors import StoreFullError
 from segctl_controller.store.migrate import upgrade
 

@@ -28,5 +28,5 @@ def test_nothing_measured_is_an_error_not_a_zero(of):
 
 
 def test_rounds_that_do_not_match_are_an_error():
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         paired_ratio([1.0], [1.0, 2.0])

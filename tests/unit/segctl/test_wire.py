@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from segctl.errors import WireError
 from segctl.model.findings import Finding, Position, Severity
 from segctl.policy.compile import compile_host
@@ -18,6 +17,7 @@ from segctl.wire import (
     network_from_wire,
     port_range_from_wire,
 )
+
 from tests.shop import FLEET, SHOP, TODAY
 
 

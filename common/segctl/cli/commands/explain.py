@@ -27,7 +27,7 @@ def explain(app: App, source: str, destination: str, service: str, live: bool) -
     """Say whether SOURCE may talk to DESTINATION, by which rule of which file, and what the kernels of both ends do.
 
     An end is HOST (its processes that no workload names), HOST/WORKLOAD, an address or a peer. SERVICE is a declared
-    name or a port: tcp/5432, udp/53, icmp/8. When it is denied, the nearest rule and a rule that would allow it are shown.
+    name or a port: tcp/5432, udp/53, icmp/8. When it is denied, the nearest rule and one that would allow it are shown.
 
     Exits 1 when a kernel does not do what the policy says; a denied connection that is denied exits 0.
     """

@@ -1,4 +1,4 @@
-"""`segctl plan`, `push`, `rollback` and `history`: the generations and the way from one to the next."""
+"""`segctl plan`, `push` and `rollback`: the way from one generation to the next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import click
 from segctl.cli.app import App, Verb
 from segctl.cli.exits import CliError, Exit
 from segctl.cli.output import line
-from segctl.cli.output_lists import render_generation, render_history
 from segctl.cli.output_plan import render_plan
 from segctl.cli.output_push import Push, render_interrupted, render_step, render_summary
 from segctl.cli.sources import load_sources
@@ -125,25 +124,6 @@ def rollback(app: App, generation: int | None, message: str, yes: bool, wait: in
         if not yes and not app.terminal.confirm(question, "Say --yes. Nothing was changed."):
             raise CliError("not confirmed: nothing was changed")
         return _watch(app, controller.rollback(wanted.number, message, wait), allow_offline)
-
-
-@click.command(
-    cls=Verb,
-    changes="Nothing.",
-    examples=["segctl history", "segctl history 12 > generation-12.yaml", "segctl history --json --limit 1"],
-)
-@click.argument("generation", required=False, type=click.IntRange(min=1))
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many, newest first.")
-@click.pass_obj
-def history(app: App, generation: int | None, limit: int) -> None:
-    """List the generations, newest first (* is in force), or show GENERATION with its policy files."""
-    with app.connect() as controller:
-        if generation:
-            shown = controller.generation(generation)
-            app.result(shown, render_generation(shown))
-        else:
-            listed = controller.history(limit)
-            app.result(listed, render_history(listed, app.clock(), app.terminal.width))
 
 
 def has_errors(planned: Plan) -> bool:

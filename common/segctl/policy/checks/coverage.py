@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from segctl.model.findings import Finding
-from segctl.model.policy import Policy, PortRange, Rule
+from segctl.model.policy import Network, Policy, PortRange, Rule
 from segctl.policy.checks.terms import Term, Terms, covers_ports, warning, within_can_hold
 from segctl.policy.decide import is_live
 from segctl.policy.ports import Ports, normalize
@@ -92,6 +92,11 @@ class _Index:
         self._items = list(items)
         self._frequency = Counter(p for i in self._items for end in (i.source, i.destination) for p in end.wanted)
         self._peers = {e.peer: e for i in self._items for e in (i.source, i.destination) if e.peer is not None}
+        self._holders: dict[Network, list[str]] = defaultdict(list)
+        for name, term in self._peers.items():
+            for network in term.networks.networks if term.networks else ():
+                self._holders[network].append(name)
+        self._lengths = {v: sorted({n.prefixlen for n in self._holders if n.version == v}) for v in (4, 6)}
         self._wider: dict[str, list[_Key]] = {}
         self._filed: dict[tuple[_Key, _Key, _Key], list[_Item]] = defaultdict(list)
         for item in self._items:
@@ -121,10 +126,19 @@ class _Index:
     def _offers(self, term: Term) -> list[_Key]:
         if term.peer is not None:
             if term.peer not in self._wider:
-                self._wider[term.peer] = [("peer", name) for name, other in self._peers.items() if other.covers(term)]
+                self._wider[term.peer] = [("peer", name) for name in self._wider_peers(term)]
             return self._wider[term.peer]
         workload: list[_Key] = [("workload", term.workload)] if term.workload is not None else []
         return [*workload, *(("tag", key, value) for key, value in term.known.items()), ("all",)]
+
+    def _wider_peers(self, term: Term) -> Iterator[str]:
+        """The peers that cover this one: they hold a network around its first."""
+        first = term.networks.networks[0] if term.networks and term.networks.networks else None
+        if first is None:
+            return
+        for length in (n for n in self._lengths[first.version] if n <= first.prefixlen):
+            around = first.supernet(new_prefix=length)
+            yield from (name for name in self._holders.get(around, ()) if self._peers[name].covers(term))
 
 
 def _port_key(ports: PortRange) -> _Key:

@@ -49,9 +49,9 @@ def _share(a: _Letters, b: _Letters) -> bool:
     return a is None or b is None or bool(a & b)
 
 
-def _letters(token: str) -> _Letters:
-    if token == "?":
+def _letters(piece: str) -> _Letters:
+    if piece == "?":
         return None
-    if len(token) == 1:
-        return frozenset(token)
-    return frozenset(c for c in _ALPHABET if fnmatchcase(c, token))
+    if len(piece) == 1:
+        return frozenset(piece)
+    return frozenset(c for c in _ALPHABET if fnmatchcase(c, piece))

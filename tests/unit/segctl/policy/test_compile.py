@@ -5,12 +5,12 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 import pytest
-
 from segctl.model.hostpolicy import Entry, HostPolicy
 from segctl.model.inventory import Host, Inventory
 from segctl.model.policy import HOST_WORKLOAD, Mode, Network
 from segctl.policy.compile import compile_host
 from segctl.policy.digest import host_policy_digest
+
 from tests.shop import FLEET, SHOP, TODAY, host
 
 

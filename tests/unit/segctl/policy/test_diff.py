@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from segctl.model.policy import Mode, ModeRule
 from segctl.policy.diff import diff_policies
+
 from tests.shop import FLEET, POSTGRES, SHOP, SSH, TODAY, rule, sel
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from segctl.model.policy import Policy, PolicyTest, PortRange, Selector
 from segctl.policy.satisfy import run_tests
+
 from tests.shop import HTTP, POSTGRES, SHOP, SSH, TODAY, rule, sel
 
 

@@ -6,7 +6,6 @@ from ipaddress import ip_address, ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from segctl.model.policy import PortRange
 from segctl.policy.networks import NetworkIndex, collapse, exclude
 from segctl.policy.ports import Ports, intersect, normalize, subtract

@@ -1,0 +1,237 @@
+"""The agent between its session, its watchers and the enforcer: one writer, nothing lost, nothing half done.
+
+Everything runs in the loop's thread, except a policy so large that rendering it would keep the loop from its watchers: that
+one is applied in a thread, and what happens meanwhile waits in `_deferred`, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from segctl.errors import KernelError, StateError
+from segctl.model.hostpolicy import HostPolicy
+from segctl.policy.digest import host_policy_digest
+from segctl.proto.v1 import agent_pb2 as pb
+from segctl_agent.boot import put_last_good
+from segctl_agent.conversation import InForce, NewPolicy
+from segctl_agent.enforcer import Applied, Enforcer
+from segctl_agent.facts.values import Address, Endpoint, ListenerFact
+from segctl_agent.messages import event_message, facts_message
+from segctl_agent.nft.ruleset import TABLE
+from segctl_agent.nft.watch import TamperNotice
+from segctl_agent.probe import answer
+from segctl_agent.reports import ReportQueue
+from segctl_agent.session import Proof
+from segctl_agent.state import StateFolder
+from segctl_agent.throttle import Throttle
+
+log = logging.getLogger(__name__)
+
+LARGE_POLICY = 5_000
+"""Networks and entries from which on a policy is applied in a thread: about 50 ms."""
+_HEAL_AGAIN_SECONDS = 0.2
+
+
+def _nothing() -> None:
+    return
+
+
+class Agent:
+    """Implements session.Host. `facts_changed` and `report_waiting` are called when the session has something to send."""
+
+    def __init__(self, folder: StateFolder, host: str, enforcer: Enforcer, reports: ReportQueue) -> None:
+        self.folder, self.host, self.enforcer, self.reports = folder, host, enforcer, reports
+        self.facts_changed: Callable[[], None] = _nothing
+        self.report_waiting: Callable[[], None] = _nothing
+        self.listeners: tuple[ListenerFact, ...] = ()
+        self.held = ""
+        self.status = "starting"
+        self._in_force = InForce()
+        self._lock = asyncio.Lock()
+        self._working = False
+        self._deferred: deque[Callable[[], None]] = deque()
+        self._puts: set[asyncio.Task[Proof]] = set()
+        self._unstored: tuple[HostPolicy, int] | None = None
+        self._throttle = Throttle()
+        self._healing: asyncio.TimerHandle | None = None
+        self._culprit: TamperNotice | None = None
+
+    def start(self) -> None:
+        """The last good generation in force. Raises KernelError."""
+        boot = put_last_good(self.folder, self.host, self.enforcer)
+        self.held, self.status = self.folder.held, boot.status
+        if boot.policy is not None:
+            self._in_force = InForce(boot.policy.generation, host_policy_digest(boot.policy))
+        for problem in boot.problems:
+            self.tell("state", problem)
+
+    # What the session asks
+
+    def in_force(self) -> InForce:
+        return self._in_force
+
+    def facts(self) -> pb.Facts:
+        facts = self.enforcer.facts
+        identity = self.enforcer.identity
+        return facts_message(facts.addresses, facts.cgroups, self.listeners, identity, os.uname().release)
+
+    def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply:
+        if self._working:
+            return pb.ProbeReply(id=request.id, error="a policy is being applied: ask again in a moment")
+        try:
+            ruleset = self.enforcer.read()
+        except KernelError as error:
+            return pb.ProbeReply(id=request.id, error=str(error))
+        return answer(request, ruleset, self.enforcer.policy, self.enforcer.facts)
+
+    async def put(self, new: NewPolicy) -> Proof:
+        """A put that began is finished, even when its session ends meanwhile."""
+        task = asyncio.create_task(self._put(new))
+        self._puts.add(task)
+        task.add_done_callback(self._puts.discard)
+        return await asyncio.shield(task)
+
+    async def _put(self, new: NewPolicy) -> Proof:
+        async with self._lock:
+            self.check_hold()
+            if self.held:
+                raise StateError(f"{self.held}. The policy is not applied until `segctl-agent load` on that host ends it")
+            applied = await self._apply(new.policy)
+            self._in_force = InForce(new.policy.generation, new.digest)
+            self.status = f"generation {new.policy.generation} in force"
+            log.info("generation %d is in force, epoch %d, %d us", new.policy.generation, applied.epoch, applied.apply_us)
+            await self._store(new.policy, applied.epoch)
+        self.facts_changed()  # units are told by workload
+        return Proof(applied.kernel_digest, applied.apply_us, applied.notes)
+
+    async def _apply(self, policy: HostPolicy) -> Applied:
+        if _size(policy) < LARGE_POLICY:
+            return self.enforcer.put(policy)
+        self._working = True
+        try:
+            return await asyncio.to_thread(self.enforcer.put, policy)
+        finally:
+            self._working = False
+            while self._deferred:
+                self._deferred.popleft()()
+
+    async def _store(self, policy: HostPolicy, epoch: int) -> None:
+        """A disk that is full does not stop enforcement: it is told, and tried again."""
+        try:
+            await asyncio.to_thread(self.folder.write_generation, policy, epoch)
+        except StateError as error:
+            if self._unstored is None:
+                self.tell("state", str(error))
+            self._unstored = (policy, epoch)
+            return
+        self._unstored = None
+
+    async def store_again(self) -> None:
+        """To be called now and then: stores what could not be stored, and a new epoch."""
+        async with self._lock:
+            if self._unstored is not None:
+                await self._store(*self._unstored)
+                if self._unstored is None:
+                    log.info("the generation is stored now")
+
+    # What the watchers tell
+
+    def cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
+        self._when_free("cgroups", lambda: self.enforcer.cgroups_changed(added, removed))
+        self.facts_changed()
+
+    def addresses_changed(self, addresses: frozenset[Address]) -> None:
+        self._when_free("addresses", lambda: self._epoch_kept(self.enforcer.addresses_changed(addresses)))
+        self.facts_changed()
+
+    def controllers_changed(self, controllers: tuple[Endpoint, ...]) -> None:
+        self._when_free("controllers", lambda: self._epoch_kept(self.enforcer.controllers_changed(controllers)))
+
+    def changed_by(self, notice: TamperNotice) -> None:
+        """Someone changed the ruleset of this network namespace."""
+        if notice.tables and TABLE not in notice.tables:
+            self._when_free("a change elsewhere", lambda: self.enforcer.unaffected(notice.generation))
+            return
+        self._culprit = notice
+        self.check_hold()
+        self.heal()
+
+    def heal(self) -> None:
+        """Compares and mends, at once or as soon as the throttle lets."""
+        if self.held or self._healing is not None:
+            return
+        delay = self._throttle.wait(time.monotonic())
+        if delay:
+            self._healing = asyncio.get_running_loop().call_later(delay, self._heal_later)
+        else:
+            self._when_free("tampering", self._heal_now)
+
+    def _heal_later(self) -> None:
+        self._healing = None
+        self.heal()
+
+    def _heal_now(self) -> None:
+        if self.held:
+            return
+        started, epoch = time.perf_counter(), self.enforcer.epoch
+        found = self.enforcer.heal()
+        culprit, self._culprit = self._culprit, None
+        if not found:
+            return
+        took = (time.perf_counter() - started) * 1e3
+        who = f"{culprit.process} (pid {culprit.pid})" if culprit is not None and culprit.pid else "an unknown process"
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        self.tell("tamper", f"{who} changed the rules: {'; '.join(found[:5])}{more}. Healed in {took:.1f} ms", culprit)
+        if self._throttle.healed(time.monotonic()):
+            text = f"{who} keeps changing the rules: they are healed at most 10 times a second. Stop that program"
+            self.tell("tamper", text, culprit)
+        self._epoch_kept(self.enforcer.epoch != epoch)
+
+    def check_hold(self) -> None:
+        """Follows the operator's release and its end."""
+        held = self.folder.held
+        if held and not self.held:
+            self.held, self.status = held, "released"
+            self._in_force = InForce()
+            self._when_free("release", self.enforcer.destroy)
+            self.tell("state", f"{held}: nothing is enforced on this host now")
+        elif self.held and not held:
+            self.held = ""
+            self._when_free("the end of the release", self.start)
+            self.tell("state", f"the release of this host has ended: {self.status}")
+
+    def tell(self, kind: str, message: str, culprit: TamperNotice | None = None) -> None:
+        """Into the journal and to the controller."""
+        log.warning("%s: %s", kind, message)
+        self.reports.add_event(event_message(kind, message, time.time_ns() // 1000, culprit))
+        self.report_waiting()
+
+    def _epoch_kept(self, changed: bool) -> None:
+        """A new epoch must outlive this process: `store_again` writes it."""
+        if changed and self.enforcer.policy is not None and self._in_force.generation:
+            self._unstored = (self.enforcer.policy, self.enforcer.epoch)
+
+    def _when_free(self, what: str, action: Callable[[], object]) -> None:
+        def guarded() -> None:
+            try:
+                action()
+            except KernelError as error:
+                self.tell("kernel", f"{what}: {error}")
+                if self._healing is None:
+                    loop = asyncio.get_running_loop()
+                    self._healing = loop.call_later(_HEAL_AGAIN_SECONDS, self._heal_later)
+
+        if self._working:
+            self._deferred.append(guarded)
+        else:
+            guarded()
+
+
+def _size(policy: HostPolicy) -> int:
+    entries = sum(len(w.ingress) + len(w.egress) for w in policy.workloads)
+    return entries + sum(len(g.networks) for g in policy.groups)

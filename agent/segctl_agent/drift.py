@@ -1,0 +1,65 @@
+"""What the kernel holds against what is wanted. Pure."""
+
+from __future__ import annotations
+
+import struct
+
+from segctl_agent.nft import statements
+from segctl_agent.nft.ruleset import KeyType, NftSet, Ruleset
+from segctl_agent.render import EPOCHS, MASK
+from segctl_agent.render.essentials import epoch_mark
+
+_SHIFT = MASK & -MASK
+_MARK_TEST = statements.ct_mark_is(MASK, epoch_mark(1)).exprs
+
+
+def epoch_of(ruleset: Ruleset) -> int | None:
+    """The epoch whose flows this table accepts without another look. None: it is not a whole table of ours."""
+    chain = ruleset.chains.get("input")
+    for rule in chain.rules if chain else ():
+        if rule.exprs[:-2] != _MARK_TEST[:-1] or len(rule.exprs) < 2:
+            continue
+        data = dict(rule.exprs[-2].attrs).get(3)
+        value = dict(data).get(1) if isinstance(data, tuple) else None
+        if isinstance(value, bytes) and len(value) == 4:
+            epoch = int(struct.unpack("=I", value)[0]) // _SHIFT
+            return epoch if epoch in EPOCHS else None
+    return None
+
+
+def same_but_cgroups(now: Ruleset, wanted: Ruleset) -> bool:
+    """True when the two differ in nothing but the ids of cgroups, which come and go without any change of policy."""
+    return (
+        now.chains == wanted.chains
+        and (now.flags, now.foreign) == (wanted.flags, wanted.foreign)
+        and now.sets.keys() == wanted.sets.keys()
+        and all(_same_but_cgroups(now.sets[n], s) for n, s in wanted.sets.items())
+    )
+
+
+def _same_but_cgroups(now: NftSet, wanted: NftSet) -> bool:
+    return now.spec == wanted.spec and (KeyType.CGROUPSV2 in wanted.spec.key or now.elements == wanted.elements)
+
+
+def differences(now: Ruleset | None, wanted: Ruleset) -> tuple[str, ...]:
+    """What someone did to our table, a phrase for each object, for people."""
+    if now is None:
+        return ("the table is gone",)
+    found = [f"chain {n} is gone" for n in sorted(wanted.chains.keys() - now.chains.keys())]
+    found += [f"chain {n} was added" for n in sorted(now.chains.keys() - wanted.chains.keys())]
+    for name in sorted(wanted.chains.keys() & now.chains.keys()):
+        if now.chains[name].base != wanted.chains[name].base:
+            found.append(f"the hook or policy of chain {name} was changed")
+        if now.chains[name].rules != wanted.chains[name].rules:
+            found.append(f"the rules of chain {name} were changed")
+    found += [f"set {n} is gone" for n in sorted(wanted.sets.keys() - now.sets.keys())]
+    found += [f"set {n} was added" for n in sorted(now.sets.keys() - wanted.sets.keys())]
+    for name in sorted(wanted.sets.keys() & now.sets.keys()):
+        if now.sets[name].spec != wanted.sets[name].spec:
+            found.append(f"set {name} was made anew with another type")
+        elif now.sets[name].elements != wanted.sets[name].elements:
+            found.append(f"the elements of set {name} were changed")
+    if now.flags != wanted.flags:
+        found.append("the table's flags were changed")
+    found += [f"{f.kind.value} {f.name} was added" for f in sorted(now.foreign)]
+    return tuple(found)

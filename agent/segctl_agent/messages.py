@@ -1,0 +1,98 @@
+"""What the agent knows, as messages to its controller, within the bounds the controller sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from segctl import wire
+from segctl.model.policy import HOST_WORKLOAD, PROTOCOLS, PortRange
+from segctl.proto.v1 import agent_pb2 as pb
+from segctl_agent.denials.values import Denial
+from segctl_agent.facts.values import Address, ListenerFact
+from segctl_agent.identity import Identity, Leaf
+from segctl_agent.nft.watch import TamperNotice
+
+MAX_ADDRESSES = 256
+MAX_UNITS = 2048
+MAX_LISTENERS = 1024
+_MAX_PATH, _MAX_NAME, _MAX_COMMAND, _MAX_MESSAGE = 1024, 128, 256, 2000
+
+
+def facts_message(
+    addresses: Iterable[Address],
+    cgroups: Mapping[str, int],
+    listeners: Iterable[ListenerFact],
+    identity: Identity | None,
+    kernel: str,
+) -> pb.Facts:
+    own = sorted(
+        (a for a in addresses if not (a.is_loopback or a.is_link_local or a.is_multicast or a.is_unspecified)),
+        key=lambda a: (a.version, a),
+    )
+    message = pb.Facts(addresses=[wire.address_to_wire(a) for a in own[:MAX_ADDRESSES]], kernel=kernel[:_MAX_NAME])
+    message.units.extend(_units(cgroups, identity))
+    for fact in list(listeners)[:MAX_LISTENERS]:
+        workload = identity.place(fact.cgroup).workload if identity is not None and fact.cgroup else ""
+        message.listeners.add(
+            protocol=fact.protocol,
+            address=wire.address_to_wire(fact.address),
+            port=fact.port,
+            workload=workload[:_MAX_NAME],
+            cgroup=fact.cgroup[:_MAX_PATH],
+            process=fact.process[:_MAX_NAME],
+            uid=fact.uid,
+        )
+    return message
+
+
+def _units(cgroups: Mapping[str, int], identity: Identity | None) -> list[pb.UnitFact]:
+    """The cgroups that are mapped to a named workload."""
+    found: list[pb.UnitFact] = []
+    if identity is None:
+        return found
+    for path, number in sorted(cgroups.items()):
+        place = identity.place(path)
+        if isinstance(place, Leaf) and place.workload != HOST_WORKLOAD and identity.elements(path, number):
+            found.append(pb.UnitFact(cgroup=path[:_MAX_PATH], workload=place.workload))
+            if len(found) == MAX_UNITS:
+                break
+    return found
+
+
+def denial_message(denial: Denial) -> pb.Denial | None:
+    """None for what the protocol cannot name (an IP protocol other than TCP, UDP, ICMP): the caller counts it."""
+    protocol = next((p for p in PROTOCOLS if p == denial.protocol), None)
+    if protocol is None:
+        return None
+    process = denial.process
+    return pb.Denial(
+        ingress=denial.ingress,
+        verdict=denial.verdict,
+        workload=denial.workload,
+        remote=wire.address_to_wire(denial.remote),
+        service=wire.port_range_to_wire(PortRange(protocol, denial.port, denial.port)),
+        process=pb.ProcessInfo(
+            pid=process.pid,
+            exe=process.exe[:_MAX_PATH],
+            command=process.command[:_MAX_COMMAND],
+            user=process.user[:_MAX_NAME],
+            unit=process.unit[:_MAX_NAME],
+            cgroup=process.cgroup[:_MAX_PATH],
+        ),
+        process_unknown=denial.process_unknown[:_MAX_COMMAND],
+        count=denial.count,
+        first_seen_us=denial.first_seen_us,
+        last_seen_us=denial.last_seen_us,
+        generation=denial.generation,
+    )
+
+
+def event_message(kind: str, message: str, at_us: int, culprit: TamperNotice | None = None) -> pb.Event:
+    """`kind` is tamper, state, kernel or facts."""
+    return pb.Event(
+        kind=kind,
+        message=message[:_MAX_MESSAGE],
+        at_us=at_us,
+        culprit_pid=culprit.pid if culprit else 0,
+        culprit_name=culprit.process[:_MAX_NAME] if culprit else "",
+    )

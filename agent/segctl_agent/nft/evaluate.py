@@ -1,0 +1,294 @@
+"""What a ruleset does with one hypothetical new packet: an interpreter of the kernel's expressions.
+
+It works on rulesets read from the kernel as well as on rendered ones. The packet opens a flow: its conntrack state is
+new, its mark is zero, and limits are never exceeded.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import Literal
+
+from segctl.errors import KernelError
+
+from segctl_agent.nft.dump import parse_verdict_attributes
+from segctl_agent.nft.ruleset import Attributes, Expr, NftSet, Ruleset, Verdict, VerdictKind
+from segctl_agent.nft.statements import PROTOCOL_NUMBERS
+
+Outcome = Literal["allowed", "denied", "would-deny"]
+_STATE_NEW, _DIRECTION_ORIGINAL = 8, 0
+_MAX_JUMPS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One packet of this host. `direction` in or out; `port` is the destination port or the ICMP type.
+
+    `cgroup` are the ids of the socket's cgroup and its ancestors from level 1 down; None: there is no socket.
+    """
+
+    direction: Literal["in", "out"]
+    protocol: Literal["tcp", "udp", "icmp", "icmpv6"]
+    source: IPv4Address | IPv6Address
+    destination: IPv4Address | IPv6Address
+    port: int
+    source_port: int = 50000
+    cgroup: tuple[int, ...] | None = None
+    uid: int | None = None
+    loopback: bool = False
+    broadcast: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """`trail` is the way through the ruleset, a line for each chain entered and for what decided."""
+
+    verdict: Outcome
+    trail: tuple[str, ...]
+
+
+class _NoMatch(Exception):  # noqa: N818 - control flow: the rule does not match
+    pass
+
+
+@dataclass(slots=True)
+class _Walk:
+    ruleset: Ruleset
+    packet: Packet
+    registers: bytearray = field(default_factory=lambda: bytearray(80))
+    mark: int = 0
+    logged_test: bool = False
+    trail: list[str] = field(default_factory=list)
+
+
+def evaluate(ruleset: Ruleset, packet: Packet) -> Evaluation:
+    """Raises KernelError for an expression that we never write."""
+    hook = 1 if packet.direction == "in" else 3
+    walk = _Walk(ruleset, packet)
+    bases = [(c.base.priority, n) for n, c in ruleset.chains.items() if c.base is not None and c.base.hook == hook]
+    for _, name in sorted(bases):
+        if not _accepts(walk, name):
+            return Evaluation("denied", tuple(walk.trail))
+    return Evaluation("would-deny" if walk.logged_test else "allowed", tuple(walk.trail))
+
+
+def _accepts(walk: _Walk, base: str) -> bool:
+    chain, index = base, 0
+    stack: list[tuple[str, int]] = []
+    walk.trail.append(f"chain {base}")
+    for _ in range(1_000_000):
+        rules = walk.ruleset.chains[chain].rules
+        if index >= len(rules):
+            if not stack:
+                hook = walk.ruleset.chains[base].base
+                walk.trail.append("policy")
+                return hook is None or not hook.drop
+            chain, index = stack.pop()
+            continue
+        rule = rules[index]
+        verdict = _rule(walk, rule.exprs)
+        index += 1
+        if verdict is None or verdict.kind in (VerdictKind.CONTINUE, VerdictKind.BREAK):
+            continue
+        if verdict.kind in (VerdictKind.ACCEPT, VerdictKind.DROP):
+            walk.trail.append(f"{chain} rule {index}: {rule.text or verdict}")
+            return verdict.kind is VerdictKind.ACCEPT
+        if verdict.kind is VerdictKind.RETURN:
+            index = len(rules)
+            continue
+        if verdict.kind is VerdictKind.JUMP:
+            stack.append((chain, index))
+            if len(stack) > _MAX_JUMPS:
+                break
+        chain, index = verdict.chain, 0
+        walk.trail.append(f"chain {chain}")
+    raise KernelError(f"the ruleset has a loop at chain {chain}: read it again, the kernel admits none")
+
+
+def _rule(walk: _Walk, exprs: tuple[Expr, ...]) -> Verdict | None:
+    try:
+        for expr in exprs:
+            verdict = _expression(walk, expr)
+            if verdict is not None:
+                return verdict
+    except _NoMatch:
+        return None
+    return None
+
+
+def _expression(walk: _Walk, expr: Expr) -> Verdict | None:
+    values = {k: v for k, v in expr.attrs if isinstance(v, bytes)}
+    nests = {k: v for k, v in expr.attrs if not isinstance(v, bytes)}
+    match expr.name:
+        case "meta" | "ct" | "payload" | "socket":
+            _load(walk, expr.name, values)
+        case "cmp" | "range":
+            _compare(walk, expr.name, values, nests)
+        case "bitwise":
+            _mask(walk, values, nests)
+        case "lookup":
+            return _look_up(walk, values)
+        case "immediate":
+            return _immediate(walk, values, nests)
+        case "reject":
+            return Verdict(VerdictKind.DROP)
+        case "log":
+            prefix = values.get(2, b"").rstrip(b"\0").decode()
+            walk.trail.append(f'log "{prefix}"')
+            walk.logged_test = walk.logged_test or prefix.split()[3:4] == ["test"]
+        case "counter" | "limit":
+            pass
+        case _:
+            raise KernelError(
+                f"the table holds a {expr.name} expression, which segctl never writes: apply the policy again"
+            )
+    return None
+
+
+def _int(data: bytes) -> int:
+    return int.from_bytes(data, "big")
+
+
+def _offset(register: bytes) -> int:
+    """Byte offset of a register: NFT_REG_1 to 4 are 16 bytes each, NFT_REG32_00 (8) to 15 are 4 bytes each."""
+    number = _int(register)
+    return number * 16 if number <= 4 else (number - 8) * 4 + 16
+
+
+def _store(walk: _Walk, register: bytes, data: bytes) -> None:
+    padded = data + b"\0" * (-len(data) & 3)
+    at = _offset(register)
+    walk.registers[at : at + len(padded)] = padded
+
+
+def _fetch(walk: _Walk, register: bytes, length: int) -> bytes:
+    at = _offset(register)
+    return bytes(walk.registers[at : at + length])
+
+
+def _load(walk: _Walk, name: str, values: dict[int, bytes]) -> None:
+    if name == "ct" and 4 in values:
+        walk.mark = struct.unpack("=I", _fetch(walk, values[4], 4))[0]
+        return
+    if name == "payload":
+        _store(walk, values[1], _payload(walk.packet, _int(values[2]), _int(values[3]), _int(values[4])))
+    elif name == "socket":
+        ancestors, level = walk.packet.cgroup, _int(values[3])
+        if ancestors is None or not 1 <= level <= len(ancestors):
+            raise _NoMatch
+        _store(walk, values[2], struct.pack("=Q", ancestors[level - 1]))
+    elif name == "meta":
+        _store(walk, values[1], _meta(walk.packet, _int(values[2])))
+    else:
+        _store(walk, values[1], _ct(walk, _int(values[2])))
+
+
+def _meta(packet: Packet, key: int) -> bytes:
+    """Keys of enum nft_meta_keys."""
+    protocol = PROTOCOL_NUMBERS[packet.protocol]
+    interface = struct.pack("=I", 1 if packet.loopback else 2)
+    match key:
+        case 15:
+            return b"\x02" if packet.source.version == 4 else b"\x0a"
+        case 16:
+            return bytes([protocol])
+        case 4 if packet.direction == "in":
+            return interface
+        case 5 if packet.direction == "out":
+            return interface
+        case 10 if packet.uid is not None and packet.cgroup is not None:
+            return struct.pack("=I", packet.uid)
+        case 19:
+            return b"\1" if packet.broadcast else b"\0"
+        case _:
+            raise _NoMatch
+
+
+def _ct(walk: _Walk, key: int) -> bytes:
+    match key:
+        case 0:
+            return struct.pack("=I", _STATE_NEW)
+        case 1:
+            return bytes([_DIRECTION_ORIGINAL])
+        case 3:
+            return struct.pack("=I", walk.mark)
+        case _:
+            raise _NoMatch
+
+
+def _payload(packet: Packet, base: int, offset: int, length: int) -> bytes:
+    """From the headers the packet would have, as far as rules look at them: addresses, ports, ICMP type."""
+    if base == 1:
+        address = 12 if packet.source.version == 4 else 8
+        header = bytes(address) + packet.source.packed + packet.destination.packed
+    elif base == 2 and packet.protocol in ("tcp", "udp"):
+        header = struct.pack(">HH", packet.source_port, packet.port) + bytes(16)
+    elif base == 2:
+        header = bytes([packet.port]) + bytes(7)
+    else:
+        raise _NoMatch
+    if offset + length > len(header):
+        raise _NoMatch
+    return header[offset : offset + length]
+
+
+def _value(nested: Attributes) -> bytes:
+    return next(v for k, v in nested if k == 1 and isinstance(v, bytes))
+
+
+def _compare(walk: _Walk, name: str, values: dict[int, bytes], nests: dict[int, Attributes]) -> None:
+    operator = _int(values[2])
+    if name == "range":
+        low, high = _value(nests[3]), _value(nests[4])
+        if (low <= _fetch(walk, values[1], len(low)) <= high) is (operator == 1):
+            raise _NoMatch
+        return
+    wanted = _value(nests[3])
+    found = _fetch(walk, values[1], len(wanted))
+    matches = (found == wanted, found != wanted, found < wanted, found <= wanted, found > wanted, found >= wanted)
+    if not matches[operator]:
+        raise _NoMatch
+
+
+def _mask(walk: _Walk, values: dict[int, bytes], nests: dict[int, Attributes]) -> None:
+    length = _int(values[3])
+    if _int(values.get(6, b"\0")) != 0:
+        raise KernelError("the table holds a shift expression, which segctl never writes: apply the policy again")
+    data, mask, xor = _fetch(walk, values[1], length), _value(nests[4]), _value(nests[5])
+    _store(walk, values[2], bytes(d & m ^ x for d, m, x in zip(data, mask, xor, strict=True)))
+
+
+def _look_up(walk: _Walk, values: dict[int, bytes]) -> Verdict | None:
+    name = values[1].rstrip(b"\0").decode()
+    nft_set = walk.ruleset.sets.get(name)
+    if nft_set is None:
+        raise KernelError(f"the table refers to set {name}, which segctl never writes: apply the policy again")
+    found = _find(nft_set, _fetch(walk, values[2], nft_set.spec.key_length))
+    inverted = bool(_int(values.get(5, b"\0")))
+    if (found is None) is not inverted:
+        raise _NoMatch
+    if found is None or 3 not in values:
+        return None
+    data = nft_set.elements[found]
+    return data if isinstance(data, Verdict) else None
+
+
+def _find(nft_set: NftSet, key: bytes) -> bytes | None:
+    """The key of the element that `key` matches."""
+    width = nft_set.spec.key_length
+    if nft_set.spec.interval:
+        hit = next((k for k in nft_set.elements if k and k[:width] <= key <= k[width:]), None)
+    else:
+        hit = key if key in nft_set.elements else None
+    return b"" if hit is None and b"" in nft_set.elements else hit
+
+
+def _immediate(walk: _Walk, values: dict[int, bytes], nests: dict[int, Attributes]) -> Verdict | None:
+    for kind, data in nests[2]:
+        if kind == 2 and not isinstance(data, bytes):
+            return parse_verdict_attributes(data)
+        if kind == 1 and isinstance(data, bytes):
+            _store(walk, values[1], data)
+    return None

@@ -1,0 +1,109 @@
+"""What would the kernel do? Answers a controller's probe from a dump of the table. Pure but for the dump it is given."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
+
+from segctl import wire
+from segctl.errors import KernelError, WireError
+from segctl.model.hostpolicy import HostPolicy
+from segctl.model.policy import HOST_WORKLOAD, PortRange, ProcessKind
+from segctl.proto.v1 import agent_pb2 as pb
+from segctl_agent.facts.values import Address, HostFacts
+from segctl_agent.identity import Direction, Identity, Leaf, leaf_map
+from segctl_agent.nft.evaluate import Packet, evaluate
+from segctl_agent.nft.ruleset import Ruleset, goto
+
+_NO_CGROUP = (1 << 64) - 1
+"""An id that no cgroup has: stands in for a process of a workload of which none runs now."""
+
+
+def answer(request: pb.ProbeRequest, ruleset: Ruleset | None, policy: HostPolicy | None, facts: HostFacts) -> pb.ProbeReply:
+    """Errors come in the reply: they concern this question only."""
+    if ruleset is None or policy is None:
+        return pb.ProbeReply(id=request.id, error="this host enforces nothing now")
+    reply = pb.ProbeReply(id=request.id, generation=policy.generation)
+    try:
+        remote, port = wire.address_from_wire(request.remote), wire.port_range_from_wire(request.service)
+        verdict, detail = _ask(request, ruleset, policy, facts, remote, port)
+    except (WireError, KernelError) as error:
+        reply.error = str(error)
+        return reply
+    reply.verdict, reply.detail = verdict, detail
+    return reply
+
+
+def _ask(
+    request: pb.ProbeRequest,
+    ruleset: Ruleset,
+    policy: HostPolicy,
+    facts: HostFacts,
+    remote: Address,
+    port: PortRange,
+) -> tuple[str, str]:
+    if request.workload not in {w.name for w in policy.workloads}:
+        raise WireError(f"this host has no workload {request.workload!r} in generation {policy.generation}")
+    direction: Direction = "in" if request.ingress else "out"
+    cgroup, uid, stand_in = _process(request.workload, direction, policy, facts)
+    if stand_in:
+        ruleset = _with_stand_in(ruleset, Identity(policy, facts.users), request.workload, direction)
+    local = _local(facts, remote)
+    found = evaluate(
+        ruleset,
+        Packet(
+            direction=direction,
+            protocol=port.protocol,
+            source=remote if request.ingress else local,
+            destination=local if request.ingress else remote,
+            port=port.low,
+            cgroup=cgroup,
+            uid=uid,
+            loopback=remote in facts.addresses or remote.is_loopback,
+        ),
+    )
+    note = " (no process of it runs now)" if stand_in else ""
+    return found.verdict, " > ".join(found.trail) + note
+
+
+def _process(
+    workload: str, direction: Direction, policy: HostPolicy, facts: HostFacts
+) -> tuple[tuple[int, ...] | None, int | None, bool]:
+    """The cgroup ids and the uid of a process of the workload, and whether it had to be imagined."""
+    if workload == HOST_WORKLOAD:
+        return None, None, False
+    identity = Identity(policy, facts.users)
+    process = next(w.process for w in policy.workloads if w.name == workload)
+    if process is not None and process.kind is ProcessKind.USER and direction == "out":
+        uid = next((u for u, name in identity.users.items() if name == workload), None)
+        if uid is None:
+            raise WireError(f"this host knows no user {process.pattern!r}: no process belongs to the workload {workload}")
+        return None, uid, False
+    for path in sorted(facts.cgroups):
+        place = identity.place(path)
+        if isinstance(place, Leaf) and place.workload == workload:
+            parts = path.split("/")
+            above = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
+            if all(p in facts.cgroups for p in above):
+                return tuple(facts.cgroups[p] for p in above), None, False
+    return (_NO_CGROUP,), None, True
+
+
+def _with_stand_in(ruleset: Ruleset, identity: Identity, workload: str, direction: Direction) -> Ruleset:
+    name = leaf_map(1, direction)
+    if name not in ruleset.sets:
+        raise KernelError(f"the table has no map {name}: it is not whole, and will be healed")
+    key = struct.pack("=Q", _NO_CGROUP)
+    elements = {**ruleset.sets[name].elements, key: goto(f"w{identity.index[workload]}_{direction}")}
+    changed = replace(ruleset.sets[name], elements=MappingProxyType(elements))
+    return replace(ruleset, sets={**ruleset.sets, name: changed})
+
+
+def _local(facts: HostFacts, remote: Address) -> Address:
+    """An address of this host in the family of the other end."""
+    own = sorted(a for a in facts.addresses if isinstance(a, type(remote)) and not a.is_loopback)
+    if own:
+        return own[0]
+    return IPv4Address("0.0.0.0") if remote.version == 4 else IPv6Address("::")  # noqa: S104 - nothing is bound

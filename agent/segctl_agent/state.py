@@ -1,0 +1,94 @@
+"""The state folder of an agent: identity/, generation.0 and .1, endpoints.json, status.json, hold, lock."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from segctl import wire
+from segctl.errors import StateError, WireError
+from segctl.model.hostpolicy import HostPolicy
+from segctl.proto.v1 import hostpolicy_pb2 as hp
+from segctl_agent.durable import sync_folder, write_briefly, write_durably
+from segctl_agent.slots import Reading, Slots
+
+
+def decode_policy(payload: bytes) -> HostPolicy:
+    """Raises WireError."""
+    try:
+        return wire.host_policy_from_wire(hp.HostPolicy.FromString(payload))
+    except DecodeError as error:
+        raise WireError("it does not hold a host policy") from error
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """Paths and their formats. `path` exists once the host is enrolled."""
+
+    path: Path
+
+    def read_generation(self) -> Reading[HostPolicy]:
+        """Raises StateError when something was stored and no slot reads."""
+        return Slots(self.path).read(decode_policy)
+
+    def write_generation(self, policy: HostPolicy, epoch: int) -> None:
+        """Raises StateError; the generations stored before still read."""
+        Slots(self.path).write(wire.host_policy_to_wire(policy).SerializeToString(), epoch)
+
+    # Release: an operator opened this host in an emergency. Only an operator (or a reboot) ends that.
+
+    @property
+    def held(self) -> str:
+        """Who released this host and when; empty: nobody did, the policy is to be enforced."""
+        try:
+            return (self.path / "hold").read_text(errors="replace").strip() or "released"
+        except OSError:
+            return ""
+
+    def hold(self, reason: str) -> None:
+        try:
+            write_durably(self.path / "hold", reason.encode() + b"\n", 0o644)
+        except OSError as error:
+            raise StateError(f"cannot write {self.path / 'hold'}: {error.strerror}") from error
+
+    def end_hold(self) -> None:
+        try:
+            (self.path / "hold").unlink(missing_ok=True)
+            sync_folder(self.path)
+        except OSError as error:
+            raise StateError(f"cannot remove {self.path / 'hold'}: {error.strerror}") from error
+
+    def lock(self) -> int | None:
+        """One agent a state folder: the descriptor of the lock, held until the process ends. None: another has it."""
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StateError(f"cannot open {self.path / 'lock'}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def write_status(self, status: dict[str, Any]) -> None:
+        """Raises OSError: the caller decides whether that matters."""
+        status["updated"] = datetime.now(UTC).isoformat(timespec="seconds")
+        write_briefly(self.path / "status.json", json.dumps(status, indent=2).encode() + b"\n")
+
+    def read_status(self) -> dict[str, Any] | None:
+        """None: no agent ever ran here. Raises StateError."""
+        try:
+            found = json.loads((self.path / "status.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise StateError(f"cannot read {self.path / 'status.json'}: {error}. Run it as root") from error
+        return found if isinstance(found, dict) else None

@@ -1,0 +1,216 @@
+"""The Admin service: every method admits its caller by role, then delegates."""
+
+# ruff: noqa: N802 - the service's methods are named by the protocol
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+
+from segctl import __version__
+from segctl.proto.v1 import admin_pb2, admin_pb2_grpc
+from segctl.wire import findings_to_wire, source_from_wire
+
+from segctl_controller.clock import Clock
+from segctl_controller.errors import InvalidRequestError, LimitError, NotFoundError
+from segctl_controller.feed import Feed
+from segctl_controller.gate import Gate
+from segctl_controller.hosts import HostAdmin
+from segctl_controller.probing import explained
+from segctl_controller.push import Proposal, Publisher
+from segctl_controller.registry import Registry
+from segctl_controller.review import Review, compare, review
+from segctl_controller.rpc import Context
+from segctl_controller.store.records import DenialFilter, DenialRecord, Role
+from segctl_controller.store.sql import no_host
+from segctl_controller.store_thread import StoreThread
+from segctl_controller.tokens import TokenAdmin
+from segctl_controller.views import denial_view, entry_view, generation_view, host_view, status_view
+
+RECENT_EVENTS = 20
+MOST_ROWS = 10_000
+RECHECK = 10.0
+"""Seconds after which a follower's rights are looked at again: an operator removed does not keep reading."""
+
+
+class Admin(admin_pb2_grpc.AdminServicer):
+    def __init__(
+        self,
+        fleet_id: str,
+        gate: Gate,
+        registry: Registry,
+        db: StoreThread,
+        clock: Clock,
+        feed: Feed,
+        publisher: Publisher,
+        hosts: HostAdmin,
+        tokens: TokenAdmin,
+    ) -> None:
+        self._fleet_id = fleet_id
+        self._gate = gate
+        self._registry = registry
+        self._fleet = registry.fleet
+        self._db = db
+        self._clock = clock
+        self._feed = feed
+        self._publisher = publisher
+        self._hosts = hosts
+        self._tokens = tokens
+
+    async def WhoAmI(self, request: admin_pb2.WhoAmIRequest, context: Context) -> admin_pb2.WhoAmIReply:
+        async with self._gate.open(context, Role.VIEWER) as operator:
+            return admin_pb2.WhoAmIReply(
+                name=operator.name, role=operator.role.value, fleet=self._fleet_id, controller_version=__version__
+            )
+
+    async def _review(self, source: admin_pb2.PolicySource) -> Review:
+        """In a thread: a large policy takes longer than the heartbeats of the fleet can wait."""
+        files, inventory, today = source_from_wire(source), self._fleet.inventory, self._clock.today()
+        return await asyncio.to_thread(partial(review, files, inventory, today, self._registry.controller_addresses))
+
+    async def Check(self, request: admin_pb2.PolicySource, context: Context) -> admin_pb2.CheckReply:
+        async with self._gate.open(context, Role.VIEWER):
+            found = await self._review(request)
+            return admin_pb2.CheckReply(findings=findings_to_wire(found.findings), hosts=len(self._fleet.hosts))
+
+    async def Plan(self, request: admin_pb2.PolicySource, context: Context) -> admin_pb2.PlanReply:
+        async with self._gate.open(context, Role.VIEWER):
+            active, inventory, today = self._fleet.active, self._fleet.inventory, self._clock.today()
+            found = await self._review(request)
+            reply = admin_pb2.PlanReply(
+                findings=findings_to_wire(found.findings), base_generation=active.number, tests=found.tests
+            )
+            if found.policy is None:
+                return reply
+            difference = await asyncio.to_thread(partial(compare, active, found.policy, inventory, today))
+            reply.digest = difference.digest
+            reply.hosts.extend(difference.hosts)
+            for change in difference.diff.changes:
+                reply.changes.add(
+                    allowed=change.allowed,
+                    source=str(change.source),
+                    destination=str(change.destination),
+                    service=str(change.service),
+                    rule=change.rule,
+                    hosts=change.hosts,
+                )
+            for mode in difference.diff.modes:
+                reply.modes.add(host=mode.host, workload=mode.workload, before=mode.before, after=mode.after)
+            return reply
+
+    async def Status(self, request: admin_pb2.StatusRequest, context: Context) -> admin_pb2.StatusReply:
+        async with self._gate.open(context, Role.VIEWER):
+            newest = await self._db.call(self._db.store.generations, 1)
+            events = await self._db.call(self._db.store.events, RECENT_EVENTS)
+            active = newest[0] if newest else None
+            return status_view(self._fleet, active, events, self._fleet_id, self._clock.now_us())
+
+    async def History(self, request: admin_pb2.HistoryRequest, context: Context) -> admin_pb2.HistoryReply:
+        async with self._gate.open(context, Role.VIEWER):
+            found = await self._db.call(self._db.store.generations, min(request.limit or 50, MOST_ROWS))
+            active = self._fleet.active.number
+            return admin_pb2.HistoryReply(generations=[generation_view(g, active) for g in found])
+
+    async def GetGeneration(self, request: admin_pb2.GetGenerationRequest, context: Context) -> admin_pb2.Generation:
+        async with self._gate.open(context, Role.VIEWER):
+            found = await self._db.call(self._db.store.generation, min(request.number, 2**62))
+            if found is None:
+                raise NotFoundError(f"there is no generation {request.number}; segctl history shows what there is")
+            return generation_view(found, self._fleet.active.number, with_source=True)
+
+    async def ListHosts(self, request: admin_pb2.ListHostsRequest, context: Context) -> admin_pb2.ListHostsReply:
+        async with self._gate.open(context, Role.VIEWER):
+            if request.name and request.name not in self._fleet.hosts:
+                raise NotFoundError(no_host(request.name[:80]))
+            names = [request.name] if request.name else sorted(self._fleet.hosts)
+            now = self._clock.now_us()
+            return admin_pb2.ListHostsReply(hosts=[host_view(self._fleet, name, now) for name in names])
+
+    async def Explain(self, request: admin_pb2.ExplainRequest, context: Context) -> admin_pb2.ExplainReply:
+        async with self._gate.open(context, Role.VIEWER):
+            return await explained(request, self._registry, self._clock)
+
+    async def Denied(self, request: admin_pb2.DeniedRequest, context: Context) -> AsyncIterator[admin_pb2.DeniedReply]:
+        async with self._gate.open(context, Role.VIEWER):
+            if request.since_us < 0 or len(request.host) > 64 or len(request.workload) > 64:
+                raise InvalidRequestError("since_us, host or workload is out of bounds")
+            if request.follow and self._feed.full:
+                raise LimitError("too many operators follow the denials already; try without --follow")
+            limit = min(request.limit or 100, MOST_ROWS)
+            wanted = DenialFilter(limit, request.host, request.workload, request.since_us)
+            # Listening begins before history is read, so that nothing falls between the two.
+            with self._feed.follow(request.host, request.workload) as follower:
+                rows = await self._db.call(self._db.store.denials, wanted)
+                lost = await self._db.call(self._db.store.lost, request.host, request.since_us)
+                if lost:
+                    yield admin_pb2.DeniedReply(lost=lost)
+                for row in rows:
+                    yield _reply(row)
+                seen = rows[-1].id if rows else 0
+                while request.follow:
+                    try:
+                        async with asyncio.timeout(RECHECK):
+                            fresh, missed = await follower.take()
+                    except TimeoutError:
+                        await self._gate.admit(context, Role.VIEWER)
+                        continue
+                    if missed:
+                        yield admin_pb2.DeniedReply(lost=missed)
+                    for row in fresh:
+                        if row.id > seen:
+                            yield _reply(row)
+
+    async def Push(self, request: admin_pb2.PushRequest, context: Context) -> AsyncIterator[admin_pb2.PushProgress]:
+        async with self._gate.open(context, Role.EDITOR) as operator:
+            proposal = Proposal(
+                source_from_wire(request.source),
+                operator.name,
+                request.message,
+                request.expect_digest,
+                min(request.expect_base_generation, 2**62),
+            )
+            stored = await self._publisher.publish(proposal)
+            async for progress in self._publisher.follow(stored, request.wait_seconds):
+                yield progress
+
+    async def Rollback(
+        self, request: admin_pb2.RollbackRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.PushProgress]:
+        async with self._gate.open(context, Role.EDITOR) as operator:
+            number = min(request.generation, 2**62)
+            stored = await self._publisher.rollback(number, operator.name, request.message)
+            async for progress in self._publisher.follow(stored, request.wait_seconds):
+                yield progress
+
+    async def SetTags(self, request: admin_pb2.SetTagsRequest, context: Context) -> admin_pb2.HostStatus:
+        async with self._gate.open(context, Role.ADMIN) as operator:
+            await self._hosts.set_tags(request.host, dict(request.set), request.remove, operator.name)
+            return host_view(self._fleet, request.host, self._clock.now_us())
+
+    async def RemoveHost(self, request: admin_pb2.RemoveHostRequest, context: Context) -> admin_pb2.RemoveHostReply:
+        async with self._gate.open(context, Role.ADMIN) as operator:
+            await self._hosts.remove(request.host, operator.name)
+            return admin_pb2.RemoveHostReply()
+
+    async def CreateToken(self, request: admin_pb2.CreateTokenRequest, context: Context) -> admin_pb2.CreateTokenReply:
+        async with self._gate.open(context, Role.ADMIN) as operator:
+            return await self._tokens.create(request, operator.name)
+
+    async def ListTokens(self, request: admin_pb2.ListTokensRequest, context: Context) -> admin_pb2.ListTokensReply:
+        async with self._gate.open(context, Role.ADMIN):
+            return await self._tokens.list()
+
+    async def RevokeToken(self, request: admin_pb2.RevokeTokenRequest, context: Context) -> admin_pb2.RevokeTokenReply:
+        async with self._gate.open(context, Role.ADMIN) as operator:
+            await self._tokens.revoke(request.id, operator.name)
+            return admin_pb2.RevokeTokenReply()
+
+    async def Audit(self, request: admin_pb2.AuditRequest, context: Context) -> admin_pb2.AuditReply:
+        async with self._gate.open(context, Role.ADMIN):
+            found = await self._db.call(self._db.store.entries, min(request.limit or 100, MOST_ROWS))
+            return admin_pb2.AuditReply(entries=[entry_view(entry) for entry in found])
+
+
+def _reply(row: DenialRecord) -> admin_pb2.DeniedReply:
+    return admin_pb2.DeniedReply(connection=denial_view(row))

@@ -1,0 +1,82 @@
+"""Looks at a policy before it may become a generation: parse, check against the fleet, run its tests, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from segctl.errors import PolicyError
+from segctl.model.findings import Finding, Severity
+from segctl.model.inventory import Address, Inventory
+from segctl.model.policy import Policy
+from segctl.policy.check import check_policy
+from segctl.policy.compile import Compiler
+from segctl.policy.diff import PolicyDiff, diff_policies
+from segctl.policy.digest import policy_digest
+from segctl.policy.parse import parse_policy
+from segctl.policy.satisfy import run_tests
+from segctl.policy.source import SourceFile
+
+from segctl_controller.errors import LimitError
+from segctl_controller.fleet import Active
+
+LARGEST_SOURCE = 8 * 1024 * 1024
+MOST_FILES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """`policy` is None when it does not parse. `findings` hold the broken tests too."""
+
+    policy: Policy | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def tests(self) -> int:
+        return len(self.policy.tests) if self.policy else 0
+
+    def accepted(self) -> Policy:
+        """The policy, or PolicyError with every finding when one of them is an error."""
+        if self.policy is None or any(f.severity is Severity.ERROR for f in self.findings):
+            raise PolicyError(tuple(sorted(self.findings, key=lambda f: (f.severity is not Severity.ERROR, f))))
+        return self.policy
+
+
+def review(
+    files: Sequence[SourceFile], inventory: Inventory | None, today: date, controller: Sequence[Address]
+) -> Review:
+    """Raises LimitError for sources over the bounds."""
+    size = sum(len(f.content) + len(f.name) for f in files)
+    if size > LARGEST_SOURCE or len(files) > MOST_FILES:
+        raise LimitError(
+            f"the policy has {len(files)} files and {size} bytes; at most {MOST_FILES} files and {LARGEST_SOURCE} "
+            "bytes are taken; use networks instead of lists of addresses, or tags instead of hosts"
+        )
+    parsed = parse_policy(files)
+    if parsed.policy is None:
+        return Review(None, parsed.findings)
+    findings = (
+        *parsed.findings,
+        *check_policy(parsed.policy, inventory, today, controller),
+        *run_tests(parsed.policy, today),
+    )
+    return Review(parsed.policy, tuple(dict.fromkeys(findings)))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a push would change: tuples and modes, and whose host policy."""
+
+    digest: str
+    diff: PolicyDiff
+    hosts: tuple[str, ...]
+
+
+def compare(active: Active, policy: Policy, inventory: Inventory, today: date) -> Difference:
+    before, after = Compiler(active.policy, inventory, today), Compiler(policy, inventory, today)
+    # The same number and digest on both sides: only what is enforced counts as a change.
+    changed = (n for n in inventory.hosts if before.host_policy(n, 0, "") != after.host_policy(n, 0, ""))
+    return Difference(
+        policy_digest(policy), diff_policies(active.policy, policy, inventory, today), tuple(sorted(changed))
+    )

@@ -1,0 +1,195 @@
+"""The controller as a whole: store, fleet, two gRPC servers. Starts, serves and stops cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+from segctl.errors import StateError
+from segctl.policy.parse import parse_policy
+from segctl.proto.v1 import admin_pb2_grpc, agent_pb2, agent_pb2_grpc
+
+from segctl_controller.admin import Admin
+from segctl_controller.authority import Authority, Credential
+from segctl_controller.clock import Clock
+from segctl_controller.config import Config, endpoint
+from segctl_controller.enrolment import Enrolment
+from segctl_controller.errors import UnauthenticatedError
+from segctl_controller.feed import Feed
+from segctl_controller.fleet import Fleet
+from segctl_controller.gate import Gate
+from segctl_controller.hosts import HostAdmin
+from segctl_controller.push import Publisher
+from segctl_controller.registry import Registry
+from segctl_controller.reports import ReportService
+from segctl_controller.review import LARGEST_SOURCE
+from segctl_controller.rpc import Context
+from segctl_controller.sessions import SessionService
+from segctl_controller.store.protocol import Store
+from segctl_controller.store.records import GenerationRecord, HostRecord
+from segctl_controller.store_thread import StoreThread
+from segctl_controller.tokens import TokenAdmin
+
+GRACE = 2.0
+"""Seconds that calls in flight get when the controller stops; streams of agents never end by themselves."""
+COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
+    # Without it a second controller binds the same port silently and takes half of the agents.
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # A frozen peer is only noticed in time with this one beside the keepalive timeout.
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.max_concurrent_streams", 128),
+)
+MUTUAL_OPTIONS = (*COMMON_OPTIONS, ("grpc.max_receive_message_length", LARGEST_SOURCE + 1024 * 1024))
+ENROL_OPTIONS = (*COMMON_OPTIONS, ("grpc.max_receive_message_length", 64 * 1024))
+log = logging.getLogger(__name__)
+
+
+class Controller:
+    """`await start()`, then serve until `await stop()`. Ports of 0 in the config are chosen at start."""
+
+    def __init__(self, config: Config, authority: Authority, store: Store, clock: Clock | None = None) -> None:
+        self.config = config
+        self.authority = authority
+        self.clock = clock or Clock()
+        self.db = StoreThread(store)
+        self.feed = Feed()
+        self.registry = Registry(lambda offer: Fleet(self.clock, offer), self.db, self.clock)
+        self.registry.controller_addresses = config.addresses
+        self.fleet = self.registry.fleet
+        self.publisher = Publisher(self.registry, self.db, self.clock)
+        self._servers: list[grpc.aio.Server] = []
+        self._compiling: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Raises StateError when a port is taken or the active generation cannot be read."""
+        await self._load()
+        self._compiling = asyncio.create_task(self.fleet.run(), name="compile")
+        credential = self.authority.issue_server(self.config.names, self.clock.now())
+        enrol = self._server(ENROL_OPTIONS)
+        enrol_port = self._bind(enrol, self.config.enrol_port, credential, mutual=False)
+        mutual = self._server(MUTUAL_OPTIONS)
+        port = self._bind(mutual, self.config.port, credential, mutual=True)
+        self.config = Config(
+            self.config.fleet, self.config.listen, self.config.names, port, enrol_port, self.config.heartbeat_seconds
+        )
+        enrolment = Enrolment(self.authority, self.db, self.clock, self._enrolled)
+        agent_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, enrol)
+        admin_pb2_grpc.add_AdminServicer_to_server(self._admin(), mutual)
+        mutual.add_generic_rpc_handlers((self._agent(),))
+        for server in self._servers:
+            await server.start()
+        log.info("listening mutual=%s enrol=%s", endpoint(self.config.listen, port), enrol_port)
+
+    async def run(self, stopped: asyncio.Event) -> None:
+        """Until `stopped` is set. An unexpected end of the compiler ends the controller: it must not fall behind."""
+        stopping = asyncio.create_task(stopped.wait(), name="stop")
+        waiting: set[asyncio.Task[Any]] = {stopping}
+        if self._compiling is not None:
+            waiting.add(self._compiling)
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if stopping not in done:
+            stopping.cancel()
+            for task in done:
+                task.result()
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
+        if self._compiling is not None:
+            self._compiling.cancel()
+            await asyncio.gather(self._compiling, return_exceptions=True)
+        await asyncio.to_thread(self.db.close)
+
+    async def _load(self) -> None:
+        store = self.db.store
+        hosts = await self.db.call(store.hosts)
+        proofs = {}
+        for host in hosts:
+            for proof in await self.db.call(store.proofs, host.name, 1):
+                proofs[host.name] = proof
+        self.registry.load(hosts, proofs)
+        active = await self.db.call(store.generation, 0)
+        if active is not None:
+            self._activate(active)
+
+    def _activate(self, active: GenerationRecord) -> None:
+        parsed = parse_policy(active.files)
+        if parsed.policy is None:
+            raise StateError(
+                f"generation {active.number} in the database is no policy for this version of segctl-controller "
+                f"({parsed.findings[0]}); start the version that stored it and push a policy that both understand"
+            )
+        self.publisher.activate(active, parsed.policy)
+
+    def _enrolled(self, host: HostRecord) -> None:
+        self.fleet.put_host(host)
+        replaced = UnauthenticatedError(f"host {host.name!r} was enrolled anew; this certificate was replaced")
+        self.registry.expel(host.name, replaced)
+
+    def _server(self, options: tuple[tuple[str, int], ...]) -> grpc.aio.Server:
+        server = grpc.aio.server(options=options)
+        self._servers.append(server)
+        return server
+
+    def _bind(self, server: grpc.aio.Server, port: int, credential: Credential, *, mutual: bool) -> int:
+        credentials = grpc.ssl_server_credentials(
+            [(credential.key, credential.certificate)],
+            root_certificates=self.authority.ca_pem if mutual else None,
+            require_client_auth=mutual,
+        )
+        where = endpoint(self.config.listen, port)
+        try:
+            bound: int = server.add_secure_port(where, credentials)
+        except RuntimeError as error:
+            raise StateError(
+                f"cannot listen on {where}: the address is in use or not of this machine; stop the other program "
+                "(ss -ltnp shows it), or change listen, port or enrol_port in controller.json"
+            ) from error
+        return bound
+
+    def _admin(self) -> Admin:
+        ca = self.authority.ca_der
+        return Admin(
+            self.config.fleet,
+            Gate(self.config.fleet, self.db),
+            self.registry,
+            self.db,
+            self.clock,
+            self.feed,
+            self.publisher,
+            HostAdmin(self.registry, self.db, self.clock),
+            TokenAdmin(self.config, ca, self.fleet, self.db, self.clock),
+        )
+
+    def _agent(self) -> grpc.GenericRpcHandler:
+        """By hand instead of the generated registration: answers leave as bytes, serialized once."""
+        sessions = SessionService(self.config.fleet, self.registry, self.clock, self.config.heartbeat_seconds)
+        reports = ReportService(self.config.fleet, self.registry, self.db, self.clock, self.feed)
+        handlers = {
+            "Session": _stream(sessions.serve, agent_pb2.AgentMessage.FromString),
+            "Report": _stream(reports.serve, agent_pb2.ReportBatch.FromString),
+        }
+        return grpc.method_handlers_generic_handler("segctl.v1.Agent", handlers)
+
+
+def _stream(
+    serve: Callable[[Context], Awaitable[None]], parse: Callable[[bytes], object]
+) -> grpc.RpcMethodHandler[Any, Any]:
+    async def handler(_requests: object, context: Context) -> None:
+        await serve(context)
+
+    return grpc.stream_stream_rpc_method_handler(handler, request_deserializer=parse, response_serializer=None)
+
+
+def open_controller(directory: Path, config: Config, store: Store, clock: Clock | None = None) -> Controller:
+    """Raises StateError for a CA that cannot be read."""
+    return Controller(config, Authority.load(directory, config.fleet), store, clock)

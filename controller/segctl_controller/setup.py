@@ -1,0 +1,84 @@
+"""A new controller's state directory, and the credentials of its operators."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from segctl.errors import StateError
+
+from segctl_controller.authority import Authority, Credential, new_fleet_id, write_private
+from segctl_controller.clock import Clock
+from segctl_controller.config import CONFIG_FILE, DATABASE_FILE, Config, endpoint, load_config, save_config
+from segctl_controller.names import checked_name
+from segctl_controller.store.protocol import Store
+from segctl_controller.store.records import Entry, OperatorRecord, Role
+from segctl_controller.store.sql import SqlStore
+
+SHELL = "segctl-controller"
+"""The actor of what is done on the controller's own machine."""
+
+
+def create_controller(
+    directory: Path, listen: str, names: tuple[str, ...], port: int, enrol_port: int, clock: Clock, heartbeat: int = 10
+) -> Config:
+    """Make the directory, the CA, the database and the configuration. Raises StateError where one exists already."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        present = [n for n in (CONFIG_FILE, DATABASE_FILE, "ca.key", "ca.pem") if (directory / n).exists()]
+        if present:
+            raise StateError(
+                f"{directory}: there is a controller already ({', '.join(present)}); init never overwrites one: "
+                "choose another --state, or move that directory away"
+            )
+        authority = Authority.create(new_fleet_id(), clock.now())
+        authority.save(directory)
+        SqlStore(directory / DATABASE_FILE).close()
+        config = Config(authority.fleet, listen, names, port, enrol_port, heartbeat)
+        # Last: a directory with this file is whole.
+        save_config(directory, config)
+    except OSError as error:
+        raise StateError(f"{directory}: cannot be prepared: {error.strerror}; check owner and free space") from error
+    return config
+
+
+def open_store(directory: Path) -> SqlStore:
+    path = directory / DATABASE_FILE
+    if not path.exists():
+        raise StateError(f"{path}: missing; restore it from a backup of the controller's state directory")
+    return SqlStore(path)
+
+
+def add_operator(directory: Path, store: Store, name: str, role: Role, out: Path, clock: Clock) -> None:
+    """Write client.json, ca.pem, cert.pem and key.pem to `out`, and record the operator.
+
+    Raises StateError when `out` holds credentials already, AlreadyExistsError when the name is taken.
+    """
+    checked_name(name, "the operator")
+    config = load_config(directory)
+    authority = Authority.load(directory, config.fleet)
+    credential = authority.issue_operator(name, clock.now())
+    created = clock.now_us()
+    try:
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        taken = [n for n in ("client.json", "ca.pem", "cert.pem", "key.pem") if (out / n).exists()]
+        if taken:
+            raise StateError(f"{out}: holds {', '.join(taken)} already; choose another --out, or move them away")
+        entry = Entry(created, SHELL, "admin-add", f"operator {name}", f"role {role.value}")
+        store.add_operator(OperatorRecord(name, role, credential.serial, created), entry)
+        _write_credential(out, config, authority, credential, name)
+    except OSError as error:
+        raise StateError(f"{out}: the credentials cannot be written: {error.strerror}") from error
+
+
+def _write_credential(out: Path, config: Config, authority: Authority, credential: Credential, name: str) -> None:
+    write_private(out / "key.pem", credential.key)
+    (out / "cert.pem").write_bytes(credential.certificate)
+    (out / "ca.pem").write_bytes(authority.ca_pem)
+    client = {"controller": endpoint(config.names[0], config.port), "fleet": config.fleet, "name": name}
+    (out / "client.json").write_text(json.dumps(client, indent=2) + "\n", encoding="utf-8")
+
+
+def remove_operator(store: Store, name: str, clock: Clock) -> None:
+    """Raises NotFoundError."""
+    store.remove_operator(name, Entry(clock.now_us(), SHELL, "admin-remove", f"operator {name}"))

@@ -1,0 +1,142 @@
+"""Records and live state as the messages that operators read."""
+
+from __future__ import annotations
+
+from segctl import __version__
+from segctl.model.inventory import Host
+from segctl.policy.decide import effective_mode, instances
+from segctl.proto.v1 import admin_pb2, agent_pb2
+from segctl.wire import source_to_wire
+
+from segctl_controller.fleet import Fleet
+from segctl_controller.store.records import (
+    DenialRecord,
+    Entry,
+    EventRecord,
+    GenerationRecord,
+    TokenRecord,
+)
+
+
+def generation_view(record: GenerationRecord, active: int, *, with_source: bool = False) -> admin_pb2.Generation:
+    return admin_pb2.Generation(
+        number=record.number,
+        digest=record.digest,
+        author=record.author,
+        message=record.message,
+        created_us=record.created_us,
+        active=record.number == active,
+        rollback_of=record.rollback_of,
+        source=source_to_wire(record.files) if with_source else None,
+    )
+
+
+def host_view(fleet: Fleet, name: str, now_us: int) -> admin_pb2.HostStatus:
+    record, standing = fleet.hosts[name], fleet.standing(name)
+    facts = agent_pb2.Facts.FromString(record.facts)
+    return admin_pb2.HostStatus(
+        name=name,
+        tags=dict(record.tags.pairs),
+        addresses=[str(a) for a in record.addresses],
+        connected=standing.connected,
+        last_seen_us=now_us if standing.connected else record.last_seen_us,
+        agent_version=record.agent_version,
+        kernel_generation=standing.proof.generation if standing.proof else 0,
+        state=fleet.state(name),
+        workloads=_workloads(fleet, name, facts),
+        problems=_problems(fleet, name),
+        listeners=facts.listeners,
+        kernel=facts.kernel,
+    )
+
+
+def _workloads(fleet: Fleet, name: str, facts: agent_pb2.Facts) -> list[admin_pb2.WorkloadStatus]:
+    policy, record = fleet.active.policy, fleet.hosts[name]
+    cgroups: dict[str, list[str]] = {}
+    for unit in facts.units:
+        cgroups.setdefault(unit.workload, []).append(unit.cgroup)
+    found = []
+    for instance in instances(policy, Host(name, record.tags, record.addresses)):
+        declared = policy.workloads.get(instance.workload)
+        found.append(
+            admin_pb2.WorkloadStatus(
+                name=instance.workload,
+                mode=effective_mode(policy, instance).value,
+                process=str(declared.process) if declared else "",
+                cgroups=sorted(cgroups.get(instance.workload, ())),
+            )
+        )
+    return found
+
+
+def _problems(fleet: Fleet, name: str) -> list[str]:
+    standing = fleet.standing(name)
+    found = [f"claims the address {address}: refused: {why}" for address, why in standing.refused_addresses]
+    if standing.refusal is not None:
+        found.extend(f"the agent refused the policy: {error}" for error in standing.refusal.errors)
+    found.extend(standing.notes)
+    if standing.connected and not fleet.hosts[name].addresses:
+        found.append(
+            "holds no address, so no other host's rules can name it; its agent reported none that could be accepted"
+        )
+    if not standing.connected and fleet.hosts[name].last_seen_us:
+        found.append("its agent is not connected: it keeps its last policy; see: systemctl status segctl-agent")
+    return found
+
+
+def token_view(token: TokenRecord) -> admin_pb2.Token:
+    return admin_pb2.Token(
+        id=token.id,
+        tags=dict(token.tags.pairs),
+        host=token.host,
+        uses_left=token.uses,
+        expires_us=token.expires_us,
+        created_by=token.created_by,
+        networks=[str(n) for n in token.networks],
+    )
+
+
+def denial_view(record: DenialRecord) -> admin_pb2.DeniedConnection:
+    """The newest description of the row, with the row's own count and times."""
+    view = admin_pb2.DeniedConnection.FromString(record.body)
+    view.id = record.id
+    view.denial.count = record.count
+    view.denial.first_seen_us = record.first_us
+    view.denial.last_seen_us = record.last_us
+    return view
+
+
+def event_view(event: EventRecord) -> admin_pb2.RecentEvent:
+    return admin_pb2.RecentEvent(
+        host=event.host,
+        event=agent_pb2.Event(
+            kind=event.kind,
+            message=event.message,
+            at_us=event.at_us,
+            culprit_pid=event.culprit_pid,
+            culprit_name=event.culprit_name,
+        ),
+    )
+
+
+def entry_view(entry: Entry) -> admin_pb2.AuditEntry:
+    return admin_pb2.AuditEntry(
+        sequence=entry.sequence,
+        at_us=entry.at_us,
+        actor=entry.actor,
+        action=entry.action,
+        subject=entry.subject,
+        detail=entry.detail,
+    )
+
+
+def status_view(
+    fleet: Fleet, active: GenerationRecord | None, events: tuple[EventRecord, ...], fleet_id: str, now_us: int
+) -> admin_pb2.StatusReply:
+    return admin_pb2.StatusReply(
+        active=generation_view(active, fleet.active.number) if active else None,
+        hosts=[host_view(fleet, name, now_us) for name in sorted(fleet.hosts)],
+        events=[event_view(event) for event in events],
+        fleet=fleet_id,
+        controller_version=__version__,
+    )

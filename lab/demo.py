@@ -1,0 +1,63 @@
+"""`make demo`: a fleet is segmented before your eyes. Every sentence is checked with connections of real processes.
+
+Exit code 0: everything was so, and nothing is left behind. 1: something was not so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+
+from lab.chapters import CHAPTERS, Demo
+from lab.fleet import Fleet
+from lab.host import REPOSITORY
+from lab.instance import LabError
+from lab.netns import Lab
+from lab.signals import leave_orderly
+from lab.story import Story
+from lab.wait import DeadlineError
+
+
+def play(fleet: Fleet, pause: float) -> list[str]:
+    """Tell the whole story on a raised fleet. Returns what was not so."""
+    policy = fleet.lab.instance.directory / "policy"
+    shutil.copytree(REPOSITORY / "examples" / "shop", policy)
+    demo = Demo(fleet, Story(fleet, pause), policy)
+    for chapter in CHAPTERS:
+        chapter(demo)
+    return demo.story.failures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m lab.demo", description=__doc__)
+    parser.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="between the steps, to read along")
+    options = parser.parse_args()
+    leave_orderly()
+    began = time.monotonic()
+    print("segctl demo: seven hosts in namespaces of this machine; nothing outside them is touched.")
+    lab = Lab()
+    fleet = Fleet(lab)
+    try:
+        with fleet:
+            failures = play(fleet, options.pause)
+            if failures:
+                print(f"\nThe daemons' logs:\n{fleet.logs()}", file=sys.stderr)
+    except (LabError, DeadlineError) as error:
+        failures = [str(error)]
+    remains = lab.instance.remains()
+    failures += [f"left behind: {what}" for what in remains]
+    if not remains:
+        print("\nThe lab is down: no process, namespace, cgroup, mount or file of it is left.")
+    for failure in failures:
+        print(f"✘ {failure}", file=sys.stderr)
+    if failures:
+        print(f"demo: {len(failures)} of the checks failed after {time.monotonic() - began:.0f} s", file=sys.stderr)
+        return 1
+    print(f"demo: everything was as it should be, in {time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

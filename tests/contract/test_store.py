@@ -1,0 +1,290 @@
+"""The contract of segctl_controller.store.protocol.Store, for the SQLite store and the one in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from segctl.errors import EnrolmentError, SegctlError
+from segctl.model.policy import Tags
+from segctl.policy.source import SourceFile
+from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
+from segctl_controller.store.memory import MemoryStore
+from segctl_controller.store.protocol import FindHost, Store
+from segctl_controller.store.records import (
+    Batch,
+    DenialFilter,
+    DenialRecord,
+    Entry,
+    EventRecord,
+    GenerationRecord,
+    HostRecord,
+    Limits,
+    OperatorRecord,
+    ProofRecord,
+    Role,
+    TokenRecord,
+)
+from segctl_controller.store.sql import SqlStore
+
+LIMITS = Limits(denials=5, events=3, proofs=4)
+ENTRY = Entry(1, "root", "act", "subject", "detail")
+HOUR = 3_600_000_000
+SECRET = hashlib.sha256(b"secret").digest()
+
+
+@pytest.fixture(params=["sql", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made: Store = SqlStore(tmp_path / "controller.db", LIMITS) if request.param == "sql" else MemoryStore(LIMITS)
+    yield made
+    made.close()
+
+
+def token(uses: int = 1, expires_us: int = 100, **fields: object) -> TokenRecord:
+    values = {
+        "id": "t-1",
+        "sha256": SECRET,
+        "tags": Tags.of({"role": "web"}),
+        "host": "",
+        "uses": uses,
+        "expires_us": expires_us,
+        "replace": False,
+        "created_by": "root",
+        "networks": (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")),
+    }
+    return TokenRecord(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def join(store: Store, name: str = "web1", serial: str = "aa", now: int = 50) -> HostRecord:
+    def admit(found: TokenRecord, _find: FindHost) -> HostRecord:
+        return HostRecord(name, found.tags, serial, now, found.networks)
+
+    return store.enrol(SECRET, now, admit, lambda host: Entry(now, "peer", "enrol", host.name))
+
+
+def denial(host: str = "web1", key: str = "a", count: int = 1, at: int = 10, workload: str = "host") -> DenialRecord:
+    return DenialRecord(host, workload, key, count, at, at, b"body")
+
+
+def generation(message: str = "first") -> GenerationRecord:
+    return GenerationRecord("d" * 64, "root", message, 7, (SourceFile("a.yaml", b"\xff\x00version"),))
+
+
+def test_generations_are_numbered_and_keep_their_files(store: Store) -> None:
+    assert store.generation(0) is None
+    first = store.add_generation(generation(), 0, ENTRY)
+    second = store.add_generation(generation("second"), first.number, ENTRY)
+    assert (first.number, second.number) == (1, 2)
+    assert store.generation(0) == second
+    assert store.generation(1) == first
+    assert store.generation(9) is None
+    assert [(g.number, g.files) for g in store.generations(10)] == [(2, ()), (1, ())]
+    assert [e.subject for e in store.entries(10)] == ["generation 2", "generation 1"]
+
+
+def test_a_push_against_an_old_base_stores_nothing(store: Store) -> None:
+    store.add_generation(generation(), 0, ENTRY)
+    store.add_generation(generation(), 1, ENTRY)
+    with pytest.raises(ConflictError, match="planned against generation 1, active is 2"):
+        store.add_generation(generation(), 1, ENTRY)
+    assert len(store.generations(10)) == 2
+    assert len(store.entries(10)) == 2
+
+
+def test_a_token_is_used_up_by_its_uses(store: Store) -> None:
+    store.add_token(token(uses=2), ENTRY)
+    join(store, "a")
+    join(store, "b")
+    with pytest.raises(EnrolmentError):
+        join(store, "c")
+    assert [h.name for h in store.hosts()] == ["a", "b"]
+    assert store.tokens(0) == ()
+
+
+def test_an_expired_or_unknown_token_enrols_nobody(store: Store) -> None:
+    with pytest.raises(EnrolmentError):
+        join(store)
+    store.add_token(token(expires_us=50), ENTRY)
+    with pytest.raises(EnrolmentError):
+        join(store, now=50)
+    assert store.hosts() == ()
+
+
+def test_a_refused_admission_does_not_use_up_the_token(store: Store) -> None:
+    store.add_token(token(), ENTRY)
+
+    def admit(_token: TokenRecord, _find: FindHost) -> HostRecord:
+        raise AlreadyExistsError("taken")
+
+    with pytest.raises(AlreadyExistsError):
+        store.enrol(SECRET, 50, admit, lambda _: ENTRY)
+    assert [t.uses for t in store.tokens(0)] == [1]
+    assert join(store).name == "web1"
+
+
+def test_admission_sees_who_has_the_name(store: Store) -> None:
+    store.add_token(token(uses=3), ENTRY)
+    join(store)
+    seen = []
+
+    def admit(_token: TokenRecord, find: FindHost) -> HostRecord:
+        seen.append(find("web1"))
+        seen.append(find("nobody"))
+        return HostRecord("web1", Tags(), "bb", 60)
+
+    store.enrol(SECRET, 60, admit, lambda _: ENTRY)
+    assert seen[0] is not None
+    assert seen[0].serial == "aa"
+    assert seen[1] is None
+    assert [(h.name, h.serial) for h in store.hosts()] == [("web1", "bb")]
+
+
+def test_a_revoked_token_is_gone(store: Store) -> None:
+    store.add_token(token(), ENTRY)
+    assert store.tokens(0) == (token(),)
+    store.remove_token("t-1", ENTRY)
+    with pytest.raises(EnrolmentError):
+        join(store)
+    with pytest.raises(NotFoundError):
+        store.remove_token("t-1", ENTRY)
+
+
+def test_a_host_keeps_everything_that_is_said_of_it(store: Store) -> None:
+    store.add_token(token(), ENTRY)
+    join(store)
+    addresses = (ip_address("10.0.0.1"), ip_address("2001:db8::1"))
+    store.set_facts("web1", addresses, "1.0", b"facts", 70)
+    store.set_tags("web1", Tags.of({"role": "db"}), ENTRY)
+    expected = HostRecord("web1", Tags.of({"role": "db"}), "aa", 50, token().networks, addresses, 70, "1.0", b"facts")
+    assert store.hosts() == (expected,)
+    store.seen("web1", 80)
+    assert store.hosts()[0].last_seen_us == 80
+
+
+def test_unknown_hosts_are_named(store: Store) -> None:
+    with pytest.raises(NotFoundError, match="nobody"):
+        store.set_tags("nobody", Tags(), ENTRY)
+    with pytest.raises(NotFoundError, match="nobody"):
+        store.remove_host("nobody", ENTRY)
+    store.set_facts("nobody", (), "", b"", 1)
+    store.seen("nobody", 1)
+    assert store.hosts() == ()
+
+
+def test_removing_a_host_takes_its_denials_with_it(store: Store) -> None:
+    store.add_token(token(), ENTRY)
+    join(store)
+    store.add_batch(Batch("web1", "e", 1, 10, (denial(),), lost=4))
+    store.remove_host("web1", ENTRY)
+    assert store.hosts() == ()
+    assert store.denials(DenialFilter()) == ()
+    assert store.lost("", 0) == 0
+
+
+def test_operators(store: Store) -> None:
+    ann = OperatorRecord("ann", Role.EDITOR, "aa", 5)
+    store.add_operator(ann, ENTRY)
+    assert store.operator("ann") == ann
+    assert store.operators() == (ann,)
+    with pytest.raises(AlreadyExistsError, match="ann"):
+        store.add_operator(ann, ENTRY)
+    store.remove_operator("ann", ENTRY)
+    assert store.operator("ann") is None
+    with pytest.raises(NotFoundError, match="ann"):
+        store.remove_operator("ann", ENTRY)
+
+
+def test_a_repeated_proof_is_stored_once_and_proofs_are_bounded(store: Store) -> None:
+    for number in (1, 1, 2, 1, 3, 4):
+        store.add_proof(ProofRecord("web1", number, "d", "k", 10 + number))
+    assert [p.generation for p in store.proofs("web1", 10)] == [4, 3, 1, 2]
+    assert store.proofs("other", 10) == ()
+
+
+def test_denials_of_one_key_are_one_row_with_a_new_id(store: Store) -> None:
+    store.add_token(token(), ENTRY)
+    join(store)
+    first = store.add_batch(Batch("web1", "e", 1, 10, (denial(at=10), denial(key="b", at=11))))
+    second = store.add_batch(Batch("web1", "e", 2, 10, (denial(at=5, count=3),)))
+    assert first is not None
+    assert second is not None
+    merged = second[0]
+    assert (merged.count, merged.first_us, merged.last_us) == (4, 5, 10)
+    assert merged.id > max(row.id for row in first)
+    assert [row.key for row in store.denials(DenialFilter())] == ["b", "a"]
+
+
+def test_a_batch_is_stored_once(store: Store) -> None:
+    store.add_token(token(), ENTRY)
+    join(store)
+    batch = Batch("web1", "e", 3, 10, (denial(),), (EventRecord("web1", "tamper", "m", 5),), lost=2)
+    assert store.add_batch(batch) is not None
+    assert store.add_batch(batch) is None
+    assert store.add_batch(Batch("web1", "e", 2, 10, (denial(),))) is None
+    assert [row.count for row in store.denials(DenialFilter())] == [1]
+    assert len(store.events(10)) == 1
+    assert store.lost("web1", 0) == 2
+    assert store.add_batch(Batch("web1", "other", 1, 10, (denial(),))) is not None
+
+
+def test_a_batch_of_a_removed_host_is_dropped(store: Store) -> None:
+    assert store.add_batch(Batch("gone", "e", 1, 10, (denial("gone"),))) == ()
+    assert store.denials(DenialFilter()) == ()
+
+
+def test_denials_are_filtered_and_bounded(store: Store) -> None:
+    store.add_token(token(uses=2), ENTRY)
+    join(store, "web1")
+    join(store, "web2")
+    rows = tuple(denial(key=str(n), at=n, workload="shop" if n % 2 else "host") for n in range(1, 5))
+    store.add_batch(Batch("web1", "e", 1, 10, rows))
+    store.add_batch(Batch("web2", "e", 1, 10, (denial("web2", at=9),)))
+    assert [row.last_us for row in store.denials(DenialFilter(limit=2))] == [4, 9]
+    assert [row.host for row in store.denials(DenialFilter(host="web2"))] == ["web2"]
+    assert [row.last_us for row in store.denials(DenialFilter(workload="shop"))] == [1, 3]
+    assert [row.last_us for row in store.denials(DenialFilter(since_us=4))] == [4, 9]
+    store.add_batch(Batch("web1", "e", 2, 10, (denial(key="new", at=20),)))
+    assert [row.last_us for row in store.denials(DenialFilter())] == [2, 3, 4, 9, 20]
+
+
+def test_losses_add_up(store: Store) -> None:
+    store.add_token(token(uses=2), ENTRY)
+    join(store, "web1")
+    join(store, "web2")
+    store.add_batch(Batch("web1", "e", 1, HOUR * 5, lost=2))
+    store.add_batch(Batch("web1", "e", 2, HOUR * 5 + 1, lost=3))
+    store.add_batch(Batch("web2", "e", 1, HOUR * 9, lost=7))
+    assert store.lost("web1", 0) == 5
+    assert store.lost("", 0) == 12
+    assert store.lost("", HOUR * 8) == 7
+
+
+def test_events_are_bounded_and_newest_first(store: Store) -> None:
+    for number in range(5):
+        store.add_event(EventRecord("web1", "tamper", str(number), number, 7, "nft"), ENTRY)
+    assert [e.message for e in store.events(10)] == ["4", "3", "2"]
+    assert store.events(1)[0] == EventRecord("web1", "tamper", "4", 4, 7, "nft")
+    assert len(store.entries(10)) == 5
+
+
+def test_the_audit_log_counts_and_keeps_everything(store: Store) -> None:
+    store.add_entry(ENTRY)
+    store.add_entry(Entry(2, "ann", "push", "generation 1"))
+    found = store.entries(10)
+    assert [e.sequence for e in found] == [2, 1]
+    assert (found[1].at_us, found[1].actor, found[1].action, found[1].subject, found[1].detail) == (
+        1,
+        "root",
+        "act",
+        "subject",
+        "detail",
+    )
+    assert len(store.entries(1)) == 1
+
+
+def test_every_error_is_one_of_ours(store: Store) -> None:
+    with pytest.raises(SegctlError):
+        store.remove_operator("x", ENTRY)

@@ -1,0 +1,74 @@
+"""A refused connection comes back with its process, its rule and the change that would allow it, and soon."""
+
+import json
+import subprocess
+import time
+
+from lab.chapters import NGINX
+from lab.fleet import BIN
+from lab.flows import Flow, wrong
+from lab.host import PROGRAM
+from lab.wait import until
+
+GENEROUS_SECONDS = 2.0
+
+
+def denials(fleet, **wanted):
+    def fits(one):
+        return all(one[key] == value for key, value in wanted.items())
+
+    return [one for one in fleet.records("denied", "--limit", "1000") if fits(one)]
+
+
+def test_a_denial_reaches_the_terminal_with_its_process(fleet, record_property):
+    command = ["env", f"SEGCTL_CONFIG={fleet.admin_directory}", str(BIN / "segctl"), "denied", "--follow", "--json"]
+    with subprocess.Popen(fleet.control.place.argv(command), stdout=subprocess.PIPE, text=True) as follow:
+        try:
+            # db1's port 9 is new to this fleet, so the first line about it is this connection.
+            fleet.lab.units["web1"].start("prelude.service", [*PROGRAM, "idle"])
+            began = time.time()
+            client = fleet.lab.hosts["web1"].popen(
+                [*PROGRAM, "call", "db1", "9", "--timeout", "3"], unit="cron.service", user="shop"
+            )
+            line = next(line for line in follow.stdout if '"tcp/9"' in line)
+            seconds = time.time() - began
+        finally:
+            follow.terminate()
+    client.wait()
+    fleet.lab.units["web1"].stop("prelude.service")
+    one = json.loads(line)
+    record_property("denial_to_terminal_s", round(seconds, 3))
+    print(f"denial to terminal, with the start of its process: {seconds * 1000:.0f} ms")
+    assert seconds < GENEROUS_SECONDS
+    assert (one["host"], one["direction"], one["workload"], one["verdict"]) == ("web1", "egress", "host", "denied")
+    assert (one["peer_host"], one["service"]) == ("db1", "tcp/9")
+    assert one["process"]["unit"] == "cron.service"
+    assert one["process"]["user"] == "shop"
+    assert "call db1 9" in one["process"]["command"]
+    assert one["process"]["pid"] > 0
+    assert one["suggestion"]
+
+
+def test_the_refusing_end_names_its_listener_and_the_sender(fleet):
+    assert wrong(fleet, Flow("client1", "", "web1", 22, False, families="6")) == []
+    one = until("web1 told of it", lambda: denials(fleet, host="web1", direction="ingress", service="tcp/22"), 5)[-1]
+    assert one["peer_address"] == "fd77:200::5"
+    assert one["process"]["unit"] == "ssh.service"
+
+
+def test_a_boundary_is_named_as_the_reason(fleet):
+    assert wrong(fleet, Flow("dev1", NGINX, "db1", 5432, False)) == []
+    one = until("dev1 told of it", lambda: denials(fleet, host="dev1", peer_host="db1", service="tcp/5432"), 5)[-1]
+    assert (one["reason"], one["rule"]) == ("boundary", "dev-stays-out-of-prod")
+
+
+def test_a_suggested_rule_allows_the_connection(fleet, policy):
+    flow = Flow("web1", "cron.service", "api1", 8080, False)
+    assert wrong(fleet, flow) == []
+
+    def told():
+        return denials(fleet, host="web1", direction="egress", peer_host="api1", service="tcp/8080", workload="host")
+
+    suggestion = until("web1 told of it", told, 5)[-1]["suggestion"]
+    fleet.push(policy.add("\n".join(f"  {line}" for line in suggestion.splitlines()) + "\n"))
+    assert wrong(fleet, Flow("web1", "cron.service", "api1", 8080, True)) == []

@@ -1,0 +1,175 @@
+"""A controller that answers from a script: the Admin service over real mutual TLS, with real messages."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from segctl.proto.v1 import admin_pb2 as pb
+from segctl.proto.v1 import admin_pb2_grpc, agent_pb2, hostpolicy_pb2
+
+from tests.unit.segctl.cli.pki import Authority
+
+T0 = 1_795_316_645_000_000
+GENERATIONS = {
+    7: pb.Generation(number=7, digest="aa" * 32, author="bob", message="first", created_us=T0),
+    8: pb.Generation(number=8, digest="bb" * 32, author="alice", message="second", created_us=T0 + 10**6, active=True),
+}
+WEB = pb.HostStatus(
+    name="web1",
+    tags={"role": "web"},
+    addresses=["10.0.1.11"],
+    connected=True,
+    last_seen_us=T0,
+    agent_version="0.1.0",
+    kernel_generation=8,
+    state="in-sync",
+    workloads=[pb.WorkloadStatus(name="host", mode="enforce")],
+    listeners=[agent_pb2.Listener(protocol="tcp", address=b"\0\0\0\0", port=443, workload="host", process="nginx")],
+    kernel="6.1.0",
+)
+DENIAL = pb.DeniedConnection(
+    id=1,
+    host="web1",
+    denial=agent_pb2.Denial(
+        verdict="denied",
+        workload="host",
+        remote=b"\x0a\x00\x01\x0c",
+        service=hostpolicy_pb2.PortRange(protocol="tcp", low=5432, high=5432),
+        process=agent_pb2.ProcessInfo(pid=812, exe="/usr/bin/curl", command="curl db1:5432", user="root"),
+        count=3,
+        first_seen_us=T0,
+        last_seen_us=T0 + 10**6,
+        generation=8,
+    ),
+    peer_host="db1",
+    reason="default",
+    service_name="postgres",
+)
+
+
+class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
+    """Keeps what it was asked. `refusal` makes every call fail; `proofs` is what a push reports after it is stored."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+        self.refusal: tuple[grpc.StatusCode, str] | None = None
+        self.plan = pb.PlanReply(
+            base_generation=8,
+            digest="cc" * 32,
+            changes=[pb.Change(allowed=True, source="a", destination="b", service="ssh", rule="r", hosts=["web1"])],
+            hosts=["web1"],
+            tests=2,
+        )
+        self.proofs = [pb.HostProof(host="web1", state="proven", kernel_digest="dd" * 32, after_us=84_000)]
+        self.break_push: grpc.StatusCode | None = None
+        self.hold_push = threading.Event()
+        self.hold_push.set()
+        self.status = pb.StatusReply(active=GENERATIONS[8], hosts=[WEB], fleet="shop", controller_version="0.1.0")
+        self.explanation = pb.ExplainReply(verdict="denied", generation=8)
+        self.denials = [pb.DeniedReply(connection=DENIAL), pb.DeniedReply(lost=7)]
+
+    def _take(self, request: object, context: grpc.ServicerContext) -> None:
+        self.asked.append(request)
+        if self.refusal:
+            context.abort(*self.refusal)
+
+    def WhoAmI(self, request, context):
+        self._take(request, context)
+        return pb.WhoAmIReply(name="alice", role="admin", fleet="shop", controller_version="0.1.0")
+
+    def Check(self, request, context):
+        self._take(request, context)
+        return pb.CheckReply(hosts=5)
+
+    def Plan(self, request, context):
+        self._take(request, context)
+        return self.plan
+
+    def Status(self, request, context):
+        self._take(request, context)
+        return self.status
+
+    def History(self, request, context):
+        self._take(request, context)
+        return pb.HistoryReply(generations=sorted(GENERATIONS.values(), key=lambda g: -g.number)[: request.limit])
+
+    def GetGeneration(self, request, context):
+        self._take(request, context)
+        if request.number not in GENERATIONS:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"there is no generation {request.number}")
+        found = pb.Generation()
+        found.CopyFrom(GENERATIONS[request.number])
+        found.source.files.add(name="shop.yaml", content=b"version: 1\n")
+        return found
+
+    def ListHosts(self, request, context):
+        self._take(request, context)
+        return pb.ListHostsReply(hosts=[WEB] if request.name in {"", "web1"} else [])
+
+    def SetTags(self, request, context):
+        self._take(request, context)
+        tagged = pb.HostStatus(name=request.host, tags=request.set)
+        return tagged
+
+    def RemoveHost(self, request, context):
+        self._take(request, context)
+        return pb.RemoveHostReply()
+
+    def CreateToken(self, request, context):
+        self._take(request, context)
+        return pb.CreateTokenReply(join="THE-SECRET-LINE", id="3f9a", expires_us=T0)
+
+    def ListTokens(self, request, context):
+        self._take(request, context)
+        token = pb.Token(id="3f9a", tags={"role": "web"}, uses_left=1, expires_us=T0, created_by="alice")
+        return pb.ListTokensReply(tokens=[token])
+
+    def RevokeToken(self, request, context):
+        self._take(request, context)
+        return pb.RevokeTokenReply()
+
+    def Explain(self, request, context):
+        self._take(request, context)
+        return self.explanation
+
+    def Denied(self, request, context):
+        self._take(request, context)
+        yield from self.denials
+
+    def Audit(self, request, context):
+        self._take(request, context)
+        return pb.AuditReply(entries=[pb.AuditEntry(sequence=1, at_us=T0, actor="alice", action="push", subject="8")])
+
+    def Push(self, request, context):
+        self._take(request, context)
+        yield from self._progress(pb.Generation(number=9, author="alice", active=True), context)
+
+    def Rollback(self, request, context):
+        self._take(request, context)
+        number = request.generation
+        yield from self._progress(pb.Generation(number=9, rollback_of=number, active=True), context)
+
+    def _progress(self, stored: pb.Generation, context: grpc.ServicerContext) -> Iterator[pb.PushProgress]:
+        yield pb.PushProgress(stored=stored)
+        if self.break_push:
+            context.abort(self.break_push, "the disk is full")
+        self.hold_push.wait(20)
+        for proof in self.proofs:
+            yield pb.PushProgress(host=proof)
+        tally = {s: sum(p.state == s for p in self.proofs) for s in ("proven", "refused", "offline", "waiting")}
+        yield pb.PushProgress(done=pb.PushDone(**tally))
+
+
+def serve(servicer: ScriptedAdmin, authority: Authority, expires=None) -> tuple[int, Callable[[], None]]:
+    """(port, stop). The server shows a certificate of `authority` and wants one."""
+    server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    admin_pb2_grpc.add_AdminServicer_to_server(servicer, server)
+    uri = f"spiffe://{authority.fleet}/controller"
+    certificate, key = authority.issue(uri, expires) if expires else authority.issue(uri)
+    credentials = grpc.ssl_server_credentials([(key, certificate)], authority.pem, require_client_auth=True)
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    return port, lambda: server.stop(0).wait(5) and None

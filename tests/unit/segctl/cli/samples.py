@@ -1,0 +1,242 @@
+"""A small fleet as views: what the rendering tests draw."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from segctl.cli import views as v
+from segctl.model.findings import Finding, Position, Severity
+
+NOW = datetime(2026, 11, 22, 3, 4, 5, tzinfo=UTC)
+
+
+def before(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+ERROR = Finding(
+    Position("policy/shop.yaml", 3, 9),
+    Severity.ERROR,
+    "unknown-tag",
+    "unknown value 'prd' of env",
+    "did you mean prod?",
+)
+WARNING = Finding(Position("policy/shop.yaml", 7, 5), Severity.WARNING, "expired", "rule old expired on 2026-01-01")
+
+GENERATION = v.Generation(8, "3f2a91c0b1d2e3f4", "alice", "checkout may reach the db", before(300), True, None)
+OLDER = v.Generation(7, "aa00bb11cc22dd33", "bob", "", before(90000), False, 5)
+
+SHOP_WEB, SHOP_DB = "shop-web [app=shop,env=prod]", "shop-db [app=shop,env=prod]"
+PLAN = v.Plan(
+    base_generation=7,
+    digest="3f2a91c0b1d2e3f4",
+    changes=(
+        v.Change(
+            True,
+            SHOP_WEB,
+            SHOP_DB,
+            "postgres",
+            "web-to-db",
+            ("db1", "web1"),
+        ),
+        v.Change(
+            True,
+            SHOP_WEB,
+            SHOP_DB,
+            "tcp/6432",
+            "web-to-db",
+            ("db1", "web1"),
+        ),
+        v.Change(
+            False,
+            "peer office (203.0.113.0/24)",
+            "host [role=web]",
+            "ssh",
+            "office-ssh",
+            tuple(f"web{i}" for i in range(1, 6)),
+        ),
+    ),
+    modes=(
+        v.ModeChange("db1", "shop-db", "observe", "enforce"),
+        v.ModeChange("db2", "shop-db", "observe", "enforce"),
+        v.ModeChange("dev1", "host", "", "observe"),
+    ),
+    hosts=("db1", "db2", "dev1", "web1"),
+    tests=4,
+    findings=(WARNING,),
+)
+EMPTY_PLAN = v.Plan(base_generation=0, digest="00", tests=0)
+BROKEN_PLAN = v.Plan(base_generation=7, digest="11", findings=(ERROR, WARNING))
+
+PROVEN = v.Proof("web1", "proven", "0123456789abcdef", 84.2)
+REFUSED = v.Proof("db1", "refused", "", 120.0, ("user 'app' does not exist: create it, or use a uid",))
+OFFLINE = v.Proof("dev1", "offline", "", 0.0)
+WAITING = v.Proof("bastion1", "waiting", "", 30000.0)
+
+WEB = v.Host(
+    name="web1",
+    tags={"role": "web", "env": "prod", "app": "shop"},
+    addresses=("10.0.1.11", "2001:db8:1::11"),
+    connected=True,
+    last_seen=before(1),
+    agent_version="0.1.0",
+    kernel="6.1.0-18-amd64",
+    kernel_generation=8,
+    state="in-sync",
+    workloads=(
+        v.WorkloadStatus("host", "observe", ""),
+        v.WorkloadStatus("shop-web", "enforce", "unit:nginx.service", ("system.slice/nginx.service",)),
+    ),
+    listeners=(v.Listener("tcp", "0.0.0.0", 443, "shop-web", "nginx", 33, "system.slice/nginx.service"),),
+)
+DB = replace(
+    WEB,
+    name="db1",
+    tags={"role": "db", "env": "prod"},
+    addresses=("10.0.1.12",),
+    kernel_generation=7,
+    state="refused",
+    workloads=(
+        v.WorkloadStatus("host", "enforce", ""),
+        v.WorkloadStatus("shop-db", "enforce", "unit:postgresql@*.service"),
+    ),
+    listeners=(),
+    problems=(
+        "generation 8 refused: user 'app' does not exist. Create the user on db1, or name a uid, and push again.",
+    ),
+)
+DEV = replace(
+    WEB,
+    name="dev1",
+    tags={},
+    addresses=(),
+    connected=False,
+    last_seen=before(7200),
+    kernel_generation=0,
+    state="offline",
+    workloads=(),
+    listeners=(),
+    problems=("offline for 2 h: it keeps enforcing what it has. Check systemctl status segctl-agent on dev1.",),
+)
+STATUS = v.Status(
+    "shop",
+    "0.1.0",
+    GENERATION,
+    (WEB, DB, DEV),
+    (v.Event("web1", "tamper", "table inet segctl was changed and healed", before(60), 331, "nft"),),
+)
+WELL = v.Status("shop", "0.1.0", GENERATION, (WEB, replace(WEB, name="web2")))
+FRESH = v.Status("shop", "0.1.0", None)
+
+ENDS = (
+    v.End(
+        "web1",
+        "shop-web",
+        "egress",
+        "allowed",
+        "enforce",
+        "rule",
+        "web-to-db",
+        "policy/shop.yaml:24:5",
+        "allowed",
+        "w1_out: ip daddr @w1_out4 accept",
+    ),
+    v.End(
+        "db1",
+        "shop-db",
+        "ingress",
+        "allowed",
+        "enforce",
+        "rule",
+        "web-to-db",
+        "policy/shop.yaml:24:5",
+        "denied",
+        "end2_in: drop",
+    ),
+)
+ALLOWED = v.Explanation(
+    "web1/shop-web",
+    "db1/shop-db",
+    "tcp/5432",
+    "allowed",
+    8,
+    False,
+    True,
+    (ENDS[0], replace(ENDS[1], kernel_verdict="allowed", kernel_detail="")),
+)
+DIFFERS = replace(ALLOWED, differs=True, ends=ENDS)
+DENIED = v.Explanation(
+    source="web1/host",
+    destination="db1/shop-db",
+    service="postgres",
+    verdict="denied",
+    generation=8,
+    differs=False,
+    live=False,
+    ends=(
+        v.End("web1", "host", "egress", "allowed", "observe", "default", "", "", "", ""),
+        v.End("db1", "shop-db", "ingress", "denied", "enforce", "boundary", "dev-out", "policy/shop.yaml:20:5", "", ""),
+    ),
+    nearest_rule="web-to-db",
+    nearest_why="its source is the workload shop-web, and this process belongs to host",
+    suggestion="rules:\n  - {name: web-to-db-2, from: {role: web}, to: {workload: shop-db}, allow: [postgres]}",
+    notes=("web1 is in observe: its egress is not enforced",),
+)
+
+PROCESS = v.Process(
+    812, "/usr/bin/curl", "curl -v telnet://db1:5432", "www-data", "cron.service", "system.slice/cron.service"
+)
+DENIAL = v.Denial(
+    id=1,
+    host="web1",
+    workload="host",
+    tags={"env": "prod", "role": "web"},
+    direction="egress",
+    verdict="denied",
+    process=PROCESS,
+    process_unknown="",
+    peer_address="10.0.1.12",
+    peer_host="db1",
+    peer_workload="shop-db",
+    peer_tags={"env": "prod", "role": "db"},
+    service="tcp/5432",
+    service_name="postgres",
+    reason="default",
+    rule="",
+    suggestion="rules:\n  - {name: host-to-shop-db-postgres, from: {role: web}, to: {workload: shop-db}, allow: [postgres]}",
+    count=3,
+    first_seen=before(20),
+    last_seen=before(5),
+    generation=8,
+)
+INCOMING = replace(
+    DENIAL,
+    id=2,
+    host="db1",
+    workload="shop-db",
+    direction="ingress",
+    verdict="would-deny",
+    process=None,
+    process_unknown="no socket was listening",
+    peer_address="2001:db8:40::7",
+    peer_host="",
+    peer_workload="",
+    peer_tags={},
+    service="udp/161",
+    service_name="",
+    reason="boundary",
+    rule="office-stays-out",
+    suggestion="",
+    count=12345,
+    first_seen=before(200600),
+    last_seen=before(200000),
+)
+HOSTILE = replace(
+    DENIAL, id=3, process=replace(PROCESS, exe="/tmp/\x1b]0;owned\x07sh", command="sh -c '\x1b[2J\x9b31m\u202etxt'\n")
+)
+
+TOKEN = v.Token("3f9a12", {"role": "web"}, "", ("10.0.0.0/24",), 1, NOW + timedelta(hours=1), "alice")
+NEW_TOKEN = v.NewToken("3f9a12", NOW + timedelta(hours=1), "eyJjIjpbXX0", "")
+AUDIT = v.AuditEntry(12, before(300), "alice", "push", "generation 8", "checkout may reach the db")
+WHO = v.WhoAmI("alice", "admin", "shop", "controller:7443", "0.1.0")

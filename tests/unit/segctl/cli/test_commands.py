@@ -1,0 +1,269 @@
+"""Each command against a scripted controller over real mutual TLS: what it asks, what it prints, how it exits."""
+
+from __future__ import annotations
+
+import io
+import stat
+from pathlib import Path
+
+import grpc
+import pytest
+from segctl.cli.exits import Exit
+from segctl.proto.v1 import admin_pb2 as pb
+
+from tests.unit.segctl.cli.admin_server import ScriptedAdmin
+from tests.unit.segctl.cli.conftest import Cli
+
+
+def test_whoami(cli: Cli) -> None:
+    assert cli("whoami").out.startswith("alice, admin of the fleet shop")
+    assert cli("whoami", "--json").json["role"] == "admin"
+
+
+def test_json_and_config_may_stand_before_and_after_the_verb(cli: Cli, offline: Cli) -> None:
+    directory = str(cli.app.directory)
+    assert offline("--json", "--config", directory, "whoami").json["name"] == "alice"
+    assert offline("host", "--json", "list", "--config", directory).json[0]["name"] == "web1"
+
+
+def test_plan_shows_the_difference_and_sends_the_files(cli: Cli, controller: ScriptedAdmin, policy: Path) -> None:
+    ran = cli("plan", str(policy))
+    assert ran.code == Exit.OK
+    assert "+ a → b ssh on web1" in ran.out
+    (sent,) = controller.asked
+    assert [(f.name, f.content) for f in sent.files] == [(str(policy), b"version: 1\n")]
+
+
+def test_plan_of_a_broken_policy_exits_1(cli: Cli, controller: ScriptedAdmin, policy: Path) -> None:
+    controller.plan = pb.PlanReply(findings=[pb.Finding(file="f", line=1, column=2, severity="error", message="no")])
+    ran = cli("plan", "--json", str(policy))
+    assert ran.code == Exit.FINDINGS
+    assert ran.json["findings"][0]["line"] == 1
+
+
+def test_push_sends_what_was_planned_and_waits_for_proof(cli: Cli, controller: ScriptedAdmin, policy: Path) -> None:
+    ran = cli("push", str(policy), "--yes", "-m", "why", "--wait", "7")
+    assert ran.code == Exit.OK
+    assert "web1" in ran.out
+    assert "proven in 84 ms" in ran.out
+    request = controller.asked[-1]
+    assert (request.expect_digest, request.expect_base_generation) == ("cc" * 32, 8)
+    assert (request.message, request.wait_seconds) == ("why", 7)
+
+
+def test_push_streams_json(cli: Cli, policy: Path) -> None:
+    ran = cli("push", str(policy), "--yes", "--json")
+    assert [line["kind"] for line in ran.lines] == ["plan", "stored", "host", "done"]
+    assert ran.lines[2]["after_ms"] == 84.0
+
+
+def test_push_without_a_terminal_refuses_and_says_how(cli: Cli, controller: ScriptedAdmin, policy: Path) -> None:
+    ran = cli("push", str(policy))
+    assert ran.code == Exit.USAGE
+    assert "--yes" in ran.err
+    assert not any(isinstance(r, pb.PushRequest) for r in controller.asked)
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", Exit.OK), ("n\n", Exit.FINDINGS), ("", Exit.FINDINGS)])
+def test_push_asks_on_a_terminal(
+    cli: Cli, controller: ScriptedAdmin, policy: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: Exit
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    ran = cli.on_terminal()("push", str(policy))
+    assert ran.code == code
+    assert "Push this policy? [y/N]" in ran.err
+    assert any(isinstance(r, pb.PushRequest) for r in controller.asked) is (code is Exit.OK)
+
+
+def test_push_of_a_policy_with_errors_stops_before_the_push(cli: Cli, controller: ScriptedAdmin, policy: Path) -> None:
+    controller.plan = pb.PlanReply(findings=[pb.Finding(file="f", severity="error", message="broken test")])
+    ran = cli("push", str(policy), "--yes")
+    assert ran.code == Exit.FINDINGS
+    assert "broken test" in ran.out
+    assert not any(isinstance(r, pb.PushRequest) for r in controller.asked)
+
+
+def test_push_of_the_policy_in_force_changes_nothing(cli: Cli, controller: ScriptedAdmin, policy: Path) -> None:
+    controller.plan = pb.PlanReply(base_generation=8, digest="bb" * 32)
+    assert "nothing to push" in cli("push", str(policy)).out
+    assert not any(isinstance(r, pb.PushRequest) for r in controller.asked)
+    assert cli("push", str(policy), "--force", "--yes").code == Exit.OK
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "code"),
+    [
+        ("refused", (), Exit.PARTIAL),
+        ("waiting", (), Exit.PARTIAL),
+        ("offline", (), Exit.PARTIAL),
+        ("offline", ("--allow-offline",), Exit.OK),
+        ("refused", ("--allow-offline",), Exit.PARTIAL),
+    ],
+)
+def test_a_host_without_proof_makes_it_partial(
+    cli: Cli, controller: ScriptedAdmin, policy: Path, state: str, options: tuple[str, ...], code: Exit
+) -> None:
+    controller.proofs.append(pb.HostProof(host="db1", state=state, errors=["no user app"]))
+    ran = cli("push", str(policy), "--yes", *options)
+    assert ran.code == code
+    assert "no user app" in ran.out
+    assert "1 of 2 hosts proved it" in ran.out
+
+
+def test_a_push_that_breaks_after_it_was_stored_says_so(cli: Cli, controller: ScriptedAdmin, policy: Path) -> None:
+    controller.break_push = grpc.StatusCode.RESOURCE_EXHAUSTED
+    ran = cli("push", str(policy), "--yes")
+    assert ran.code == Exit.FINDINGS
+    assert "Generation 9 is stored and active" in ran.err
+
+
+def test_rollback_shows_the_plan_and_names_the_generation(cli: Cli, controller: ScriptedAdmin) -> None:
+    ran = cli("rollback", "--yes", "-m", "back")
+    assert ran.code == Exit.OK
+    assert "Plan against generation 8" in ran.out
+    assert controller.asked[-1] == pb.RollbackRequest(generation=7, message="back", wait_seconds=30)
+
+
+def test_rollback_to_the_active_one_or_to_none_is_refused(cli: Cli) -> None:
+    assert "is the one in force" in cli("rollback", "8").err
+    assert "there is no generation 99" in cli("rollback", "99", "--yes").err
+
+
+def test_history(cli: Cli) -> None:
+    assert [g["number"] for g in cli("history", "--json").json] == [8, 7]
+    shown = cli("history", "7")
+    assert "version: 1" in shown.out
+    assert "# shop.yaml" in shown.out
+
+
+def test_status_and_its_exit_code(cli: Cli, controller: ScriptedAdmin) -> None:
+    assert "All well" in cli("status").out
+    assert cli("status", "--exit-code").code == Exit.OK
+    controller.status.hosts[0].problems.append("look here")
+    assert cli("status").code == Exit.OK
+    ran = cli("status", "--exit-code")
+    assert ran.code == Exit.FINDINGS
+    assert "look here" in ran.out
+    assert cli("status", "--json").json["hosts"][0]["listeners"][0]["address"] == "0.0.0.0"
+
+
+def test_host_show_and_remove(cli: Cli, controller: ScriptedAdmin) -> None:
+    assert "tcp/443" in cli("host", "show", "web1").out
+    assert cli("host", "show", "web9").code == Exit.FINDINGS
+    assert cli("host", "remove", "web1").code == Exit.USAGE
+    assert cli("host", "remove", "web1", "--yes", "--json").json == {"removed": "web1"}
+    assert controller.asked[-1] == pb.RemoveHostRequest(host="web1")
+
+
+def test_tag_sets_removes_and_shows(cli: Cli, controller: ScriptedAdmin) -> None:
+    assert "env=prod role=web" in cli("tag", "web1", "env=prod", "role=web", "loc-").out
+    assert controller.asked[-1] == pb.SetTagsRequest(host="web1", set={"env": "prod", "role": "web"}, remove=["loc"])
+    assert "web1: role=web" in cli("tag", "web1").out
+
+
+@pytest.mark.parametrize("change", ["env", "=x", "env=", "a=b=c", "env=a env=b", "env=a env-"])
+def test_a_malformed_tag_is_a_usage_error(cli: Cli, controller: ScriptedAdmin, change: str) -> None:
+    assert cli("tag", "web1", *change.split()).code == Exit.USAGE
+    assert controller.asked == []
+
+
+def test_a_token_goes_to_stdout_and_everything_else_to_stderr(cli: Cli, controller: ScriptedAdmin) -> None:
+    options = ("--tag", "role=web", "--network", "10.0.0.0/24", "--valid", "1h30m", "--uses", "2")
+    ran = cli("token", "create", *options)
+    assert ran.out == "THE-SECRET-LINE\n"
+    assert "THE-SECRET-LINE" not in ran.err
+    assert "3f9a" in ran.err
+    request = pb.CreateTokenRequest(tags={"role": "web"}, networks=["10.0.0.0/24"], valid_seconds=5400, uses=2)
+    assert controller.asked[-1] == request
+
+
+def test_a_token_file_is_ours_alone_and_the_secret_is_nowhere_else(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "web.token"
+    ran = cli("token", "create", "--out", str(path), "--json")
+    assert path.read_text() == "THE-SECRET-LINE\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "THE-SECRET" not in ran.out + ran.err
+    assert ran.json["file"] == str(path)
+
+
+def test_a_token_is_not_made_when_it_has_no_place(cli: Cli, controller: ScriptedAdmin, tmp_path: Path) -> None:
+    path = tmp_path / "web.token"
+    path.write_text("mine")
+    assert cli("token", "create", "--out", str(path)).code == Exit.USAGE
+    assert cli("token", "create", "--out", str(tmp_path / "no" / "t")).code == Exit.USAGE
+    assert controller.asked == []
+    assert path.read_text() == "mine"
+
+
+def test_a_refused_token_leaves_no_file(cli: Cli, controller: ScriptedAdmin, tmp_path: Path) -> None:
+    controller.refusal = (grpc.StatusCode.PERMISSION_DENIED, "no")
+    assert cli("token", "create", "--out", str(tmp_path / "t")).code == Exit.NOT_PERMITTED
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--tag", "role"),
+        ("--tag", "a=1", "--tag", "a=2"),
+        ("--network", "10.0.0.1/8"),
+        ("--valid", "soon"),
+        ("--valid", "10"),
+        ("--host", "web1", "--uses", "2"),
+    ],
+)
+def test_a_malformed_token_is_a_usage_error(cli: Cli, controller: ScriptedAdmin, options: tuple[str, ...]) -> None:
+    assert cli("token", "create", *options).code == Exit.USAGE
+    assert controller.asked == []
+
+
+def test_token_list_and_revoke(cli: Cli, controller: ScriptedAdmin) -> None:
+    assert "role=web" in cli("token", "list").out
+    assert cli("token", "revoke", "3f9a", "--json").json == {"revoked": "3f9a"}
+    assert controller.asked[-1] == pb.RevokeTokenRequest(id="3f9a")
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_explain_exits_1_only_when_the_kernel_differs(cli: Cli, controller: ScriptedAdmin, differs: bool) -> None:
+    controller.explanation.differs = differs
+    ran = cli("explain", "web1", "db1", "tcp/5432")
+    assert ran.code == int(differs)
+    assert "web1 → db1  tcp/5432: denied" in ran.out
+    assert controller.asked[-1].live
+    cli("explain", "web1", "db1", "tcp/5432", "--no-live")
+    assert not controller.asked[-1].live
+
+
+def test_denied(cli: Cli, controller: ScriptedAdmin) -> None:
+    ran = cli("denied", "--host", "web1", "--workload", "host", "--since", "10m", "--limit", "5", "--wide")
+    assert "web1/host (curl 812 root)" in ran.out
+    assert "segctl explain web1/host db1 tcp/5432" in ran.out
+    assert "7 more were denied" in ran.out
+    request = controller.asked[-1]
+    assert (request.host, request.workload, request.limit, request.follow) == ("web1", "host", 5, False)
+    assert request.since_us == int(cli.app.clock().timestamp() * 1e6) - 600 * 10**6
+    assert [(r["kind"]) for r in cli("denied", "--json").lines] == ["denial", "lost"]
+
+
+def test_denied_with_nothing_to_show_says_so_on_stderr(cli: Cli, controller: ScriptedAdmin) -> None:
+    controller.denials = []
+    ran = cli("denied")
+    assert (ran.out, ran.code) == ("", Exit.OK)
+    assert "No connection was denied" in ran.err
+
+
+def test_audit(cli: Cli) -> None:
+    assert cli("audit", "--json").json[0]["actor"] == "alice"
+
+
+def test_an_unknown_command_is_met_with_the_nearest(offline: Cli) -> None:
+    ran = offline("stats")
+    assert ran.code == Exit.USAGE
+    assert "Did you mean 'status'?" in ran.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(offline: Cli, shell: str) -> None:
+    ran = offline("completion", shell)
+    assert ran.code == Exit.OK
+    assert "_SEGCTL_COMPLETE" in ran.out

@@ -1,0 +1,110 @@
+"""Every rendering against its golden text, at 80 and 120 columns. SEGCTL_UPDATE_GOLDEN=1 writes them anew."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from segctl.cli import (
+    output_check,
+    output_denied,
+    output_explain,
+    output_lists,
+    output_plan,
+    output_push,
+    output_status,
+)
+from segctl.cli.output import Line, plain
+from segctl.cli.output_push import Push
+from segctl.cli.views import CheckResult, Done, Lost
+
+from tests.unit.segctl.cli import samples as s
+
+GOLDEN = Path(__file__).parent / "golden"
+SOURCE = {
+    "policy/shop.yaml": [
+        "version: 1",
+        "modes:",
+        "\t- {env: prd}  # a tab before",
+        "",
+        "",
+        "rules:",
+        "    - {name: old}",
+    ]
+}
+CHECK = CheckResult(False, 1, 1, 2, 5, (s.ERROR, s.WARNING))
+
+
+def _denials(width: int, wide: bool, suggest: bool) -> Iterable[Line]:
+    columns = output_denied.Columns.of(width)
+    yield output_denied.heading(columns)
+    for denial in (s.DENIAL, s.INCOMING, s.HOSTILE):
+        yield from output_denied.render_denial(denial, columns, s.NOW, wide, suggest)
+    yield from output_denied.render_lost(Lost(1234))
+
+
+def _push(width: int) -> Iterable[Line]:
+    push = Push()
+    for step in (s.GENERATION, s.PROVEN, s.REFUSED, s.OFFLINE, s.WAITING, Done(1, 1, 1, 1)):
+        push = push.after(step)
+        yield from output_push.render_step(step)
+    yield from output_push.render_summary(push)
+
+
+def _push_well(width: int) -> Iterable[Line]:
+    return output_push.render_summary(Push(s.GENERATION, (s.PROVEN,), Done(1, 0, 0, 0)))
+
+
+def _interrupted(width: int) -> Iterable[Line]:
+    return [*output_push.render_interrupted(Push()), *output_push.render_interrupted(Push(s.GENERATION, (s.PROVEN,)))]
+
+
+CASES: dict[str, Callable[[int], Iterable[Line]]] = {
+    "check": lambda w: output_check.render_check(CHECK, SOURCE, w),
+    "check-ok": lambda w: output_check.render_check(CheckResult(True, 0, 0, 1, None), {}, w),
+    "plan": lambda w: output_plan.render_plan(s.PLAN, w),
+    "plan-empty": lambda w: output_plan.render_plan(s.EMPTY_PLAN, w),
+    "plan-broken": lambda w: output_plan.render_plan(s.BROKEN_PLAN, w),
+    "push": _push,
+    "push-well": _push_well,
+    "push-interrupted": _interrupted,
+    "status": lambda w: output_status.render_status(s.STATUS, s.NOW, w),
+    "status-well": lambda w: output_status.render_status(s.WELL, s.NOW, w),
+    "status-fresh": lambda w: output_status.render_status(s.FRESH, s.NOW, w),
+    "hosts": lambda w: output_status.render_hosts((s.WEB, s.DB, s.DEV), w),
+    "host": lambda w: output_status.render_host(s.WEB, s.NOW, w),
+    "host-ill": lambda w: output_status.render_host(s.DEV, s.NOW, w),
+    "explain-allowed": lambda w: output_explain.render_explanation(s.ALLOWED, w),
+    "explain-differs": lambda w: output_explain.render_explanation(s.DIFFERS, w),
+    "explain-denied": lambda w: output_explain.render_explanation(s.DENIED, w),
+    "denied": lambda w: _denials(w, False, False),
+    "denied-wide": lambda w: _denials(w, True, True),
+    "history": lambda w: output_lists.render_history((s.GENERATION, s.OLDER), s.NOW, w),
+    "tokens": lambda w: output_lists.render_tokens((s.TOKEN,), s.NOW, w),
+    "audit": lambda w: output_lists.render_audit((s.AUDIT,), w),
+    "whoami": lambda w: output_lists.render_whoami(s.WHO),
+}
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 0])
+@pytest.mark.parametrize("name", CASES)
+def test_rendering_is_golden(name: str, width: int) -> None:
+    text = plain(CASES[name](width))
+    path = GOLDEN / f"{name}-{width}.txt"
+    if os.environ.get("SEGCTL_UPDATE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_every_golden_file_has_a_case() -> None:
+    assert {p.stem.rpartition("-")[0] for p in GOLDEN.glob("*.txt")} == set(CASES)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("name", ["denied", "status", "hosts", "history", "plan", "tokens", "audit"])
+def test_lines_made_of_columns_keep_within_the_terminal(name: str, width: int) -> None:
+    prose = ("policy/", "Returns", "  ")
+    for text in plain(CASES[name](width)).splitlines():
+        assert len(text) <= width or text.startswith(prose), text

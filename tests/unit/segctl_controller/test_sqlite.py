@@ -1,0 +1,109 @@
+"""What only the SQLite store has: files, schema versions, triggers, a disk that fills up."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from segctl.errors import StateError
+from segctl.policy.source import SourceFile
+from segctl_controller.errors import StoreFullError
+from segctl_controller.store.records import Entry, GenerationRecord
+from segctl_controller.store.sql import SqlStore
+from segctl_controller.store.sqlite import open_engine
+from segctl_controller.store.tables import metadata
+
+ENTRY = Entry(1, "root", "act", "subject")
+
+
+def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+    store = SqlStore(path)
+    store.add_entry(ENTRY)
+    store.close()
+    again = SqlStore(path)
+    assert [e.action for e in again.entries(5)] == ["act"]
+    again.close()
+
+
+def test_only_the_owner_can_read_the_database(tmp_path: Path) -> None:
+    SqlStore(tmp_path / "controller.db").close()
+    assert (tmp_path / "controller.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_audit_log_can_only_grow(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+    store = SqlStore(path)
+    store.add_entry(ENTRY)
+    store.close()
+    connection = sqlite3.connect(path)
+    for statement in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            connection.execute(statement)
+    connection.close()
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+    SqlStore(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StateError, match=r"controller.db: a newer segctl-controller .*9999.*restore a backup"):
+        SqlStore(path)
+
+
+@pytest.mark.parametrize("content", [b"this is no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_file_that_is_no_database_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "controller.db"
+    path.write_bytes(content)
+    with pytest.raises(StateError, match=r"controller.db: the database is damaged .*restore"):
+        SqlStore(path)
+
+
+def test_a_damaged_page_is_found_at_start(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+    store = SqlStore(path)
+    for _ in range(500):
+        store.add_entry(Entry(1, "root", "act", "subject", "x" * 200))
+    store.close()
+    raw = bytearray(path.read_bytes())
+    middle = len(raw) // 2 // 4096 * 4096
+    raw[middle : middle + 8192] = b"\xa5" * 8192
+    path.write_bytes(raw)
+    with pytest.raises(StateError, match=r"controller.db: the database is damaged"):
+        SqlStore(path)
+
+
+def test_a_full_disk_stores_nothing_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+    store = SqlStore(path)
+    with store._engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 4}")
+    # Bytes that do not compress: the file must need more pages than there are.
+    content = b"".join(n.to_bytes(4, "big") * 1 for n in range(2**20, 2**20 + 60_000))
+    new = GenerationRecord("d", "root", "m", 1, (SourceFile("a.yaml", content),))
+    with pytest.raises(StoreFullError, match=r"controller.db: the disk .* nothing was stored"):
+        store.add_generation(new, 0, ENTRY)
+    assert store.generations(5) == ()
+    assert store.entries(5) == ()
+    store.close()
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"missing/controller.db: cannot be opened"):
+        SqlStore(tmp_path / "missing" / "controller.db")
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path / "controller.db")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        changes = [c for c in compare_metadata(context, metadata) if "index" not in str(c[0])]
+    engine.dispose()
+    assert changes == []
