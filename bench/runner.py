@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import signal
 import sys
 import time
 import traceback
@@ -14,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from textwrap import shorten
 
 from bench.rows import Row
 from bench.sandbox import cgroup2_root, enter_sandbox, remove_cgroups
+from lab.signals import leave_orderly
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def _own_cgroup(measure: Measure) -> Iterator[Path | None]:
 
 
 def _child(measure: Measure, quick: bool, cgroup: Path | None, send: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    leave_orderly()
     try:
         if cgroup is not None:
             enter_sandbox(cgroup)
@@ -93,11 +94,11 @@ def _end(process: multiprocessing.process.BaseProcess) -> None:
     process.join(10)
     if process.is_alive():
         process.terminate()
-        process.join(10)
+        process.join(30)
     if process.is_alive():
         process.kill()
         process.join()
 
 
 def _not_measured(measure: Measure, why: str) -> Row:
-    return Row(measure.name, None, "", f"not measured: {why}")
+    return Row(measure.name, None, "", f"not measured: {shorten(why, 600)}")

@@ -93,6 +93,18 @@ def remove_cgroups(root: Path, seconds: float = 5.0) -> None:
                 time.sleep(0.01)
 
 
+@contextmanager
+def entered(descriptor: int) -> Iterator[None]:
+    """This thread, and what it starts, is in the network namespace of the descriptor."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    _setns(descriptor, CLONE_NEWNET)
+    try:
+        yield
+    finally:
+        _setns(own, CLONE_NEWNET)
+        os.close(own)
+
+
 class NetworkNamespace:
     """A new network namespace with its loopback up, alive as long as this object is open."""
 
@@ -114,13 +126,8 @@ class NetworkNamespace:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """This thread, and what it starts, is inside."""
-        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        _setns(self.descriptor, CLONE_NEWNET)
-        try:
+        with entered(self.descriptor):
             yield
-        finally:
-            _setns(own, CLONE_NEWNET)
-            os.close(own)
 
     def close(self) -> None:
         os.close(self.descriptor)

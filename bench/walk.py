@@ -37,71 +37,63 @@ class _State:
     split: bool = False
 
 
-def policies(seed: int, steps: Sequence[Step] = ()) -> Iterator[tuple[HostPolicy, bool]]:
-    """Without end, each one change away from the one before. The flag: the change takes something away.
+def policies(seed: int, steps: Sequence[Step] = ()) -> Iterator[HostPolicy]:
+    """Without end, each one change away from the one before.
 
     `steps` are those of STEPS to draw from; all of them when none is named."""
     random = Random(seed)
     state = _State()
     steps = steps or STEPS
     generation = 1
-    yield _policy(state, generation), False
+    yield _policy(state, generation)
     while True:
         generation += 1
-        narrower = random.choice(steps)(state, random)
-        yield _policy(state, generation), narrower
+        random.choice(steps)(state, random)
+        yield _policy(state, generation)
 
 
-def _add_hosts(state: _State, random: Random) -> bool:
+def _add_hosts(state: _State, random: Random) -> None:
     state.strangers.update(random.sample(_STRANGERS, 40))
-    return False
 
 
-def _remove_hosts(state: _State, random: Random) -> bool:
+def _remove_hosts(state: _State, random: Random) -> None:
     gone = random.sample(sorted(state.strangers), len(state.strangers) // 2)
     state.strangers.difference_update(gone)
-    return True
 
 
-def _add_workload(state: _State, random: Random) -> bool:
+def _add_workload(state: _State, random: Random) -> None:
     """Names from `a...` to `z...`: workloads are numbered by name, so the probed one gets another number."""
     state.workloads.add(f"{random.choice('amtz')}-job{random.randrange(8)}")
-    return False
 
 
-def _remove_workload(state: _State, random: Random) -> bool:
+def _remove_workload(state: _State, random: Random) -> None:
     if state.workloads:
         state.workloads.remove(random.choice(sorted(state.workloads)))
-    return True
 
 
-def _rename_group(state: _State, random: Random) -> bool:
+def _rename_group(state: _State, random: Random) -> None:
     key = random.choice(("web", "backends"))
     state.group_names[key] = f"{key}-{random.randrange(4)}"
-    return False
 
 
-def _swap(state: _State, random: Random) -> bool:
+def _swap(state: _State, random: Random) -> None:
     """The two groups trade names, the two allowed ports are one entry or two, the other unit is named or is not."""
     state.group_names = {"web": state.group_names["backends"], "backends": state.group_names["web"]}
     state.split = random.random() < 0.5
     state.other_named = not state.other_named
-    return True
 
 
-def _strangers_ports(state: _State, random: Random) -> bool:
+def _strangers_ports(state: _State, random: Random) -> None:
     """Strangers may do all that the probes may not, at times."""
     state.stranger_ports = random.choice(((), (PortRange("tcp", 8081, 8081),), _EVERYTHING))
-    return True
 
 
-def _peer(state: _State, random: Random) -> bool:
+def _peer(state: _State, random: Random) -> None:
     state.peer = tuple(ip_network(f"198.51.{100 + i}.0/25") for i in range(random.randrange(5)))
     state.rescue = random.randrange(3)
-    return True
 
 
-Step = Callable[[_State, Random], bool]
+Step = Callable[[_State, Random], None]
 STEPS: tuple[Step, ...] = (
     _add_hosts,
     _remove_hosts,

@@ -51,7 +51,7 @@ def plan_and_push(demo: Demo) -> None:
     )
     demo.story.segctl("plan", demo.policy.name)
     demo.story.step("Push it.", "Every host answers with what it read back from its kernel.")
-    demo.story.segctl("push", demo.policy.name, "--yes", "--message", "segment the shop")
+    demo.story.segctl("push", demo.policy.name, "--yes", "--message", "segment the shop", after="Generation")
     in_sync = [host["name"] for host in demo.fleet.document("status")["hosts"] if host["state"] == "in-sync"]
     demo.story.check(len(in_sync) == len(demo.fleet.managed), "every host proved it", ", ".join(in_sync))
 
@@ -144,20 +144,20 @@ def explained(demo: Demo) -> None:
 def allow_it(demo: Demo) -> None:
     demo.story.step("The owner takes the suggested rule into the policy.")
     cron = next(one for one in demo.fleet.records("denied") if _is_cron(one))
-    text = cron["suggestion"]
-    (demo.policy / CRON_RULE).write_text(rule_file(text))
-    demo.story.typed(f"cat {demo.policy.name}/{CRON_RULE}")
-    for line in rule_file(text).splitlines():
-        print(f"      {line}")
+    text = rule_file(cron["suggestion"])
+    (demo.policy / CRON_RULE).write_text(text)
+    demo.story.typed(f"cat {demo.policy.name}/{CRON_RULE}", text)
     demo.story.segctl("plan", demo.policy.name)
-    demo.story.segctl("push", demo.policy.name, "--yes", "--message", "cron on web1 may ask the api")
+    demo.story.segctl(
+        "push", demo.policy.name, "--yes", "--message", "cron on web1 may ask the api", after="Generation"
+    )
     demo.story.flows(Flow("web1", "cron.service", "api1", 8080, True), DEV_TO_API)
 
 
 def rule_file(suggestion: str) -> str:
-    """A policy file of one suggested rule."""
-    lines = [f"  {line}".rstrip() for line in suggestion.splitlines()]
-    return "\n".join(["version: 1", "rules:", *lines]) + "\n"
+    """A policy file of one suggestion, with an owner and a reason where it asks for them."""
+    filled = suggestion.replace("owner: CHANGE-ME", "owner: team-shop").replace("why: CHANGE-ME", "why: nightly job")
+    return f"version: 1\n{filled.rstrip()}\n"
 
 
 def roll_back(demo: Demo) -> None:
@@ -167,7 +167,8 @@ def roll_back(demo: Demo) -> None:
     demo.story.check(session.stdout.readline() == "connected\n", "cron on web1 holds a session to the api")
     demo.story.segctl("rollback", "--yes", "--message", "not after all")
     cut = until("the session ends", lambda: session.poll() is not None, 10)
-    demo.story.check(cut, "its session is cut", session.stdout.read().strip())
+    how = session.stdout.read().strip()
+    demo.story.check(cut and how.startswith("cut:"), "its session is cut", how)
     demo.story.flows(CRON_TO_API, WEB_TO_API)
 
 

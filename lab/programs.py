@@ -31,17 +31,22 @@ def notify(state: str) -> None:
 
 
 def connect(host: str, port: int, family: int, seconds: float, bind: str = "") -> socket.socket:
-    """A TCP connection; raises OSError (TimeoutError when nothing answers in `seconds`)."""
+    """A TCP connection by a blocking connect(2), as most clients make it; raises OSError (TimeoutError when nothing
+    answers in `seconds`)."""
     address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
     sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.settimeout(seconds)
-    if bind:
-        sock.bind((bind, 0))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(seconds % 1 * 1e6)))
     try:
+        if bind:
+            sock.bind((bind, 0))
         sock.connect(address)
+    except BlockingIOError as error:  # socket(7): connect(2) fails so when the time is over
+        sock.close()
+        raise TimeoutError(f"no answer in {seconds:g} s") from error
     except OSError:
         sock.close()
         raise
+    sock.settimeout(seconds)
     return sock
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
+import textwrap
 import time
 
 from lab.fleet import Fleet
@@ -40,19 +40,24 @@ class Story:
         if not holds:
             self.failures.append(f"step {self._steps}: {what}{f' (seen: {seen})' if seen else ''}")
 
-    def segctl(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Show a command as a user types it and what it prints; its exit code must be `code`."""
+    def segctl(self, *arguments: str, after: str = "") -> None:
+        """Show a command as a user types it and what it prints; it must succeed. With `after`, what came up to the line
+        that starts so was shown before and is left out."""
         self.typed(shlex.join(["segctl", *arguments]))
         done = self.fleet.segctl(*arguments)
-        for text in f"{done.stdout}{done.stderr}".rstrip().splitlines():
-            print(f"{INDENT}{text}")
-        if done.returncode != code:
-            self.check(False, f"segctl {arguments[0]} ends with {code}", f"it ended with {done.returncode}")
-        return done
+        lines = f"{done.stdout}{done.stderr}".rstrip().splitlines()
+        known = [number for number, line in enumerate(lines) if after and line.startswith(after)][:1]
+        shown = ["... the plan as above", *lines[known[0] :]] if known else lines
+        print(textwrap.indent("\n".join(shown), INDENT))
+        if done.returncode != 0:
+            self.check(False, f"segctl {arguments[0]} succeeds", f"it ended with {done.returncode}")
 
-    def typed(self, command: str) -> None:
+    def typed(self, command: str, output: str = "") -> None:
+        """Show a command as it would be typed, and what it prints."""
         line = f"$ {command}"
         print(f"{INDENT}{self._paint('36', line)}", flush=True)
+        if output:
+            print(textwrap.indent(output.rstrip(), INDENT))
 
     def flows(self, *flows: Flow) -> None:
         """Try them all at once, each over IPv4 and IPv6, and show them in order."""

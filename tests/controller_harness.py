@@ -225,6 +225,28 @@ class FakeSession:
         )
         await self.send(ack=ack)
 
+    @asynccontextmanager
+    async def proving(self, verdict: str = "allowed") -> AsyncIterator[list[HostPolicy]]:
+        """Prove every policy that comes and answer every probe with `verdict`; gives the policies so far."""
+        seen: list[HostPolicy] = []
+        task = asyncio.create_task(self._serve(seen, verdict))
+        try:
+            yield seen
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _serve(self, seen: list[HostPolicy], verdict: str) -> None:
+        while True:
+            message = await self.receive()
+            if message.WhichOneof("kind") == "policy":
+                seen.append(host_policy_from_wire(message.policy))
+                await self.prove(seen[-1])
+            elif message.WhichOneof("kind") == "probe":
+                asked = message.probe
+                detail = f"{'in' if asked.ingress else 'out'} {asked.workload} {asked.service.protocol}"
+                await self.send(probe=agent_pb2.ProbeReply(id=asked.id, verdict=verdict, detail=detail))
+
     async def refuse(self, policy: HostPolicy, *errors: str) -> None:
         nack = agent_pb2.Nack(generation=policy.generation, digest=host_policy_digest(policy), errors=errors)
         await self.send(nack=nack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from segctl.model.findings import Finding
@@ -44,17 +45,18 @@ def findings(*texts: str) -> tuple[Finding, ...]:
 
 def policy(*texts: str) -> Policy:
     """The policy that `texts` are, after VOCABULARY."""
-    result = parse_policy(_after_vocabulary(texts))
+    result = parse_policy(after_vocabulary(texts))
     assert result.policy is not None, "\n".join(map(str, result.findings))
     return result.policy
 
 
 def said(*texts: str) -> list[str]:
     """`line:column code` of each finding in `texts`, which follow VOCABULARY; lines count from `texts`' first."""
-    found = parse_policy(_after_vocabulary(texts)).findings
+    found = parse_policy(after_vocabulary(texts)).findings
     return [f"{f.position.line - 1}:{f.position.column} {f.code}" for f in found]
 
 
-def _after_vocabulary(texts: tuple[str, ...]) -> list[SourceFile]:
+def after_vocabulary(texts: Sequence[str]) -> list[SourceFile]:
+    """VOCABULARY, then each of `texts` behind a line that gives the version."""
     files = [source("version: 1\n" + text, f"p{i}.yaml") for i, text in enumerate(texts)]
     return [source(VOCABULARY, "a.yaml"), *files]

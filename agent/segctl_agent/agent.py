@@ -1,7 +1,7 @@
 """The agent between its session, its watchers and the enforcer: one writer, nothing lost, nothing half done.
 
-Everything runs in the loop's thread, except a policy so large that rendering it would keep the loop from its watchers: that
-one is applied in a thread, and what happens meanwhile waits in `_deferred`, in order.
+Everything runs in the loop's thread, except a policy so large that rendering it would keep the loop from its watchers:
+that one is applied in a thread, and what happens meanwhile waits in `_deferred`, in order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from segctl.errors import KernelError, StateError
 from segctl.model.hostpolicy import HostPolicy
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2 as pb
+
 from segctl_agent.boot import put_last_good
+from segctl_agent.change import size_of
 from segctl_agent.conversation import InForce, NewPolicy
 from segctl_agent.enforcer import Applied, Enforcer
 from segctl_agent.facts.values import Address, Endpoint, ListenerFact
@@ -42,7 +44,7 @@ def _nothing() -> None:
 
 
 class Agent:
-    """Implements session.Host. `facts_changed` and `report_waiting` are called when the session has something to send."""
+    """Implements session.Host. `facts_changed` and `report_waiting` are called when there is something to send."""
 
     def __init__(self, folder: StateFolder, host: str, enforcer: Enforcer, reports: ReportQueue) -> None:
         self.folder, self.host, self.enforcer, self.reports = folder, host, enforcer, reports
@@ -60,6 +62,7 @@ class Agent:
         self._throttle = Throttle()
         self._healing: asyncio.TimerHandle | None = None
         self._culprit: TamperNotice | None = None
+        self._problem = ""
 
     def start(self) -> None:
         """The last good generation in force. Raises KernelError."""
@@ -69,6 +72,11 @@ class Agent:
             self._in_force = InForce(boot.policy.generation, host_policy_digest(boot.policy))
         for problem in boot.problems:
             self.tell("state", problem)
+
+    @property
+    def working(self) -> bool:
+        """A policy is being applied in a thread: the kernel and the enforcer are its own now."""
+        return self._working
 
     # What the session asks
 
@@ -100,17 +108,23 @@ class Agent:
         async with self._lock:
             self.check_hold()
             if self.held:
-                raise StateError(f"{self.held}. The policy is not applied until `segctl-agent load` on that host ends it")
+                raise StateError(
+                    f"{self.held}. The policy is not applied until `segctl-agent load` on that host ends it"
+                )
             applied = await self._apply(new.policy)
+            if self.held:
+                raise StateError(f"{self.held} while the policy was being applied")
             self._in_force = InForce(new.policy.generation, new.digest)
             self.status = f"generation {new.policy.generation} in force"
-            log.info("generation %d is in force, epoch %d, %d us", new.policy.generation, applied.epoch, applied.apply_us)
+            log.info(
+                "generation %d is in force, epoch %d, %d us", new.policy.generation, applied.epoch, applied.apply_us
+            )
             await self._store(new.policy, applied.epoch)
         self.facts_changed()  # units are told by workload
         return Proof(applied.kernel_digest, applied.apply_us, applied.notes)
 
     async def _apply(self, policy: HostPolicy) -> Applied:
-        if _size(policy) < LARGE_POLICY:
+        if size_of(policy) < LARGE_POLICY:
             return self.enforcer.put(policy)
         self._working = True
         try:
@@ -221,17 +235,17 @@ class Agent:
             try:
                 action()
             except KernelError as error:
-                self.tell("kernel", f"{what}: {error}")
+                problem = f"{what}: {error}"
+                if problem != self._problem:  # it is tried again and again, and told once
+                    self.tell("kernel", problem)
+                self._problem = problem
                 if self._healing is None:
                     loop = asyncio.get_running_loop()
                     self._healing = loop.call_later(_HEAL_AGAIN_SECONDS, self._heal_later)
+            else:
+                self._problem = ""
 
         if self._working:
             self._deferred.append(guarded)
         else:
             guarded()
-
-
-def _size(policy: HostPolicy) -> int:
-    entries = sum(len(w.ingress) + len(w.egress) for w in policy.workloads)
-    return entries + sum(len(g.networks) for g in policy.groups)

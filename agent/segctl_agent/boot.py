@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from segctl.errors import StateError
 from segctl.model.hostpolicy import HostPolicy, LocalWorkload
 from segctl.model.policy import HOST_WORKLOAD, Mode
+
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.state import StateFolder
 
@@ -67,5 +68,7 @@ def put_last_good(folder: StateFolder, host: str, enforcer: Enforcer) -> Boot:
         except StateError as error:
             log.error("%s", error)
             problems.append(str(error))
-    log.info("generation %d is in force from disk in %d us, epoch %d", policy.generation, applied.apply_us, applied.epoch)
+    log.info(
+        "generation %d is in force from disk in %d us, epoch %d", policy.generation, applied.apply_us, applied.epoch
+    )
     return Boot(f"generation {policy.generation} in force", policy, tuple(problems))

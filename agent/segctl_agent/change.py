@@ -1,8 +1,8 @@
 """Does a new host policy only add, or does it take something away from live flows? Pure.
 
-A change that takes something away takes the next epoch, so that every live flow walks the policy once more. To say "takes
-away" of a pure addition costs a walk for each flow; to say "only adds" of a narrowing would let a forbidden flow live. So
-whatever is not plainly an addition counts as taking away.
+A change that takes something away takes the next epoch, so that every live flow walks the policy once more. To say
+"takes away" of a pure addition costs a walk for each flow; to say "only adds" of a narrowing would let a forbidden flow
+live. So whatever is not plainly an addition counts as taking away.
 """
 
 from __future__ import annotations
@@ -68,3 +68,9 @@ def _entries_only_add(old: Sequence[Entry], new: Sequence[Entry], before: Networ
 
 def _covered(port: PortRange, by: Sequence[PortRange]) -> bool:
     return any(candidate.covers(port) for candidate in by)
+
+
+def size_of(policy: HostPolicy) -> int:
+    """Entries and networks: what rendering takes time for."""
+    entries = sum(len(w.ingress) + len(w.egress) for w in policy.workloads)
+    return entries + sum(len(g.networks) for g in policy.groups)

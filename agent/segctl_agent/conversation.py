@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
-
 from segctl import wire
 from segctl.errors import WireError
 from segctl.model.hostpolicy import HostPolicy
@@ -82,12 +81,12 @@ class Conversation:
     def _welcome(self, welcome: pb.Welcome) -> Greeted:
         if welcome.protocol != PROTOCOL:
             raise ProtocolError(
-                f"the controller speaks protocol {welcome.protocol}, this agent {PROTOCOL}: upgrade the older of the two"
+                f"the controller speaks protocol {welcome.protocol}, this agent {PROTOCOL}: upgrade the older one"
             )
         if welcome.host != self.host:
             raise ProtocolError(
-                f"the controller takes this host for {welcome.host!r}, its certificate says {self.host!r}: enrol it again "
-                "with `segctl-agent enrol --replace`"
+                f"the controller takes this host for {welcome.host!r}, its certificate says {self.host!r}: enrol it "
+                "again with `segctl-agent enrol --replace`"
             )
         self.greeted = True
         return Greeted(welcome.heartbeat_seconds or DEFAULT_HEARTBEAT_SECONDS)
@@ -119,9 +118,9 @@ class Conversation:
             return refused(f"the policy does not hold what it says: {error}")
         if policy.generation < in_force.generation:
             return refused(
-                f"generation {policy.generation} is older than {in_force.generation}, which is in force: a rollback takes a "
-                "new number. If the controller was restored from a backup, stop the agent, remove generation.0 and "
-                "generation.1 from its state folder and start it"
+                f"generation {policy.generation} is older than {in_force.generation}, which is in force: a rollback "
+                "takes a new number. If the controller was restored from a backup, stop the agent, remove generation.0 "
+                "and generation.1 from its state folder and start it"
             )
         return NewPolicy(policy, host_policy_digest(policy))
 

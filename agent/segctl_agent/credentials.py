@@ -12,8 +12,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
-
 from segctl.errors import StateError
+
 from segctl_agent.durable import sync_folder, write_durably
 
 FOLDER = "identity"
@@ -44,13 +44,13 @@ class Identity:
         certificate = x509.load_pem_x509_certificate(self.certificate)
         if now >= certificate.not_valid_after_utc:
             return (
-                f"this host's certificate expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; the local clock "
-                f"says {now:%Y-%m-%d %H:%M}. If the clock is right, {_ENROL}"
+                f"this host's certificate expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; the local "
+                f"clock says {now:%Y-%m-%d %H:%M}. If the clock is right, {_ENROL}"
             )
         if now < certificate.not_valid_before_utc:
             return (
-                f"this host's certificate is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; the "
-                f"local clock says {now:%Y-%m-%d %H:%M}: set the clock"
+                f"this host's certificate is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; "
+                f"the local clock says {now:%Y-%m-%d %H:%M}: set the clock"
             )
         return ""
 
@@ -90,8 +90,8 @@ def load_identity(state: Path) -> Identity | None:
         raise StateError(f"cannot read the identity {error.filename}: {error.strerror}. {_hint(error)}") from error
     if mode & 0o077:
         raise StateError(
-            f"{folder / 'key.pem'} can be read by others (mode {mode & 0o777:04o}): make it private (chmod 600), and if "
-            f"someone may have read it, {_ENROL}"
+            f"{folder / 'key.pem'} can be read by others (mode {mode & 0o777:04o}): make it private (chmod 600), and "
+            f"if someone may have read it, {_ENROL}"
         )
     try:
         about = json.loads(parts["agent.json"])

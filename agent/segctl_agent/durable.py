@@ -1,4 +1,4 @@
-"""Files that are either the old or the new one whatever happens in between: write aside, fsync, rename, fsync the folder."""
+"""Files that are either the old or the new one: write aside, fsync, rename, fsync the folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_briefly(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Replaces `path` atomically for readers, without a promise about power loss: for files that tell a state of now."""
+    """Replaces `path` atomically for readers, without a promise about power loss: for what only tells of now."""
     aside = path.with_name(f".{path.name}.new")
     try:
         aside.write_bytes(content)

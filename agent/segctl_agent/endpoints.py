@@ -24,7 +24,9 @@ def look_up(host: str) -> list[str]:
     return sorted({str(info[4][0]).partition("%")[0] for info in found})
 
 
-def resolve_endpoints(controllers: Iterable[str], remembered: dict[str, list[str]], resolve: Resolve) -> dict[str, list[str]]:
+def resolve_endpoints(
+    controllers: Iterable[str], remembered: dict[str, list[str]], resolve: Resolve
+) -> dict[str, list[str]]:
     """HOST:PORT -> addresses. What does not resolve now keeps the addresses it had: a name service that is down must
     not close the channel to the controller."""
     found: dict[str, list[str]] = {}

@@ -1,7 +1,7 @@
 """The decision core: host policy and host facts in, one transaction out, and proof that the kernel holds it.
 
-Synchronous; its only I/O is the injected kernel. What it wants is always a fresh render of (policy, facts, epoch): the fast
-path for cgroups computes the same elements without rendering, and a property test holds the two together.
+Synchronous; its only I/O is the injected kernel. What it wants is always a fresh render of (policy, facts, epoch): the
+fast path for cgroups computes the same elements without rendering, and a property test holds the two together.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from types import MappingProxyType
 
 from segctl.errors import KernelError
 from segctl.model.hostpolicy import HostPolicy
-from segctl.model.policy import ProcessKind
+
+from segctl_agent.byuser import user_names, user_notes
 from segctl_agent.change import next_epoch, only_adds
 from segctl_agent.drift import differences, epoch_of, same_but_cgroups
 from segctl_agent.facts.values import Address, Endpoint, HostFacts
@@ -44,7 +45,7 @@ class Applied:
 class Enforcer:
     """The one writer of our table. Not thread-safe: one call at a time.
 
-    Facts may change before there is a policy; they are remembered. Every method that touches the kernel raises KernelError.
+    Facts may change before there is a policy; they are remembered. Whatever touches the kernel raises KernelError.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Enforcer:
         started = self._clock()
         now = self._kernel.read()
         held = epoch_of(now) if now is not None else None
-        users = self._users(policy)
+        users = dict(self._resolve(user_names(policy)))
         if now is not None and held is not None:
             wanted = render(policy, replace(self.facts, users=users), held)
             if same_but_cgroups(now, wanted):
@@ -98,7 +99,7 @@ class Enforcer:
     def put(self, policy: HostPolicy) -> Applied:
         """Puts `policy` in force. On KernelError the policy before it is in force."""
         started = self._clock()
-        users = self._users(policy)
+        users = dict(self._resolve(user_names(policy)))
         adds = self.policy is not None and users == self._facts.users and only_adds(self.policy, policy)
         return self._commit(policy, users, self.epoch if adds else next_epoch(self.epoch), started)
 
@@ -180,9 +181,6 @@ class Enforcer:
     def read(self) -> Ruleset | None:
         return self._kernel.read()
 
-    def _users(self, policy: HostPolicy) -> dict[str, int]:
-        return dict(self._resolve([name for _, name in _user_workloads(policy)]))
-
     def _facts_changed(self) -> bool:
         if self.policy is None or self.wanted is None or render(self.policy, self.facts, self.epoch) == self.wanted:
             return False
@@ -214,12 +212,12 @@ class Enforcer:
         return Applied(
             kernel_digest=kernel_digest(held),
             apply_us=int((self._clock() - started) * 1e6),
-            notes=_notes(policy, users),
+            notes=user_notes(policy, users),
             epoch=epoch,
         )
 
     def _prove(self, wanted: Ruleset) -> Ruleset:
-        """Applied means read back. Someone may write between the two, so a difference is mended before it is an error."""
+        """Applied means read back. Someone may write in between: a difference is mended before it is an error."""
         for _ in range(_ATTEMPTS):
             generation = self._kernel.generation()
             held = self._kernel.read()
@@ -229,8 +227,8 @@ class Enforcer:
             self._kernel.apply(plan(held, wanted))
         found = differences(held, wanted)
         raise KernelError(
-            f"the kernel does not hold what it was given, after {_ATTEMPTS} attempts: {'; '.join(found[:5])}. Is another "
-            "program changing the table inet segctl? See `nft monitor`"
+            f"the kernel does not hold what it was given, after {_ATTEMPTS} attempts: {'; '.join(found[:5])}. Is "
+            "another program changing the table inet segctl? See `nft monitor`"
         )
 
     def _restore(self) -> None:
@@ -248,20 +246,3 @@ class Enforcer:
         after = self._kernel.generation()
         if in_step and before is not None and after == (before + 1) % _GENERATIONS:
             self._seen = after  # ours was the only transaction in between
-
-
-def _user_workloads(policy: HostPolicy) -> list[tuple[str, str]]:
-    return [
-        (w.name, w.process.pattern)
-        for w in policy.workloads
-        if w.process is not None and w.process.kind is ProcessKind.USER
-    ]
-
-
-def _notes(policy: HostPolicy, users: Mapping[str, int]) -> tuple[str, ...]:
-    return tuple(
-        f"workload {workload}: this host knows no user {user!r}, so no process belongs to it; its processes, if any, are of "
-        "another workload until the user exists and the policy is sent again"
-        for workload, user in _user_workloads(policy)
-        if user not in users
-    )

@@ -15,11 +15,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-
 from segctl import __version__
 from segctl.errors import ControllerUnreachableError, EnrolmentError, StateError
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
+
 from segctl_agent.credentials import Identity, check_certificate, load_identity, prepare_state, save_identity
 from segctl_agent.jointoken import JoinToken
 from segctl_agent.slots import Slots
@@ -47,9 +47,7 @@ def make_request(hostname: str) -> Request:
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:64] or "host")]))
         .sign(key, hashes.SHA256())
     )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return Request(pem, csr.public_bytes(serialization.Encoding.DER), hostname)
 
 
@@ -84,7 +82,9 @@ def accept_reply(token: JoinToken, request: Request, reply: pb.EnrolReply, now: 
     """Trusts nothing but the CA of the token. Raises EnrolmentError."""
     ca = token.ca_certificate()
     if reply.ca != token.ca:
-        raise EnrolmentError("the controller answered with another CA than the join token's: this is not your controller")
+        raise EnrolmentError(
+            "the controller answered with another CA than the join token's: this is not your controller"
+        )
     try:
         certificate = x509.load_der_x509_certificate(reply.certificate)
     except ValueError as error:
@@ -136,7 +136,9 @@ def ask_controllers(token: JoinToken, request: Request) -> pb.EnrolReply:
                     raise EnrolmentError(_refusal(code, details, request.hostname)) from error
                 failures.append(f"{address}: {diagnose(address, token.ca_certificate()) or details or code.name}")
     raise ControllerUnreachableError(
-        "no enrolment address of the join token answers: " + "; ".join(failures) + ". Check that the controller runs and "
+        "no enrolment address of the join token answers: "
+        + "; ".join(failures)
+        + ". Check that the controller runs and "
         "that no firewall is between"
     )
 
@@ -145,8 +147,8 @@ def _refusal(code: grpc.StatusCode, details: str, hostname: str) -> str:
     text = details or f"it gave no reason ({code.name})"
     if code is grpc.StatusCode.ALREADY_EXISTS:
         return (
-            f"the name {hostname!r} is taken: {text}. Use --name, or a token made with --replace if this host takes the "
-            "place of the other"
+            f"the name {hostname!r} is taken: {text}. Use --name, or a token made with --replace if this host takes "
+            "the place of the other"
         )
     if code in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}:
         return f"the controller refused the join token: {text}. Make a new one with `segctl token create`"

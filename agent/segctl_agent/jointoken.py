@@ -9,7 +9,6 @@ import re
 from dataclasses import dataclass, field
 
 from cryptography import x509
-
 from segctl.errors import EnrolmentError
 
 _MAX_BYTES = 16384

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from segctl import wire
 from segctl.model.policy import HOST_WORKLOAD, PROTOCOLS, PortRange
 from segctl.proto.v1 import agent_pb2 as pb
+
 from segctl_agent.denials.values import Denial
 from segctl_agent.facts.values import Address, ListenerFact
 from segctl_agent.identity import Identity, Leaf

@@ -1,4 +1,4 @@
-"""What would the kernel do? Answers a controller's probe from a dump of the table. Pure but for the dump it is given."""
+"""What would the kernel do? Answers a controller's probe from a dump of the table. Pure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from segctl.errors import KernelError, WireError
 from segctl.model.hostpolicy import HostPolicy
 from segctl.model.policy import HOST_WORKLOAD, PortRange, ProcessKind
 from segctl.proto.v1 import agent_pb2 as pb
+
 from segctl_agent.facts.values import Address, HostFacts
 from segctl_agent.identity import Direction, Identity, Leaf, leaf_map
 from segctl_agent.nft.evaluate import Packet, evaluate
@@ -21,7 +22,9 @@ _NO_CGROUP = (1 << 64) - 1
 """An id that no cgroup has: stands in for a process of a workload of which none runs now."""
 
 
-def answer(request: pb.ProbeRequest, ruleset: Ruleset | None, policy: HostPolicy | None, facts: HostFacts) -> pb.ProbeReply:
+def answer(
+    request: pb.ProbeRequest, ruleset: Ruleset | None, policy: HostPolicy | None, facts: HostFacts
+) -> pb.ProbeReply:
     """Errors come in the reply: they concern this question only."""
     if ruleset is None or policy is None:
         return pb.ProbeReply(id=request.id, error="this host enforces nothing now")
@@ -79,7 +82,9 @@ def _process(
     if process is not None and process.kind is ProcessKind.USER and direction == "out":
         uid = next((u for u, name in identity.users.items() if name == workload), None)
         if uid is None:
-            raise WireError(f"this host knows no user {process.pattern!r}: no process belongs to the workload {workload}")
+            raise WireError(
+                f"this host knows no user {process.pattern!r}: no process belongs to the workload {workload}"
+            )
         return None, uid, False
     for path in sorted(facts.cgroups):
         place = identity.place(path)

@@ -7,8 +7,8 @@ import logging
 from typing import TYPE_CHECKING
 
 import grpc
-
 from segctl.proto.v1 import agent_pb2 as pb
+
 from segctl_agent.reports import ReportQueue
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ async def send_reports(stub: rpc.AgentAsyncStub, queue: ReportQueue, waiting: as
                 log.error("the controller refused a report of %d items: %s; they count as lost", lost, error.details())
             else:
                 log.warning("the report stream broke: %s; what is not stored goes again", error.details())
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            # Before Python 3.13 a TaskGroup whose tasks fail swallows a cancellation that comes at the same time.
+            raise asyncio.CancelledError
         await asyncio.sleep(_RETRY_SECONDS)
 
 

@@ -1,7 +1,7 @@
 """Denials and events on their way to the controller: bounded, in order, sent again until they are stored there.
 
-Sans I/O: `ReportSender` in session.py moves the batches. One queue lives as long as the agent's process; its `epoch` tells
-the controller that a sequence number starts anew.
+Sans I/O: report_stream.py moves the batches. One queue lives as long as the agent's process; its `epoch` tells the
+controller that sequence numbers start anew.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class ReportQueue:
         batch = pb.ReportBatch(epoch=self.epoch, sequence=self._sequence, lost=self._lost)
         self._lost = 0
         if self._events_lost:
-            batch.events.add(kind="state", message=f"{self._events_lost} older events did not fit the queue and are lost")
+            batch.events.add(
+                kind="state", message=f"{self._events_lost} older events did not fit the queue and are lost"
+            )
             self._events_lost = 0
         while self._events and len(batch.events) < BATCH_EVENTS:
             batch.events.append(self._events.popleft())

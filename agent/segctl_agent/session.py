@@ -1,14 +1,13 @@
 """The agent's line to its controller: connect, speak, and come back whenever it breaks.
 
-One task reads, one writes (a gRPC stream takes one writer), one applies: the newest policy wins while an older one is still
-being applied. Reports go over a stream of their own (report_stream.py).
+One task reads, one writes (a gRPC stream takes one writer), one applies: the newest policy wins while an older one is
+still being applied. Reports go over a stream of their own (report_stream.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol, cast
 
 import grpc
-
 from segctl import __version__
 from segctl.errors import ControllerUnreachableError, KernelError, StateError
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
+
+from segctl_agent.channel import Backoff, open_channel
 from segctl_agent.conversation import (
     PROTOCOL,
     Conversation,
@@ -41,20 +41,6 @@ log = logging.getLogger(__name__)
 FACTS_DEBOUNCE_SECONDS = 0.1
 GREETING_SECONDS = 10.0
 SILENT_HEARTBEATS = 3
-
-# A frozen controller is noticed after 6 s: keepalive alone took 63 s (shared measurements), the ping timeout is what counts.
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.keepalive_time_ms", 3_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
-    ("grpc.http2.ping_timeout_ms", 3_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", 8 << 20),
-    # Another address is another subchannel; our own backoff decides, so gRPC's must not add to it.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +64,6 @@ class Host(Protocol):
         ...
 
     def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply: ...
-
-
-class Backoff:
-    """Exponential with jitter, in seconds: a fleet must not come back in one moment."""
-
-    def __init__(self, first: float = 0.2, most: float = 10.0, chance: Callable[[], float] = random.random) -> None:
-        self._first, self._most, self._chance = first, most, chance
-        self._failures = 0
-
-    def next(self) -> float:
-        ceiling = min(self._most, self._first * 2 ** min(self._failures, 16))
-        self._failures += 1
-        return max(self._first, ceiling * (0.5 + self._chance() / 2))
-
-    def reset(self) -> None:
-        self._failures = 0
 
 
 class Session:
@@ -140,14 +110,9 @@ class Session:
 
     async def _connect(self, address: str) -> None:
         """One session from hello to its end, which is always an exception."""
-        credentials = grpc.ssl_channel_credentials(
-            root_certificates=self.identity.ca,
-            private_key=self.identity.key,
-            certificate_chain=self.identity.certificate,
-        )
         self._outbox.clear()
         self._pending, self._facts_due = None, False
-        async with grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS) as channel:
+        async with open_channel(self.identity, address) as channel:
             stub = cast("rpc.AgentAsyncStub", rpc.AgentStub(channel))
             call = stub.Session()
             in_force = self.host.in_force()
@@ -182,11 +147,15 @@ class Session:
             finally:
                 call.cancel()
 
-    async def _read(self, call: grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ControllerMessage]) -> pb.ControllerMessage:
+    async def _read(
+        self, call: grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ControllerMessage]
+    ) -> pb.ControllerMessage:
         message = await call.read()
         if isinstance(message, pb.ControllerMessage):
             return message
-        raise ControllerUnreachableError(f"the controller ended the session: {await call.details() or 'no reason given'}")
+        raise ControllerUnreachableError(
+            f"the controller ended the session: {await call.details() or 'no reason given'}"
+        )
 
     async def _listen(
         self,

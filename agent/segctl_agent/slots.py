@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from segctl.errors import StateError, WireError
+
 from segctl_agent.durable import write_durably
 
 MAGIC = b"SEGCTL\x00\x01"

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
-
 from segctl import wire
 from segctl.errors import StateError, WireError
 from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import hostpolicy_pb2 as hp
+
 from segctl_agent.durable import sync_folder, write_briefly, write_durably
 from segctl_agent.slots import Reading, Slots
 
@@ -77,6 +77,14 @@ class StateFolder:
             os.close(descriptor)
             return None
         return descriptor
+
+    def lock_is_free(self) -> bool:
+        """True when no agent runs here."""
+        descriptor = self.lock()
+        if descriptor is None:
+            return False
+        os.close(descriptor)
+        return True
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Raises OSError: the caller decides whether that matters."""

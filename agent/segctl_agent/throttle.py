@@ -1,4 +1,4 @@
-"""How often to heal: at once, but not in an endless fight with a program that writes our table too. Pure; time in seconds."""
+"""How often to heal: at once, but not in an endless fight with another program. Pure; times in seconds."""
 
 from __future__ import annotations
 

@@ -72,14 +72,13 @@ class Enrolment(agent_pb2_grpc.EnrolmentServicer):
         async with Refusing(context):
             self._limit.admit(peer)
             try:
-                host, certificate = await self._enrol(request, peer)
+                host, certificate = await self._db.whole(self._enrol(request, peer))
             except SegctlError as error:
                 self._limit.failed(peer)
                 await self._record_failure(peer, request.hostname, error)
                 if isinstance(error, EnrolmentError):
                     raise EnrolmentError(UNUSABLE) from error
                 raise
-            self._on_enrolled(host)
         log.info("enrolled host=%s tags=%s peer=%s", host.name, host.tags, peer)
         return agent_pb2.EnrolReply(
             host=host.name, certificate=certificate, ca=self._authority.ca_der, fleet=self._authority.fleet
@@ -117,6 +116,7 @@ class Enrolment(agent_pb2_grpc.EnrolmentServicer):
 
         digest = hashlib.sha256(request.token).digest()
         host = await self._db.call(self._db.store.enrol, digest, now_us, admit, entry)
+        self._on_enrolled(host)
         return host, issued[-1].certificate
 
     async def _record_failure(self, peer: str, hostname: str, error: SegctlError) -> None:

@@ -50,6 +50,10 @@ class SilentPeerError(SegctlError):
     """A peer sent nothing within the time the protocol gives it."""
 
 
+class StoppingError(SegctlError):
+    """The controller stops; connect again in a moment."""
+
+
 STATUS: tuple[tuple[type[SegctlError], StatusCode], ...] = (
     (InvalidRequestError, StatusCode.INVALID_ARGUMENT),
     (PolicyError, StatusCode.INVALID_ARGUMENT),
@@ -65,6 +69,7 @@ STATUS: tuple[tuple[type[SegctlError], StatusCode], ...] = (
     (LimitError, StatusCode.RESOURCE_EXHAUSTED),
     (StoreFullError, StatusCode.RESOURCE_EXHAUSTED),
     (SilentPeerError, StatusCode.DEADLINE_EXCEEDED),
+    (StoppingError, StatusCode.UNAVAILABLE),
     (StateError, StatusCode.UNAVAILABLE),
 )
 """First match wins: a subclass stands before its base."""

@@ -24,6 +24,9 @@ class HostAdmin:
 
     async def set_tags(self, name: str, add: Mapping[str, str], remove: Iterable[str], actor: str) -> None:
         """Raises NotFoundError, or InvalidRequestError for tags that are malformed or not declared."""
+        await self._db.whole(self._set_tags(name, add, remove, actor))
+
+    async def _set_tags(self, name: str, add: Mapping[str, str], remove: Iterable[str], actor: str) -> None:
         fleet = self._registry.fleet
         async with self._one:
             record = self._record(name)
@@ -43,6 +46,10 @@ class HostAdmin:
                 fleet.put_host(replace(current, tags=tags))
 
     async def remove(self, name: str, actor: str) -> None:
+        """Raises NotFoundError."""
+        await self._db.whole(self._remove(name, actor))
+
+    async def _remove(self, name: str, actor: str) -> None:
         self._record(name)
         entry = Entry(self._clock.now_us(), actor, "remove", f"host {name}")
         await self._db.call(self._db.store.remove_host, name, entry)

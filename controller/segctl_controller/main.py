@@ -83,9 +83,6 @@ def run(state: Path) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if os.geteuid() == 0:
         log.warning("running as root: the controller needs no privilege; run it as a user of its own")
-    # grpc has no option for the TLS version. An ECDSA certificate with an RSA-only list of TLS 1.2 ciphers leaves
-    # TLS 1.3 as the only one that can be agreed on. Read by grpc when the first credentials are made.
-    os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
     asyncio.run(_serve(state))
 
 

@@ -48,7 +48,6 @@ class Publisher:
         self._db = db
         self._clock = clock
         self._one = asyncio.Lock()
-        self._running: set[asyncio.Task[GenerationRecord]] = set()
 
     @property
     def fleet(self) -> Fleet:
@@ -61,10 +60,7 @@ class Publisher:
         """
         if len(proposal.message) > LONGEST_MESSAGE:
             raise InvalidRequestError(f"the message is longer than {LONGEST_MESSAGE} characters")
-        task = asyncio.create_task(self._publish(proposal))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
+        return await self._db.whole(self._publish(proposal))
 
     async def _publish(self, proposal: Proposal) -> GenerationRecord:
         async with self._one:

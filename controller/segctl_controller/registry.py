@@ -100,6 +100,11 @@ class Registry:
         if session is not None and desired is not None:
             session.offer(desired)
 
+    def close(self, reason: SegctlError) -> None:
+        """End every session, so that a controller that stops need not wait for streams that never end."""
+        for session in tuple(self._sessions.values()):
+            session.end(reason)
+
     def expel(self, host: str, reason: SegctlError) -> None:
         session = self._sessions.get(host)
         if session is not None:
@@ -183,4 +188,5 @@ class Registry:
 
 
 def bounded(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(text[:LONGEST_ERROR] for text, _ in zip(texts, range(MOST_ERRORS), strict=False))
+    """What an agent says, in single short lines."""
+    return tuple(" ".join(text[:LONGEST_ERROR].split()) for text, _ in zip(texts, range(MOST_ERRORS), strict=False))

@@ -18,9 +18,9 @@ from segctl_controller.authority import Authority, Credential
 from segctl_controller.clock import Clock
 from segctl_controller.config import Config, endpoint
 from segctl_controller.enrolment import Enrolment
-from segctl_controller.errors import UnauthenticatedError
+from segctl_controller.errors import StoppingError, UnauthenticatedError
 from segctl_controller.feed import Feed
-from segctl_controller.fleet import Fleet
+from segctl_controller.fleet import Fleet, Standing
 from segctl_controller.gate import Gate
 from segctl_controller.hosts import HostAdmin
 from segctl_controller.push import Publisher
@@ -34,8 +34,8 @@ from segctl_controller.store.records import GenerationRecord, HostRecord
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.tokens import TokenAdmin
 
-GRACE = 2.0
-"""Seconds that calls in flight get when the controller stops; streams of agents never end by themselves."""
+GRACE = 1.0
+"""Seconds that calls in flight get when the controller stops."""
 COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     # Without it a second controller binds the same port silently and takes half of the agents.
     ("grpc.so_reuseport", 0),
@@ -103,6 +103,8 @@ class Controller:
                 task.result()
 
     async def stop(self) -> None:
+        """Safe also after a start that failed."""
+        self.registry.close(StoppingError("the controller stops; connect again in a moment"))
         await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
         if self._compiling is not None:
             self._compiling.cancel()
@@ -132,6 +134,8 @@ class Controller:
 
     def _enrolled(self, host: HostRecord) -> None:
         self.fleet.put_host(host)
+        # What was known of the machine that had this name says nothing about the new one.
+        self.fleet.standings[host.name] = Standing()
         replaced = UnauthenticatedError(f"host {host.name!r} was enrolled anew; this certificate was replaced")
         self.registry.expel(host.name, replaced)
 

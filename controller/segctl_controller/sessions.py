@@ -161,7 +161,7 @@ class SessionService:
             await context.write(agent_pb2.ControllerMessage(welcome=welcome).SerializeToString())
             newer = ReplacedError(f"a newer session of host {caller.name} took the place of this one")
             self._registry.register(session, hello.agent_version, newer)
-            log.info("session host=%s agent=%s boot=%s", caller.name, hello.agent_version, hello.boot_id[:40])
+            log.info("session host=%s agent=%r", caller.name, hello.agent_version)
             try:
                 await self._registry.claim(session, claims)
                 await self._run(session, context)

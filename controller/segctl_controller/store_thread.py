@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from segctl.errors import SegctlError
 
@@ -24,16 +24,28 @@ class StoreThread:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._whole: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     async def call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, partial(method, *args, **kwargs))
 
     def post(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Run without waiting, for what a stream leaves behind when it ends; a failure is logged."""
+        if self._closed:
+            return
         self._executor.submit(method, *args, **kwargs).add_done_callback(_report)
+
+    async def whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` to its end even when its caller hangs up: store and memory must not part half way."""
+        task = asyncio.create_task(work)
+        self._whole.add(task)
+        task.add_done_callback(self._whole.discard)
+        return await asyncio.shield(task)
 
     def close(self) -> None:
         """Finish what is queued, then close the store."""
+        self._closed = True
         self._executor.submit(self.store.close)
         self._executor.shutdown(wait=True)
 

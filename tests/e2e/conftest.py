@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.fleet import Fleet
+from lab.fleet import BIN, Fleet
 from lab.host import REPOSITORY
 from lab.netns import Lab
 from lab.topology import load_topology
@@ -52,6 +52,20 @@ def small_fleet(request):
         yield fleet
         if request.node.stash.get(FAILED, False):
             print(fleet.logs())
+
+
+@pytest.fixture
+def push_in_background():
+    """Start `segctl push` of a directory on a fleet; the process is returned once it has shown its plan."""
+
+    def start(fleet, directory, *options):
+        environment = f"SEGCTL_CONFIG={fleet.admin_directory}"
+        command = ["env", environment, "PYTHONUNBUFFERED=1", str(BIN / "segctl"), "push", str(directory), "--yes"]
+        push = fleet.control.popen([*command, *options])
+        assert push.stdout.readline()
+        return push
+
+    return start
 
 
 @dataclass

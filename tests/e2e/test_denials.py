@@ -3,6 +3,8 @@
 import json
 import subprocess
 import time
+from contextlib import contextmanager
+from datetime import datetime
 
 from lab.chapters import NGINX
 from lab.fleet import BIN
@@ -20,25 +22,33 @@ def denials(fleet, **wanted):
     return [one for one in fleet.records("denied", "--limit", "1000") if fits(one)]
 
 
-def test_a_denial_reaches_the_terminal_with_its_process(fleet, record_property):
+@contextmanager
+def following(fleet):
+    """The lines of `segctl denied --follow --json`, as they come."""
     command = ["env", f"SEGCTL_CONFIG={fleet.admin_directory}", str(BIN / "segctl"), "denied", "--follow", "--json"]
-    with subprocess.Popen(fleet.control.place.argv(command), stdout=subprocess.PIPE, text=True) as follow:
+    with subprocess.Popen(fleet.control.place.argv(command), stdout=subprocess.PIPE, text=True) as process:
         try:
-            # db1's port 9 is new to this fleet, so the first line about it is this connection.
-            fleet.lab.units["web1"].start("prelude.service", [*PROGRAM, "idle"])
-            began = time.time()
-            client = fleet.lab.hosts["web1"].popen(
-                [*PROGRAM, "call", "db1", "9", "--timeout", "3"], unit="cron.service", user="shop"
-            )
-            line = next(line for line in follow.stdout if '"tcp/9"' in line)
-            seconds = time.time() - began
+            yield process.stdout
         finally:
-            follow.terminate()
+            process.terminate()
+
+
+def next_about(fleet, lines, port):
+    """Let cron on web1 call db1 at `port`, and wait for the line about it."""
+    command = [*PROGRAM, "call", "db1", str(port), "--timeout", "3"]
+    client = fleet.lab.hosts["web1"].popen(command, unit="cron.service", user="shop")
+    found = next(line for line in lines if f'"tcp/{port}"' in line)
     client.wait()
-    fleet.lab.units["web1"].stop("prelude.service")
-    one = json.loads(line)
+    return json.loads(found)
+
+
+def test_a_denial_reaches_the_terminal_with_its_process(fleet, record_property):
+    with following(fleet) as lines:
+        next_about(fleet, lines, 10)  # the stream is open from here on; no port below has been tried before
+        one = next_about(fleet, lines, 9)
+        seconds = time.time() - datetime.fromisoformat(one["first_seen"]).timestamp()
     record_property("denial_to_terminal_s", round(seconds, 3))
-    print(f"denial to terminal, with the start of its process: {seconds * 1000:.0f} ms")
+    print(f"from the kernel's denial to the terminal: {seconds * 1000:.0f} ms")
     assert seconds < GENEROUS_SECONDS
     assert (one["host"], one["direction"], one["workload"], one["verdict"]) == ("web1", "egress", "host", "denied")
     assert (one["peer_host"], one["service"]) == ("db1", "tcp/9")
@@ -70,5 +80,6 @@ def test_a_suggested_rule_allows_the_connection(fleet, policy):
         return denials(fleet, host="web1", direction="egress", peer_host="api1", service="tcp/8080", workload="host")
 
     suggestion = until("web1 told of it", told, 5)[-1]["suggestion"]
-    fleet.push(policy.add("\n".join(f"  {line}" for line in suggestion.splitlines()) + "\n"))
+    (policy.directory / "suggested.yaml").write_text(f"version: 1\n{suggestion}\n")
+    fleet.push(policy.directory)
     assert wrong(fleet, Flow("web1", "cron.service", "api1", 8080, True)) == []

@@ -142,6 +142,8 @@ class Space:
         return {str(p.relative_to(self.outer)): p.stat().st_ino for p in self.outer.rglob("*") if p.is_dir()}
 
     def close(self) -> None:
+        """Forks of this process may hold the pipe too: a byte releases the child, the end of the pipe might not."""
+        os.write(self._release, b"x")
         os.close(self._release)
         os.waitpid(self.pid, 0)
         for path in sorted(self.outer.rglob("*"), reverse=True):

@@ -95,7 +95,7 @@ class Told:
         return sum(d.count for d in self.denials)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(8):
             while not condition():
                 await self.changed.wait()
                 self.changed.clear()
@@ -148,15 +148,20 @@ s = socket.socket(socket.{family}); s.settimeout({wait})
 try: s.connect(('{host}', {port}))
 except OSError as e: print(type(e).__name__)
 """
-SEND = "s = socket.socket(socket.{family}, socket.SOCK_DGRAM)\ntry: s.sendto(b'x', ('{host}', {port}))\nexcept OSError: pass\n"
+SEND = """
+s = socket.socket(socket.{family}, socket.SOCK_DGRAM)
+try: s.sendto(b'x', ('{host}', {port}))
+except OSError: pass
+"""
 
 
 @pytest.mark.parametrize(("family", "host"), [("AF_INET", "127.0.0.1"), ("AF_INET6", "::1")])
 def test_an_outgoing_denial_names_workload_and_process_in_time(family: str, host: str):
     async def body(station: Station) -> tuple[Denial, int, float]:
-        client = await program(CONNECT.format(family=family, host=host, port=7001, wait=2))
-        output, _ = await client.communicate()
+        # A socket that does not block learns of the refusal at once: the program must not end before it is looked up.
+        client = await program(CONNECT.format(family=family, host=host, port=7001, wait=2) + "sys.stdin.read()")
         await station.told.until(lambda: bool(station.told.denials))
+        output, _ = await client.communicate(b"")
         return station.told.denials[0], client.pid, station.told.times[0] - float(output.split()[0])
 
     denial, pid, latency = on_station(body)
@@ -179,7 +184,7 @@ def test_a_udp_sender_that_lives_is_named(family: str, host: str):
     async def body(station: Station) -> tuple[Denial, int]:
         client = await program(SEND.format(family=family, host=host, port=7001) + "sys.stdin.read()")
         await station.told.until(lambda: bool(station.told.denials))
-        await client.communicate()
+        await client.communicate(b"")
         return station.told.denials[0], client.pid
 
     denial, pid = on_station(body)
@@ -206,7 +211,7 @@ def test_an_incoming_denial_names_the_listener(kind: str):
         if kind == "udp":
             client.send(b"x")
         await station.told.until(lambda: bool(station.told.denials))
-        await server.communicate()
+        await server.communicate(b"")
         return station.told.denials[0], server.pid
 
     denial, pid = on_station(body)
@@ -231,7 +236,7 @@ def test_of_a_process_that_exits_at_once_workload_and_user_are_always_known(code
     async def body(station: Station) -> list[Denial]:
         for i in range(30):
             client = await program(code.format(family="AF_INET", host=f"127.0.1.{i}", port=7001, wait=0.001))
-            await client.communicate()
+            await client.communicate(b"")
         await station.told.until(lambda: len({d.remote for d in station.told.denials}) == 30)
         return [d for d in station.told.denials if d.count == 1]
 
@@ -302,7 +307,7 @@ def test_a_flood_is_counted_to_the_last_packet_in_bounded_memory(hosts: int, lim
         memory = psutil.Process().memory_info().rss
         before, used = time.monotonic(), time.process_time()
         flood = await program(FLOOD.format(count=count, hosts=hosts))
-        await flood.communicate()
+        await flood.communicate(b"")
         packets = counter("out_web")
         station.pipeline.account({("out", "web"): packets})
         station.pipeline.account({("out", "web"): packets})
@@ -381,7 +386,7 @@ def test_an_agent_without_the_right_to_look_says_so():
         os.seteuid(12345)
         await station.told.until(lambda: bool(station.told.denials))
         os.seteuid(0)
-        await client.communicate()
+        await client.communicate(b"")
         return station.told.denials[0]
 
     denial = on_station(body)

@@ -72,8 +72,7 @@ def test_the_number_is_bounded_and_reuseport_counts_once():
             shared.bind(("127.0.0.1", 7000))
             shared.listen()
             held.append(shared)
-        for port in range(7001, 7101):
-            held.append(socket.create_server(("127.0.0.1", port)))
+        held += [socket.create_server(("127.0.0.1", port)) for port in range(7001, 7101)]
         return len(read_listeners({}, CGROUPS)), len(read_listeners({}, CGROUPS, limit=10))
 
     assert in_namespaces(body) == (101, 10)

@@ -98,7 +98,7 @@ class KeyType(Enum):
     INET_PROTO = ("inet_proto", 12, 1)
     INET_SERVICE = ("inet_service", 13, 2)
     MARK = ("mark", 19, 4)
-    UID = ("uid", 30, 4)
+    UID = ("uid", 24, 4)
     CGROUPSV2 = ("cgroupsv2", 46, 8)
 
     @property

@@ -7,7 +7,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from segctl.cli.config import ClientConfig
 
@@ -19,15 +19,20 @@ def diagnose(config: ClientConfig) -> tuple[str, str] | None:
     """Shake hands once with the standard library's TLS. Returns (cause, mend), or None when that works."""
     host, port = config.address
     try:
-        context = _context(config)
+        context = _context(config, ssl.PROTOCOL_TLS_CLIENT)
+        refusal = _own_refusal(config)
     except (ssl.SSLError, OSError, ValueError) as error:
         return f"the certificate in {config.directory} cannot be used: {_words(error)}", RENEW
+    if refusal:
+        return refusal
     try:
         with socket.create_connection((host, port), SECONDS) as plain:
             plain.settimeout(SECONDS)
             with context.wrap_socket(plain, server_hostname=host) as secured:
-                # TLS 1.3 refuses a client's certificate only after the handshake: the first read brings the alert.
-                secured.recv(1)
+                # TLS 1.3 refuses a client's certificate only after the handshake. gRPC then closes without a word,
+                # and otherwise speaks first (RFC 9113 3.4, SETTINGS).
+                if not secured.recv(1):
+                    return "the controller does not accept your certificate", RENEW
     except ssl.SSLCertVerificationError as error:
         return _server_refused(config, error)
     except ssl.SSLError as error:
@@ -60,12 +65,35 @@ def _server_refused(config: ClientConfig, error: ssl.SSLCertVerificationError) -
     )
 
 
+def _own_refusal(config: ClientConfig) -> tuple[str, str] | None:
+    """What a controller with our ca.pem says of our certificate: a handshake in memory, for only `ssl` can judge it."""
+    server = _context(config, ssl.PROTOCOL_TLS_SERVER)
+    server.verify_mode = ssl.CERT_REQUIRED
+    client = _context(config, ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(down, up)
+    theirs = server.wrap_bio(up, down, server_side=True)
+    with suppress(ssl.SSLWantReadError):
+        ours.do_handshake()
+    with suppress(ssl.SSLWantReadError):
+        theirs.do_handshake()
+    with suppress(ssl.SSLWantReadError):
+        ours.do_handshake()
+    try:
+        theirs.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        if "expired" in error.verify_message:
+            return "your certificate has expired (or a clock is wrong)", RENEW
+        if "not yet valid" in error.verify_message:
+            return "your certificate is not valid yet: a clock is wrong", "Compare `date` here and on the controller."
+        return f"your certificate is not of the fleet {config.fleet!r}: ca.pem did not sign it", RENEW
+    return None
+
+
 def _client_refused(config: ClientConfig, error: ssl.SSLError) -> tuple[str, str]:
     reason = (error.reason or "").upper()
-    if "CERTIFICATE_EXPIRED" in reason:
-        return "your certificate has expired", RENEW
-    if "UNKNOWN_CA" in reason:
-        return "the controller does not know the authority of your certificate: it is of another fleet", RENEW
     if "WRONG_VERSION_NUMBER" in reason or "HTTP_REQUEST" in reason:
         return "what listens there does not speak TLS", f"Check the port in {config.directory / 'client.json'}."
     if "ALERT" in reason:
@@ -73,8 +101,8 @@ def _client_refused(config: ClientConfig, error: ssl.SSLError) -> tuple[str, str
     return f"TLS failed: {_words(error)}", f"Check the files in {config.directory}."
 
 
-def _context(config: ClientConfig) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+def _context(config: ClientConfig, protocol: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
     context.set_alpn_protocols(["h2"])
     context.load_verify_locations(cadata=config.ca.decode("ascii"))
     with _in_memory(config.certificate) as certificate, _in_memory(config.key) as key:

@@ -13,7 +13,7 @@ import click
 
 from segctl.cli.app import App, insert_options, take_common_options
 from segctl.cli.exits import CliError, Exit
-from segctl.cli.terminal import Terminal, environment
+from segctl.cli.terminal import ReaderGoneError, Terminal, environment
 from segctl.cli.views_json import document
 from segctl.errors import PolicyError, SegctlError
 
@@ -103,8 +103,8 @@ def run(arguments: Sequence[str] | None, app: App) -> int:
     except (click.Abort, KeyboardInterrupt):
         app.terminal.error("interrupted")
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone (`| head`). Point stdout elsewhere, or the interpreter complains when it flushes.
+    except ReaderGoneError:
+        # stdout goes elsewhere, or the interpreter complains when it flushes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.BROKEN_PIPE
     except SegctlError as error:

@@ -32,6 +32,7 @@ class Span:
     style: Style = Style.PLAIN
 
 
+LAST_AT_LEAST = 12
 Line = tuple[Span, ...]
 Cell = str | Span
 
@@ -108,14 +109,22 @@ def fit(cell: Cell, width: int, right: bool = False) -> Span:
 
 
 def table(
-    headers: Sequence[str], rows: Sequence[Sequence[Cell]], width: int = 0, gap: int = 2, indent: int = 0
+    headers: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    width: int = 0,
+    gap: int = 2,
+    indent: int = 0,
+    last_gives: bool = False,
 ) -> list[Line]:
-    """Columns as wide as their content; when that exceeds `width` the widest columns give way. Width 0: no limit."""
+    """Columns as wide as their content. When that exceeds `width` the widest give way (the last one first, if
+    `last_gives`), down to a few characters. Width 0: no limit."""
     if not rows:
         return []
     cells = [[Span(printable(span(c).text), span(c).style) for c in row] for row in rows]
     widths = [max(len(h), *(len(row[i].text) for row in cells)) for i, h in enumerate(headers)]
     limit = width - indent - gap * (len(headers) - 1)
+    if width and last_gives:
+        widths[-1] = min(widths[-1], max(limit - sum(widths[:-1]), LAST_AT_LEAST))
     while width and sum(widths) > limit and max(widths) > 8:
         widths[widths.index(max(widths))] -= 1
     blank, pad = Span(" " * gap), Span(" " * indent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from segctl.cli.output import Line, bad, bold, clip, count, dim, good, line, note, printable, warn
+from segctl.cli.output import Line, Span, bad, bold, clip, count, dim, good, line, note, printable, warn, wrap
 from segctl.cli.views import CheckResult
 from segctl.model.findings import Finding, Severity
 
@@ -15,18 +15,24 @@ def render_finding(finding: Finding, source: str | None, width: int) -> list[Lin
     """`file:line:col: error: message (hint) [code]`, and below it the source line with a caret when it is given."""
     label = bad if finding.severity is Severity.ERROR else warn
     hint = f" ({finding.hint})" if finding.hint else ""
-    lines = [
-        line(
-            bold(f"{finding.position}: "),
-            label(f"{finding.severity.value}: "),
-            finding.message,
-            hint,
-            dim(f" [{finding.code}]"),
-        )
-    ]
+    place, code = f"{finding.position}: ", f" [{finding.code}]"
+    lines = [line(bold(place), label(f"{finding.severity.value}: "), finding.message, hint, dim(code))]
+    if width and sum(len(s.text) for s in lines[0]) > width:
+        lines = _folded(finding, place, label(f"{finding.severity.value}: "), width)
     if source is not None:
         lines += _excerpt(source, finding.position.line, finding.position.column, width)
     return lines
+
+
+def _folded(finding: Finding, place: str, label: Span, width: int) -> list[Line]:
+    """The same on several lines of a terminal, the mend on its own."""
+    margin = " " * TAB
+    # The first line is wrapped with its head in place, which is then replaced by the styled one.
+    head = "x" * (len(place) + len(label.text) - 1)
+    first, *rest = wrap(f"{head} {finding.message}", width, TAB)
+    lines = [line(bold(place), label, first.removeprefix(head).lstrip()), *(line(text) for text in rest)]
+    mend = wrap(f"{finding.hint} [{finding.code}]".lstrip(), width - TAB - 2)
+    return [*lines, *(line(margin, note("→ " if not i else "  "), text) for i, text in enumerate(mend))]
 
 
 def _excerpt(source: str, number: int, column: int, width: int) -> list[Line]:

@@ -24,7 +24,7 @@ def render_history(generations: Sequence[Generation], now: datetime, width: int)
         ]
         for g in generations
     ]
-    return table(("", "GEN", "WHEN", "AUTHOR", "DIGEST", "MESSAGE"), rows, width)
+    return table(("", "GEN", "WHEN", "AUTHOR", "DIGEST", "MESSAGE"), rows, width, last_gives=True)
 
 
 def render_generation(g: Generation) -> list[Line]:
@@ -63,10 +63,11 @@ def render_tokens(tokens: Sequence[Token], now: datetime, width: int) -> list[Li
 
 def render_new_token(token: NewToken, now: datetime) -> list[Line]:
     """What to say of a new token: never the secret itself."""
-    where = token.file or "the line on stdout"
+    where = token.file or "The line on stdout"
     enrol = token.file or "FILE"
     return [
-        line(good("Token "), token.id, f" is valid {ahead(token.expires, now)}. It is in {where}: keep it secret."),
+        line(good(f"Token {token.id}"), f" was made and expires {ahead(token.expires, now)}."),
+        line(f"  {where} holds it: keep it secret"),
         line("  ", note("→ "), f"on the new host: segctl-agent enrol --token-file {enrol}"),
     ]
 
@@ -77,7 +78,7 @@ def render_audit(entries: Sequence[AuditEntry], width: int) -> list[Line]:
     rows: list[list[Cell]] = [
         [str(e.sequence), stamp(e.at), e.actor, bold(e.action), e.subject, e.detail] for e in entries
     ]
-    return table(("SEQ", "TIME (UTC)", "WHO", "DID", "TO", "DETAIL"), rows, width)
+    return table(("SEQ", "TIME (UTC)", "WHO", "DID", "TO", "DETAIL"), rows, width, last_gives=True)
 
 
 def render_whoami(who: WhoAmI) -> list[Line]:

@@ -11,6 +11,8 @@ from segctl.cli.views import Change, ModeChange, Plan
 from segctl.model.findings import Severity
 
 HOSTS_SHOWN = 6
+ABSENT = {"", "-"}
+"""How the controller writes the mode of a workload that was not, or is no longer, there."""
 EFFECT = {
     "enforce": "what no rule allows is dropped from now on",
     "test": "nothing is dropped, would-be denials are reported",
@@ -20,7 +22,7 @@ EFFECT = {
 
 def render_plan(plan: Plan, width: int) -> list[Line]:
     base = f"generation {plan.base_generation}" if plan.base_generation else "a fleet without a policy"
-    lines = [line(bold("Plan"), f" against {base}", dim(f"  (policy {plan.digest[:12]})"))]
+    lines = [line(bold("Plan"), f" against {base}", dim(f"  (policy {plan.digest[:12]})" if plan.digest else ""))]
     for allowed, title in ((True, "Becomes allowed"), (False, "Becomes denied")):
         lines += _changes([c for c in plan.changes if c.allowed is allowed], title, width)
     lines += _modes(plan.modes, width)
@@ -52,7 +54,10 @@ def _pairs(changes: Sequence[Change], mark: Span, width: int) -> list[Line]:
         return columns
     lines = []
     for c in changes:
-        lines.append(line("    ", mark, f" {c.source} → {c.destination}"))
+        pair = f" {c.source} → {c.destination}"
+        folded = len(pair) + 5 > width
+        lines.append(line("    ", mark, f" {c.source}" if folded else pair))
+        lines += [line("      → ", c.destination)] if folded else []
         lines.append(line("        ", c.service, dim(f"  on {hosts(c.hosts, 3)}")))
     return lines
 
@@ -70,7 +75,7 @@ def _modes(modes: Sequence[ModeChange], width: int) -> list[Line]:
     ordered = sorted(modes, key=lambda m: (m.before, m.after, m.workload, m.host))
     for (before, after), group in groupby(ordered, key=lambda m: (m.before, m.after)):
         members = list(group)
-        change = f"{before or 'new'} → {after or 'gone'}"
+        change = f"{'new' if before in ABSENT else before} → {'gone' if after in ABSENT else after}"
         lines.append(line("  ", warn(change) if after == "enforce" else change, dim(f"  {EFFECT.get(after, '')}")))
         for workload, those in groupby(members, key=lambda m: m.workload):
             names = [m.host for m in those]

@@ -70,7 +70,7 @@ def render_summary(push: Push) -> list[Line]:
     lines = [line(warn("Pushed in part."), f" Generation {number}: {done.proven} of {count(total, 'host')} proved it.")]
     if done.refused:
         names = _names(push.proofs, "refused")
-        lines.append(line("  ", bad(f"{done.refused} refused"), f" and keep what they had: {names}"))
+        lines.append(line("  ", bad(f"{done.refused} refused"), f", and kept the generation before: {names}"))
         lines.append(line("    ", note("→ "), "mend the cause named above and push again, or segctl rollback"))
     if done.waiting:
         lines.append(line("  ", warn(f"{done.waiting} not proven in time"), f": {_names(push.proofs, 'waiting')}"))

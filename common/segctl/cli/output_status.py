@@ -118,7 +118,7 @@ def _events(events: Sequence[Event], now: datetime, width: int) -> list[Line]:
     for event in sorted(events, key=lambda e: e.at.timestamp() if e.at else 0.0, reverse=True)[:10]:
         culprit = f" by {event.culprit_name or '?'}[{event.culprit_pid}]" if event.culprit_pid else ""
         rows.append([ago(event.at, now), event.host, warn(event.kind), event.message + culprit])
-    return lines + table([""] * 4, rows, width, indent=2)
+    return lines + table([""] * 4, rows, width, indent=2, last_gives=True)
 
 
 def _urgency(host: Host) -> tuple[int, str]:

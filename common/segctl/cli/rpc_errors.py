@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import grpc
 
 from segctl.cli.config import ClientConfig
-from segctl.cli.diagnose import diagnose
+from segctl.cli.diagnose import RENEW, diagnose
 from segctl.cli.exits import CliError, Exit
 
 
@@ -28,7 +28,7 @@ MEANINGS: dict[grpc.StatusCode, Meaning] = {
         Exit.UNREACHABLE, "no answer in time", "Try again; journalctl -u segctl-controller shows what it is doing."
     ),
     grpc.StatusCode.CANCELLED: Meaning(Exit.UNREACHABLE, "cancelled by the controller", "Try again."),
-    grpc.StatusCode.UNAUTHENTICATED: Meaning(Exit.NOT_PERMITTED, "does not know you", NO_ROLE),
+    grpc.StatusCode.UNAUTHENTICATED: Meaning(Exit.NOT_PERMITTED, "does not know you", RENEW),
     grpc.StatusCode.PERMISSION_DENIED: Meaning(Exit.NOT_PERMITTED, "not permitted", NO_ROLE),
     grpc.StatusCode.INVALID_ARGUMENT: Meaning(Exit.FINDINGS, "refused"),
     grpc.StatusCode.NOT_FOUND: Meaning(Exit.FINDINGS, "not found"),

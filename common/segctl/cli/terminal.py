@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from segctl.cli.exits import CliError, Exit
-from segctl.cli.output import Line, bad, line, note, paint
+from segctl.cli.output import Line, bad, line, note, paint, wrap
+from segctl.errors import SegctlError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,11 @@ class Terminal:
             _put(sys.stderr, paint(spans, self.error_colour))
 
     def error(self, message: str, mend: str = "") -> None:
-        head, *rest = message.splitlines() or [""]
-        lines = [line(bad("error: "), head), *(line("  ", text) for text in rest)]
-        self.tell([*lines, *(line(note("  " if i else "→ "), text) for i, text in enumerate(mend.splitlines()))])
+        """What is wrong, then the mend behind an arrow; both folded on a terminal."""
+        text = [piece for part in message.splitlines() for piece in wrap(part, self.width - 7 if self.width else 0)]
+        mends = [piece for part in mend.splitlines() for piece in wrap(part, self.width - 2 if self.width else 0)]
+        lines = [line(bad("error: ") if not i else "       ", piece) for i, piece in enumerate(text or [""])]
+        self.tell([*lines, *(line(note("→ ") if not i else "  ", piece) for i, piece in enumerate(mends))])
 
     def confirm(self, question: str, mend: str) -> bool:
         """Ask on a terminal. Raises CliError with the mend where nobody can answer."""
@@ -72,6 +75,14 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
+class ReaderGoneError(SegctlError):
+    """Whoever read our output has gone (`segctl denied | head`)."""
+
+
 def _put(stream: TextIO, text: str) -> None:
-    stream.write(text + "\n")
-    stream.flush()
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError as error:
+        # click would end the process with 1 on a bare BrokenPipeError.
+        raise ReaderGoneError("the reader of the output has gone") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text
 
 metadata = MetaData()
 
@@ -15,7 +15,7 @@ generations = Table(
     Column("message", Text, nullable=False),
     Column("created_us", BigInteger, nullable=False),
     Column("files", LargeBinary, nullable=False),
-    Column("rollback_of", Integer, nullable=False),
+    Column("rollback_of", BigInteger, nullable=False),
     sqlite_autoincrement=True,
 )
 
@@ -60,13 +60,15 @@ proofs = Table(
     "proofs",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("host", Text, nullable=False, index=True),
+    Column("host", Text, nullable=False),
     Column("generation", BigInteger, nullable=False),
     Column("digest", Text, nullable=False),
     Column("kernel_digest", Text, nullable=False),
     Column("at_us", BigInteger, nullable=False),
     sqlite_autoincrement=True,
 )
+
+Index("proofs_host", proofs.c.host, proofs.c.id)
 
 denials = Table(
     "denials",
@@ -80,6 +82,8 @@ denials = Table(
     Column("last_us", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
+
+Index("denials_key", denials.c.host, denials.c.key, unique=True)
 
 losses = Table(
     "losses",

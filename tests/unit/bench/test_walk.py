@@ -24,7 +24,7 @@ def _allows(policy: HostPolicy, entries: tuple[Entry, ...], address, port: int) 
 @pytest.mark.parametrize("seed", [1, 20261122])
 def test_the_probed_tuples_are_the_same_in_every_policy(seed):
     clients = [client_address(i) for i in range(PROBED_CLIENTS)]
-    for policy, _ in islice(policies(seed), 300):
+    for policy in islice(policies(seed), 300):
         workloads = {w.name: w for w in policy.workloads}
         api, other = workloads["shop-api"], workloads.get("other", workloads["host"])
         for client in clients[:: PROBED_CLIENTS - 1]:
@@ -37,15 +37,14 @@ def test_the_probed_tuples_are_the_same_in_every_policy(seed):
 
 
 def test_the_walk_changes_what_it_may_and_repeats_by_its_seed():
-    seen = [policy for policy, _ in islice(policies(7), 200)]
-    assert seen == [policy for policy, _ in islice(policies(7), 200)]
+    seen = list(islice(policies(7), 200))
+    assert seen == list(islice(policies(7), 200))
     assert len({tuple(w.name for w in p.workloads) for p in seen}) > 20
     assert len({next(i for i, w in enumerate(p.workloads) if w.name == "shop-api") for p in seen}) > 1
-    assert {narrower for _, narrower in islice(policies(7), 200)} == {True, False}
     assert len({tuple(g.name for g in p.groups) for p in seen}) > 5
 
 
 def test_workloads_and_groups_come_sorted_as_a_host_policy_wants_them():
-    for policy, _ in islice(policies(3), 100):
+    for policy in islice(policies(3), 100):
         for names in ([w.name for w in policy.workloads], [g.name for g in policy.groups]):
             assert names == sorted(set(names))

@@ -6,7 +6,6 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
-
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Essentials, Mode, PortRange, Process, ProcessKind
 from segctl_agent.change import next_epoch, only_adds
@@ -62,7 +61,9 @@ REMOVALS = {
     "more managed": replace(BASE, managed=(*BASE.managed, B)),
     "rescue gone": replace(BASE, essentials=Essentials(dns=(A,))),
     "dns gone": replace(BASE, essentials=Essentials(rescue=(OFFICE,))),
-    "rescue port changed": replace(BASE, essentials=replace(BASE.essentials, rescue_ports=(PortRange("tcp", 2222, 2222),))),
+    "rescue port changed": replace(
+        BASE, essentials=replace(BASE.essentials, rescue_ports=(PortRange("tcp", 2222, 2222),))
+    ),
     "another host": replace(BASE, host="db-2"),
 }
 

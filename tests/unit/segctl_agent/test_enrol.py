@@ -15,7 +15,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-
 from segctl.errors import ControllerUnreachableError, EnrolmentError, StateError
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
@@ -23,6 +22,7 @@ from segctl_agent.credentials import Identity, load_identity, save_identity
 from segctl_agent.enrol import enrol
 from segctl_agent.jointoken import parse_join_token
 from segctl_agent.slots import Slots
+
 from tests.unit.segctl_agent.pki import DAY, Authority
 
 Answer = Callable[[pb.EnrolRequest], pb.EnrolReply | tuple[grpc.StatusCode, str]]
@@ -68,7 +68,9 @@ def granted(authority: Authority, host: str = "web-1", **changes: bytes | str) -
     return answer
 
 
-def run(state: Path, authority: Authority, address: str, replace: bool = False, now: datetime | None = None) -> Identity:
+def run(
+    state: Path, authority: Authority, address: str, replace: bool = False, now: datetime | None = None
+) -> Identity:
     token = parse_join_token(authority.token((address,)))
     return enrol(state, token, "web-1", replace, now or datetime.now(UTC))
 
@@ -141,7 +143,10 @@ def test_a_controller_of_another_ca_is_named_as_such(tmp_path: Path) -> None:
         seen.append(request)
         return grpc.StatusCode.INTERNAL, "never"
 
-    with controller(theirs, answer) as address, pytest.raises(ControllerUnreachableError, match="not from the fleet's CA"):
+    with (
+        controller(theirs, answer) as address,
+        pytest.raises(ControllerUnreachableError, match="not from the fleet's CA"),
+    ):
         run(tmp_path, ours, address)
     assert not seen  # the secret was never shown to it
 
@@ -151,7 +156,7 @@ def test_an_expired_controller_certificate_is_named(tmp_path: Path) -> None:
     validity = {"start": authority.now - 3 * DAY, "end": authority.now - 2 * DAY}
     with (
         controller(authority, granted(authority), **validity) as address,
-        pytest.raises(ControllerUnreachableError, match="its certificate is valid from .* this host's clock says"),
+        pytest.raises(ControllerUnreachableError, match=r"its certificate is valid from .* this host's clock says"),
     ):
         run(tmp_path, authority, address)
 
@@ -170,7 +175,10 @@ def test_a_new_certificate_from_the_future_is_a_clock_skew(tmp_path: Path) -> No
     older = Authority(now=authority.now - 30 * DAY)  # its CA is long valid, its host certificates are of today
     older.now = authority.now
 
-    with controller(older, granted(older)) as address, pytest.raises(EnrolmentError, match="new certificate is valid only"):
+    with (
+        controller(older, granted(older)) as address,
+        pytest.raises(EnrolmentError, match="new certificate is valid only"),
+    ):
         run(tmp_path, older, address, now=early)
 
 
@@ -201,7 +209,7 @@ def test_already_enrolled_needs_replace(tmp_path: Path) -> None:
     with controller(authority, granted(authority)) as address:
         first = run(tmp_path, authority, address)
         Slots(tmp_path).write(b"generation", 1)
-        with pytest.raises(EnrolmentError, match="already enrolled as web-1 .*--replace"):
+        with pytest.raises(EnrolmentError, match=r"already enrolled as web-1 .*--replace"):
             run(tmp_path, authority, address)
         assert load_identity(tmp_path) == first
         second = run(tmp_path, authority, address, replace=True)

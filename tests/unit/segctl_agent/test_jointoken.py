@@ -3,9 +3,9 @@ from __future__ import annotations
 import base64
 
 import pytest
-
 from segctl.errors import EnrolmentError
 from segctl_agent.jointoken import parse_join_token
+
 from tests.unit.segctl_agent.pki import Authority
 
 AUTHORITY = Authority()

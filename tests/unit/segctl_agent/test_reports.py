@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.reports import BATCH_DENIALS, WINDOW, ReportQueue
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc
 import pytest
-
 from segctl import wire
 from segctl.errors import KernelError
 from segctl.model.hostpolicy import HostPolicy, LocalWorkload
@@ -19,9 +18,11 @@ from segctl.model.policy import Mode
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
+from segctl_agent.channel import Backoff
 from segctl_agent.conversation import InForce, NewPolicy
 from segctl_agent.reports import ReportQueue
-from segctl_agent.session import Backoff, Proof, Session
+from segctl_agent.session import Proof, Session
+
 from tests.unit.segctl_agent.pki import DAY, Authority
 
 PATIENCE = 10.0
@@ -142,7 +143,7 @@ async def stage(
 
 async def until(condition: Any) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what it waits for has no event
             await asyncio.sleep(0.01)
 
 

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from segctl.errors import StateError, WireError
 from segctl_agent.slots import MAGIC, Slots, Stored, pack, unpack
 
@@ -171,7 +170,7 @@ FULL_DISK = textwrap.dedent("""
 
 def test_a_full_disk_is_an_error_and_the_slots_stay_whole(tmp_path: Path) -> None:
     """A tmpfs of 128 KiB in a mount namespace of its own."""
-    mount = f"mount -t tmpfs -o size=128k none {tmp_path} && exec {sys.executable} -c \"$SCRIPT\" {tmp_path}"
+    mount = f'mount -t tmpfs -o size=128k none {tmp_path} && exec {sys.executable} -c "$SCRIPT" {tmp_path}'
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", mount],
         capture_output=True,

@@ -16,7 +16,7 @@ modes:
 boundaries:
   - {name: dev-stays-out, from: {env: dev}, to: {env: prod}}
 rules:
-  - {name: web-db, from: {role: web}, to: {workload: shop-db}, allow: [pg], owner: team, why: orders, review: 2030-01-01}
+  - {name: web-db, from: {role: web}, to: {workload: shop-db}, allow: [pg], owner: team, why: orders}
 essentials:
   dns: [192.0.2.53]
   rescue: {from: [198.51.100.0/28]}

@@ -2,32 +2,280 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.controller_harness import eventually, running_controller
+import grpc
+import pytest
+from segctl.model.hostpolicy import HostPolicy
+from segctl.proto.v1 import admin_pb2, agent_pb2
+from segctl_controller.fleet import Desired
+from segctl_controller.sessions import PART, Session, policy_messages
 
-POLICY = """
-version: 1
-tags:
-  role: [web, db]
-services:
-  pg: [tcp/5432]
-modes:
-  - {select: {role: db}, mode: enforce}
-rules:
-  - {name: web-db, from: {role: web}, to: {role: db}, allow: [pg], owner: team, why: orders}
-"""
+from tests.controller_harness import ControllerLab, eventually, running_controller
+from tests.unit.segctl_controller.policies import SHOP, WIDER
+
+Code = grpc.StatusCode
 
 
-async def test_a_pushed_policy_reaches_the_host_and_is_proved(tmp_path: Path) -> None:
+async def refusal(session: object) -> tuple[Code, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        while True:
+            await session.receive()  # type: ignore[attr-defined]
+    return caught.value.code(), caught.value.details() or ""
+
+
+async def wait_for_state(lab: ControllerLab, host: str, state: str) -> admin_pb2.HostStatus:
+    async def so() -> admin_pb2.HostStatus | None:
+        status = (await lab.hosts())[host]
+        return status if status.state == state else None
+
+    return await eventually(so)  # type: ignore[no-any-return]
+
+
+async def wait_for_problem(lab: ControllerLab, host: str, words: str) -> admin_pb2.HostStatus:
+    async def so() -> admin_pb2.HostStatus | None:
+        status = (await lab.hosts())[host]
+        return status if any(words in p for p in status.problems) else None
+
+    return await eventually(so)  # type: ignore[no-any-return]
+
+
+async def wait_for_addresses(lab: ControllerLab, host: str, addresses: list[str]) -> None:
+    async def so() -> bool:
+        return list((await lab.hosts())[host].addresses) == addresses
+
+    await eventually(so)
+
+
+async def test_a_host_that_proves_its_policy_is_in_sync(tmp_path: Path) -> None:
     async with running_controller(tmp_path) as lab:
-        web, db = await lab.enrol("web1", {"role": "web"}), await lab.enrol("db1", {"role": "db"})
-        await lab.push(POLICY, wait=0 or 1)
-        async with web.session(["10.0.0.1"]) as one, db.session(["10.0.0.2"]) as two:
-            await one.acknowledge()
-            await two.acknowledge()
+        web = await lab.enrol("web1", {"role": "web"})
+        await lab.push(SHOP)
+        async with web.session(["10.0.0.1"]) as session:
+            policy = await session.policy()
+            assert (policy.host, policy.generation) == ("web1", 1)
+            await wait_for_state(lab, "web1", "pending")
+            await session.prove(policy)
+            status = await wait_for_state(lab, "web1", "in-sync")
+            assert status.kernel_generation == 1
+            assert status.kernel == "6.1.0"
+            assert [(w.name, w.mode) for w in status.workloads] == [("host", "enforce")]
+        await wait_for_state(lab, "web1", "offline")
 
-            async def in_sync() -> bool:
-                return {h.state for h in (await lab.hosts()).values()} == {"in-sync"}
 
-            await eventually(in_sync, 1.0) if False else None
+async def test_only_hosts_whose_policy_changed_hear_of_a_new_address(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        db = await lab.enrol("db1", {"role": "db"})
+        await lab.push(SHOP)
+        async with (
+            web.session(["10.0.0.1"]) as one,
+            db.session(["10.0.0.2"]) as two,
+            one.proving() as at_web,
+            two.proving() as at_db,
+        ):
+
+            def reaches(policies: list[HostPolicy], network: str) -> bool:
+                return bool(policies) and network in {str(n) for g in policies[-1].groups for n in g.networks}
+
+            async def both_know_each_other() -> bool:
+                return reaches(at_web, "10.0.0.2/32") and reaches(at_db, "10.0.0.1/32")
+
+            async def db_knows_the_new_address() -> bool:
+                return reaches(at_db, "10.0.0.9/32")
+
+            await eventually(both_know_each_other)
+            before = len(at_web)
+            await one.send(facts=agent_pb2.Facts(addresses=[bytes([10, 0, 0, 9])]))
+            await eventually(db_knows_the_new_address)
+            await wait_for_state(lab, "db1", "in-sync")
+            assert len(at_web) == before
+
+
+async def test_a_refusal_is_shown_with_its_reasons(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        await lab.push(SHOP)
+        async with web.session(["10.0.0.1"]) as session:
+            await session.refuse(await session.policy(), "kernel set is full")
+            status = await wait_for_state(lab, "web1", "refused")
+            assert any("kernel set is full" in problem for problem in status.problems)
+            events = (await lab.admin().Status(admin_pb2.StatusRequest())).events
+            assert "kernel set is full" in events[0].event.message
+
+
+async def test_a_stale_ack_proves_nothing(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        await lab.push(SHOP)
+        async with web.session(["10.0.0.1"]) as session:
+            await session.send(ack=agent_pb2.Ack(generation=1, digest="f" * 64, kernel_digest="k"))
+            old = await session.policy()
+            await lab.push(WIDER)
+            new = await session.policy()
+            await session.prove(old)
+            await wait_for_state(lab, "web1", "pending")
+            await session.prove(new)
+            assert (await wait_for_state(lab, "web1", "in-sync")).kernel_generation == 2
+
+
+async def test_a_newer_session_ends_the_older(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {})
+        async with web.session() as older:
+            await older.receive()
+            async with web.session() as newer:
+                await newer.receive()
+                code, text = await refusal(older)
+                assert code is Code.ABORTED
+                assert "newer session" in text
+                assert (await lab.hosts())["web1"].connected
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 99])
+async def test_another_protocol_version_is_refused(tmp_path: Path, protocol: int) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {})
+        async with web.session(protocol=protocol) as session:
+            code, text = await refusal(session)
+        assert code is Code.FAILED_PRECONDITION
+        assert f"speaks protocol {protocol}" in text
+
+
+async def test_the_first_message_must_be_hello_and_only_the_first(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {})
+        async with web.session() as session:
+            await session.receive()
+            await session.send(hello=agent_pb2.Hello(protocol=1))
+            assert (await refusal(session))[0] is Code.INVALID_ARGUMENT
+        async with web.reports() as stream:
+            await stream.write(agent_pb2.ReportBatch())
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stream.read()
+            assert caught.value.code() is Code.INVALID_ARGUMENT
+
+
+async def test_an_agent_cannot_claim_what_is_not_its_own(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        liar = await lab.enrol("liar", {"role": "web"}, networks=["10.0.0.0/24", "192.0.2.0/24", "fe80::/10"])
+        await lab.push(SHOP)
+        claims = ["10.0.0.1", "10.9.9.9", "192.0.2.53", "127.0.0.1", "fe80::1", "224.0.0.1", "0.0.0.0", "10.0.0.7"]
+        async with web.session(["10.0.0.1"]):
+            await wait_for_addresses(lab, "web1", ["10.0.0.1"])
+            async with liar.session(claims):
+                await wait_for_addresses(lab, "liar", ["10.0.0.7"])
+                problems = "\n".join((await wait_for_problem(lab, "liar", "10.0.0.1")).problems)
+                assert "host web1 holds it" in problems
+                assert "10.9.9.9: refused: its token allows only" in problems
+                assert "192.0.2.53: refused: the policy lists it under essentials (dns)" in problems
+                audit = await lab.admin().Audit(admin_pb2.AuditRequest())
+                refused = {e.subject for e in audit.entries if e.action == "address-refused"}
+                assert refused == {"10.0.0.1", "10.9.9.9", "192.0.2.53"}
+
+
+async def test_a_server_named_by_its_token_may_be_an_essential(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        dns = await lab.enrol("dns1", {"role": "db"}, networks=["192.0.2.53/32"])
+        await lab.push(SHOP)
+        async with dns.session(["192.0.2.53"]):
+            await wait_for_addresses(lab, "dns1", ["192.0.2.53"])
+
+
+async def test_a_refused_address_is_taken_when_its_holder_lets_go(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        one, two = await lab.enrol("one", {}), await lab.enrol("two", {})
+        async with one.session(["10.0.0.1"]) as first, two.session(["10.0.0.1"]):
+            await wait_for_problem(lab, "two", "host one holds it")
+            await first.send(facts=agent_pb2.Facts(addresses=[bytes([10, 0, 0, 2])]))
+            await wait_for_addresses(lab, "two", ["10.0.0.1"])
+            assert not [p for p in (await lab.hosts())["two"].problems if "refused" in p]
+
+
+async def test_facts_over_the_bounds_end_the_session(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {})
+        many = agent_pb2.Facts(addresses=[bytes([10, 0, n // 250, n % 250]) for n in range(300)])
+        units = agent_pb2.Facts(units=[agent_pb2.UnitFact(cgroup="a")] * 5000)
+        long = agent_pb2.Facts(units=[agent_pb2.UnitFact(cgroup="a" * 2000)])
+        odd = agent_pb2.Facts(addresses=[b"123"])
+        huge = agent_pb2.Facts(kernel="k" * 10_000_000)
+        expected = [Code.RESOURCE_EXHAUSTED] * 3 + [Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED]
+        codes = []
+        for facts in (many, units, long, odd, huge):
+            async with web.session(["10.0.0.1"]) as session:
+                await session.receive()
+                await session.send(facts=facts)
+                codes.append((await refusal(session))[0])
+        assert codes == expected
+        assert list((await lab.hosts())["web1"].addresses) == ["10.0.0.1"]
+
+
+async def test_a_silent_agent_is_closed_and_a_live_one_gets_heartbeats(tmp_path: Path) -> None:
+    async with running_controller(tmp_path, heartbeat=1) as lab:
+        web = await lab.enrol("web1", {})
+        async with web.session() as session:
+            await session.call.read()
+            beats = 0
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async with asyncio.timeout(10):
+                    while (message := await session.call.read()) is not grpc.aio.EOF:
+                        beats += message.WhichOneof("kind") == "heartbeat"
+                    code, details = await session.call.code(), await session.call.details()
+                    raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details)
+            assert caught.value.code() is Code.DEADLINE_EXCEEDED
+            assert "silent for 3 seconds" in (caught.value.details() or "")
+            assert beats >= 2
+
+
+async def test_what_the_fleet_knew_is_there_after_a_restart(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        await lab.push(SHOP)
+        async with web.session(["10.0.0.1"], units=[agent_pb2.UnitFact(cgroup="a.service", workload="host")]) as s:
+            await s.acknowledge()
+            await wait_for_state(lab, "web1", "in-sync")
+        before = (await lab.hosts())["web1"]
+        history = await lab.admin().History(admin_pb2.HistoryRequest())
+    async with running_controller(tmp_path) as lab:
+        after = (await lab.hosts())["web1"]
+        assert (after.state, after.kernel_generation, list(after.addresses)) == ("offline", 1, ["10.0.0.1"])
+        assert after.workloads == before.workloads
+        assert await lab.admin().History(admin_pb2.HistoryRequest()) == history
+        again = type(web)(lab, web.name, web.identity)
+        async with again.session(["10.0.0.1"]) as session:
+            assert (await session.acknowledge()).generation == 1
+            await wait_for_state(lab, "web1", "in-sync")
+
+
+@pytest.fixture
+def large() -> Iterator[Desired]:
+    yield Desired(1, "d", bytes(range(256)) * 10_000)
+
+
+def test_a_large_policy_goes_in_parts(large: Desired) -> None:
+    parts = [agent_pb2.ControllerMessage.FromString(m).chunk for m in policy_messages(large)]
+    assert b"".join(p.data for p in parts) == large.wire
+    assert [p.more for p in parts] == [True, True, False]
+    assert max(len(p.data) for p in parts) <= PART
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 20_000, PART])
+def test_a_policy_wrapped_by_hand_reads_as_one_made_by_protobuf(size: int) -> None:
+    from segctl.proto.v1 import hostpolicy_pb2
+
+    wire = hostpolicy_pb2.HostPolicy(host="h" * max(0, size - 8)).SerializeToString()
+    [message] = policy_messages(Desired(1, "d", wire))
+    assert agent_pb2.ControllerMessage.FromString(message).policy.SerializeToString() == wire
+
+
+async def test_a_slow_agent_gets_the_latest_policy_only() -> None:
+    session = Session("web1", None)
+    for number in range(1, 6):
+        session.offer(Desired(number, f"d{number}", b""))
+    await session.next_messages(1.0)
+    assert session.sent_generation("d5") == 5
+    assert session.sent_generation("d4") is None

@@ -86,7 +86,7 @@ def test_a_full_disk_stores_nothing_and_says_so(tmp_path: Path) -> None:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 4}")
     # Bytes that do not compress: the file must need more pages than there are.
-    content = b"".join(n.to_bytes(4, "big") * 1 for n in range(2**20, 2**20 + 60_000))
+    content = b"".join(n.to_bytes(4, "big") for n in range(2**20, 2**20 + 60_000))
     new = GenerationRecord("d", "root", "m", 1, (SourceFile("a.yaml", content),))
     with pytest.raises(StoreFullError, match=r"controller.db: the disk .* nothing was stored"):
         store.add_generation(new, 0, ENTRY)
@@ -104,6 +104,6 @@ def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> No
     engine = open_engine(tmp_path / "controller.db")
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        changes = [c for c in compare_metadata(context, metadata) if "index" not in str(c[0])]
+        changes = compare_metadata(context, metadata)
     engine.dispose()
     assert changes == []

@@ -60,11 +60,12 @@ class _HostIndex:
     def __init__(self, policy: Policy, inventory: Inventory) -> None:
         self._policy = policy
         self._everyone = frozenset(inventory.hosts)
-        self._by_pair: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._answers: dict[Selector, bool] = {}
+        by_pair: dict[tuple[str, str], set[str]] = defaultdict(set)
         for host in inventory.hosts.values():
             for pair in host.tags.pairs:
-                self._by_pair[pair].add(host.name)
+                by_pair[pair].add(host.name)
+        self._by_pair = {pair: frozenset(names) for pair, names in by_pair.items()}
 
     def answers(self, selector: Selector) -> bool:
         if selector not in self._answers:
@@ -90,5 +91,5 @@ class _HostIndex:
         return bool(self._carriers(workload.on) & self._carriers(Tags.of(of_host)))
 
     def _carriers(self, tags: Tags) -> frozenset[str]:
-        sets = (frozenset(self._by_pair.get(pair, ())) for pair in tags.pairs)
-        return reduce(frozenset.__and__, sets, self._everyone)
+        sets = sorted((self._by_pair.get(pair, frozenset()) for pair in tags.pairs), key=len)
+        return reduce(frozenset.__and__, sets) if sets else self._everyone

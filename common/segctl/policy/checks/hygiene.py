@@ -61,7 +61,7 @@ def find_unused(policy: Policy) -> Iterator[Finding]:
     pairs = {pair for s in selectors for pair in s.tags.pairs}
     for workload in policy.workloads.values():
         if workload.name not in named and not pairs & set(workload.tags.pairs):
-            message = f"workload {workload.name} is used nowhere: what runs in it is refused all that rules give others"
+            message = f"workload {workload.name} is used nowhere: no selector names it or a tag of its own"
             yield warning(workload.where, "unused-workload", message, "remove it, or give it a rule")
     words = {w for r in policy.rules for w in r.allow} | {w for t in policy.tests for w in t.services}
     # The rescue list keeps ports, not the words they came from.

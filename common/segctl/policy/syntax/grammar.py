@@ -155,7 +155,7 @@ def read_process(kind: ProcessKind, pattern: str) -> Process | Problem:
 
 def _check_unit(pattern: str) -> Problem | None:
     if not pattern.endswith(UNIT_SUFFIXES):
-        mend = f"end it in {', '.join(UNIT_SUFFIXES)}: {pattern.partition('.')[0][:40]}.service"
+        mend = f"end it in {', '.join(UNIT_SUFFIXES)}: " + quoted(pattern.partition(".")[0][:40] + ".service")
         return Problem("bad-process", f"{quoted(pattern)} is not the name of a unit", mend)
     if not _UNIT.fullmatch(pattern):
         mend = "use letters, digits, : _ . \\ @ - and the globs * ? [..]"

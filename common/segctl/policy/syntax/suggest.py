@@ -22,7 +22,8 @@ class Suggester:
 
     def mend(self, word: str, known: Iterable[str], otherwise: str = "") -> str:
         """`did you mean X?` for the nearest of `known`, or `otherwise`."""
-        candidates = sorted(set(known))
+        # A malformed name counts as declared, but must not reach a terminal.
+        candidates = sorted({word for word in known if word.isprintable()})
         self._left -= len(candidates)
         if self._left < 0 or len(word) > 80:
             return otherwise

@@ -20,10 +20,10 @@ MAX_FILE_BYTES = 1 << 20
 MAX_DEPTH = 16
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# YAML 1.2.2, 5.1: c-printable. Beyond it, the marks that reorder or hide text (Unicode UAX 9, CVE-2021-42574).
+# What is not c-printable in YAML 1.2.2, 5.1; the marks that reorder or hide text (Unicode UAX 9, CVE-2021-42574); and
+# the line breaks that YAML knows and editors do not, which would shift every position.
 _UNPRINTABLE = re.compile(
-    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
-    "|[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
+    "[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
 
 

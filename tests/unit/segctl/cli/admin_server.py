@@ -67,6 +67,8 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
         self.break_push: grpc.StatusCode | None = None
         self.hold_push = threading.Event()
         self.hold_push.set()
+        self.hold_store = False
+        self.pushing = threading.Event()
         self.status = pb.StatusReply(active=GENERATIONS[8], hosts=[WEB], fleet="shop", controller_version="0.1.0")
         self.explanation = pb.ExplainReply(verdict="denied", generation=8)
         self.denials = [pb.DeniedReply(connection=DENIAL), pb.DeniedReply(lost=7)]
@@ -111,8 +113,7 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
 
     def SetTags(self, request, context):
         self._take(request, context)
-        tagged = pb.HostStatus(name=request.host, tags=request.set)
-        return tagged
+        return pb.HostStatus(name=request.host, tags=request.set)
 
     def RemoveHost(self, request, context):
         self._take(request, context)
@@ -153,6 +154,9 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
         yield from self._progress(pb.Generation(number=9, rollback_of=number, active=True), context)
 
     def _progress(self, stored: pb.Generation, context: grpc.ServicerContext) -> Iterator[pb.PushProgress]:
+        self.pushing.set()
+        if self.hold_store:
+            self.hold_push.wait(20)
         yield pb.PushProgress(stored=stored)
         if self.break_push:
             context.abort(self.break_push, "the disk is full")

@@ -60,7 +60,7 @@ PLAN = v.Plan(
     modes=(
         v.ModeChange("db1", "shop-db", "observe", "enforce"),
         v.ModeChange("db2", "shop-db", "observe", "enforce"),
-        v.ModeChange("dev1", "host", "", "observe"),
+        v.ModeChange("dev1", "host", "-", "observe"),
     ),
     hosts=("db1", "db2", "dev1", "web1"),
     tests=4,
@@ -204,7 +204,7 @@ DENIAL = v.Denial(
     service_name="postgres",
     reason="default",
     rule="",
-    suggestion="rules:\n  - {name: host-to-shop-db-postgres, from: {role: web}, to: {workload: shop-db}, allow: [postgres]}",
+    suggestion="rules:\n  - {name: host-to-shop-db, from: {role: web}, to: {workload: shop-db}, allow: [postgres]}",
     count=3,
     first_seen=before(20),
     last_seen=before(5),

@@ -16,6 +16,9 @@ tags:
   role: [web, db]
 services:
   postgres: [tcp/5432]
+essentials:
+  dns: [10.0.0.53]
+  rescue: {from: [10.0.0.9]}
 modes:
   - {select: {role: web}, mode: enforce}
 rules:
@@ -45,7 +48,7 @@ def test_every_error_is_reported_with_its_place(offline: Cli, tmp_path: Path) ->
     assert ran.code == Exit.FINDINGS
     errors = [text for text in ran.out.splitlines() if ": error: " in text]
     assert len(errors) >= 2
-    assert all(text.startswith(f"{path}:9:") for text in errors)
+    assert all(text.startswith(f"{path}:12:") for text in errors)
 
 
 def test_on_a_terminal_the_place_is_shown_with_a_caret(offline: Cli, tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def test_a_broken_test_of_the_policy_is_an_error(offline: Cli, tmp_path: Path) -
     )
     ran = offline("check", _policy(tmp_path, text), "--json")
     assert ran.code == Exit.FINDINGS
-    assert any(f["line"] == 11 for f in ran.json["findings"] if f["severity"] == "error")
+    assert any(f["line"] == 14 for f in ran.json["findings"] if f["severity"] == "error")
 
 
 def test_stdin_and_rubbish(offline: Cli) -> None:

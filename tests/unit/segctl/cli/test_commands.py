@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -267,3 +270,38 @@ def test_completion(offline: Cli, shell: str) -> None:
     ran = offline("completion", shell)
     assert ran.code == Exit.OK
     assert "_SEGCTL_COMPLETE" in ran.out
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_ctrl_c_says_what_state_things_are_in(cli: Cli, controller: ScriptedAdmin, policy: Path, stored: bool) -> None:
+    controller.hold_push.clear()
+    controller.hold_store = not stored
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "segctl.cli",
+        "push",
+        str(policy),
+        "--yes",
+        "--config",
+        str(cli.app.directory),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        awaited = "stored and active" if stored else "policy tests ran"
+        while awaited not in process.stdout.readline():
+            assert process.poll() is None
+        assert controller.pushing.wait(10)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == Exit.INTERRUPTED, err
+    if stored:
+        assert "generation 9 is stored and active: the hosts take it without us" in err
+        assert "segctl rollback" in err
+    else:
+        assert "before the controller said that it stored anything" in err
+    assert "Traceback" not in err

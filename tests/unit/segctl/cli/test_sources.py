@@ -38,7 +38,7 @@ def test_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda d: d, "no *.yaml or *.yml"),
         (lambda d: _write(d / "big.yaml", sources.MAX_FILE + 1), "larger than"),
         (lambda d: _many(d, sources.MAX_FILES + 1), "more than 1,000"),
-        (lambda d: [_write(d / f"{n}.yaml", sources.MAX_FILE) for n in range(5)][0].parent, "together"),
+        (lambda d: _fill(d, 5), "together"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_name(tmp_path: Path, prepare, words: str) -> None:
@@ -56,4 +56,10 @@ def _write(path: Path, size: int) -> Path:
 def _many(directory: Path, count: int) -> Path:
     for number in range(count):
         (directory / f"{number}.yaml").touch()
+    return directory
+
+
+def _fill(directory: Path, count: int) -> Path:
+    for number in range(count):
+        _write(directory / f"{number}.yaml", sources.MAX_FILE)
     return directory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +41,7 @@ def test_ports_are_sets(a: list[PortRange], b: list[PortRange]) -> None:
 @given(st.lists(ranges))
 def test_normal_ports_are_disjoint_and_apart(a: list[PortRange]) -> None:
     out = normalize(a)
-    assert all(p.protocol != q.protocol or p.high + 1 < q.low for p, q in zip(out, out[1:], strict=False))
+    assert all(p.protocol != q.protocol or p.high + 1 < q.low for p, q in pairwise(out))
 
 
 def addresses(of) -> set:

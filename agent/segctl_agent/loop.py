@@ -1,0 +1,243 @@
+"""The running agent: wires watchers, enforcer, denials, reports and session, and keeps the clockwork.
+
+    cgroups, addresses, names ──▶ Agent ──▶ Enforcer ──▶ kernel ──▶ NftWatch ──▶ Agent.heal
+    NFLOG ──▶ DenialPipeline ──▶ ReportQueue ──▶ Session ◀──▶ Agent.put
+
+Order at start: facts, then the last good generation, then READY, and only then the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from segctl.errors import KernelError, SegctlError
+
+from segctl_agent.agent import Agent
+from segctl_agent.credentials import Identity
+from segctl_agent.denials.attribute import Attributor
+from segctl_agent.denials.nflog import NflogReader
+from segctl_agent.denials.pipeline import DenialPipeline
+from segctl_agent.denials.values import Denial
+from segctl_agent.endpoints import endpoints, load_remembered, look_up, remember, resolve_endpoints
+from segctl_agent.enforcer import Enforcer
+from segctl_agent.facts.addresses import AddressWatcher
+from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
+from segctl_agent.facts.listeners import read_listeners
+from segctl_agent.facts.users import resolve_users
+from segctl_agent.messages import denial_message
+from segctl_agent.nft.kernel import NetlinkKernel
+from segctl_agent.nft.watch import NftWatch
+from segctl_agent.render import denied_counters
+from segctl_agent.reports import ReportQueue
+from segctl_agent.session import Session
+from segctl_agent.state import StateFolder
+from segctl_agent.systemd import Notifier
+
+log = logging.getLogger(__name__)
+
+HOLD_SECONDS = 1.0
+COUNTERS_SECONDS = 5.0
+DRIFT_SECONDS = 10.0
+LISTENERS_SECONDS = 10.0
+STATUS_SECONDS = 5.0
+NAMES_SECONDS = 60.0
+
+
+class Loop:
+    """One agent process. `run` returns its exit code."""
+
+    def __init__(self, folder: StateFolder, identity: Identity, notifier: Notifier) -> None:
+        self._folder, self._identity, self._notifier = folder, identity, notifier
+        self._reports = ReportQueue()
+        self._kernel = NetlinkKernel()
+        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid())
+        self._agent = Agent(folder, identity.host, self._enforcer, self._reports)
+        self._cgroup_root = find_cgroup2_root()
+        self._cgroups = CgroupWatcher(self._cgroup_root)
+        self._addresses = AddressWatcher()
+        self._resolved: dict[str, list[str]] = {}
+        self._pipeline: DenialPipeline | None = None
+        self._stop = asyncio.Event()
+        self._failure: SegctlError | None = None
+
+    async def run(self) -> int:
+        """Until SIGTERM, SIGINT or a failure of a watcher. The rules stay in force when it ends. Raises SegctlError."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._callback_failed)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        watch = NftWatch(self._agent.changed_by, own_pid=os.getpid())
+        self._cgroups.start(loop, self._agent.cgroups_changed)
+        self._agent.addresses_changed(self._addresses.current())
+        self._resolved = resolve_endpoints(self._identity.controllers, load_remembered(self._folder.path), lambda _: ())
+        self._agent.controllers_changed(endpoints(self._resolved))
+        self._agent.start()
+        watch.start(loop)
+        self._notifier.ready(self._agent.status)
+        log.info("ready: %s", self._agent.status)
+        self._addresses.start(loop, self._agent.addresses_changed)
+        self._start_denials(loop)
+        session = self._session()
+        gc.collect()
+        gc.freeze()  # what start-up made lives on: the collector need not walk it again
+        tasks = [
+            asyncio.create_task(session.run()),
+            asyncio.create_task(self._refresh_names()),
+            *(asyncio.create_task(_every(seconds, work)) for seconds, work in self._clockwork(session)),
+        ]
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._notifier.stopping("stopping; the rules stay in force")
+            for task in (stopping, *tasks):
+                task.cancel()
+            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            self._close(loop, watch)
+        for task in done:
+            if task is not stopping and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+        if self._failure is not None:
+            raise self._failure
+        log.info("stopped; the rules stay in force")
+        return 0
+
+    def _session(self) -> Session:
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        session = Session(self._identity, self._agent, self._reports, boot_id)
+        self._agent.facts_changed = session.facts_changed
+        self._agent.report_waiting = session.reports_waiting.set
+        return session
+
+    def _clockwork(self, session: Session) -> list[tuple[float, Callable[[], Awaitable[None]]]]:
+        async def hold() -> None:
+            self._agent.check_hold()
+
+        async def counters() -> None:
+            policy = self._enforcer.policy
+            if self._pipeline is not None and policy is not None and not self._agent.working:
+                self._pipeline.account(denied_counters(self._enforcer.counters(), policy))
+
+        async def drift() -> None:
+            self._agent.heal()
+            await self._agent.store_again()
+
+        async def status() -> None:
+            self._write_status(session)
+
+        async def watchdog() -> None:
+            self._notifier.watchdog()
+
+        jobs: list[tuple[float, Callable[[], Awaitable[None]]]] = [
+            (HOLD_SECONDS, hold),
+            (COUNTERS_SECONDS, counters),
+            (DRIFT_SECONDS, drift),
+            (LISTENERS_SECONDS, self._read_listeners),
+            (STATUS_SECONDS, status),
+        ]
+        if self._notifier.watchdog_seconds:
+            jobs.append((self._notifier.watchdog_seconds, watchdog))
+        return jobs
+
+    async def _read_listeners(self) -> None:
+        paths = {number: path for path, number in self._cgroups.current().items()}
+        found = await asyncio.to_thread(read_listeners, paths, self._cgroup_root)
+        if found != self._agent.listeners:
+            self._agent.listeners = found
+            self._agent.facts_changed()
+
+    async def _refresh_names(self) -> None:
+        """Names of controllers that move: their new addresses become part of the agent's own channel."""
+        while True:
+            found = await asyncio.to_thread(
+                resolve_endpoints, self._identity.controllers, dict(self._resolved), look_up
+            )
+            if found != self._resolved:
+                self._resolved = found
+                self._agent.controllers_changed(endpoints(found))
+                try:
+                    remember(self._folder.path, found)
+                except OSError as error:
+                    log.warning(
+                        "cannot remember the controllers' addresses in %s: %s", self._folder.path, error.strerror
+                    )
+            await asyncio.sleep(NAMES_SECONDS)
+
+    def _start_denials(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Without NFLOG the policy is enforced all the same, and that nothing describes the denials is told."""
+        try:
+            attributor = Attributor(self._cgroups.path_of, self._cgroup_root)
+            pipeline = DenialPipeline(
+                NflogReader(), attributor.attribute, self._denied, lambda: self._agent.in_force().generation
+            )
+            pipeline.start(loop)
+        except KernelError as error:
+            self._agent.tell("kernel", f"denials are enforced but cannot be described: {error}")
+            return
+        self._pipeline = pipeline
+
+    def _denied(self, denials: list[Denial], lost: int) -> None:
+        for denial in denials:
+            message = denial_message(denial)
+            if message is None:
+                lost += denial.count
+            else:
+                self._reports.add_denial(message)
+        if lost:
+            self._reports.add_lost(lost)
+        self._agent.report_waiting()
+
+    def _write_status(self, session: Session) -> None:
+        in_force = self._agent.in_force()
+        try:
+            self._folder.write_status(
+                {
+                    "pid": os.getpid(),
+                    "fleet": self._identity.fleet,
+                    "host": self._identity.host,
+                    "state": self._agent.status,
+                    "generation": in_force.generation,
+                    "digest": in_force.digest,
+                    "epoch": self._enforcer.epoch,
+                    "controller": session.connected_to,
+                    "problem": session.problem,
+                    "reports_waiting": self._reports.waiting,
+                    "certificate_until": self._identity.not_after().isoformat(),
+                }
+            )
+        except OSError as error:
+            log.warning("cannot write the status to %s: %s", self._folder.path, error.strerror)
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """A watcher that fails in its callback would be blind from then on: the agent ends, its unit starts it anew."""
+        error = context.get("exception")
+        if isinstance(error, SegctlError):
+            self._failure = error
+            self._stop.set()
+        else:
+            loop.default_exception_handler(context)
+
+    def _close(self, loop: asyncio.AbstractEventLoop, watch: NftWatch) -> None:
+        watch.stop(loop)
+        watch.close()
+        self._cgroups.close()
+        self._addresses.close()
+        if self._pipeline is not None:
+            self._pipeline.close()
+        self._kernel.close()
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """A kernel that refuses a routine look is told by what depends on it; the clockwork goes on."""
+    while True:
+        try:
+            await work()
+        except KernelError as error:
+            log.warning("%s", error)
+        await asyncio.sleep(seconds)

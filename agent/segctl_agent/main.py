@@ -1,0 +1,183 @@
+"""The command `segctl-agent`. Exit codes: 0 done, 1 it failed and says why, 2 wrong usage, 3 `status` or `show` found
+something not as it should be."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TextIO
+
+import click
+from segctl import __version__
+from segctl.errors import SegctlError, StateError
+
+from segctl_agent.credentials import Identity, load_identity
+from segctl_agent.state import StateFolder
+
+DEFAULT_STATE = Path("/var/lib/segctl-agent")
+log = logging.getLogger("segctl_agent")
+
+P = ParamSpec("P")
+state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_STATE,
+    envvar="SEGCTL_AGENT_STATE",
+    show_default=True,
+    show_envvar=True,
+    help="The agent's state folder.",
+)
+
+
+def _says_why(command: Callable[P, int]) -> Callable[P, None]:
+    """An expected error is one line on stderr and exit code 1; anything else is a bug and keeps its traceback."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except SegctlError as error:
+            click.echo(f"segctl-agent: {error}", err=True)
+            code = 1
+        sys.exit(code)
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="segctl-agent")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+def main(verbose: bool) -> None:
+    """Enforce this host's part of the fleet's policy, by process, in its own nftables table."""
+    under_journald = "JOURNAL_STREAM" in os.environ
+    form = "%(levelname)s %(message)s" if under_journald else "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.DEBUG if verbose else logging.INFO, format=form)
+
+
+@main.command()
+@click.option("--token-file", type=click.File("r"), required=True, help="The join token; - reads it from stdin.")
+@state_option
+@click.option(
+    "--name", default=lambda: socket.gethostname(), show_default="this host's name", help="The name to ask for."
+)
+@click.option("--replace", is_flag=True, help="Give up the identity this host has.")
+@_says_why
+def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
+    """Make this host a member of the fleet, with a join token of `segctl token create`."""
+    from segctl_agent.enrol import enrol as do_enrol
+    from segctl_agent.jointoken import parse_join_token
+
+    try:
+        text = token_file.read(65536)
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateError(f"cannot read the join token from {token_file.name}: {error}") from error
+    identity = do_enrol(state, parse_join_token(text), name, replace, datetime.now(UTC))
+    click.echo(
+        f"enrolled: {identity.host} of the fleet {identity.fleet}; the certificate ends {identity.not_after():%Y-%m-%d}"
+    )
+    return 0
+
+
+@main.command()
+@state_option
+@_says_why
+def run(state: Path) -> int:
+    """Enforce, follow the controller, report. SIGTERM ends it; the rules stay in force."""
+    from segctl_agent.loop import Loop
+    from segctl_agent.systemd import Notifier
+
+    folder, identity = _enrolled(state)
+    lock = folder.lock()
+    if lock is None:
+        raise StateError(
+            f"another agent runs with the state folder {state}: stop it first (`systemctl stop segctl-agent`)"
+        )
+
+    async def agent() -> int:
+        return await Loop(folder, identity, Notifier()).run()
+
+    return asyncio.run(agent())
+
+
+@main.command()
+@state_option
+@_says_why
+def load(state: Path) -> int:
+    """Put the last good generation in force and exit: at boot, or to end a release."""
+    folder, identity = _enrolled(state)
+    if folder.held:
+        log.warning("the release of this host ends: %s", folder.held)
+        folder.end_hold()
+    lock = folder.lock()
+    if lock is None:
+        click.echo("an agent is running: it puts the policy in force within a second")
+        return 0
+    from segctl_agent.standalone import load_last_good
+
+    boot = load_last_good(folder, identity)
+    for problem in boot.problems:
+        click.echo(f"segctl-agent: {problem}", err=True)
+    click.echo(boot.status)
+    return 0 if not boot.problems else 1
+
+
+@main.command()
+@state_option
+@_says_why
+def show(state: Path) -> int:
+    """Print what the kernel holds of ours, as nft text."""
+    from segctl_agent.standalone import kernel_text
+
+    text = kernel_text(StateFolder(state))
+    if text is None:
+        click.echo("no table inet segctl: nothing is enforced", err=True)
+        return 3
+    click.echo(text, nl=False)
+    return 0
+
+
+@main.command()
+@state_option
+@_says_why
+def status(state: Path) -> int:
+    """Tell what is in force and whether the agent runs. Exit code 3 when it is not as it should be."""
+    from segctl_agent.standalone import describe
+
+    folder, identity = _enrolled(state)
+    lines, good = describe(folder, identity)
+    for line in lines:
+        click.echo(line)
+    return 0 if good else 3
+
+
+@main.command()
+@state_option
+@_says_why
+def release(state: Path) -> int:
+    """EMERGENCY: remove the rules from this host, and keep them out until `load` or a reboot."""
+    from segctl_agent.standalone import remove_rules
+
+    if not state.is_dir():
+        raise StateError(f"there is no state folder {state}: name the agent's with --state")
+    who = os.environ.get("SUDO_USER") or f"uid {os.getuid()}"
+    reason = f"released by {who} at {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}"
+    remove_rules(StateFolder(state), reason)
+    click.echo(f"{reason}: every packet passes. `segctl-agent load` puts the policy in force again; so does a reboot")
+    return 0
+
+
+def _enrolled(state: Path) -> tuple[StateFolder, Identity]:
+    identity = load_identity(state)
+    if identity is None:
+        raise StateError(
+            f"this host is not enrolled ({state} holds no identity): run `segctl-agent enrol --token-file FILE`"
+        )
+    return StateFolder(state), identity

@@ -1,0 +1,150 @@
+"""What the command does without a running agent: load, status, release."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from segctl.errors import KernelError, StateError
+
+from segctl_agent.boot import Boot, put_last_good
+from segctl_agent.byuser import user_names
+from segctl_agent.credentials import Identity, load_identity
+from segctl_agent.drift import epoch_of
+from segctl_agent.endpoints import endpoints, load_remembered, resolve_endpoints
+from segctl_agent.enforcer import Enforcer
+from segctl_agent.facts.addresses import AddressWatcher
+from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
+from segctl_agent.facts.users import resolve_users
+from segctl_agent.facts.values import HostFacts
+from segctl_agent.nft.kernel import NetlinkKernel
+from segctl_agent.nft.ruleset import Expr, Rule, Ruleset
+from segctl_agent.nft.text import to_text
+from segctl_agent.render import render
+from segctl_agent.state import StateFolder
+
+log = logging.getLogger(__name__)
+
+_RELEASE_PROOF_SECONDS = 3.0
+_QUIET_SECONDS = 1.5
+
+
+def load_last_good(folder: StateFolder, identity: Identity) -> Boot:
+    """Raises KernelError or StateError. The agent's user is the owner of the state folder, whoever runs this."""
+    kernel = NetlinkKernel()
+    try:
+        enforcer = Enforcer(kernel, resolve_users, folder.path.stat().st_uid)
+        enforcer.cgroups_changed(CgroupWatcher(find_cgroup2_root()).scan(), {})
+        enforcer.addresses_changed(AddressWatcher().current())
+        resolved = resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())
+        enforcer.controllers_changed(endpoints(resolved))
+        return put_last_good(folder, identity.host, enforcer)
+    finally:
+        kernel.close()
+
+
+def kernel_text(folder: StateFolder) -> str | None:
+    """The table as the kernel holds it, in nft syntax; None when there is none. The kernel keeps no text: a rule that
+    the last good generation renders too is shown in its words, any other by the names of its expressions."""
+    kernel = NetlinkKernel()
+    try:
+        held = kernel.read()
+    finally:
+        kernel.close()
+    if held is None:
+        return None
+    cgroups = CgroupWatcher(find_cgroup2_root()).scan()
+    words = _words(folder, held, cgroups)
+    chains = {
+        name: replace(chain, rules=tuple(words.get(rule.exprs, rule) for rule in chain.rules))
+        for name, chain in held.chains.items()
+    }
+    return to_text(replace(held, chains=chains), {number: path for path, number in cgroups.items()})
+
+
+def _words(folder: StateFolder, held: Ruleset, cgroups: Mapping[str, int]) -> dict[tuple[Expr, ...], Rule]:
+    """Expressions -> the rule with its text. Empty when no generation reads: the table is shown all the same."""
+    identity = load_identity(folder.path)
+    try:
+        stored = folder.read_generation().stored
+    except StateError:
+        stored = None
+    epoch = epoch_of(held)
+    if stored is None or identity is None or epoch is None:
+        return {}
+    facts = HostFacts(
+        cgroups=cgroups,
+        users=resolve_users(user_names(stored.value)),
+        addresses=AddressWatcher().current(),
+        controller=endpoints(resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())),
+        agent_uid=folder.path.stat().st_uid,
+    )
+    rendered = render(stored.value, facts, epoch)
+    return {rule.exprs: rule for chain in rendered.chains.values() for rule in chain.rules}
+
+
+def remove_rules(folder: StateFolder, reason: str) -> None:
+    """Removes our table and nothing else, and proves it: an agent amid a change might write it once more."""
+    log.critical("%s: removing the table inet segctl", reason)
+    folder.hold(reason)
+    kernel = NetlinkKernel()
+    try:
+        deadline = time.monotonic() + _RELEASE_PROOF_SECONDS
+        quiet_since: float | None = None
+        while time.monotonic() < deadline:
+            if kernel.read() is not None:
+                kernel.destroy()
+                quiet_since = None
+            elif quiet_since is None:
+                quiet_since = time.monotonic()
+            elif folder.lock_is_free() or time.monotonic() - quiet_since > _QUIET_SECONDS:
+                return
+            time.sleep(0.05)
+    finally:
+        kernel.close()
+    raise KernelError(
+        "the table inet segctl comes back: stop the agent (`systemctl stop segctl-agent`) and release again"
+    )
+
+
+def describe(folder: StateFolder, identity: Identity) -> tuple[list[str], bool]:
+    """Lines for people, and whether all is well: an agent runs, and the kernel holds our table."""
+    kernel = NetlinkKernel()
+    try:
+        ruleset = kernel.read()
+    finally:
+        kernel.close()
+    status = folder.read_status() or {}
+    running = not folder.lock_is_free()
+    good = running
+    lines = [f"host {identity.host} of the fleet {identity.fleet}"]
+    if folder.held:
+        lines.append(f"RELEASED: {folder.held}; `segctl-agent load` ends it")
+        good = False
+    if ruleset is None:
+        lines.append("kernel: no table, nothing is enforced")
+        good = good and not _expects_rules(folder)
+    else:
+        elements = sum(len(s.elements) for s in ruleset.sets.values())
+        lines.append(
+            f"kernel: {len(ruleset.chains)} chains, {elements} elements, epoch {epoch_of(ruleset) or 'unknown'}"
+        )
+    if not running:
+        lines.append("agent: not running; the rules in the kernel stay as they are (`systemctl start segctl-agent`)")
+        return lines, False
+    lines.append(f"agent: pid {status.get('pid', '?')}, {status.get('state', 'starting')}")
+    controller = status.get("controller")
+    lines.append(
+        f"controller: {controller}" if controller else f"controller: {status.get('problem') or 'no session yet'}"
+    )
+    lines.append(f"reports waiting: {status.get('reports_waiting', 0)}; status of {status.get('updated', 'never')}")
+    return lines, good and bool(controller)
+
+
+def _expects_rules(folder: StateFolder) -> bool:
+    try:
+        return folder.read_generation().stored is not None
+    except StateError:
+        return True

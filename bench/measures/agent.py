@@ -1,0 +1,177 @@
+"""A real agent in the lab: a unit's start until its rules are in force, an idle agent's cost, a start from disk."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from segctl.model.hostpolicy import HostPolicy
+from segctl_agent.identity import leaf_map
+from segctl_agent.nft.attributes import string
+from segctl_agent.nft.dump import parse_elements
+from segctl_agent.nft.kernel import NetlinkKernel
+from segctl_agent.nft.messages import GETSETELEM
+from segctl_agent.nft.netlink import Netlink
+from segctl_agent.nft.ruleset import TABLE
+from segctl_agent.render import CGROUP_MAP
+from segctl_agent.state import StateFolder
+
+from bench.lab_figures import in_network_of, shop_in_force
+from bench.policies import server_policy
+from bench.rows import Goal, Row
+from bench.statistic import percentile
+from lab.fleet import AGENT_STATE, AGENT_UNIT, Fleet
+from lab.host import LabHost
+from lab.wait import until
+
+_HOST = "db1"
+_ENTRIES = 10_000
+_MAP = leaf_map(2, "in")
+_UNIT_GOAL, _MEMORY_GOAL, _START_GOAL = Goal("<", 5), Goal("<", 60), Goal("<", 1000)
+
+
+def measure(quick: bool) -> list[Row]:
+    """Rows of one agent among five, its controller connected except while it starts from disk."""
+    starts, idle_seconds, boots = (5, 2.0, 1) if quick else (100, 30.0, 7)
+    with shop_in_force() as fleet:
+        rows = [*_unit_starts(fleet, starts), *_idle(fleet, idle_seconds, "the shop's policy")]
+        fleet.stop_controller()
+        rows += _starts_from_disk(fleet, boots)
+        return rows + _idle(fleet, idle_seconds, f"{_ENTRIES // 1000}k entries")
+
+
+def _unit_starts(fleet: Fleet, count: int) -> list[Row]:
+    host = fleet.lab.hosts[_HOST]
+    with in_network_of(host):
+        netlink = Netlink()
+    try:
+        times = [_unit_start(host.cgroup / "system.slice" / f"bench-{n}.service", netlink) for n in range(count)]
+        resolution = _poll_ms(netlink)
+    finally:
+        netlink.close()
+    how = (
+        f"{count} units on {_HOST}, from mkdir of the cgroup until its element is in the kernel's map {_MAP}, asked "
+        f"for in a loop by another process ({resolution:.3f} ms a look); the agent watches with inotify"
+    )
+    return [
+        Row("unit start until its rules are in force, p50", median(times), "ms", how, _UNIT_GOAL),
+        Row("unit start until its rules are in force, p95", percentile(times, 0.95), "ms", how),
+    ]
+
+
+def _unit_start(cgroup: Path, netlink: Netlink) -> float:
+    started = time.perf_counter()
+    cgroup.mkdir()
+    try:
+        key = cgroup.stat().st_ino.to_bytes(8, "little")
+        while key not in _mapped(netlink):
+            if time.perf_counter() - started > 5:
+                raise TimeoutError(f"{cgroup.name} was not in the map {_MAP} of {_HOST} after 5 s")
+        return (time.perf_counter() - started) * 1000
+    finally:
+        cgroup.rmdir()
+        time.sleep(0.02)  # The removal is an event too: the next start is to find an idle agent.
+
+
+def _mapped(netlink: Netlink) -> set[bytes]:
+    messages = netlink.dump(GETSETELEM, string(1, TABLE) + string(2, _MAP))
+    return set(parse_elements(messages, CGROUP_MAP))
+
+
+def _poll_ms(netlink: Netlink) -> float:
+    started = time.perf_counter()
+    for _ in range(100):
+        _mapped(netlink)
+    return (time.perf_counter() - started) * 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    """Of all processes of a unit: CPU seconds so far, resident and proportional memory in MB (10^6 bytes)."""
+
+    cpu: float
+    resident: float
+    proportional: float
+
+
+def _usage(cgroup: Path) -> _Usage:
+    cpu = resident = proportional = 0.0
+    for pid in (cgroup / "cgroup.procs").read_text().split():
+        # proc_pid_stat(5): utime and stime are fields 14 and 15; the name may hold spaces.
+        fields = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
+        cpu += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        rollup = Path("/proc", pid, "smaps_rollup").read_text().splitlines()[1:]
+        kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in rollup}
+        resident += kilobytes["Rss"] * 1024 / 1e6
+        proportional += kilobytes["Pss"] * 1024 / 1e6
+    return _Usage(cpu, resident, proportional)
+
+
+def _idle(fleet: Fleet, seconds: float, what: str) -> list[Row]:
+    cgroup = fleet.lab.units[_HOST].cgroup(AGENT_UNIT)
+    before = _usage(cgroup)
+    time.sleep(seconds)
+    after = _usage(cgroup)
+    how = f"the agent of {_HOST} with {what}, nothing happening for {seconds:g} s; PSS {after.proportional:.1f} MB"
+    share = (after.cpu - before.cpu) / seconds * 100
+    return [
+        Row(
+            f"agent idle, memory, {what}",
+            after.resident,
+            "MB RSS",
+            how,
+            _MEMORY_GOAL,
+        ),
+        Row(f"agent idle, CPU, {what}", share, "% of a core", how),
+    ]
+
+
+def _starts_from_disk(fleet: Fleet, count: int) -> list[Row]:
+    """The controller is down: what is enforced comes from the disk."""
+    fleet.kill_agent(_HOST)
+    _store(fleet, _large_policy(fleet))
+    times = [_start_from_disk(fleet) for _ in range(count)]
+    elements = _elements(fleet.lab.hosts[_HOST])
+    if elements < _ENTRIES:
+        raise RuntimeError(f"the agent said it was ready, but the kernel of {_HOST} holds only {elements} elements")
+    how = (
+        f"median of {count}, {_ENTRIES} entries on disk, killed before, no table in the kernel, no controller: from "
+        "the command to READY=1, with setpriv, the interpreter and the imports"
+    )
+    return [Row("agent start until enforced from disk", median(times), "ms", how, _START_GOAL)]
+
+
+def _large_policy(fleet: Fleet) -> HostPolicy:
+    policy = server_policy(_ENTRIES)
+    return HostPolicy(_HOST, 1_000, policy.policy_digest, policy.workloads, policy.groups, policy.managed)
+
+
+def _store(fleet: Fleet, policy: HostPolicy) -> None:
+    """As the agent's own user would have written it."""
+    directory = fleet.lab.hosts[_HOST].state / "lib" / Path(AGENT_STATE).name
+    owner = directory.stat()
+    StateFolder(directory).write_generation(policy, 1)
+    for path in directory.glob("generation.*"):
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _start_from_disk(fleet: Fleet) -> float:
+    if fleet.lab.units[_HOST].running(AGENT_UNIT):
+        fleet.kill_agent(_HOST)
+    fleet.nft(_HOST, "delete", "table", "inet", TABLE)
+    started = time.perf_counter()
+    fleet.start_agent(_HOST)
+    return (time.perf_counter() - started) * 1000
+
+
+def _elements(host: LabHost) -> int:
+    with in_network_of(host):
+        kernel = NetlinkKernel()
+    try:
+        held = until("the agent's table is in the kernel", kernel.read, 1)
+    finally:
+        kernel.close()
+    return sum(len(s.elements) for s in held.sets.values()) if held else 0

@@ -1,0 +1,184 @@
+"""Both halves of the wire at once: the agent's enrolment, session and reports against the real controller. Only the
+kernel is a fake."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from segctl.errors import EnrolmentError
+from segctl.proto.v1 import admin_pb2
+from segctl.proto.v1 import agent_pb2 as pb
+from segctl_agent.agent import Agent
+from segctl_agent.channel import Backoff
+from segctl_agent.credentials import Identity, load_identity
+from segctl_agent.enforcer import Enforcer
+from segctl_agent.enrol import enrol
+from segctl_agent.jointoken import parse_join_token
+from segctl_agent.nft.kernel import FakeKernel
+from segctl_agent.nft.ruleset import kernel_digest
+from segctl_agent.reports import ReportQueue
+from segctl_agent.session import Session
+from segctl_agent.state import StateFolder
+
+from tests.controller_harness import ControllerLab, running_controller
+
+POLICY = """
+version: 1
+tags: {role: [web, db]}
+services: {sql: [tcp/5432]}
+workloads:
+  db: {on: {role: db}, process: {unit: db.service}}
+modes:
+  - {select: {role: db}, mode: %s}
+rules:
+  - {name: web-to-db, from: {role: web}, to: {workload: db}, allow: [sql], owner: o, why: w}
+essentials:
+  dns: [192.0.2.53]
+  rescue: {from: [198.51.100.0/28]}
+"""
+PATIENCE = 10.0
+
+
+@dataclass
+class RealAgent:
+    """`segctl-agent run` without the watchers: the test tells what happens on the host."""
+
+    state: Path
+    kernel: FakeKernel
+    agent: Agent
+    session: Session
+    reports: ReportQueue
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what it waits for has no event
+            await asyncio.sleep(0.01)
+
+
+async def reaches(lab: ControllerLab, condition: Callable[[admin_pb2.HostStatus], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition((await lab.hosts())["db-1"]):  # noqa: ASYNC110 - it is on the other side of the wire
+            await asyncio.sleep(0.02)
+
+
+async def enrolled(lab: ControllerLab, state: Path, name: str, **token: object) -> Identity:
+    reply = await lab.token({"role": "db"}, **token)
+    join = parse_join_token(reply.join)
+    return await asyncio.to_thread(enrol, state, join, name, False, datetime.now(UTC))
+
+
+@asynccontextmanager
+async def running_agent(state: Path, address: str, kernel: FakeKernel | None = None) -> AsyncIterator[RealAgent]:
+    identity = load_identity(state)
+    assert identity is not None
+    kernel = kernel or FakeKernel()
+    reports = ReportQueue()
+    agent = Agent(StateFolder(state), identity.host, Enforcer(kernel, lambda _: {}, 0), reports)
+    agent.addresses_changed(frozenset({ip_address(address), ip_address("127.0.0.1"), ip_address("fe80::1")}))
+    agent.start()
+    session = Session(identity, agent, reports, "boot-1", backoff=Backoff(0.02, 0.1))
+    agent.facts_changed, agent.report_waiting = session.facts_changed, session.reports_waiting.set
+    task = asyncio.create_task(session.run())
+    try:
+        yield RealAgent(state, kernel, agent, session, reports)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def proofs(progress: list[admin_pb2.PushProgress]) -> dict[str, tuple[str, str]]:
+    return {p.host.host: (p.host.state, p.host.kernel_digest) for p in progress if p.WhichOneof("kind") == "host"}
+
+
+async def test_a_push_is_proven_by_what_the_kernel_holds(tmp_path: Path) -> None:
+    async with running_controller(tmp_path / "controller") as lab:
+        identity = await enrolled(lab, tmp_path / "agent", "db-1")
+        assert identity.host == "db-1"
+        assert identity.controllers == (lab.address,)
+        async with running_agent(tmp_path / "agent", "10.0.0.1") as real:
+            await until(lambda: real.session.connected_to)
+            progress = await lab.push(POLICY % "enforce", wait=5)
+            assert real.kernel.content is not None
+            assert proofs(progress) == {"db-1": ("proven", kernel_digest(real.kernel.content))}
+            host = (await lab.hosts())["db-1"]
+            assert list(host.addresses) == ["10.0.0.1"]
+            assert (host.connected, host.state) == (True, "in-sync")
+            stored = StateFolder(tmp_path / "agent").read_generation().stored
+            assert stored is not None
+            assert stored.value == real.agent.enforcer.policy
+
+
+async def test_a_restart_of_the_agent_changes_nothing_and_is_in_sync_at_once(tmp_path: Path) -> None:
+    async with running_controller(tmp_path / "controller") as lab:
+        await enrolled(lab, tmp_path / "agent", "db-1")
+        async with running_agent(tmp_path / "agent", "10.0.0.1") as real:
+            await until(lambda: real.session.connected_to)
+            await lab.push(POLICY % "enforce", wait=5)
+            kernel = real.kernel
+        batches = len(kernel.batches)
+        async with running_agent(tmp_path / "agent", "10.0.0.1", kernel) as real:
+            await until(lambda: real.session.connected_to)
+            await reaches(lab, lambda host: host.state == "in-sync")
+            assert len(kernel.batches) == batches
+
+
+async def test_units_and_denials_reach_the_operator(tmp_path: Path) -> None:
+    async with running_controller(tmp_path / "controller") as lab:
+        await enrolled(lab, tmp_path / "agent", "db-1")
+        async with running_agent(tmp_path / "agent", "10.0.0.1") as real:
+            await until(lambda: real.session.connected_to)
+            await lab.push(POLICY % "enforce", wait=5)
+            real.agent.cgroups_changed({"system.slice": 5, "system.slice/db.service": 42}, {})
+            await reaches(lab, lambda host: any(list(w.cgroups) for w in host.workloads))
+            real.reports.add_denial(
+                pb.Denial(
+                    ingress=True,
+                    verdict="denied",
+                    workload="db",
+                    remote=ip_address("10.0.0.9").packed,
+                    service={"protocol": "tcp", "low": 22, "high": 22},
+                    count=3,
+                    first_seen_us=1,
+                    last_seen_us=2,
+                )
+            )
+            real.agent.report_waiting()
+            await until(lambda: real.reports.waiting == 0)
+            shown = [d async for d in lab.admin().Denied(admin_pb2.DeniedRequest())]
+            assert [(d.connection.denial.workload, d.connection.denial.count) for d in shown] == [("db", 3)]
+
+
+async def test_a_live_probe_is_answered_from_the_kernel(tmp_path: Path) -> None:
+    async with running_controller(tmp_path / "controller") as lab:
+        await enrolled(lab, tmp_path / "agent", "db-1")
+        async with running_agent(tmp_path / "agent", "10.0.0.1") as real:
+            await until(lambda: real.session.connected_to)
+            await lab.push(POLICY % "enforce", wait=5)
+            request = admin_pb2.ExplainRequest(source="192.0.2.7", destination="db-1/db", service="tcp/5432", live=True)
+            reply = await lab.admin().Explain(request)
+            ends = [(e.verdict, e.kernel_verdict) for e in reply.ends if e.host == "db-1"]
+            assert ends == [("denied", "denied")], reply
+            assert not reply.differs
+
+
+async def test_a_used_token_is_refused_in_the_controllers_words(tmp_path: Path) -> None:
+    async with running_controller(tmp_path / "controller") as lab:
+        join = parse_join_token((await lab.token({"role": "db"})).join)
+        await asyncio.to_thread(enrol, tmp_path / "one", join, "db-1", False, datetime.now(UTC))
+        with pytest.raises(EnrolmentError, match=r"token"):
+            await asyncio.to_thread(enrol, tmp_path / "two", join, "db-2", False, datetime.now(UTC))
+
+
+async def test_a_taken_name_is_refused(tmp_path: Path) -> None:
+    async with running_controller(tmp_path / "controller") as lab:
+        await enrolled(lab, tmp_path / "one", "db-1")
+        with pytest.raises(EnrolmentError, match=r"name 'db-1' is taken"):
+            await enrolled(lab, tmp_path / "two", "db-1")

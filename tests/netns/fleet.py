@@ -1,0 +1,319 @@
+"""A small fleet on the real kernel: hosts in namespaces of their own on one link, with real processes in real cgroups.
+
+Each host has a process for each of PLACES. It listens on an address of its own, on every port of PORTS, and opens
+connections when asked. Another process of each host is its agent: it applies host policies.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Literal
+
+from segctl.model.hostpolicy import HostPolicy
+from segctl.model.policy import PortRange
+from segctl_agent.facts.values import HostFacts
+from segctl_agent.nft.evaluate import Packet, evaluate
+from segctl_agent.nft.kernel import NetlinkKernel
+from segctl_agent.nft.plan import plan
+from segctl_agent.render import render
+
+from tests.netns.spaces import Space, join
+
+Address = IPv4Address | IPv6Address
+Version = Literal[4, 6]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process lives. `mapped` False: the agent has not seen its cgroup yet."""
+
+    cgroup: str
+    uid: int = 0
+    mapped: bool = True
+
+
+PLACES = (
+    Place("system.slice/a.service"),
+    Place("system.slice/system-db.slice/db@1.service"),
+    Place("user.slice/user-33.slice/session-1.scope", uid=33),
+    Place("app.slice/x.service/inner"),
+    Place("system.slice/fresh.service", mapped=False),
+)
+TCP_PORTS, UDP_PORTS = (22, 53, 80, 81, 443), (53, 80, 123)
+PORTS = (
+    *(PortRange("tcp", p, p) for p in TCP_PORTS),
+    *(PortRange("udp", p, p) for p in UDP_PORTS),
+    PortRange("icmp", 8, 8),
+    PortRange("icmpv6", 128, 128),
+)
+
+
+def address(host: int, place: int, version: Version) -> Address:
+    return ip_address(f"10.77.{host}.{10 + place}" if version == 4 else f"fd77::{host}:{10 + place}")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One connection or datagram, from the address of the process that is asked."""
+
+    source: Address
+    destination: Address
+    port: PortRange
+
+
+def _family(of: Address) -> socket.AddressFamily:
+    return socket.AF_INET if of.version == 4 else socket.AF_INET6
+
+
+class _Process:
+    """The loop of one process: echoes datagrams, lets connections in, and works off attempts when told."""
+
+    def __init__(self, commands: Connection, addresses: Sequence[Address], uid: int) -> None:
+        self._commands = commands
+        self._selector = selectors.DefaultSelector()
+        for mine in addresses:
+            for port in TCP_PORTS:
+                self._serve(socket.SOCK_STREAM, mine, port)
+            for port in UDP_PORTS:
+                self._serve(socket.SOCK_DGRAM, mine, port)
+        os.setgid(uid)
+        os.setuid(uid)
+        self._selector.register(commands, selectors.EVENT_READ, self._command)
+        commands.send("ready")
+
+    def _serve(self, kind: socket.SocketKind, mine: Address, port: int) -> None:
+        sock = socket.socket(_family(mine), kind)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((str(mine), port))
+        sock.setblocking(False)
+        if kind is socket.SOCK_STREAM:
+            sock.listen(128)
+        answer = _let_in if kind is socket.SOCK_STREAM else _echo
+        self._selector.register(sock, selectors.EVENT_READ, lambda: answer(sock))
+
+    def loop(self) -> None:
+        while True:
+            self._turn(None)
+
+    def _turn(self, timeout: float | None) -> None:
+        for key, _ in self._selector.select(timeout):
+            key.data()
+
+    def _command(self) -> None:
+        try:
+            attempts, seconds = self._commands.recv()
+        except EOFError:
+            os._exit(0)
+        self._commands.send(self._try(attempts, seconds))
+
+    def _try(self, attempts: Sequence[Attempt], seconds: float) -> list[bool]:
+        """Whether each got through, all at once, within the time."""
+        passed: dict[int, bool] = {}
+        open_sockets = []
+        self._selector.unregister(self._commands)
+        for number, attempt in enumerate(attempts):
+            sock = self._start(attempt)
+            if sock is None:
+                passed[number] = False
+                continue
+            open_sockets.append(sock)
+            events = selectors.EVENT_WRITE if attempt.port.protocol == "tcp" else selectors.EVENT_READ
+            self._selector.register(sock, events, self._finish(sock, number, attempt, passed))
+        deadline = time.monotonic() + seconds
+        while len(passed) < len(attempts) and (left := deadline - time.monotonic()) > 0:
+            self._turn(left)
+        for sock in open_sockets:
+            if sock in self._selector.get_map():
+                self._selector.unregister(sock)
+            sock.close()
+        self._selector.register(self._commands, selectors.EVENT_READ, self._command)
+        return [passed.get(i, False) for i in range(len(attempts))]
+
+    def _start(self, attempt: Attempt) -> socket.socket | None:
+        """A socket with the attempt under way; None when the kernel refused at once."""
+        family, protocol = _family(attempt.source), attempt.port.protocol
+        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        icmp = {"icmp": socket.IPPROTO_ICMP, "icmpv6": socket.IPPROTO_ICMPV6}.get(protocol, 0)
+        sock = socket.socket(family, kind, icmp)
+        sock.setblocking(False)
+        try:
+            sock.bind((str(attempt.source), 0))
+            if protocol == "tcp":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            code = sock.connect_ex((str(attempt.destination), 0 if icmp else attempt.port.low))
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, os.strerror(code))
+            if protocol != "tcp":
+                sock.send(struct.pack(">BBHHH", attempt.port.low, 0, 0, 0, 1) if icmp else b"hello")
+        except OSError:
+            sock.close()
+            return None
+        return sock
+
+    def _finish(
+        self, sock: socket.socket, number: int, attempt: Attempt, passed: dict[int, bool]
+    ) -> Callable[[], None]:
+        def done() -> None:
+            self._selector.unregister(sock)
+            if attempt.port.protocol == "tcp":
+                passed[number] = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+                return
+            try:
+                sock.recv(100)
+                passed[number] = True
+            except OSError:
+                passed[number] = False
+
+        return done
+
+
+def _let_in(listener: socket.socket) -> None:
+    try:
+        listener.accept()[0].close()
+    except OSError:
+        return  # the other side has given up already
+
+
+def _echo(sock: socket.socket) -> None:
+    try:
+        data, sender = sock.recvfrom(100)
+        sock.sendto(data, sender)
+    except OSError:
+        return  # the reply was refused: the sender sees that nothing comes
+
+
+def _agent(commands: Connection) -> None:
+    """Applies (policy, facts, epoch) and proves it, or evaluates packets on what the kernel holds."""
+    kernel = NetlinkKernel()
+    commands.send("ready")
+    while True:
+        try:
+            command, argument = commands.recv()
+        except EOFError:
+            os._exit(0)
+        if command == "apply":
+            wanted = render(*argument)
+            kernel.apply(plan(kernel.read(), wanted))
+            commands.send(kernel.read() == wanted)
+        else:
+            held = kernel.read()
+            assert held is not None
+            commands.send([(e.verdict, e.trail) for e in (evaluate(held, p) for p in argument)])
+
+
+class Member:
+    """One host of the fleet."""
+
+    def __init__(self, index: int, wire: Space, *, agent: bool) -> None:
+        self.index = index
+        self.space = Space(f"fleet{index}")
+        join(self.space, wire, "eth0", f"port{index}")
+        commands = [f"ip link set port{index} master bridge up"]
+        wire.sh(" && ".join(commands))
+        addresses = [address(index, p, v) for p in range(len(PLACES)) for v in (4, 6)]
+        adds = [f"ip addr add {a}/{16 if a.version == 4 else 64} dev eth0 nodad" for a in addresses if a.version == 6]
+        adds += [f"ip addr add {a}/16 dev eth0" for a in addresses if a.version == 4]
+        self.space.sh("sysctl -qw net.ipv4.ping_group_range='0 2147483647'\n" + "\n".join(adds))
+        self.addresses = tuple(sorted(addresses, key=lambda a: (a.version, a)))
+        for place in PLACES:
+            self.space.cgroup(place.cgroup)
+        self.cgroups = self.space.cgroups()
+        self._children: list[int] = []
+        self.processes = [self._fork(p.cgroup, self._worker(i, p)) for i, p in enumerate(PLACES)]
+        self.agent = self._fork("", _agent) if agent else None
+        for pipe in (*self.processes, *([self.agent] if self.agent else [])):
+            assert pipe.recv() == "ready"
+
+    def _worker(self, index: int, place: Place) -> Callable[[Connection], None]:
+        mine = [address(self.index, index, 4), address(self.index, index, 6)]
+        return lambda commands: _Process(commands, mine, place.uid).loop()
+
+    def _fork(self, cgroup: str, body: Callable[[Connection], None]) -> Connection:
+        ours, theirs = Pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ours.close()
+                (self.space.outer / cgroup / "cgroup.procs").write_text("0")
+                self.space.enter()
+                body(theirs)
+            finally:
+                os._exit(1)
+        theirs.close()
+        self._children.append(pid)
+        return ours
+
+    @property
+    def facts(self) -> HostFacts:
+        unmapped = {p.cgroup for p in PLACES if not p.mapped}
+        seen = {path: number for path, number in self.cgroups.items() if path not in unmapped}
+        return HostFacts(cgroups=seen, users={"www-data": 33}, addresses=frozenset(self.addresses))
+
+    def ancestry(self, place: int) -> tuple[int, ...]:
+        parts = PLACES[place].cgroup.split("/")
+        return tuple(self.cgroups["/".join(parts[: i + 1])] for i in range(len(parts)))
+
+    def close(self) -> None:
+        for pipe in (*self.processes, *([self.agent] if self.agent else [])):
+            pipe.close()
+        for pid in self._children:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+        self.space.close()
+
+
+class Fleet:
+    """`hosts` enrolled hosts and, last, a stranger without an agent."""
+
+    def __init__(self, hosts: int = 3) -> None:
+        self._wire = Space("wire")
+        self._wire.sh("ip link add bridge type bridge && ip link set bridge up")
+        self.members = [Member(i, self._wire, agent=i < hosts) for i in range(hosts + 1)]
+        self.hosts = self.members[:hosts]
+
+    def apply(self, policies: Mapping[int, HostPolicy], epoch: int) -> None:
+        """Every host at once; each reads back what it applied."""
+        for index, policy in policies.items():
+            self._agent(index).send(("apply", (policy, self.members[index].facts, epoch)))
+        assert all(self._agent(index).recv() for index in policies), "read back is not what was wanted"
+
+    def _agent(self, index: int) -> Connection:
+        agent = self.members[index].agent
+        assert agent is not None, f"member {index} has no agent"
+        return agent
+
+    def evaluate(self, packets: Mapping[int, Sequence[Packet]]) -> dict[int, list[tuple[str, tuple[str, ...]]]]:
+        """What the rulesets that the kernels hold say to packets."""
+        for index, some in packets.items():
+            self._agent(index).send(("evaluate", list(some)))
+        return {index: self._agent(index).recv() for index in packets}
+
+    def attempt(
+        self, attempts: Iterable[tuple[int, int, Attempt]], seconds: float
+    ) -> dict[tuple[int, int, Attempt], bool]:
+        """(member, place, attempt) -> whether it got through. All of them at once."""
+        by_process: dict[tuple[int, int], list[Attempt]] = {}
+        for member, place, what in attempts:
+            by_process.setdefault((member, place), []).append(what)
+        for (member, place), some in by_process.items():
+            self.members[member].processes[place].send((some, seconds))
+        out = {}
+        for (member, place), some in by_process.items():
+            for what, passed in zip(some, self.members[member].processes[place].recv(), strict=True):
+                out[member, place, what] = passed
+        return out
+
+    def close(self) -> None:
+        for member in self.members:
+            member.close()
+        self._wire.close()

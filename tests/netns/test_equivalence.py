@@ -1,0 +1,211 @@
+"""What the explainer says, the kernels do: random policies on a real fleet.
+
+For every probe three answers must agree: the explainer's, the network's (a real connection, datagram or ping between
+processes in cgroups), and the evaluator's on the rulesets that were read back from both kernels.
+
+SEGCTL_EQUIVALENCE_SECONDS bounds the time, SEGCTL_EQUIVALENCE_SEED repeats a run.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from random import Random
+
+import pytest
+from segctl.model.hostpolicy import HostPolicy
+from segctl.model.inventory import Inventory
+from segctl.model.policy import HOST_WORKLOAD, Policy, PortRange, ProcessKind
+from segctl.policy.compile import compile_host
+from segctl.policy.decide import Instance, instances
+from segctl.policy.explain import EndVerdict, Verdict, explain_ends, overall
+from segctl_agent.facts.values import Address
+from segctl_agent.identity import Identity, Inner
+from segctl_agent.nft.evaluate import Packet
+
+from tests.netns.fleet import PLACES, PORTS, Attempt, Fleet, address
+from tests.netns.randompolicy import TODAY, RandomPolicies
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(900)]
+SECONDS = float(os.environ.get("SEGCTL_EQUIVALENCE_SECONDS", "30"))
+PROBES_EACH = 90
+FEWEST = 300
+_SHORT, _LONG = 0.05, 2.5
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    made = Fleet()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """From process `place` of member `member` to process `to_place` of member `to_member`."""
+
+    member: int
+    place: int
+    to_member: int
+    to_place: int
+    port: PortRange
+    version: int
+
+    @property
+    def attempt(self) -> Attempt:
+        source, destination = (
+            address(m, p, 4 if self.version == 4 else 6)
+            for m, p in ((self.member, self.place), (self.to_member, self.to_place))
+        )
+        return Attempt(source, destination, self.port)
+
+    @property
+    def icmp(self) -> bool:
+        return self.port.protocol.startswith("icmp")
+
+
+def owner(policy: Policy, inventory: Inventory, host: str, place: int, direction: str) -> Instance:
+    """Which workload a process belongs to, as docs/architecture.md says it, in the plainest words."""
+    here = {i.workload: i for i in instances(policy, inventory.hosts[host])}
+    path, uid = PLACES[place].cgroup.split("/"), PLACES[place].uid
+    unit = next(c for c in path if not c.endswith(".slice"))
+    kinds = (ProcessKind.CGROUP, ProcessKind.UNIT, ProcessKind.USER)
+    found = []
+    for name in here:
+        if name == HOST_WORKLOAD:
+            continue
+        process = policy.workloads[name].process
+        pattern = process.pattern
+        if process.kind is ProcessKind.CGROUP:
+            parts = pattern.split("/")
+            hit = len(parts) <= len(path) and all(map(fnmatchcase, path, parts))
+        elif process.kind is ProcessKind.UNIT:
+            hit = fnmatchcase(unit, pattern)
+        else:
+            wanted = 33 if pattern == "www-data" else int(pattern)
+            hit = uid == wanted if direction == "out" else path[1] == f"user-{wanted}.slice"
+        if hit:
+            glob = any(c in pattern for c in "*?[")
+            found.append((kinds.index(process.kind), glob, -len(pattern), name))
+    return here[min(found)[3]] if found else here[HOST_WORKLOAD]
+
+
+class Round:
+    """One policy, compiled and applied, and what it makes of probes."""
+
+    def __init__(self, fleet: Fleet, policy: Policy, inventory: Inventory, epoch: int) -> None:
+        self._fleet = fleet
+        self._policy = policy
+        self._inventory = inventory
+        self.host_policies = {
+            m.index: compile_host(policy, inventory, f"h{m.index}", 1, "digest", TODAY) for m in fleet.hosts
+        }
+        fleet.apply(self.host_policies, epoch)
+
+    def _end(self, member: int, place: int, direction: str, at: Address) -> Instance | Address:
+        if member not in self.host_policies:
+            return at
+        if direction == "none":  # a ping is answered by the kernel, not by a process
+            named = instances(self._policy, self._inventory.hosts[f"h{member}"])
+            return next(i for i in named if i.workload == HOST_WORKLOAD)
+        return owner(self._policy, self._inventory, f"h{member}", place, direction)
+
+    def expected(self, probe: Probe) -> tuple[Verdict, str]:
+        """The explainer's verdict, with the ends for a failure's message."""
+        attempt = probe.attempt
+        source = self._end(probe.member, probe.place, "out", attempt.source)
+        arriving = "none" if probe.icmp else "in"
+        destination = self._end(probe.to_member, probe.to_place, arriving, attempt.destination)
+        said = explain_ends(self._policy, self._inventory, source, destination, probe.port, TODAY)
+        places = {"egress": (probe.member, probe.place), "ingress": (probe.to_member, probe.to_place)}
+        verdicts = [self._unmapped(e, *places[e.direction], icmp=probe.icmp) for e in said.ends]
+        return overall(verdicts), f"{source} -> {destination} {probe.port}: {said}"
+
+    def _unmapped(self, end: EndVerdict, member: int, place: int, *, icmp: bool) -> Verdict:
+        """A process whose cgroup the agent has not seen is closed while anything on its host enforces."""
+        if PLACES[place].mapped or end.decision.reason == "essential" or (icmp and end.direction == "ingress"):
+            return end.verdict
+        policy: HostPolicy = self.host_policies[member]
+        if not isinstance(Identity(policy, {"www-data": 33}).place("system.slice"), Inner):
+            return end.verdict
+        return "denied" if policy.enforcing else "allowed"
+
+    def evaluated(self, probes: list[Probe]) -> list[tuple[Verdict, list[str]]]:
+        """What the rulesets in the kernels say, both ends together."""
+        packets: dict[int, list[Packet]] = {m: [] for m in self.host_policies}
+        where: list[list[tuple[int, int]]] = []
+        for probe in probes:
+            spots = []
+            for member, packet in self._packets(probe):
+                spots.append((member, len(packets[member])))
+                packets[member].append(packet)
+            where.append(spots)
+        answers = self._fleet.evaluate(packets)
+        out: list[tuple[Verdict, list[str]]] = []
+        for spots in where:
+            both = [answers[m][i] for m, i in spots]
+            out.append((overall(v for v, _ in both), [" / ".join(t) for _, t in both]))  # type: ignore[misc]
+        return out
+
+    def _packets(self, probe: Probe) -> Iterator[tuple[int, Packet]]:
+        a = probe.attempt
+        if probe.member in self.host_policies:
+            cgroup = self._fleet.members[probe.member].ancestry(probe.place)
+            uid = PLACES[probe.place].uid
+            yield (
+                probe.member,
+                Packet("out", a.port.protocol, a.source, a.destination, a.port.low, cgroup=cgroup, uid=uid),
+            )
+        if probe.to_member in self.host_policies:
+            listener = None if probe.icmp else self._fleet.members[probe.to_member].ancestry(probe.to_place)
+            yield (
+                probe.to_member,
+                Packet("in", a.port.protocol, a.source, a.destination, a.port.low, cgroup=listener),
+            )
+
+
+def draw_probes(random: Random, members: int) -> list[Probe]:
+    out: dict[Probe, None] = {}
+    while len(out) < PROBES_EACH:
+        member, to_member = random.sample(range(members), 2)
+        port = random.choice(PORTS)
+        version = {"icmp": 4, "icmpv6": 6}.get(port.protocol) or random.choice((4, 6))
+        places = random.randrange(len(PLACES)), random.randrange(len(PLACES))
+        out[Probe(member, places[0], to_member, places[1], port, version)] = None
+    return list(out)
+
+
+def test_explainer_network_and_evaluator_agree(fleet: Fleet) -> None:
+    seed = int(os.environ.get("SEGCTL_EQUIVALENCE_SEED") or secrets.randbelow(1 << 32))
+    random, policies = Random(seed), RandomPolicies(seed, [m.addresses for m in fleet.hosts])
+    counts = {"allowed": 0, "denied": 0, "would-deny": 0}
+    rounds = 0
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline or sum(counts.values()) < FEWEST:
+        policy, inventory = policies.draw()
+        here = Round(fleet, policy, inventory, rounds % 4095 + 1)
+        probes = draw_probes(random, len(fleet.members))
+        context = f"seed {seed}, round {rounds}: {policy} {inventory}"
+        check(fleet, here, probes, counts, context)
+        rounds += 1
+    print(f"seed {seed}: {rounds} policies, probes {counts}")
+    assert min(counts.values()) > 0, f"seed {seed}: the probes were one-sided: {counts}"
+
+
+def check(fleet: Fleet, here: Round, probes: list[Probe], counts: dict[str, int], context: str) -> None:
+    got = fleet.attempt(((p.member, p.place, p.attempt) for p in probes), _SHORT)
+    for probe, (evaluated, trail) in zip(probes, here.evaluated(probes), strict=True):
+        expected, why = here.expected(probe)
+        assert evaluated == expected, f"{context}\n{why}\nthe rulesets say {evaluated}: {trail}"
+        key = (probe.member, probe.place, probe.attempt)
+        passed = got[key]
+        if not passed and expected != "denied":  # the machine may be slow: only then ask again, with patience
+            passed = fleet.attempt([key], _LONG)[key]
+        assert passed is (expected != "denied"), f"{context}\n{why}\nthe network let it through: {passed}; {trail}"
+        counts[expected] += 1

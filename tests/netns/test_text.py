@@ -1,0 +1,127 @@
+"""Text and netlink say the same: nft loads our text in one namespace, netlink our values in another, and what the
+kernel then holds is equal."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+from segctl_agent.facts.values import HostFacts
+from segctl_agent.nft import statements as s
+from segctl_agent.nft.kernel import NetlinkKernel
+from segctl_agent.nft.plan import plan
+from segctl_agent.nft.ruleset import ACCEPT, DROP, Chain, KeyType, NftSet, Rule, Ruleset, SetSpec, goto
+from segctl_agent.nft.text import to_text
+from segctl_agent.render import render
+
+from tests.netns.samples import SAMPLES, SHOP_FACTS
+from tests.netns.spaces import Space
+
+pytestmark = pytest.mark.kernel
+
+
+def by_text(space: Space, wanted: Ruleset, paths: dict[int, str]) -> Ruleset | None:
+    def load() -> Ruleset | None:
+        script = to_text(wanted, paths)
+        done = subprocess.run(["nft", "-f", "-"], input=script, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr + script
+        return plain(NetlinkKernel().read())
+
+    return space.run(load)
+
+
+def plain(ruleset: Ruleset | None) -> Ruleset | None:
+    """The same in dictionaries, which travel between processes."""
+    if ruleset is None:
+        return None
+    sets = {name: NftSet(s.spec, dict(s.elements)) for name, s in ruleset.sets.items()}
+    return Ruleset(dict(ruleset.chains), sets, ruleset.flags, ruleset.foreign)
+
+
+def same(space: Space, other: Space, wanted: Ruleset, paths: dict[int, str]) -> None:
+    def by_netlink() -> Ruleset | None:
+        kernel = NetlinkKernel()
+        kernel.apply(plan(kernel.read(), wanted))
+        return plain(kernel.read())
+
+    text, netlink = by_text(space, wanted, paths), other.run(by_netlink)
+    assert text is not None
+    assert netlink is not None
+    assert netlink == wanted
+    assert text.sets == netlink.sets
+    for name, chain in netlink.chains.items():
+        for number, rule in enumerate(chain.rules):
+            assert text.chains[name].rules[number] == rule, f"{name}: {wanted.chains[name].rules[number].text}"
+    assert text == netlink
+
+
+@pytest.fixture
+def other() -> object:
+    made = Space("other")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_rendered_rulesets(space: Space, other: Space, name: str) -> None:
+    # The cgroups of both spaces must have one id: both load under the first one's mount.
+    cgroups = {path: space.cgroup(path) for path in SHOP_FACTS.cgroups}
+    facts = HostFacts(cgroups, SHOP_FACTS.users, SHOP_FACTS.addresses, SHOP_FACTS.controller, SHOP_FACTS.agent_uid)
+    paths = {number: path for path, number in cgroups.items()}
+    same(space, other, render(SAMPLES[name], facts, 4095), paths)
+
+
+STATEMENTS: dict[str, Callable[[], s.Statement]] = {
+    "accept": lambda: s.verdict(ACCEPT),
+    "drop": lambda: s.verdict(DROP),
+    "goto": lambda: s.verdict(goto("other")),
+    "iif": lambda: s.interface("iif"),
+    "oif": lambda: s.interface("oif"),
+    "state": lambda: s.ct_state("new", "invalid"),
+    "reply": s.ct_reply,
+    "mark is": lambda: s.ct_mark_is(0xFFF00000, 0x12300000),
+    "mark set": lambda: s.ct_mark_set(0xFFF00000, 0x12300000),
+    **{p: (lambda p=p: s.protocol(p)) for p in s.PROTOCOL_NUMBERS},
+    "tcp port": lambda: s.destination_port("tcp", 1, 1),
+    "udp ports": lambda: s.destination_port("udp", 1000, 65535),
+    "both ports": lambda: s.udp_ports(67, 68),
+    "icmp type": lambda: s.icmp_type(8, 8, version=4),
+    "icmpv6 types": lambda: s.icmp_type(1, 255, version=6),
+    "source": lambda: s.address_is("saddr", s.IPv4Address("10.1.2.3")),
+    "in v4": lambda: s.address_in("saddr", "a4", version=4),
+    "in v6": lambda: s.address_in("daddr", "n6", version=6),
+    "flow v4": lambda: s.flow_in("daddr", "f4", version=4),
+    "flow v6": lambda: s.flow_in("saddr", "f6", version=6),
+    "uid": lambda: s.uid_is(33),
+    "uid map": lambda: s.uid_verdict("u"),
+    "cgroup map": lambda: s.cgroup_verdict(8, "c"),
+    "cgroup exists": lambda: s.cgroup_exists(1, "nothing"),
+    "broadcast": s.not_to_this_host,
+    "limit": lambda: s.limit(5, 7),
+    "log": lambda: s.log("segctl 1 in deny " + "x" * 40, 1510, 96, 1),
+    "counter": s.counter,
+    "prohibited": s.reject_prohibited,
+}
+
+
+def test_every_statement_alone(space: Space, other: Space) -> None:
+    flow = (KeyType.INET_PROTO, KeyType.INET_SERVICE)
+    sets = {
+        "a4": NftSet(SetSpec((KeyType.IPV4_ADDR,), size=64), {b"\x0a\0\0\1": None}),
+        "n6": NftSet(SetSpec((KeyType.IPV6_ADDR,), interval=True), {b"\xfd" + bytes(15) + b"\xfe" * 16: None}),
+        "f4": NftSet(SetSpec((KeyType.IPV4_ADDR, *flow)), {b"\x0a\0\0\1\6\0\0\0\0\x50\0\0": None}),
+        "f6": NftSet(SetSpec((KeyType.IPV6_ADDR, *flow)), {b"\xfd" * 16 + b"\x11\0\0\0\0\x35\0\0": None}),
+        "m": NftSet(SetSpec((KeyType.MARK,), verdicts=True), {b"\1\0\0\0": ACCEPT, b"\2\0\0\0": goto("other")}),
+        "u": NftSet(SetSpec((KeyType.UID,), verdicts=True), {b"\x21\0\0\0": DROP}),
+        "c": NftSet(SetSpec((KeyType.CGROUPSV2,), verdicts=True)),
+        "nothing": NftSet(SetSpec((KeyType.CGROUPSV2,))),
+    }
+    rules = (*(Rule.of(make()) for make in STATEMENTS.values()), Rule.of(s.protocol("tcp"), s.reject_reset()))
+    same(space, other, Ruleset({"every": Chain(rules), "other": Chain()}, sets), {})
+
+
+def test_an_id_without_a_path_is_a_comment_in_the_text() -> None:
+    wanted = Ruleset({"w": Chain()}, {"c": NftSet(SetSpec((KeyType.CGROUPSV2,), verdicts=True), {bytes(8): goto("w")})})
+    assert "# cgroup 0 : goto w" in to_text(wanted)
+    assert '"a.slice" : goto w' in to_text(wanted, {0: "a.slice"})

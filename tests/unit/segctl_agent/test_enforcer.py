@@ -1,0 +1,446 @@
+"""The decision core on a kernel of dictionaries: every way leads to the state of a fresh render."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from segctl.errors import KernelError, KernelFullError
+from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
+from segctl.model.policy import Essentials, Mode, PortRange, Process, ProcessKind
+from segctl_agent.drift import epoch_of
+from segctl_agent.enforcer import Enforcer
+from segctl_agent.facts.values import Endpoint, HostFacts
+from segctl_agent.nft.kernel import FakeKernel
+from segctl_agent.nft.operations import AddElements, Batch, DeleteElements, DeleteTable
+from segctl_agent.nft.ruleset import Chain, Ruleset, kernel_digest
+from segctl_agent.render import render
+
+UID = 990
+A, B = ip_network("10.0.0.1/32"), ip_network("10.0.0.2/32")
+OFFICE = ip_network("203.0.113.0/24")
+SQL, HTTPS = PortRange("tcp", 5432, 5432), PortRange("tcp", 443, 443)
+USERS = {"backup": 1500, "deploy": 1501}
+CONTROLLER = Endpoint(ip_address("192.0.2.1"), 7443)
+
+
+def unit(name: str) -> Process:
+    return Process(ProcessKind.UNIT, name)
+
+
+def policy(
+    generation: int = 1, *, mode: Mode = Mode.ENFORCE, open_to: Iterable[str] = ("a",), user: str = ""
+) -> HostPolicy:
+    entries = {
+        "a": Entry("web-to-db", "ga", (SQL,), managed=True),
+        "b": Entry("api-to-db", "gb", (SQL, HTTPS), managed=True),
+        "office": Entry("office-to-db", "office", (HTTPS,), managed=False),
+    }
+    workloads = [
+        LocalWorkload("db", unit("db.service"), mode, ingress=tuple(entries[n] for n in open_to)),
+        LocalWorkload("host", None, Mode.OBSERVE),
+        LocalWorkload("web", unit("web@*.service"), Mode.TEST, egress=(entries["a"],)),
+    ]
+    if user:
+        process = Process(ProcessKind.USER, user)
+        workloads.append(LocalWorkload("user", process, Mode.ENFORCE, egress=(entries["b"],)))
+    return HostPolicy(
+        host="db-1",
+        generation=generation,
+        policy_digest="d" * 64,
+        workloads=tuple(sorted(workloads, key=lambda w: w.name)),
+        groups=(Group("ga", (A,)), Group("gb", (A, B)), Group("office", (OFFICE,))),
+        managed=(ip_network("203.0.113.9/32"),),
+        essentials=Essentials(dns=(ip_network("10.0.0.53/32"),)),
+    )
+
+
+def resolve(names: Iterable[str]) -> dict[str, int]:
+    return {n: USERS[n] for n in names if n in USERS}
+
+
+def enforcer(kernel: FakeKernel) -> Enforcer:
+    return Enforcer(kernel, resolve, UID)
+
+
+def epoch(kernel: FakeKernel) -> int:
+    assert kernel.content is not None
+    found = epoch_of(kernel.content)
+    assert found is not None
+    return found
+
+
+def fresh(e: Enforcer) -> Ruleset:
+    """What a new agent would render from the same policy and facts."""
+    assert e.policy is not None
+    names = [w.process.pattern for w in e.policy.workloads if w.process and w.process.kind is ProcessKind.USER]
+    return render(e.policy, replace(e.facts, users=resolve(names)), e.epoch)
+
+
+# Epochs
+
+
+def test_the_first_policy_is_proven() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    applied = e.put(policy())
+    assert kernel.content == fresh(e)
+    assert applied.kernel_digest == kernel_digest(fresh(e))
+    assert applied.notes == ()
+    assert epoch(kernel) == applied.epoch == e.epoch == 1
+
+
+def test_additions_keep_the_epoch_and_everything_else_takes_the_next() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.put(policy(1, open_to=("a",)))
+    e.put(policy(2, open_to=("a", "b")))
+    assert epoch(kernel) == 1
+    e.put(policy(3, open_to=("b",)))
+    assert epoch(kernel) == 2
+    e.put(policy(4, open_to=("b",), mode=Mode.TEST))
+    assert epoch(kernel) == 2
+    e.put(policy(5, open_to=("b",), mode=Mode.ENFORCE))
+    assert epoch(kernel) == 3
+    e.put(policy(5, open_to=("b",), mode=Mode.ENFORCE))
+    assert epoch(kernel) == 3
+
+
+def test_a_user_that_gets_another_uid_takes_the_next_epoch() -> None:
+    kernel = FakeKernel()
+    users = dict(USERS)
+    e = Enforcer(kernel, lambda names: {n: users[n] for n in names if n in users}, UID)
+    e.put(policy(1, user="backup"))
+    users["backup"] = 1600
+    e.put(policy(2, user="backup"))
+    assert epoch(kernel) == 2
+
+
+def test_an_unknown_user_is_noted() -> None:
+    notes = enforcer(FakeKernel()).put(policy(user="nobody-here")).notes
+    assert len(notes) == 1
+    assert "workload user" in notes[0]
+    assert "'nobody-here'" in notes[0]
+
+
+def test_cgroups_come_and_go_by_elements_alone_and_keep_the_epoch() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.cgroups_changed({"system.slice": 10}, {})
+    e.put(policy())
+    before = len(kernel.batches)
+    e.cgroups_changed({"system.slice/db.service": 42}, {})
+    e.cgroups_changed({"system.slice/db.service": 43}, {"system.slice/db.service": 42})
+    e.cgroups_changed({}, {"system.slice/db.service": 43})
+    assert [len(b.operations) for b in kernel.batches[before:]] == [2, 4, 2]
+    assert all(isinstance(o, AddElements | DeleteElements) for b in kernel.batches[before:] for o in b.operations)
+    assert epoch(kernel) == 1
+    assert kernel.content == fresh(e) == e.wanted
+    assert e.in_step()
+
+
+def test_a_cgroup_below_a_unit_changes_nothing() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.cgroups_changed({"system.slice": 10, "system.slice/db.service": 42}, {})
+    e.put(policy())
+    before = len(kernel.batches)
+    e.cgroups_changed({"system.slice/db.service/worker": 77}, {})
+    assert len(kernel.batches) == before
+
+
+# Restarts
+
+
+def test_a_restart_with_the_same_policy_changes_nothing() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.put(policy(1))
+    e.put(policy(2, open_to=()))
+    before, content = len(kernel.batches), kernel.content
+    restarted = enforcer(kernel)
+    assert restarted.resume(policy(2, open_to=()), stored_epoch=2).epoch == 2
+    assert kernel.content == content
+    assert len(kernel.batches) == before
+
+
+def test_cgroups_that_changed_while_the_agent_was_away_keep_the_epoch() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.cgroups_changed({"system.slice/db.service": 42}, {})
+    e.put(policy())
+    restarted = enforcer(kernel)
+    restarted.cgroups_changed({"system.slice/db.service": 99}, {})
+    assert restarted.resume(policy(), stored_epoch=1).epoch == 1
+    assert kernel.content == fresh(restarted)
+
+
+def test_killed_between_applying_and_storing_never_reuses_an_epoch() -> None:
+    """The kernel holds generation 2 under epoch 2, the disk 1 under epoch 1: flows of epoch 2 must be judged anew."""
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.put(policy(1))
+    e.put(policy(2, open_to=("office",)))
+    assert epoch(kernel) == 2
+    restarted = enforcer(kernel)
+    assert restarted.resume(policy(1), stored_epoch=1).epoch == 3
+    assert kernel.content == fresh(restarted)
+
+
+def test_a_boot_without_a_table_takes_the_epoch_after_the_stored_one() -> None:
+    kernel = FakeKernel()
+    assert enforcer(kernel).resume(policy(), stored_epoch=7).epoch == 8
+    assert enforcer(FakeKernel()).resume(policy(), stored_epoch=4095).epoch == 1
+
+
+@pytest.mark.parametrize("content", [Ruleset(), Ruleset(chains={"input": Chain(), "junk": Chain()}, flags=1)])
+def test_a_foreign_table_of_our_name_is_replaced(content: Ruleset) -> None:
+    kernel = FakeKernel(content)
+    e = enforcer(kernel)
+    assert e.resume(policy(), stored_epoch=7).epoch == 8
+    assert kernel.content == fresh(e)
+
+
+def test_adopting_keeps_what_there_is_and_heals_to_it() -> None:
+    kernel = FakeKernel()
+    assert not enforcer(kernel).adopt()
+    enforcer(kernel).put(policy())
+    content = kernel.content
+    e = enforcer(kernel)
+    assert e.adopt()
+    kernel.apply(Batch((DeleteTable(),)))
+    assert e.heal() == ("the table is gone",)
+    assert kernel.content == content
+    assert e.put(policy(2)).epoch == 2  # nobody knows which policy was in force: every flow is judged anew
+
+
+# Failures
+
+
+class BrokenKernel(FakeKernel):
+    """Refuses the next batches, or lets someone change the table right after them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals: list[KernelError] = []
+        self.meddlers: list[Callable[[], None]] = []
+
+    def apply(self, batch: Batch) -> None:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        super().apply(batch)
+        if self.meddlers:
+            self.meddlers.pop(0)()
+
+    def spoil(self) -> None:
+        """Someone adds a chain."""
+        assert self.content is not None
+        self.content = replace(self.content, chains={**self.content.chains, "junk": Chain()})
+        self._generation += 1
+
+
+def test_a_refused_policy_leaves_the_old_one_and_its_epoch() -> None:
+    kernel = BrokenKernel()
+    e = enforcer(kernel)
+    e.put(policy(1))
+    content = kernel.content
+    kernel.refusals = [KernelFullError("add 9 elements to set w0_in4: the set is full")]
+    with pytest.raises(KernelFullError):
+        e.put(policy(2, open_to=()))
+    assert kernel.content == content == e.wanted
+    assert e.policy == policy(1)
+    assert e.in_step()
+    assert e.put(policy(2, open_to=())).epoch == 2
+
+
+def test_someone_who_writes_in_between_is_overruled_before_it_is_proven() -> None:
+    kernel = BrokenKernel()
+    kernel.meddlers = [kernel.spoil, kernel.spoil]
+    e = enforcer(kernel)
+    e.put(policy(1))
+    assert kernel.content == fresh(e)
+
+
+def test_what_cannot_be_proven_is_an_error_and_the_old_policy_comes_back_under_a_new_epoch() -> None:
+    kernel = BrokenKernel()
+    e = enforcer(kernel)
+    e.put(policy(1))
+    kernel.meddlers = [kernel.spoil] * 4
+    with pytest.raises(KernelError, match="chain junk was added"):
+        e.put(policy(2, open_to=()))
+    assert e.policy == policy(1)
+    assert epoch(kernel) == 3  # 2 may be on flows already
+    assert kernel.content == fresh(e)
+
+
+def test_elements_that_the_kernel_refused_are_there_after_healing() -> None:
+    kernel = BrokenKernel()
+    e = enforcer(kernel)
+    e.put(policy())
+    kernel.refusals = [KernelError("no")]
+    with pytest.raises(KernelError):
+        e.cgroups_changed({"system.slice/db.service": 42}, {})
+    assert not e.in_step()
+    assert e.heal() == ("the elements of set cg2_in were changed", "the elements of set cg2_out were changed")
+    assert kernel.content == fresh(e)
+
+
+# Tampering
+
+
+def test_a_deleted_table_is_back_under_the_same_epoch() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.put(policy())
+    kernel.apply(Batch((DeleteTable(),)))
+    assert e.heal() == ("the table is gone",)
+    assert kernel.content == fresh(e)
+    assert epoch(kernel) == 1
+    assert e.in_step()
+    assert e.heal() == ()
+
+
+def test_a_foreign_rule_is_gone_and_the_flows_it_let_pass_are_judged_anew() -> None:
+    kernel = BrokenKernel()
+    e = enforcer(kernel)
+    e.put(policy())
+    kernel.spoil()
+    assert e.heal() == ("chain junk was added",)
+    assert kernel.content == fresh(e)
+    assert epoch(kernel) == 2
+
+
+def test_a_change_elsewhere_costs_no_look_at_the_table() -> None:
+    kernel = BrokenKernel()
+    e = enforcer(kernel)
+    e.put(policy())
+    kernel._generation += 1
+    e.unaffected(kernel.generation())
+    assert e.in_step()
+    kernel._generation += 2  # one notice was not heard
+    e.unaffected(kernel.generation())
+    assert not e.in_step()
+    assert e.heal() == ()
+    assert e.in_step()
+
+
+def test_addresses_and_controllers_change_the_table_only_where_they_matter() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    assert not e.addresses_changed(frozenset({ip_address("10.0.0.9")}))
+    e.put(policy())
+    assert not e.addresses_changed(frozenset({ip_address("10.0.0.10")}))
+    assert e.controllers_changed((CONTROLLER,))
+    assert e.addresses_changed(frozenset({CONTROLLER.address}))
+    assert kernel.content == fresh(e)
+
+
+def test_destroy_wants_nothing_any_more() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.put(policy())
+    e.destroy()
+    assert kernel.content is None
+    assert e.heal() == ()
+    e.cgroups_changed({"system.slice/db.service": 1}, {})
+    assert kernel.content is None
+    e.resume(policy(), 1)
+    assert kernel.content == fresh(e)
+
+
+# Any order
+
+PATHS = [
+    "system.slice",
+    "system.slice/db.service",
+    "system.slice/web@1.service",
+    "system.slice/db.service/child",
+    "user.slice",
+    "user.slice/user-1500.slice",
+    "init.scope",
+]
+POLICIES = [
+    policy(1),
+    policy(2, open_to=("a", "b", "office")),
+    policy(3, open_to=(), mode=Mode.TEST),
+    policy(4, user="backup"),
+    policy(5, user="missing"),
+]
+EVENTS = st.one_of(
+    st.tuples(st.just("policy"), st.sampled_from(range(len(POLICIES)))),
+    st.tuples(st.just("up"), st.sampled_from(PATHS)),
+    st.tuples(st.just("down"), st.sampled_from(PATHS)),
+    st.tuples(st.just("addresses"), st.sampled_from(["10.0.0.9", "192.0.2.1"])),
+    st.tuples(st.just("tamper"), st.sampled_from(["delete", "spoil"])),
+    st.tuples(st.just("restart"), st.none()),
+)
+
+
+class World:
+    """A host: its cgroups by path, and an agent that hears of every change."""
+
+    def __init__(self) -> None:
+        self.kernel = BrokenKernel()
+        self.cgroups: dict[str, int] = {}
+        self.next_id = 100
+        self.addresses: frozenset[object] = frozenset()
+        self.policy: HostPolicy | None = None
+        self.agent = enforcer(self.kernel)
+
+    def restart(self) -> None:
+        before = self.agent.epoch
+        self.agent = enforcer(self.kernel)
+        self.agent.cgroups_changed(dict(self.cgroups), {})
+        self.agent.addresses_changed(self.addresses)  # type: ignore[arg-type]
+        if self.policy is not None:
+            self.agent.resume(self.policy, before)
+
+    def happen(self, kind: str, what: object) -> None:
+        if kind == "policy":
+            self.policy = POLICIES[what]  # type: ignore[call-overload]
+            self.agent.put(self.policy)
+        elif kind == "up":
+            path = str(what)
+            removed = {path: self.cgroups[path]} if path in self.cgroups else {}
+            self.next_id += 1
+            self.cgroups[path] = self.next_id
+            self.agent.cgroups_changed({path: self.next_id}, removed)
+        elif kind == "down" and what in self.cgroups:
+            gone = {p: self.cgroups.pop(p) for p in list(self.cgroups) if p == what or p.startswith(f"{what}/")}
+            self.agent.cgroups_changed({}, gone)
+        elif kind == "addresses":
+            self.addresses = frozenset({ip_address(str(what))})
+            self.agent.addresses_changed(self.addresses)  # type: ignore[arg-type]
+        elif kind == "tamper" and self.policy is not None:
+            if what == "delete":
+                self.kernel.apply(Batch((DeleteTable(),)))
+            else:
+                self.kernel.spoil()
+            self.agent.heal()
+        elif kind == "restart":
+            self.restart()
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(EVENTS, max_size=25))
+def test_any_order_of_events_ends_in_the_state_of_a_fresh_render(events: list[tuple[str, object]]) -> None:
+    world = World()
+    for kind, what in events:
+        world.happen(kind, what)
+        if world.policy is not None:
+            assert world.kernel.content == world.agent.wanted
+            assert world.agent.facts.cgroups == world.cgroups
+    if world.policy is None:
+        assert world.kernel.content is None
+        return
+    facts = HostFacts(
+        cgroups=world.cgroups,
+        users=resolve(["backup"]) if world.policy.generation == 4 else {},
+        addresses=world.addresses,  # type: ignore[arg-type]
+        agent_uid=UID,
+    )
+    assert world.kernel.content == render(world.policy, facts, epoch(world.kernel))
