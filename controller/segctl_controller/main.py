@@ -15,6 +15,7 @@ import click
 from segctl import __version__
 from segctl.errors import SegctlError
 
+import segctl_controller.tls13  # noqa: F401 - first of ours: it must run before grpc is imported
 from segctl_controller.clock import Clock
 from segctl_controller.config import load_config
 from segctl_controller.names import checked_name

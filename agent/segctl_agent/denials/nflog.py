@@ -14,6 +14,7 @@ import struct
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from segctl.errors import KernelError
@@ -22,11 +23,11 @@ from segctl_agent.denials.prefix import NFLOG_GROUP, Prefix, decode
 
 COPY_BYTES: Final = 96
 """An IPv6 header, some extension headers and the ports."""
-KERNEL_BUFFER_BYTES: Final = 65536
-"""What the kernel gathers before it sends, for log rules without a queue-threshold of their own."""
+KERNEL_BUFFER_BYTES: Final = 8192
+"""What the kernel gathers before it sends, and allocates for every message: our rules send each packet on its own."""
 QUEUE_PACKETS: Final = 64
 FLUSH_CENTISECONDS: Final = 5
-SOCKET_BUFFER_BYTES: Final = 8 << 20
+SOCKET_BUFFER_BYTES: Final = 16 << 20
 READS_PER_WAKE: Final = 64
 
 NETLINK_NETFILTER: Final = 12
@@ -44,6 +45,7 @@ _FLAG_SEQUENCE = 1
 _TIMESTAMP, _INDEV, _OUTDEV, _PAYLOAD, _PREFIX, _UID, _SEQ, _GID = 3, 4, 5, 9, 10, 11, 12, 14
 _SO_RCVBUFFORCE = 33
 
+_INSTANCES = Path("/proc/net/netfilter/nfnetlink_log")
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH").unpack_from
 _U32 = struct.Struct(">I").unpack_from
@@ -202,8 +204,18 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
+def _is_bound(group: int) -> bool:
+    """Whether someone reads the group in this network namespace, as far as we may know."""
+    try:
+        lines = _INSTANCES.read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.split()[0] == str(group) for line in lines if line.strip())
+
+
 def _explain(group: int, error: OSError) -> str:
-    if error.errno == errno.EBUSY:
+    # The kernel answers EPERM to both (nfulnl_recv_config of net/netfilter/nfnetlink_log.c).
+    if error.errno in (errno.EPERM, errno.EBUSY) and _is_bound(group):
         return (
             f"NFLOG group {group} is read by another process (another segctl-agent?): stop it; "
             "/proc/net/netfilter/nfnetlink_log shows its netlink port, as a rule its pid"

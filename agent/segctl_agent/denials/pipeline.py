@@ -95,13 +95,14 @@ class DenialPipeline:
         self._schedule()
 
     def account(self, counters: Mapping[CounterKey, int]) -> None:
-        """Compare the table's counters, read just now, with what was received; to be called every few seconds."""
+        """Compare the table's counters, read just now, with what was received; to be called every few seconds. In a
+        flood that does not end, packets still wait and the comparison is left to a later call."""
         for _ in range(DRAIN_READS):
             packets = self._source.read()
             if not packets:
-                break
+                self._tell([], self._lost.compare(counters))
+                return
             self.take(packets)
-        self._tell([], self._lost.compare(counters))
 
     def _one(self, logged: LoggedPacket, now: float) -> Denial | None:
         self.received += 1

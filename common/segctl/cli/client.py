@@ -13,6 +13,7 @@ from segctl.cli import views as v
 from segctl.cli.config import ClientConfig
 from segctl.cli.exits import CliError, Exit
 from segctl.cli.rpc_errors import translate
+from segctl.cli.streaming import Single, read_stream
 from segctl.model.findings import Finding
 from segctl.policy.source import SourceFile
 from segctl.proto.v1 import admin_pb2 as pb
@@ -152,20 +153,18 @@ class Controller:
         self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request, seconds: float = QUICK
     ) -> Reply:
         try:
-            return method(request, timeout=seconds)
+            (reply,) = read_stream(lambda: Single(method.future(request, timeout=seconds)))
         except grpc.RpcError as error:
             raise self._translated(error) from error
+        return reply
 
     def _stream(
         self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float
     ) -> Iterator[Reply]:
-        call = method(request, timeout=seconds)
         try:
-            yield from call
+            yield from read_stream(lambda: method(request, timeout=seconds))
         except grpc.RpcError as error:
             raise self._translated(error) from error
-        finally:
-            call.cancel()
 
     def _progress(self, messages: Iterable[pb.PushProgress]) -> Iterator[v.Generation | v.Proof | v.Done]:
         for message in messages:

@@ -19,7 +19,7 @@ from segctl.policy.syntax.fields import read_fields, read_scalar
 from segctl.policy.syntax.log import FindingLog
 from segctl.policy.syntax.statements import StatementReader
 from segctl.policy.syntax.suggest import quoted
-from segctl.policy.syntax.vocabulary import Vocabulary
+from segctl.policy.syntax.vocabulary import Vocabulary, silence_unknown
 from segctl.policy.syntax.yamltree import Node, read_tree
 
 MAX_FILES = 256
@@ -76,10 +76,9 @@ def _usable(files: Sequence[SourceFile], log: FindingLog) -> Iterator[SourceFile
 def _read_sections(file: SourceFile, log: FindingLog) -> dict[str, Node]:
     """The top-level keys of one file."""
     root = read_tree(file, log)
-    if root is None:
-        return {}
-    sections = read_fields(root, "a policy file", SECTIONS, (), log)
+    sections = read_fields(root, "a policy file", SECTIONS, (), log) if root is not None else None
     if sections is None:
+        silence_unknown(log)
         return {}
     if "version" not in sections:
         log.error(Position(file.name, 1, 1), "missing-key", "the file lacks version", "begin it with `version: 1`")

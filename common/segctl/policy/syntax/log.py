@@ -28,11 +28,14 @@ class FindingLog:
     def __init__(self) -> None:
         self._findings: list[Finding] = []
         self._dropped = 0
+        self._silenced: frozenset[str] = frozenset()
         self._suggester = Suggester()
 
     def error(self, where: Position, code: str, message: str, hint: str = "") -> None:
         if code not in CODES:
             raise KeyError(f"finding code {code!r} is not in segctl.policy.codes: add it there and to docs/policy.md")
+        if code in self._silenced:
+            return
         if len(self._findings) >= MAX_FINDINGS:
             self._dropped += 1
             return
@@ -40,6 +43,10 @@ class FindingLog:
 
     def problem(self, where: Position, problem: Problem) -> None:
         self.error(where, problem.code, problem.message, problem.hint)
+
+    def silence(self, *codes: str) -> None:
+        """From now on these codes would only repeat an error that is already written."""
+        self._silenced |= frozenset(codes)
 
     def mend(self, word: str, known: Iterable[str], otherwise: str = "") -> str:
         """`did you mean X?`, or `otherwise`. Silent once the log is full: nobody would read it."""

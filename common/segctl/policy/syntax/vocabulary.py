@@ -25,7 +25,7 @@ from segctl.policy.syntax import grammar
 from segctl.policy.syntax.fields import read_fields, read_scalar, read_table, read_words
 from segctl.policy.syntax.log import FindingLog, Problem
 from segctl.policy.syntax.suggest import quoted
-from segctl.policy.syntax.yamltree import Node, Scalar
+from segctl.policy.syntax.yamltree import Node, Scalar, Table
 
 SELECTOR_KEYS = ("workload", "peer", "process")
 """Keys of selectors that are no tags; so no tag can have these names."""
@@ -77,7 +77,7 @@ class Vocabulary:
 
     def read_tags(self, node: Node, log: FindingLog) -> None:
         """`role: [web, db]`; the same key in several files adds its values."""
-        table = read_table(node, "tags", log)
+        table = _declaring(node, "tags", log)
         for key, value in table.entries if table else ():
             if key.text not in self.tags and not Declarations("tag").add(key, log):
                 self.tags[key.text] = None
@@ -94,7 +94,7 @@ class Vocabulary:
                 known.add(word.text)
 
     def read_services(self, node: Node, log: FindingLog) -> None:
-        table = read_table(node, "services", log)
+        table = _declaring(node, "services", log)
         for name, value in table.entries if table else ():
             if not self.service_names.add(name, log):
                 continue
@@ -103,7 +103,7 @@ class Vocabulary:
             self.services[name.text] = Service(name.text, grammar.sorted_ports(ports), name.where)
 
     def read_peers(self, node: Node, log: FindingLog) -> None:
-        table = read_table(node, "peers", log)
+        table = _declaring(node, "peers", log)
         for name, value in table.entries if table else ():
             if not self.peer_names.add(name, log):
                 continue
@@ -112,7 +112,7 @@ class Vocabulary:
 
     def read_workloads(self, node: Node, log: FindingLog) -> None:
         """Needs every file's tags."""
-        table = read_table(node, "workloads", log)
+        table = _declaring(node, "workloads", log)
         for name, value in table.entries if table else ():
             if not self.workload_names.add(name, log):
                 continue
@@ -171,6 +171,28 @@ class Vocabulary:
                 mend = log.mend(word.text, (*self.services, "any", "icmp"), "declare it under services")
                 log.error(word.where, "unknown-service", f"service {quoted(word.text)} is not declared", mend)
         return tuple(w.text for w in words), grammar.sorted_ports(ports)
+
+
+_UNKNOWN = {
+    "tags": ("unknown-tag", "unknown-value"),
+    "services": ("unknown-service",),
+    "peers": ("unknown-peer",),
+    "workloads": ("unknown-workload",),
+}
+"""What a section that cannot be read would bring up at every use of what it declares."""
+
+
+def silence_unknown(log: FindingLog, *sections: str) -> None:
+    """Some declarations of these sections (or, without any named, of all) could not be read."""
+    for section in sections or _UNKNOWN:
+        log.silence(*_UNKNOWN[section])
+
+
+def _declaring(node: Node, section: str, log: FindingLog) -> Table | None:
+    table = read_table(node, section, log)
+    if table is None:
+        silence_unknown(log, section)
+    return table
 
 
 def read_literal(word: Scalar, log: FindingLog) -> tuple[PortRange, ...]:

@@ -111,6 +111,10 @@ def _what(error: yaml.MarkedYAMLError) -> str:
 
 def _mend(error: yaml.MarkedYAMLError) -> str:
     problem = str(error.problem)
+    if "alias" in str(error.context):
+        return "quote a text that begins with *"
+    if "':'" in problem or "node content" in problem:
+        return "quote an IPv6 address that begins or ends with a colon, and check the brackets"
     if "\\t" in problem or "tab" in problem or "cannot start any token" in problem:
         return "indent with spaces, and quote a text that begins with a special character"
     return "check the indentation, and quote texts with `: ` or `#` in them"

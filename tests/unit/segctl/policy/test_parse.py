@@ -277,3 +277,28 @@ def test_bytes_that_are_no_text() -> None:
     result = parse_policy([SourceFile("p.yaml", b"version: 1\ntags: {a: [\xc3]}\n")])
     assert [(f.code, str(f.position)) for f in result.findings] == [("not-utf8", "p.yaml:2:12")]
     assert "offset 22" in result.findings[0].message
+
+
+@pytest.mark.parametrize(
+    "broken", ["tags: [\n", "\xff", "- a\n", "version: 1\ntags: a\nservices: a\npeers: a\nworkloads: a\n"]
+)
+def test_an_unreadable_vocabulary_is_not_reported_at_every_use(broken: str) -> None:
+    use = f"rules: [{{name: r, from: {{role: web}}, to: {{workload: w}}, allow: [ssh], within: [env], {RULE}]\n"
+    files = [SourceFile("a.yaml", broken.encode("latin-1")), source("version: 1\n" + use)]
+    found = parse_policy(files).findings
+    assert found
+    assert {f.position.file for f in found} == {"a.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [
+        ("peers: {a: [::1]}", "quote an IPv6"),
+        ("peers: {a: [fd77::]}", "quote an IPv6"),
+        ("workloads: {w: {on: {}, process: {unit: *.service}}}", "begins with *"),
+        ("tags:\n\ta: [b]", "indent with spaces"),
+    ],
+)
+def test_mends_of_yaml_itself(text: str, mend: str) -> None:
+    (finding,) = findings("version: 1\n" + text)
+    assert (finding.code, mend in finding.hint) == ("yaml-syntax", True), finding
