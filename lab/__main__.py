@@ -31,7 +31,7 @@ The shop's lab is up, and its policy is in force. Try:
 
   {segctl} status
   {segctl} denied --follow
-  {segctl} explain web1/shop-web api1 tcp/8080 --live
+  {segctl} explain web1/shop-web api1/shop-api tcp/8080
   {lab} enter web1 --unit nginx.service -- {call} api1 8080    # allowed: the web server may ask the api
   {lab} enter web1 --unit cron.service -- {call} api1 8080     # refused: another process of the same host
   {lab} enter api1 -- nft list chains inet
@@ -121,8 +121,7 @@ def status(_: argparse.Namespace) -> int:
 
 def enter(options: argparse.Namespace) -> int:
     """Become COMMAND on the host."""
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
-    argv = _living().place(options.host).argv(command or ["bash"], options.unit, options.user)
+    argv = _living().place(options.host).argv(options.command or ["bash"], options.unit, options.user)
     os.environ["PATH"] = f"{BIN}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"
     os.execvp(argv[0], argv)
 
@@ -138,13 +137,15 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("host")
     one.add_argument("--unit", default="", help="a unit, or a cgroup path; else a login session of the user")
     one.add_argument("--user", default="root")
-    one.add_argument("command", nargs=argparse.REMAINDER)
     one.set_defaults(run=enter)
     return top
 
 
 def main() -> int:
-    options = parser().parse_args()
+    arguments = sys.argv[1:]
+    dashes = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser().parse_args(arguments[:dashes])
+    options.command = arguments[dashes + 1 :]
     try:
         return int(options.run(options))
     except (LabError, DeadlineError) as error:

@@ -102,7 +102,8 @@ def denials(demo: Demo) -> None:
         return found if wanted <= {(one.get("host"), one.get("direction")) for one in found} else []
 
     found = until("the denials of web1, api1 and dev1 are at the controller", told, 5)
-    demo.story.segctl("denied", "--wide")
+    demo.story.segctl("denied")
+    demo.story.segctl("denied", "--host", "web1", "--limit", "1", "--wide", "--suggest")
     cron = next((one for one in found if _is_cron(one)), None)
     process = (cron or {}).get("process") or {}
     named = {"user": "root", "unit": "cron.service"}

@@ -192,7 +192,8 @@ class Fleet:
         seconds: float = 2.5,
     ) -> Answer:
         """One real connection from a new process in the cgroup of `unit` on `source`."""
-        options = ["--family", family, "--say", say, "--bind", bind, "--timeout", str(seconds)]
+        options = ["--family", family, "--timeout", str(seconds)]
+        options += [*(("--say", say) if say else ()), *(("--bind", bind) if bind else ())]
         command = [*PROGRAM, "call", destination, str(port), *options]
         done = self.lab.hosts[source].run(command, unit=unit, user=user, seconds=30)
         if done.returncode not in (0, 1) or done.stderr:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lab.host import REPOSITORY
 from lab.instance import LabError, cgroup_mount
 
 RULES = """
@@ -35,6 +36,17 @@ def _root() -> str:
 def _programs() -> str:
     missing = [name for name in ("nft", "ip", "setpriv") if shutil.which(name) is None]
     return f"{', '.join(missing)} not found: apt-get install nftables iproute2 util-linux" if missing else ""
+
+
+def _readable() -> str:
+    """The lab's ordinary users run our programs from a bind mount of the repository: what is above does not count."""
+    closed = [path for path in (REPOSITORY, REPOSITORY / "lab" / "programs.py", Path(sys.prefix)) if not _for_all(path)]
+    return f"{closed[0]} is closed to ordinary users: chmod -R go+rX {REPOSITORY}" if closed else ""
+
+
+def _for_all(path: Path) -> bool:
+    wanted = 0o005 if path.is_dir() else 0o004
+    return path.stat().st_mode & wanted == wanted
 
 
 def _cgroups() -> str:
@@ -93,6 +105,7 @@ def _ipv6() -> str:
 CHECKS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("root", _root),
     ("programs", _programs),
+    ("this checkout", _readable),
     ("IPv6", _ipv6),
     ("cgroup v2", _cgroups),
     ("namespaces", _namespaces),

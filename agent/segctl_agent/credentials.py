@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
 from segctl.errors import StateError
 
+from segctl_agent.certcheck import check_files
 from segctl_agent.durable import sync_folder, write_durably
 
 FOLDER = "identity"
@@ -30,48 +28,26 @@ class Identity:
     key: bytes
     certificate: bytes
     ca: bytes
+    valid_from: datetime
+    valid_until: datetime
 
     @property
     def spiffe(self) -> str:
         return f"spiffe://{self.fleet}/host/{self.host}"
 
-    def not_after(self) -> datetime:
-        return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
-
     def complaint(self, now: datetime) -> str:
         """Why the controller would refuse this certificate at `now`; empty when it would not. A refused certificate
         looks like any lost connection to a gRPC client, so the agent has to find out by itself."""
-        certificate = x509.load_pem_x509_certificate(self.certificate)
-        if now >= certificate.not_valid_after_utc:
+        clock = f"the local clock says {now:%Y-%m-%d %H:%M}"
+        if now >= self.valid_until:
             return (
-                f"this host's certificate expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; the local "
-                f"clock says {now:%Y-%m-%d %H:%M}. If the clock is right, {_ENROL}"
+                f"this host's certificate expired at {self.valid_until:%Y-%m-%d %H:%M} UTC; {clock}. If the clock is "
+                f"right, {_ENROL}"
             )
-        if now < certificate.not_valid_before_utc:
-            return (
-                f"this host's certificate is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; "
-                f"the local clock says {now:%Y-%m-%d %H:%M}: set the clock"
-            )
+        if now < self.valid_from:
+            start = f"{self.valid_from:%Y-%m-%d %H:%M} UTC"
+            return f"this host's certificate is valid only from {start}; {clock}: set the clock"
         return ""
-
-
-def check_certificate(certificate: x509.Certificate, ca: x509.Certificate, key: bytes, spiffe: str) -> str:
-    """What is wrong with a certificate for the PEM key `key` and the URI SAN `spiffe`; empty when nothing is."""
-    try:
-        certificate.verify_directly_issued_by(ca)
-    except (InvalidSignature, ValueError, TypeError):
-        return "the certificate was not issued by the fleet's CA"
-    private = serialization.load_pem_private_key(key, password=None)
-    encoding = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    if private.public_key().public_bytes(*encoding) != certificate.public_key().public_bytes(*encoding):
-        return "the certificate is for another key"
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return "the certificate names nobody"
-    if spiffe not in names.get_values_for_type(x509.UniformResourceIdentifier):
-        return f"the certificate does not name {spiffe}"
-    return ""
 
 
 def load_identity(state: Path) -> Identity | None:
@@ -95,6 +71,7 @@ def load_identity(state: Path) -> Identity | None:
         )
     try:
         about = json.loads(parts["agent.json"])
+        checked = check_files(folder / "cert.pem", folder / "key.pem", parts["ca.pem"].decode())
         identity = Identity(
             fleet=str(about["fleet"]),
             host=str(about["host"]),
@@ -102,17 +79,15 @@ def load_identity(state: Path) -> Identity | None:
             key=parts["key.pem"],
             certificate=parts["cert.pem"],
             ca=parts["ca.pem"],
-        )
-        wrong = check_certificate(
-            x509.load_pem_x509_certificate(identity.certificate),
-            x509.load_pem_x509_certificate(identity.ca),
-            identity.key,
-            identity.spiffe,
+            valid_from=checked.valid_from,
+            valid_until=checked.valid_until,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise StateError(f"the identity in {folder} is damaged ({error}): {_ENROL}") from error
-    if wrong:
-        raise StateError(f"the identity in {folder} does not fit together: {wrong}: {_ENROL}")
+    if identity.spiffe not in checked.uris:
+        raise StateError(
+            f"the identity in {folder} is damaged: its certificate does not name {identity.spiffe}: {_ENROL}"
+        )
     return identity
 
 

@@ -20,7 +20,7 @@ from segctl.errors import ControllerUnreachableError, EnrolmentError, StateError
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 
-from segctl_agent.credentials import Identity, check_certificate, load_identity, prepare_state, save_identity
+from segctl_agent.credentials import Identity, load_identity, prepare_state, save_identity
 from segctl_agent.jointoken import JoinToken
 from segctl_agent.slots import Slots
 
@@ -102,7 +102,28 @@ def accept_reply(token: JoinToken, request: Request, reply: pb.EnrolReply, now: 
         key=request.key,
         certificate=certificate.public_bytes(serialization.Encoding.PEM),
         ca=ca.public_bytes(serialization.Encoding.PEM),
+        valid_from=certificate.not_valid_before_utc,
+        valid_until=certificate.not_valid_after_utc,
     )
+
+
+def check_certificate(certificate: x509.Certificate, ca: x509.Certificate, key: bytes, spiffe: str) -> str:
+    """What is wrong with a certificate for the PEM key `key` and the URI SAN `spiffe`; empty when nothing is."""
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (InvalidSignature, ValueError, TypeError):
+        return "the certificate was not issued by the fleet's CA"
+    private = serialization.load_pem_private_key(key, password=None)
+    encoding = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    if private.public_key().public_bytes(*encoding) != certificate.public_key().public_bytes(*encoding):
+        return "the certificate is for another key"
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return "the certificate names nobody"
+    if spiffe not in names.get_values_for_type(x509.UniformResourceIdentifier):
+        return f"the certificate does not name {spiffe}"
+    return ""
 
 
 def _check_clock(certificate: x509.Certificate, what: str, now: datetime) -> None:

@@ -208,7 +208,7 @@ class Loop:
                     "controller": session.connected_to,
                     "problem": session.problem,
                     "reports_waiting": self._reports.waiting,
-                    "certificate_until": self._identity.not_after().isoformat(),
+                    "certificate_until": self._identity.valid_until.isoformat(),
                 }
             )
         except OSError as error:

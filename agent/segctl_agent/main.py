@@ -81,7 +81,7 @@ def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
         raise StateError(f"cannot read the join token from {token_file.name}: {error}") from error
     identity = do_enrol(state, parse_join_token(text), name, replace, datetime.now(UTC))
     click.echo(
-        f"enrolled: {identity.host} of the fleet {identity.fleet}; the certificate ends {identity.not_after():%Y-%m-%d}"
+        f"enrolled: {identity.host} of the fleet {identity.fleet}; the certificate ends {identity.valid_until:%Y-%m-%d}"
     )
     return 0
 

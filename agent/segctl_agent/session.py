@@ -231,7 +231,7 @@ class Session:
         self.problem = problem
 
     def _warn_of_expiry(self) -> None:
-        left = self.identity.not_after() - self._now()
+        left = self.identity.valid_until - self._now()
         if timedelta() < left < timedelta(days=14):
             log.warning("this host's certificate expires in %d days: enrol it again before (--replace)", left.days)
 

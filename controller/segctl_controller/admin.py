@@ -141,6 +141,8 @@ class Admin(admin_pb2_grpc.AdminServicer):
             wanted = DenialFilter(limit, request.host, request.workload, request.since_us)
             # Listening begins before history is read, so that nothing falls between the two.
             with self._feed.follow(request.host, request.workload) as follower:
+                # Tells a client that nothing is missed from here on, even when there is nothing to show yet.
+                await context.send_initial_metadata(())
                 rows = await self._db.call(self._db.store.denials, wanted)
                 lost = await self._db.call(self._db.store.lost, request.host, request.since_us)
                 if lost:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 
+from segctl.model.hostpolicy import HostPolicy
 from segctl.model.inventory import Address, Host, Inventory
 from segctl.model.policy import Policy
 from segctl.policy.compile import Compiler
-from segctl.policy.digest import host_policy_digest
 from segctl.wire import host_policy_to_wire
 
 from segctl_controller.clock import Clock
@@ -20,8 +21,8 @@ from segctl_controller.store.records import HostRecord, ProofRecord
 
 DEBOUNCE = 0.05
 """Seconds that changes of membership are collected: a fleet that boots would else be compiled for every host."""
-PACE = 16
-"""Hosts compiled between two turns of the event loop."""
+PACE = 0.005
+"""Seconds of compiling between two turns of the event loop: heartbeats and pushes go on meanwhile."""
 DATE_CHECK = 60.0
 """Seconds between looks at the date: rules expire at midnight UTC, also after the clock jumped."""
 log = logging.getLogger(__name__)
@@ -38,11 +39,12 @@ class Active:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What one host must hold. `wire` is its HostPolicy message, serialized once."""
+    """What one host must hold. `wire` is its HostPolicy message, serialized once; `policy` the value it was made of."""
 
     generation: int
     digest: str
     wire: bytes
+    policy: HostPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,8 @@ class Fleet:
         self.standings: dict[str, Standing] = {}
         self.desired: dict[str, Desired] = {}
         self.revision = 0
-        self.inventory = Inventory()
         self.holders: dict[Address, str] = {}
+        self._inventory: Inventory | None = None
         self._compiled_for: date | None = None
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -88,10 +90,12 @@ class Fleet:
         self.hosts[record.name] = record
         self.standings.setdefault(record.name, Standing())
         if before is None or (before.tags, before.addresses) != (record.tags, record.addresses):
+            self._move_addresses(record.name, before.addresses if before else (), record.addresses)
             self._membership()
 
     def drop_host(self, name: str) -> None:
-        self.hosts.pop(name, None)
+        record = self.hosts.pop(name, None)
+        self._move_addresses(name, record.addresses if record else (), ())
         self.standings.pop(name, None)
         self.desired.pop(name, None)
         self._membership()
@@ -102,9 +106,21 @@ class Fleet:
         self._changed.set()
         self._urgent.set()
 
+    @property
+    def inventory(self) -> Inventory:
+        """Made when it is asked for: a fleet that boots changes it far more often than anyone looks."""
+        if self._inventory is None:
+            self._inventory = Inventory({n: Host(n, h.tags, h.addresses) for n, h in sorted(self.hosts.items())})
+        return self._inventory
+
+    def _move_addresses(self, name: str, before: tuple[Address, ...], after: tuple[Address, ...]) -> None:
+        for address in before:
+            if self.holders.get(address) == name:
+                del self.holders[address]
+        self.holders.update(dict.fromkeys(after, name))
+
     def _membership(self) -> None:
-        self.inventory = Inventory({n: Host(n, h.tags, h.addresses) for n, h in sorted(self.hosts.items())})
-        self.holders = {address: n for n, h in self.hosts.items() for address in h.addresses}
+        self._inventory = None
         self.revision += 1
         self._changed.set()
 
@@ -162,18 +178,20 @@ class Fleet:
         changed = 0
         if active.number:
             compiler = Compiler(active.policy, inventory, today)
-            for position, name in enumerate(inventory.hosts):
+            turn = time.monotonic()
+            for name in inventory.hosts:
                 if name not in self.hosts:
                     continue
                 host_policy = compiler.host_policy(name, active.number, active.digest)
-                digest = host_policy_digest(host_policy)
                 before = self.desired.get(name)
-                if before is None or before.digest != digest:
-                    wire = host_policy_to_wire(host_policy).SerializeToString()
-                    self.desired[name] = Desired(active.number, digest, wire)
+                # Values are compared, not digests: a digest of a thousand addresses costs far more than a look.
+                if before is None or before.policy != host_policy:
+                    wire = host_policy_to_wire(host_policy)
+                    self.desired[name] = Desired(active.number, wire.digest, wire.SerializeToString(), host_policy)
                     self._on_desired(name)
                     changed += 1
-                if position % PACE == PACE - 1:
+                if time.monotonic() - turn > PACE:
                     await asyncio.sleep(0)
+                    turn = time.monotonic()
         log.info("compiled generation=%d hosts=%d changed=%d", active.number, len(inventory.hosts), changed)
         self.notify()

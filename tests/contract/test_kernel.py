@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-
 from segctl.errors import KernelError, KernelFullError
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.kernel import FakeKernel, Kernel, NetlinkKernel
@@ -37,8 +36,9 @@ from segctl_agent.nft.ruleset import (
     kernel_digest,
 )
 from segctl_agent.render import render
-from tests.netns.spaces import Space
+
 from tests.netns.samples import SAMPLES, SHOP, SHOP_FACTS
+from tests.netns.spaces import Space
 
 Scenario = Callable[[Kernel], None]
 Runner = Callable[[Scenario], None]

@@ -112,7 +112,7 @@ def egress_open(fleet, host, port):
 def test_an_agent_killed_while_it_applies_leaves_a_whole_generation(fleet, policy, push_in_background):
     rng = random.Random(20260801)
     more = policy.directory / "more.yaml"
-    for with_cron in (True, False) * 4:
+    for with_cron in (True, False, True, False):
         if with_cron:
             policy.add(CRON_RULES)
         else:
@@ -129,7 +129,7 @@ def test_an_agent_killed_while_it_applies_leaves_a_whole_generation(fleet, polic
         assert wrong(fleet, Flow("web1", "cron.service", "db1", 5432, with_cron)) == []
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.3])
+@pytest.mark.parametrize("delay", [0.0, 0.03, 0.1])
 def test_a_controller_killed_during_a_push_has_made_it_or_not(fleet, policy, push_in_background, delay):
     before = fleet.document("history")[0]["number"]
     push = push_in_background(fleet, policy.add(CRON_RULES))

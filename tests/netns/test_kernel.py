@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from segctl.errors import KernelError
@@ -39,7 +40,8 @@ GARBAGE = {
     "an emptied chain": "flush chain inet segctl output",
     "policy accept": "chain inet segctl input { policy accept; }",
     "a foreign base chain": "add chain inet segctl evil { type filter hook input priority -5; policy accept; }",
-    "a chain that ours go to": "add chain inet segctl x; add rule inet segctl x accept; insert rule inet segctl id_in goto x",
+    "a chain that ours go to": "add chain inet segctl x; add rule inet segctl x accept; "
+    "insert rule inet segctl id_in goto x",
     "elements removed and added": "flush set inet segctl w2_in4; add element inet segctl gall4 { 9.9.9.9 }",
     "intervals": "flush set inet segctl gmon4; add element inet segctl gmon4 { 1.0.0.0/8, 2.0.0.0/8, 3.3.3.3 }",
     "other data": "delete element inet segctl uid_out { 34 }; add element inet segctl uid_out { 34 : accept }",
@@ -56,7 +58,8 @@ GARBAGE = {
     "a jump from a foreign chain": "add chain inet segctl y; add rule inet segctl y jump w2_in",
     "no table": "delete table inet segctl",
     "another table of our name": "delete table inet segctl; add table inet segctl; "
-    "add set inet segctl w2_in4 { type ipv6_addr; }; add chain inet segctl input { type filter hook output priority 7; }",
+    "add set inet segctl w2_in4 { type ipv6_addr; }; "
+    "add chain inet segctl input { type filter hook output priority 7; }",
 }
 
 
@@ -124,20 +127,20 @@ def test_the_element_of_a_removed_cgroup_goes(space: Space) -> None:
 
     def body() -> None:
         kernel = NetlinkKernel()
-        path = "/sys/fs/cgroup/gone.scope"
-        os.mkdir(path)
-        before = replace(SHOP_FACTS, cgroups={"gone.scope": os.stat(path).st_ino})
+        path = Path("/sys/fs/cgroup/gone.scope")
+        path.mkdir()
+        before = replace(SHOP_FACTS, cgroups={"gone.scope": path.stat().st_ino})
         kernel.apply(plan(None, render(SHOP, before, 1)))
-        os.rmdir(path)
-        os.mkdir(path)
-        after = replace(SHOP_FACTS, cgroups={"gone.scope": os.stat(path).st_ino})
+        path.rmdir()
+        path.mkdir()
+        after = replace(SHOP_FACTS, cgroups={"gone.scope": path.stat().st_ino})
         assert before != after
         wanted = render(SHOP, after, 1)
         change = plan(kernel.read(), wanted)
         assert {type(o) for o in change.operations} == {AddElements, DeleteElements}
         kernel.apply(change)
         assert kernel.read() == wanted
-        os.rmdir(path)
+        path.rmdir()
 
     space.run(body)
 
@@ -245,4 +248,3 @@ def test_the_kernel_itself_refuses_what_a_rule_may_not_do(space: Space) -> None:
         assert wanted.chains["input"].base == INPUT
 
     space.run(body)
-

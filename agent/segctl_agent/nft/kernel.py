@@ -23,11 +23,12 @@ from segctl_agent.nft.messages import (
 )
 from segctl_agent.nft.netlink import DumpInterruptedError, Netlink
 from segctl_agent.nft.operations import Batch, DeleteTable
-from segctl_agent.nft.ruleset import TABLE, Chain, Foreign, ForeignKind, NftSet, Rule, Ruleset
+from segctl_agent.nft.ruleset import TABLE, Chain, Elements, Foreign, ForeignKind, NftSet, Rule, Ruleset, SetSpec
 
 __all__ = ["FakeKernel", "Kernel", "NetlinkKernel"]
 
 _ATTEMPTS = 20
+_GROWS_FROM = 1000
 T = TypeVar("T")
 
 
@@ -118,9 +119,21 @@ class NetlinkKernel:
             if spec is None:
                 foreign.add(Foreign(name, ForeignKind.SET))
                 continue
-            elements = parse_elements(self._netlink.dump(GETSETELEM, ours + string(2, name)), spec)
-            sets[name] = NftSet(spec, MappingProxyType(dict(elements)))
+            sets[name] = NftSet(spec, MappingProxyType(dict(self._elements(ours + string(2, name), spec))))
         return sets, foreign
+
+    def _elements(self, which: bytes, spec: SetSpec) -> Elements:
+        """A set without a size is resized in the background, and a dump meanwhile can miss elements: seen on 6.18 with
+        100,000, never with a few thousand. So a large one counts when two dumps agree."""
+        found = parse_elements(self._netlink.dump(GETSETELEM, which), spec)
+        if spec.size or spec.interval or len(found) < _GROWS_FROM:
+            return found
+        for _ in range(_ATTEMPTS):
+            again = parse_elements(self._netlink.dump(GETSETELEM, which), spec)
+            if again == found:
+                return found
+            found = again
+        raise DumpInterruptedError
 
     def _others(self, ours: bytes) -> set[Foreign]:
         out = set()

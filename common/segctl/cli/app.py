@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -37,6 +38,8 @@ class App:
 
     def connect(self) -> Controller:
         """The controller of the configuration. grpc is imported here: commands that stay offline start without it."""
+        # gRPC writes its own lines about failed handshakes to stderr; ours say more. It reads this when it is imported.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from segctl.cli.client import Controller
         from segctl.cli.config import load_config
 

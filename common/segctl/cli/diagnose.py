@@ -88,7 +88,7 @@ def _own_refusal(config: ClientConfig) -> tuple[str, str] | None:
             return "your certificate has expired (or a clock is wrong)", RENEW
         if "not yet valid" in error.verify_message:
             return "your certificate is not valid yet: a clock is wrong", "Compare `date` here and on the controller."
-        return f"your certificate is not of the fleet {config.fleet!r}: ca.pem did not sign it", RENEW
+        return f"cert.pem and ca.pem in {config.directory} do not belong together: this CA did not sign it", RENEW
     return None
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from segctl.cli.check_result import CheckResult
 from segctl.cli.output import Line, Span, bad, bold, clip, count, dim, good, line, note, printable, warn, wrap
-from segctl.cli.views import CheckResult
 from segctl.model.findings import Finding, Severity
 
 TAB = 4

@@ -39,7 +39,7 @@ class Single(Generic[Reply]):
 
 def read_stream(start: Callable[[], Stream[Reply]]) -> Iterator[Reply]:
     """The messages of the call that `start` makes. Raises the call's grpc.RpcError; cancels it when nobody reads on."""
-    arrivals: Queue[tuple[Reply] | grpc.RpcError | None] = Queue(AHEAD)
+    arrivals: Queue[tuple[Reply] | Exception | None] = Queue(AHEAD)
     calls: Queue[Stream[Reply]] = Queue()
     abandoned = threading.Event()
 
@@ -53,13 +53,16 @@ def read_stream(start: Callable[[], Stream[Reply]]) -> Iterator[Reply]:
                     return
         except grpc.RpcError as error:
             arrivals.put(error)
-        finally:
+        else:
             arrivals.put(None)
+        finally:
+            # Read only when neither came before it: a bug above must not look like the end of the stream.
+            arrivals.put(RuntimeError("the thread that reads the controller's reply died"))
 
     threading.Thread(target=read, name="segctl-stream", daemon=True).start()
     try:
         while (arrival := arrivals.get()) is not None:
-            if isinstance(arrival, grpc.RpcError):
+            if isinstance(arrival, Exception):
                 raise arrival
             yield arrival[0]
     finally:

@@ -22,18 +22,6 @@ class WhoAmI:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckResult:
-    """`hosts` is the number of enrolled hosts the check looked at, None without a controller."""
-
-    ok: bool
-    errors: int
-    warnings: int
-    files: int
-    hosts: int | None
-    findings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class File:
     name: str
     content: str

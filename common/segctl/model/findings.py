@@ -38,4 +38,5 @@ class Finding:
 
     def __str__(self) -> str:
         mend = f" ({self.hint})" if self.hint else ""
-        return f"{self.position}: {self.severity.value}: {self.message}{mend} [{self.code}]"
+        text = f"{self.message}{mend}"
+        return text if self.position == NOWHERE else f"{self.position}: {self.severity.value}: {text} [{self.code}]"

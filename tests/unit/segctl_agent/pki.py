@@ -91,6 +91,8 @@ class Authority:
             key=pem_key(key),
             certificate=certificate.public_bytes(serialization.Encoding.PEM),
             ca=self.pem,
+            valid_from=certificate.not_valid_before_utc,
+            valid_until=certificate.not_valid_after_utc,
         )
 
     def token(self, enrolment: tuple[str, ...], secret: bytes = b"s3cret", **changes: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import grpc
 import pytest
 from segctl.proto.v1 import admin_pb2
 from segctl_controller.store.records import Role
+from segctl_controller.store.sql import SqlStore
 
 from tests.controller_harness import ControllerLab, eventually, running_controller
 from tests.unit.segctl_controller.policies import BROKEN_TEST, SHOP, WIDER
@@ -128,6 +130,23 @@ async def test_a_policy_with_errors_is_not_stored(tmp_path: Path, policy: str, w
         plan = await lab.admin().Plan(source(policy))
         assert any(f.severity == "error" for f in plan.findings)
         assert not (await lab.admin().History(admin_pb2.HistoryRequest())).generations
+
+
+async def test_a_full_disk_is_told_to_the_caller_and_nothing_is_half_stored(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        store = lab.controller.db.store
+        assert isinstance(store, SqlStore)
+        with store._engine.connect() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        bulky = SHOP + "".join(f"# {secrets.token_hex(40)}\n" for _ in range(1000))
+        code, text = await refusal(lab.push(bulky))
+        assert (code, "nothing was stored" in text) == (Code.RESOURCE_EXHAUSTED, True)
+        assert not (await lab.admin().Status(admin_pb2.StatusRequest())).HasField("active")
+        assert lab.controller.fleet.active.number == 0
+        with store._engine.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 1000}")
+        assert (await lab.push(bulky))[0].stored.number == 1
 
 
 async def test_a_policy_over_the_limit_is_refused_whole(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from segctl_controller.errors import InvalidRequestError, status_of
 from segctl_controller.facts import judge
 from segctl_controller.fleet import Active, Fleet
 from segctl_controller.names import checked_name, checked_tags
-from segctl_controller.store.records import HostRecord
+from segctl_controller.store.memory import MemoryStore
+from segctl_controller.store.records import Entry, HostRecord
+from segctl_controller.store_thread import StoreThread
 
 from tests.controller_harness import eventually
 from tests.unit.segctl_controller.policies import SHOP
@@ -166,3 +168,41 @@ async def test_many_changes_of_membership_are_compiled_once() -> None:
                 changed.clear()
     task.cancel()
     assert sorted(told) == sorted(fleet.hosts)
+
+
+async def test_a_change_is_finished_when_its_caller_hangs_up() -> None:
+    thread = StoreThread(MemoryStore())
+    begun, done, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def change() -> None:
+        begun.set()
+        await go.wait()
+        await thread.call(thread.store.add_entry, Entry(1, "root", "push", "generation 1"))
+        done.set()
+
+    caller = asyncio.create_task(thread.whole(change()))
+    await begun.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    go.set()
+    async with asyncio.timeout(5):
+        await done.wait()
+    assert len(await thread.call(thread.store.entries, 5)) == 1
+    thread.close()
+
+
+def test_an_address_has_one_holder_whatever_the_order_of_changes() -> None:
+    fleet = Fleet(Clock(), lambda _name: None)
+    one, two = ip_address("10.0.0.1"), ip_address("10.0.0.2")
+    fleet.put_host(HostRecord("a", Tags(), "aa", 1, addresses=(one,)))
+    fleet.put_host(HostRecord("b", Tags(), "aa", 1, addresses=(two,)))
+    fleet.put_host(HostRecord("a", Tags(), "aa", 1, addresses=(one,), last_seen_us=5))
+    assert fleet.holders == {one: "a", two: "b"}
+    assert fleet.inventory.hosts["a"].addresses == (one,)
+    fleet.put_host(HostRecord("a", Tags(), "aa", 1))
+    fleet.put_host(HostRecord("b", Tags(), "aa", 1, addresses=(one, two)))
+    assert fleet.holders == {one: "b", two: "b"}
+    fleet.drop_host("b")
+    assert fleet.holders == {}
+    assert list(fleet.inventory.hosts) == ["a"]

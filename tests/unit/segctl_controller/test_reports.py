@@ -136,6 +136,17 @@ async def test_a_follower_sees_history_then_what_comes(tmp_path: Path) -> None:
         call.cancel()
 
 
+async def test_a_follower_knows_when_it_follows(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        db = await lab.enrol("db1", {})
+        call = lab.admin().Denied(admin_pb2.DeniedRequest(follow=True))
+        async with asyncio.timeout(SECONDS):
+            await call.initial_metadata()
+            await report(db, batch(1, denial()))
+            assert (await call.read()).connection.host == "db1"
+        call.cancel()
+
+
 async def test_denials_are_filtered(tmp_path: Path) -> None:
     async with running_controller(tmp_path) as lab:
         db = await lab.enrol("db1", {})

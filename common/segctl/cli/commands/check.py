@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import click
 
 from segctl.cli.app import App, Verb
+from segctl.cli.check_result import CheckResult
 from segctl.cli.exits import Exit
 from segctl.cli.output_check import render_check
 from segctl.cli.sources import load_sources
-from segctl.cli.views import CheckResult
 from segctl.model.findings import Finding, Severity
 from segctl.policy.check import check_policy
 from segctl.policy.parse import parse_policy

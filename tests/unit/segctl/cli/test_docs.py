@@ -11,6 +11,7 @@ import click
 import pytest
 from segctl.cli import views
 from segctl.cli.app import Verb
+from segctl.cli.check_result import CheckResult
 from segctl.cli.exits import Exit
 from segctl.cli.main import COMMANDS, GROUPS, root
 
@@ -99,8 +100,8 @@ def test_every_exit_code_is_documented() -> None:
 
 
 def test_every_json_field_is_documented() -> None:
-    for cls in vars(views).values():
-        if dataclasses.is_dataclass(cls) and cls.__module__ == views.__name__:
+    for cls in (CheckResult, *vars(views).values()):
+        if dataclasses.is_dataclass(cls) and cls.__module__ in {views.__name__, CheckResult.__module__}:
             match = re.search(rf"^\*\*{cls.__name__}\*\* (.*)$", DOCS, re.MULTILINE)
             assert match, f"{cls.__name__} is not documented"
             for field in dataclasses.fields(cls):

@@ -16,9 +16,10 @@ from segctl.cli import (
     output_push,
     output_status,
 )
+from segctl.cli.check_result import CheckResult
 from segctl.cli.output import Line, plain
 from segctl.cli.output_push import Push
-from segctl.cli.views import CheckResult, Done, Lost
+from segctl.cli.views import Done, Lost
 
 from tests.unit.segctl.cli import samples as s
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -44,19 +46,32 @@ def test_nothing_listens(offline: Cli, authority: Authority, tmp_path: Path) -> 
     assert "systemctl start segctl-controller" in ran.err
 
 
-def test_another_fleet_answers(offline: Cli, authority: Authority, admin, tmp_path: Path) -> None:
-    config = write_config(tmp_path / "c", admin[1], Authority("other"), signer=authority)
+def test_another_fleet_answers(offline: Cli, admin, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c", admin[1], Authority("other"))
     ran = offline.with_config(config)("whoami")
     assert ran.code == Exit.UNREACHABLE
-    assert "not of the fleet 'other'" in ran.err
+    assert "the controller is not of the fleet 'other'" in ran.err
+    assert "--config" in ran.err
 
 
-def test_our_certificate_is_of_another_fleet(offline: Cli, authority: Authority, admin, tmp_path: Path) -> None:
-    config = write_config(tmp_path / "c", admin[1], authority, signer=Authority("other"))
+@pytest.mark.parametrize("ours", [True, False])
+def test_certificate_and_ca_are_of_two_fleets(
+    offline: Cli, authority: Authority, admin, tmp_path: Path, ours: bool
+) -> None:
+    fleets = (authority, Authority("other")) if ours else (Authority("other"), authority)
+    config = write_config(tmp_path / "c", admin[1], fleets[0], signer=fleets[1])
     ran = offline.with_config(config)("whoami")
     assert ran.code == Exit.UNREACHABLE
-    assert "your certificate is not of the fleet 'shop'" in ran.err
+    assert "do not belong together" in ran.err
     assert "admin add" in ran.err
+
+
+def test_grpc_adds_no_lines_of_its_own(admin, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c", admin[1], Authority("other"))
+    command = [sys.executable, "-m", "segctl.cli", "--config", str(config), "whoami"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ran.returncode == Exit.UNREACHABLE
+    assert [text[:2] for text in ran.stderr.splitlines()] == ["er", "→ "]
 
 
 def test_our_certificate_has_expired(offline: Cli, authority: Authority, admin, tmp_path: Path) -> None:

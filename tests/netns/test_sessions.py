@@ -1,0 +1,171 @@
+"""Live sessions when the policy changes: what is still permitted goes on, what lost its permission ends at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+from segctl.model.hostpolicy import Entry, Group, HostPolicy
+from segctl.model.policy import Mode
+from segctl_agent.facts.values import HostFacts
+from segctl_agent.nft.kernel import NetlinkKernel
+from segctl_agent.nft.plan import plan
+from segctl_agent.render import denied_counters, render
+
+from tests.netns.samples import host_workload, policy, ports
+from tests.netns.spaces import Space, join
+
+pytestmark = pytest.mark.kernel
+
+PORT = 7000
+GROUP = Group("client", (ip_network("10.78.0.2/32"), ip_network("fd78::2/128")))
+OPEN = policy(
+    host_workload(Mode.ENFORCE, ingress=(Entry("r", "client", (ports(PORT),), managed=True),)), groups=(GROUP,)
+)
+MORE = policy(
+    host_workload(Mode.ENFORCE, ingress=(Entry("r", "client", (ports(PORT), ports(81)), managed=True),)),
+    groups=(GROUP,),
+)
+CLOSED = policy(host_workload(Mode.ENFORCE))
+FACTS = HostFacts(addresses=frozenset({ip_address("10.78.0.1")}))
+
+
+@pytest.fixture
+def pair() -> object:
+    """(server's space, client's space), joined."""
+    server, client = Space("server"), Space("client")
+    join(server, client, "eth0", "eth0")
+    for space, last in ((server, 1), (client, 2)):
+        space.sh(f"ip addr add 10.78.0.{last}/24 dev eth0; ip addr add fd78::{last}/64 dev eth0 nodad")
+    yield server, client
+    server.close()
+    client.close()
+
+
+class Session:
+    """A connection between the spaces whose ends this process holds: a socket keeps the namespace it was made in."""
+
+    def __init__(self, server: Space, client: Space, version: int) -> None:
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        where = "10.78.0.1" if version == 4 else "fd78::1"
+
+        def listening() -> socket.socket:
+            sock = socket.socket(family)
+            sock.bind((where, PORT))
+            sock.listen()
+            return sock
+
+        def connected() -> socket.socket:
+            return socket.create_connection((where, PORT), timeout=3)
+
+        listener = made_inside(server, listening)
+        self.client = made_inside(client, connected)
+        self.server, _ = listener.accept()
+        listener.close()
+        for sock in (self.client, self.server):
+            sock.settimeout(1.0)
+
+    def lives(self) -> bool:
+        try:
+            self.client.send(b"ping")
+            if self.server.recv(10) != b"ping":
+                return False
+            self.server.send(b"pong")
+            return self.client.recv(10) == b"pong"
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.close()
+
+
+def made_inside(space: Space, make: Callable[[], socket.socket]) -> socket.socket:
+    """A socket made in the space by a fork, handed over."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            space.enter()
+            socket.send_fds(theirs, [b"x"], [make().fileno()])
+        finally:
+            os._exit(0)
+    theirs.close()
+    _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    ours.close()
+    os.waitpid(pid, 0)
+    assert fds, "the process in the namespace could not make the socket"
+    return socket.socket(fileno=fds[0])
+
+
+def put(space: Space, wanted: HostPolicy, epoch: int) -> None:
+    def body() -> None:
+        kernel = NetlinkKernel()
+        kernel.apply(plan(kernel.read(), render(wanted, FACTS, epoch)))
+
+    space.run(body)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_session_survives_a_wider_policy_and_ends_with_its_permission(
+    pair: tuple[Space, Space], version: int
+) -> None:
+    server, client = pair
+    put(server, OPEN, 1)
+    session = Session(server, client, version)
+    assert session.lives()
+    put(server, MORE, 1)
+    assert session.lives()
+    put(server, OPEN, 2)  # narrower, with the next epoch: judged again, and still permitted
+    assert session.lives()
+    put(server, CLOSED, 3)
+    start = time.monotonic()
+    assert not session.lives()
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        session.client.recv(1)
+        session.client.send(b"x")
+    assert time.monotonic() - start < 2.5
+    session.close()
+
+    counted = server.run(lambda: denied_counters(NetlinkKernel().counters(), CLOSED))
+    assert counted["in", "host"] >= 1
+
+
+def test_a_session_that_was_only_tolerated_ends_when_its_workload_enforces(pair: tuple[Space, Space]) -> None:
+    server, client = pair
+    put(server, policy(host_workload(Mode.TEST)), 1)
+    session = Session(server, client, 4)
+    assert session.lives()
+    put(server, CLOSED, 2)
+    assert not session.lives()
+    session.close()
+
+
+def test_the_mark_of_others_is_preserved(pair: tuple[Space, Space]) -> None:
+    server, client = pair
+    put(server, OPEN, 5)
+    server.sh(
+        "nft 'add table ip other; add chain ip other c { type filter hook prerouting priority -10; };"
+        " add rule ip other c ct state new ct mark set 0x00012345;"
+        " add chain ip other d { type filter hook input priority 10; };"
+        " add rule ip other d ct mark 0x00512345 counter'"
+    )
+    session = Session(server, client, 4)
+    assert session.lives()
+    assert "packets 0" not in server.sh("nft list chain ip other d")
+    session.close()
+
+
+def test_a_session_from_before_the_agent_is_judged_by_the_policy(pair: tuple[Space, Space]) -> None:
+    server, client = pair
+    permitted, other = Session(server, client, 4), Session(server, client, 6)
+    put(server, replace(OPEN, groups=(Group("client", (ip_network("10.78.0.2/32"),)),)), 1)
+    assert permitted.lives()
+    assert not other.lives()
+    permitted.close()
+    other.close()

@@ -1,0 +1,58 @@
+"""The bench on the real kernel: it measures, and what it measures can fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bench.sandbox import cgroup2_root, remove_cgroups
+
+pytestmark = pytest.mark.kernel
+
+_WITHOUT_RULES = """
+import sys, time
+from pathlib import Path
+from bench.policies import OTHER_UNIT, SERVER_UNIT, make_units, unit_path
+from bench.probing import Prober
+from bench.sandbox import enter_sandbox
+from bench.wire import Wire
+enter_sandbox(Path(sys.argv[1]))
+make_units((SERVER_UNIT, OTHER_UNIT))
+with Wire() as wire, Prober(wire, unit_path(SERVER_UNIT), unit_path(OTHER_UNIT)) as prober:
+    while prober.running and prober.probes < 2000:
+        time.sleep(0.01)
+    counts, _ = prober.finish()
+print(counts.denied, counts.wrongly_allowed, counts.wrongly_dropped, counts.stalled)
+"""
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], text=True, capture_output=True, check=False, timeout=100)
+
+
+def test_a_quick_run_measures_connections_verdicts_and_applying(tmp_path):
+    chosen = [word for name in ("connections", "atomicity", "applying") for word in ("--only", name)]
+    done = _run("-m", "bench", "--quick", *chosen, "--out", str(tmp_path / "bench.json"))
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads((tmp_path / "bench.json").read_text())}
+    assert all(set(row) == {"name", "value", "unit", "goal", "holds", "how"} for row in rows.values())
+    assert rows["atomicity: wrongly allowed"]["value"] == 0
+    assert rows["atomicity: policy changes"]["value"] >= 40
+    assert 0.5 < rows["new connections, the floor over itself: what this run can resolve"]["value"] < 2
+    assert rows["full load over bare packing, 1k entries"]["value"] > 1
+
+
+def test_without_rules_the_probes_count_every_denied_connection_as_wrongly_allowed(tmp_path):
+    cgroup = cgroup2_root() / f"segctl-bench-test-{os.getpid()}"
+    try:
+        done = _run("-c", _WITHOUT_RULES, str(cgroup))
+    finally:
+        remove_cgroups(cgroup)
+    assert done.returncode == 0, done.stderr
+    denied, wrongly_allowed, wrongly_dropped, stalled = map(int, done.stdout.split())
+    assert denied == wrongly_allowed > 1000
+    assert (wrongly_dropped, stalled) == (0, 0)

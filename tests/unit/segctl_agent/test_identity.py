@@ -1,0 +1,134 @@
+"""Which workload a cgroup belongs to, and which elements say so."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from segctl.model.hostpolicy import HostPolicy, LocalWorkload
+from segctl.model.policy import Mode, Process, ProcessKind
+from segctl_agent.identity import DEPTH, Identity, Inner, Leaf, cgroup_elements, unit_of
+from segctl_agent.nft.ruleset import goto
+
+UNIT, CGROUP, USER = ProcessKind.UNIT, ProcessKind.CGROUP, ProcessKind.USER
+
+
+def policy(*processes: tuple[str, ProcessKind, str]) -> HostPolicy:
+    named = [LocalWorkload(name, Process(kind, pattern), Mode.ENFORCE) for name, kind, pattern in processes]
+    every = sorted([*named, LocalWorkload("host", None, Mode.OBSERVE)], key=lambda w: w.name)
+    return HostPolicy("h", 1, "", tuple(every))
+
+
+def place(path: str, *processes: tuple[str, ProcessKind, str]) -> Leaf | Inner:
+    return Identity(policy(*processes), {"www-data": 33}).place(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "unit"),
+    [
+        ("system.slice/nginx.service", "nginx.service"),
+        ("system.slice/system-db.slice/db@1.service/payload", "db@1.service"),
+        ("user.slice/user-33.slice/user@33.service/app.slice/nginx.service", "user@33.service"),
+        ("init.scope", "init.scope"),
+        ("system.slice", None),
+        ("docker/abc", None),
+        ("system.slice/__x.service", "_x.service"),
+    ],
+)
+def test_the_unit_is_the_first_component_that_is_not_a_slice(path: str, unit: str | None) -> None:
+    assert unit_of(path) == unit
+
+
+def test_a_user_cannot_borrow_a_services_name() -> None:
+    forged = "user.slice/user-33.slice/user@33.service/app.slice/nginx.service"
+    assert place(forged, ("web", UNIT, "nginx.service")) == Leaf("host")
+    assert place("system.slice/nginx.service", ("web", UNIT, "nginx.service")) == Leaf("web")
+
+
+@pytest.mark.parametrize(
+    ("winner", "loser"),
+    [
+        ((CGROUP, "*.slice/a.service"), (UNIT, "a.service")),
+        ((UNIT, "*.service"), (USER, "33")),
+        ((UNIT, "a.service"), (UNIT, "?.service")),
+        ((UNIT, "?.service"), (UNIT, "*")),
+        ((CGROUP, "s.slice/a.service"), (CGROUP, "s.slice")),
+    ],
+)
+def test_precedence(winner: tuple[ProcessKind, str], loser: tuple[ProcessKind, str]) -> None:
+    """The loser has the name that would win."""
+    assert place("s.slice/a.service", ("z", *winner), ("b", *loser)) == Leaf("z")
+
+
+def test_of_equals_the_name_decides() -> None:
+    assert place("s.slice/a.service", ("z", UNIT, "?.service"), ("b", UNIT, "*.service")) == Leaf("b")
+
+
+def test_without_workloads_below_a_slice_is_a_leaf() -> None:
+    assert place("system.slice") == Leaf("host")
+    assert place("system.slice", ("web", UNIT, "a.service")) == Inner("host")
+    assert place("app.slice", ("web", CGROUP, "app.slice")) == Leaf("web")
+    assert place("app.slice", ("web", CGROUP, "app.slice"), ("db", CGROUP, "app.slice/db")) == Inner("web")
+    assert place("other.slice", ("web", CGROUP, "app.slice/db")) == Leaf("host")
+
+
+def test_a_users_slice() -> None:
+    user = ("apache", USER, "www-data")
+    assert place("user.slice", user) == Inner("host")
+    assert place("user.slice/user-33.slice", user) == Leaf("apache", by_user=True)
+    assert place("user.slice/user-34.slice", user) == Leaf("host")
+    assert place("user.slice/user-33.slice", user, ("web", UNIT, "a.service")) == Inner("apache", by_user=True)
+    assert place("user.slice/user-33.slice", ("apache", USER, "nobody-here")) == Leaf("host")
+
+
+def test_elements_of_a_leaf_an_inner_and_what_is_below_a_leaf() -> None:
+    given_policy = policy(("web", UNIT, "a.service"))
+    key = struct.pack("=Q", 7)
+    leaf = cgroup_elements(given_policy, {}, "system.slice/a.service", 7)
+    assert [(e.map, e.key, e.verdict) for e in leaf] == [
+        ("cg2_in", key, goto("w1_in")),
+        ("cg2_out", key, goto("w1_out")),
+    ]
+    inner = cgroup_elements(given_policy, {}, "system.slice/x.slice", 7)
+    assert {(e.map, str(e.verdict)) for e in inner if e.map.endswith("_in")} == {
+        ("cg2_in", "goto lvl3_in"),
+        ("own2_in", "goto w0_in"),
+    }
+    assert cgroup_elements(given_policy, {}, "system.slice/a.service/below", 7) == ()
+    assert [e.map for e in cgroup_elements(given_policy, {}, "system.slice", 7)] == ["own1_in", "own1_out"]
+
+
+def test_outgoing_the_owner_decides_for_a_user() -> None:
+    elements = cgroup_elements(policy(("apache", USER, "33")), {}, "user.slice/user-33.slice", 7)
+    assert {(e.map, str(e.verdict)) for e in elements} == {("cg2_in", "goto w0_in"), ("cg2_out", "goto w1_out")}
+
+
+def test_nothing_is_asked_beyond_the_depth() -> None:
+    deep = policy(("deep", CGROUP, "/".join("abcdefghij")))
+    identity = Identity(deep, {})
+    assert isinstance(identity.place("a/b/c/d/e/f/g/h"), Leaf)
+    assert identity.elements("a/b/c/d/e/f/g/h", 1)
+    assert identity.elements("a/b/c/d/e/f/g/h/i", 1) == ()
+    assert DEPTH == 8
+
+
+_names = st.sampled_from(("a.slice", "b.slice", "a.service", "b.service", "user.slice", "user-33.slice", "x"))
+_patterns = st.one_of(
+    st.tuples(st.just(UNIT), st.sampled_from(("a.service", "*.service", "?.service"))),
+    st.tuples(st.just(CGROUP), st.lists(st.sampled_from(("a.slice", "*", "b.service", "x")), min_size=1).map("/".join)),
+    st.tuples(st.just(USER), st.just("33")),
+)
+
+
+@given(
+    st.lists(_patterns, max_size=4), st.lists(_names, min_size=1, max_size=4), st.lists(_names, min_size=1, max_size=3)
+)
+def test_everything_below_a_leaf_belongs_to_it(
+    patterns: list[tuple[ProcessKind, str]], above: list[str], below: list[str]
+) -> None:
+    processes = [(f"w{i}", kind, pattern) for i, (kind, pattern) in enumerate(patterns)]
+    top = place("/".join(above), *processes)
+    if isinstance(top, Leaf):
+        assert place("/".join([*above, *below]), *processes).workload == top.workload
