@@ -10,6 +10,7 @@ import grpc
 from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.reports import ReportQueue
+from segctl_agent.together import until_one_ends
 
 if TYPE_CHECKING:
     from segctl.proto.v1 import agent_pb2_grpc as rpc
@@ -42,19 +43,16 @@ async def _one_stream(stub: rpc.AgentAsyncStub, queue: ReportQueue, waiting: asy
     queue.reconnected()
     waiting.set()
     try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_collect_acks(call, queue, waiting))
-            tasks.create_task(_write_batches(call, queue, waiting))
-    except ExceptionGroup as group:
-        # The status of the call is the reason; a write on an ended call only says that it ended.
-        for error in group.exceptions:
-            if isinstance(error, grpc.aio.AioRpcError):
-                raise error from group
-        if all(isinstance(error, (asyncio.InvalidStateError, EOFError)) for error in group.exceptions):
-            return
-        raise
+        failures = await until_one_ends(
+            _collect_acks(call, queue, waiting),
+            _write_batches(call, queue, waiting),
+        )
     finally:
         call.cancel()
+    # The status of the call is the reason; a write on an ended call only says that it ended.
+    for error in sorted(failures, key=lambda e: not isinstance(e, grpc.aio.AioRpcError)):
+        if not isinstance(error, (asyncio.InvalidStateError, EOFError)):
+            raise error
 
 
 async def _collect_acks(

@@ -35,6 +35,7 @@ from segctl_agent.conversation import (
 from segctl_agent.credentials import Identity
 from segctl_agent.report_stream import send_reports
 from segctl_agent.reports import ReportQueue
+from segctl_agent.together import until_one_ends
 
 log = logging.getLogger(__name__)
 
@@ -126,24 +127,25 @@ class Session:
             )
             conversation = Conversation(self.identity.host)
             try:
-                await call.write(pb.AgentMessage(hello=hello))
                 async with asyncio.timeout(GREETING_SECONDS):
+                    await call.write(pb.AgentMessage(hello=hello))
                     first = await self._read(call)
                     greeting = conversation.receive(first, in_force)
                 if not isinstance(greeting, Greeted):
                     raise ProtocolError("the controller did not greet")
                 self._greeted(address)
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._listen(call, conversation, greeting.heartbeat_seconds * SILENT_HEARTBEATS))
-                    tasks.create_task(self._speak(call, greeting.heartbeat_seconds))
-                    tasks.create_task(self._apply())
-                    tasks.create_task(send_reports(stub, self.reports, self.reports_waiting))
+                failures = await until_one_ends(
+                    self._listen(call, conversation, greeting.heartbeat_seconds * SILENT_HEARTBEATS),
+                    self._speak(call, greeting.heartbeat_seconds),
+                    self._apply(),
+                    send_reports(stub, self.reports, self.reports_waiting),
+                )
+                raise _reason(failures)
             except TimeoutError as error:
                 raise ControllerUnreachableError(f"it did not answer within {GREETING_SECONDS:g} s") from error
             except asyncio.InvalidStateError as error:
-                raise ControllerUnreachableError("the session ended") from error  # a write on a call that has ended
-            except ExceptionGroup as group:
-                raise _reason(group) from group
+                # A write on a call that has ended says no more than that; the status of the call does.
+                raise ControllerUnreachableError(await call.details() or "the session ended") from error
             finally:
                 call.cancel()
 
@@ -236,12 +238,11 @@ class Session:
             log.warning("this host's certificate expires in %d days: enrol it again before (--replace)", left.days)
 
 
-def _reason(group: ExceptionGroup[Exception]) -> Exception:
+def _reason(failures: list[BaseException]) -> BaseException:
     """The most telling of the errors that ended a session. A write on an ended call only says that it ended."""
     telling = (grpc.aio.AioRpcError, ProtocolError, ControllerUnreachableError)
-    for error in group.exceptions:
-        if isinstance(error, telling):
-            return error
-    if all(isinstance(error, asyncio.InvalidStateError) for error in group.exceptions):
-        return ControllerUnreachableError("the session ended")
-    return group
+    silent = asyncio.InvalidStateError
+    unexpected = [e for e in failures if not isinstance(e, (*telling, silent))]
+    return next(
+        iter(unexpected + [e for e in failures if isinstance(e, telling)]), ControllerUnreachableError("it ended")
+    )

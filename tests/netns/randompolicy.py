@@ -106,8 +106,8 @@ class RandomPolicies:
     def _ends(self, workloads: dict[str, Workload]) -> tuple[Selector, Selector]:
         ends = [self._selector(workloads), self._selector(workloads)]
         kind = self._random.random()
-        if kind < 0.4:
-            ends[int(kind < 0.2)] = Selector(peer=self._random.choice((ANY_PEER, *_PEERS)))
+        if kind < 0.5:
+            ends[int(kind < 0.25)] = Selector(peer=self._random.choice((ANY_PEER, *_PEERS)))
         return ends[0], ends[1]
 
     def _rule(self, name: str, workloads: dict[str, Workload]) -> Rule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -92,7 +93,10 @@ def made_inside(space: Space, make: Callable[[], socket.socket]) -> socket.socke
     if pid == 0:
         try:
             space.enter()
-            socket.send_fds(theirs, [b"x"], [make().fileno()])
+            sock = make()
+            socket.send_fds(theirs, [b"x"], [sock.fileno()])
+        except OSError:
+            traceback.print_exc()
         finally:
             os._exit(0)
     theirs.close()

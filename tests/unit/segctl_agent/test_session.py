@@ -67,10 +67,13 @@ class Controller(rpc.AgentServicer):
         self.batches: asyncio.Queue[pb.ReportBatch] = asyncio.Queue()
         self.acks: asyncio.Queue[int] = asyncio.Queue()
         self.report_errors: list[grpc.StatusCode] = []
+        self.refusal = ""
         self.sessions = 0
 
     async def Session(self, request_iterator: Any, context: Any) -> AsyncIterator[pb.ControllerMessage]:
         self.sessions += 1
+        if self.refusal:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, self.refusal)
         reader = asyncio.create_task(self._hear(request_iterator))
         yield pb.ControllerMessage(welcome=pb.Welcome(protocol=self.protocol, host=self.host, heartbeat_seconds=1))
         try:
@@ -275,6 +278,13 @@ async def test_a_welcome_that_does_not_fit(controller: Controller, reason: str) 
     async with stage(controller) as s:
         await until(lambda: reason in s.session.problem)
         assert s.session.connected_to == ""
+
+
+async def test_a_refused_session_carries_the_controllers_reason() -> None:
+    controller = Controller()
+    controller.refusal = "the host web-1 was removed"
+    async with stage(controller) as s:
+        await until(lambda: "the host web-1 was removed" in s.session.problem)
 
 
 async def test_a_controller_of_another_fleet_hears_nothing() -> None:
