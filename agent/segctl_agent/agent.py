@@ -39,17 +39,13 @@ LARGE_POLICY = 5_000
 _HEAL_AGAIN_SECONDS = 0.2
 
 
-def _nothing() -> None:
-    return
-
-
 class Agent:
     """Implements session.Host. `facts_changed` and `report_waiting` are called when there is something to send."""
 
     def __init__(self, folder: StateFolder, host: str, enforcer: Enforcer, reports: ReportQueue) -> None:
         self.folder, self.host, self.enforcer, self.reports = folder, host, enforcer, reports
-        self.facts_changed: Callable[[], None] = _nothing
-        self.report_waiting: Callable[[], None] = _nothing
+        self.facts_changed: Callable[[], object] = lambda: None
+        self.report_waiting: Callable[[], object] = lambda: None
         self.listeners: tuple[ListenerFact, ...] = ()
         self.held = ""
         self.status = "starting"

@@ -55,10 +55,13 @@ def load_identity(state: Path) -> Identity | None:
     together, or whose key others may read."""
     folder = state / FOLDER
     previous = state / f"{FOLDER}.old"
-    if not folder.exists() and previous.exists():
-        previous.rename(folder)  # a replacement was cut off between its two renames
-    if not folder.exists():
-        return None
+    try:
+        if not folder.exists() and previous.exists():
+            previous.rename(folder)  # a replacement was cut off between its two renames
+        if not folder.exists():
+            return None
+    except OSError as error:
+        raise StateError(f"cannot look into {state}: {error.strerror}. {_hint(error)}") from error
     try:
         mode = (folder / "key.pem").stat().st_mode
         parts = {name: (folder / name).read_bytes() for name in ("key.pem", "cert.pem", "ca.pem", "agent.json")}

@@ -165,7 +165,11 @@ def release(state: Path) -> int:
     """EMERGENCY: remove the rules from this host, and keep them out until `load` or a reboot."""
     from segctl_agent.standalone import remove_rules
 
-    if not state.is_dir():
+    try:
+        found = state.is_dir()
+    except OSError as error:
+        raise StateError(f"cannot look into {state}: {error.strerror}. Run it as root") from error
+    if not found:
         raise StateError(f"there is no state folder {state}: name the agent's with --state")
     who = os.environ.get("SUDO_USER") or f"uid {os.getuid()}"
     reason = f"released by {who} at {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}"

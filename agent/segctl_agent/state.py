@@ -56,7 +56,7 @@ class StateFolder:
         try:
             write_durably(self.path / "hold", reason.encode() + b"\n", 0o644)
         except OSError as error:
-            raise StateError(f"cannot write {self.path / 'hold'}: {error.strerror}") from error
+            raise StateError(f"cannot write {self.path / 'hold'}: {error.strerror}. Run it as root") from error
 
     def end_hold(self) -> None:
         try:

@@ -181,7 +181,8 @@ class Admin(admin_pb2_grpc.AdminServicer):
     ) -> AsyncIterator[admin_pb2.PushProgress]:
         async with self._gate.open(context, Role.EDITOR) as operator:
             number = min(request.generation, 2**62)
-            stored = await self._publisher.rollback(number, operator.name, request.message)
+            expect_base = min(request.expect_base_generation, 2**62)
+            stored = await self._publisher.rollback(number, operator.name, request.message, expect_base)
             async for progress in self._publisher.follow(stored, request.wait_seconds):
                 yield progress
 

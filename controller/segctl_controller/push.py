@@ -90,9 +90,9 @@ class Publisher:
     def activate(self, stored: GenerationRecord, policy: Policy) -> None:
         self.fleet.activate(Active(stored.number, stored.digest, policy))
 
-    async def rollback(self, number: int, author: str, message: str) -> GenerationRecord:
+    async def rollback(self, number: int, author: str, message: str, expect_base: int = 0) -> GenerationRecord:
         """A new generation with the content of an old one, checked again against the fleet of today."""
-        active = self.fleet.active.number
+        active = expect_base or self.fleet.active.number
         wanted = number or active - 1
         old = await self._db.call(self._db.store.generation, wanted) if wanted > 0 else None
         if old is None:

@@ -208,6 +208,8 @@ class SessionService:
                         await context.write(message)
                 except TimeoutError as error:
                     raise SilentPeerError(f"host {session.host} does not read its stream") from error
+                except grpc.aio.BaseError:  # the agent hung up while we wrote
+                    return
 
     async def _read(self, session: Session, context: Context) -> None:
         silence = self._heartbeat * SILENT_INTERVALS

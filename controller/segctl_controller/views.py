@@ -79,8 +79,12 @@ def _problems(fleet: Fleet, name: str) -> list[str]:
         found.append(
             "holds no address, so no other host's rules can name it; its agent reported none that could be accepted"
         )
-    if not standing.connected and fleet.hosts[name].last_seen_us:
-        found.append("its agent is not connected: it keeps its last policy; see: systemctl status segctl-agent")
+    if not standing.connected:
+        found.append(
+            "its agent is not connected: it keeps its last policy; see: systemctl status segctl-agent"
+            if fleet.hosts[name].last_seen_us
+            else "enrolled, but its agent never connected: systemctl start segctl-agent"
+        )
     return found
 
 

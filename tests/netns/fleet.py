@@ -22,7 +22,7 @@ from typing import Literal
 from segctl.model.hostpolicy import HostPolicy
 from segctl.model.policy import PortRange
 from segctl_agent.facts.values import HostFacts
-from segctl_agent.nft.evaluate import Packet, evaluate
+from segctl_agent.nft.evaluate import Outcome, Packet, evaluate
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.plan import plan
 from segctl_agent.render import render
@@ -292,7 +292,7 @@ class Fleet:
         assert agent is not None, f"member {index} has no agent"
         return agent
 
-    def evaluate(self, packets: Mapping[int, Sequence[Packet]]) -> dict[int, list[tuple[str, tuple[str, ...]]]]:
+    def evaluate(self, packets: Mapping[int, Sequence[Packet]]) -> dict[int, list[tuple[Outcome, tuple[str, ...]]]]:
         """What the rulesets that the kernels hold say to packets."""
         for index, some in packets.items():
             self._agent(index).send(("evaluate", list(some)))

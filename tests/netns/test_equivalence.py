@@ -116,16 +116,16 @@ class Round:
             return next(i for i in named if i.workload == HOST_WORKLOAD)
         return owner(self._policy, self._inventory, f"h{member}", place, direction)
 
-    def expected(self, probe: Probe) -> tuple[Verdict, str]:
-        """The explainer's verdict, with the ends for a failure's message."""
+    def expected(self, probe: Probe) -> tuple[dict[str, Verdict], str]:
+        """The explainer's verdict of each end that has an agent, and what it said for a failure's message."""
         attempt = probe.attempt
         source = self._end(probe.member, probe.place, "out", attempt.source)
         arriving = "none" if probe.icmp else "in"
         destination = self._end(probe.to_member, probe.to_place, arriving, attempt.destination)
         said = explain_ends(self._policy, self._inventory, source, destination, probe.port, TODAY)
         places = {"egress": (probe.member, probe.place), "ingress": (probe.to_member, probe.to_place)}
-        verdicts = [self._unmapped(e, *places[e.direction], icmp=probe.icmp) for e in said.ends]
-        return overall(verdicts), f"{source} -> {destination} {probe.port}: {said}"
+        verdicts = {e.direction: self._unmapped(e, *places[e.direction], icmp=probe.icmp) for e in said.ends}
+        return {str(d): v for d, v in verdicts.items()}, f"{source} -> {destination} {probe.port}: {said}"
 
     def _unmapped(self, end: EndVerdict, member: int, place: int, *, icmp: bool) -> Verdict:
         """A process whose cgroup the agent has not seen is closed while anything on its host enforces."""
@@ -136,22 +136,18 @@ class Round:
             return end.verdict
         return "denied" if policy.enforcing else "allowed"
 
-    def evaluated(self, probes: list[Probe]) -> list[tuple[Verdict, list[str]]]:
-        """What the rulesets in the kernels say, both ends together."""
+    def evaluated(self, probes: list[Probe]) -> list[dict[str, tuple[Verdict, tuple[str, ...]]]]:
+        """What the ruleset in the kernel of each end says, with its trail."""
         packets: dict[int, list[Packet]] = {m: [] for m in self.host_policies}
-        where: list[list[tuple[int, int]]] = []
+        where: list[dict[str, tuple[int, int]]] = []
         for probe in probes:
-            spots = []
+            spots = {}
             for member, packet in self._packets(probe):
-                spots.append((member, len(packets[member])))
+                spots["egress" if packet.direction == "out" else "ingress"] = (member, len(packets[member]))
                 packets[member].append(packet)
             where.append(spots)
         answers = self._fleet.evaluate(packets)
-        out: list[tuple[Verdict, list[str]]] = []
-        for spots in where:
-            both = [answers[m][i] for m, i in spots]
-            out.append((overall(v for v, _ in both), [" / ".join(t) for _, t in both]))  # type: ignore[misc]
-        return out
+        return [{end: answers[m][i] for end, (m, i) in spots.items()} for spots in where]
 
     def _packets(self, probe: Probe) -> Iterator[tuple[int, Packet]]:
         a = probe.attempt
@@ -200,12 +196,14 @@ def test_explainer_network_and_evaluator_agree(fleet: Fleet) -> None:
 
 def check(fleet: Fleet, here: Round, probes: list[Probe], counts: dict[str, int], context: str) -> None:
     got = fleet.attempt(((p.member, p.place, p.attempt) for p in probes), _SHORT)
-    for probe, (evaluated, trail) in zip(probes, here.evaluated(probes), strict=True):
-        expected, why = here.expected(probe)
-        assert evaluated == expected, f"{context}\n{why}\nthe rulesets say {evaluated}: {trail}"
+    for probe, evaluated in zip(probes, here.evaluated(probes), strict=True):
+        ends, why = here.expected(probe)
+        said = {end: verdict for end, (verdict, _) in evaluated.items()}
+        assert said == ends, f"{context}\n{why}\nthe rulesets say {evaluated}"
+        expected = overall(ends.values())
         key = (probe.member, probe.place, probe.attempt)
         passed = got[key]
         if not passed and expected != "denied":  # the machine may be slow: only then ask again, with patience
             passed = fleet.attempt([key], _LONG)[key]
-        assert passed is (expected != "denied"), f"{context}\n{why}\nthe network let it through: {passed}; {trail}"
+        assert passed is (expected != "denied"), f"{context}\n{why}\nthe network let it through: {passed}; {evaluated}"
         counts[expected] += 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -86,6 +88,23 @@ def test_a_host_that_is_not_enrolled(tmp_path: Path, command: str) -> None:
     assert done.exit_code == 1
     assert "not enrolled" in done.stderr
     assert "segctl-agent enrol --token-file" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "load", "status", "release"])
+def test_an_ordinary_user_is_told_so(tmp_path: Path, command: str) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    agent = Path(sys.executable).with_name("segctl-agent")
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", agent, command, "--state", tmp_path / "state"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Permission denied" in done.stderr
+    assert "root" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_bad_token_from_stdin(tmp_path: Path) -> None:

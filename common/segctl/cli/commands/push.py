@@ -119,11 +119,12 @@ def rollback(app: App, generation: int | None, message: str, yes: bool, wait: in
         if wanted.active:
             raise CliError(f"generation {wanted.number} is the one in force", "segctl history shows the others.")
         files = [SourceFile(f.name, f.content.encode()) for f in wanted.files]
-        _show_plan(app, controller.plan(files))
+        planned = controller.plan(files)
+        _show_plan(app, planned)
         question = f"Return to generation {wanted.number} of {wanted.author} ({wanted.message or 'no message'})?"
         if not yes and not app.terminal.confirm(question, "Say --yes. Nothing was changed."):
             raise CliError("not confirmed: nothing was changed")
-        return _watch(app, controller.rollback(wanted.number, message, wait), allow_offline)
+        return _watch(app, controller.rollback(wanted.number, message, planned, wait), allow_offline)
 
 
 def has_errors(planned: Plan) -> bool:

@@ -276,18 +276,22 @@ class RollbackRequest(google.protobuf.message.Message):
     GENERATION_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     WAIT_SECONDS_FIELD_NUMBER: builtins.int
+    EXPECT_BASE_GENERATION_FIELD_NUMBER: builtins.int
     generation: builtins.int
     """0: the one before the current one"""
     message: builtins.str
     wait_seconds: builtins.int
+    expect_base_generation: builtins.int
+    """refused when a push came between; 0: whatever it is"""
     def __init__(
         self,
         *,
         generation: builtins.int = ...,
         message: builtins.str = ...,
         wait_seconds: builtins.int = ...,
+        expect_base_generation: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["generation", b"generation", "message", b"message", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expect_base_generation", b"expect_base_generation", "generation", b"generation", "message", b"message", "wait_seconds", b"wait_seconds"]) -> None: ...
 
 global___RollbackRequest = RollbackRequest
 
