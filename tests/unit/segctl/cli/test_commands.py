@@ -124,7 +124,9 @@ def test_rollback_shows_the_plan_and_names_the_generation(cli: Cli, controller: 
     ran = cli("rollback", "--yes", "-m", "back")
     assert ran.code == Exit.OK
     assert "Plan against generation 8" in ran.out
-    assert controller.asked[-1] == pb.RollbackRequest(generation=7, message="back", wait_seconds=30)
+    assert controller.asked[-1] == pb.RollbackRequest(
+        generation=7, message="back", wait_seconds=30, expect_base_generation=8
+    )
 
 
 def test_rollback_to_the_active_one_or_to_none_is_refused(cli: Cli) -> None:
