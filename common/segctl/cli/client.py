@@ -80,9 +80,7 @@ class Controller:
         )
         return self._progress(self._stream(self._admin.Push, request, wait + THOROUGH))
 
-    def rollback(
-        self, number: int, message: str, plan: v.Plan, wait: int
-    ) -> Iterator[v.Generation | v.Proof | v.Done]:
+    def rollback(self, number: int, message: str, plan: v.Plan, wait: int) -> Iterator[v.Generation | v.Proof | v.Done]:
         """Refused when a push came after `plan`."""
         request = pb.RollbackRequest(
             generation=number, message=message, wait_seconds=wait, expect_base_generation=plan.base_generation

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from enum import Enum
+from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
@@ -71,7 +71,7 @@ class Tags:
         return ",".join(f"{k}={v}" for k, v in self.pairs)
 
 
-class ProcessKind(str, Enum):
+class ProcessKind(StrEnum):
     UNIT = "unit"
     CGROUP = "cgroup"
     USER = "user"
@@ -134,7 +134,7 @@ class Workload:
     where: Position = field(default=NOWHERE, compare=False)
 
 
-class Mode(str, Enum):
+class Mode(StrEnum):
     """Enforcement modes, weakest first. Where several apply to a workload the strictest holds."""
 
     OBSERVE = "observe"

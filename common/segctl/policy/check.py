@@ -14,7 +14,7 @@ from segctl.policy.checks.coverage import find_covered_rules
 from segctl.policy.checks.cuts import find_cut_rules
 from segctl.policy.checks.emptiness import find_empty_selectors, find_impossible_rules
 from segctl.policy.checks.enrolled import find_hosts_without_mode, find_peers_over_hosts
-from segctl.policy.checks.hygiene import find_aged_rules, find_unused, find_wide_rules
+from segctl.policy.checks.hygiene import find_aged_rules, find_misplaced_icmp, find_unused, find_wide_rules
 from segctl.policy.checks.terms import Terms
 from segctl.policy.satisfy import run_tests
 
@@ -38,6 +38,7 @@ def check_policy(
         *find_covered_rules(policy, terms, today),
         *find_cut_rules(policy, terms, today),
         *find_wide_rules(policy),
+        *find_misplaced_icmp(policy),
         *find_aged_rules(policy, today),
         *find_unused(policy),
         *find_rival_workloads(policy),

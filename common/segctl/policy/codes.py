@@ -64,6 +64,7 @@ CODES = MappingProxyType(
         "rule-cut": "a rule that a boundary denies wholly",
         "rule-narrowed": "a rule that a boundary denies in part",
         "rule-everything": "a rule that allows everything",
+        "icmp-to-workload": "a rule that allows ICMP to a named workload, which never receives it",
         "rule-expired": "a rule past its last day",
         "rule-expires": "a rule that expires soon",
         "review-due": "a rule whose review is due",

@@ -162,8 +162,9 @@ def essential(
 ) -> Decision | None:
     """The essential that passes this end whatever rules and boundaries say, or None.
 
-    `remote` is the other end's address, or all addresses of a host. The built-in essentials that depend on more than
-    address and port (loopback, DHCP, the agent's own channel) are the caller's business.
+    `remote` is the other end's address, or all addresses of a host, every one of which must be listed. The built-in
+    essentials that depend on more than address and port (loopback, DHCP, the agent's own channel) are the caller's
+    business.
     """
     if port.protocol == "icmpv6" and all(t in ESSENTIAL_ICMPV6 for t in range(port.low, port.high + 1)):
         return Decision(True, "essential", "neighbour discovery")
@@ -181,4 +182,4 @@ def essential(
 
 
 def _held(addresses: tuple[IPv4Address | IPv6Address, ...], networks: tuple[Network, ...]) -> bool:
-    return any(a in n for a in addresses for n in networks)
+    return bool(addresses) and all(any(a in n for n in networks) for a in addresses)

@@ -78,6 +78,9 @@ def explain_ends(
     today: date,
     notes: tuple[str, ...] = (),
 ) -> Explanation:
+    if port.protocol in ("icmp", "icmpv6") and isinstance(destination, Instance):
+        notes = (*notes, *_icmp_note(destination))
+        destination = _instance(policy, inventory.hosts[destination.host], HOST_WORKLOAD)
     if isinstance(source, Instance) and isinstance(destination, Instance) and source.host == destination.host:
         here = "both ends are on one host: traffic on the loopback interface is an essential and always passes"
         return Explanation("allowed", source, destination, port, (), notes=(*notes, here))
@@ -85,6 +88,7 @@ def explain_ends(
     if not ends:
         here = "neither end is an enrolled host: segctl has no say in it"
         return Explanation("allowed", source, destination, port, (), notes=(*notes, here))
+    notes = (*notes, *_partly_essential(policy, inventory, ends, source, destination, port))
     verdict = overall(e.verdict for e in ends)
     if all(e.decision.allowed for e in ends):
         rules = {e.decision.name for e in ends if e.decision.reason == "rule"}
@@ -241,6 +245,31 @@ def _instance(policy: Policy, host: Host, workload: str) -> Instance:
             f"host {host.name} has no workload {workload!r}", f"it has {', '.join(i.workload for i in here)}"
         )
     return found
+
+
+def _icmp_note(destination: Instance) -> list[str]:
+    if destination.workload == HOST_WORKLOAD:
+        return []
+    return [f"ICMP is answered by the kernel of {destination.host} and not by {destination.workload}: host decides it"]
+
+
+def _partly_essential(
+    policy: Policy,
+    inventory: Inventory,
+    ends: Iterable[EndVerdict],
+    source: End,
+    destination: End,
+    port: PortRange,
+) -> Iterable[str]:
+    """Essentials go by address: a host of which only some addresses are listed passes for these alone."""
+    for end in ends:
+        remote = destination if end.direction == "egress" else source
+        if end.decision.allowed or not isinstance(remote, Instance):
+            continue
+        for address in inventory.hosts[remote.host].addresses:
+            found = essential(policy, end.direction, address, port)
+            if found:
+                yield f"the essential {found.name} passes {address} of {remote.host}, not its other addresses"
 
 
 def _workload_note(policy: Policy, inventory: Inventory, text: str, end: End) -> list[str]:

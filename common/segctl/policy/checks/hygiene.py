@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 
 from segctl.model.findings import Finding
-from segctl.model.policy import Policy, PortRange, Rule, Selector
+from segctl.model.policy import HOST_WORKLOAD, Policy, PortRange, Rule, Selector
 from segctl.policy.checks.emptiness import live_selectors, test_selectors
 from segctl.policy.checks.terms import covers_ports, warning
 from segctl.policy.ports import normalize
@@ -24,6 +24,18 @@ def find_wide_rules(policy: Policy) -> Iterator[Finding]:
         elif _is_everything(rule.source) and _is_everything(rule.destination) and not rule.within:
             message = f"rule {rule.name} allows {', '.join(rule.allow)} from everything to everything"
             yield warning(rule.where, "rule-everything", message, "name one end by tags, or relate them by within")
+
+
+def find_misplaced_icmp(policy: Policy) -> Iterator[Finding]:
+    """ICMP is answered by the kernel of a host: its ingress is the workload `host`'s, whatever a rule names."""
+    for rule in policy.rules:
+        icmp = [str(p) for p in rule.ports if p.protocol in ("icmp", "icmpv6")]
+        if icmp and rule.destination.workload not in (None, HOST_WORKLOAD):
+            message = (
+                f"rule {rule.name} allows {', '.join(icmp)} to {rule.destination.workload}, which never receives it"
+            )
+            hint = "the host's kernel answers ICMP: select the destination by tags, or by workload: host"
+            yield warning(rule.where, "icmp-to-workload", message, hint)
 
 
 def _is_everything(selector: Selector) -> bool:

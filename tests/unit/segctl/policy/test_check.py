@@ -352,3 +352,9 @@ def test_five_thousand_rules_check_in_seconds() -> None:
     found = check_policy(replace(p, rules=many), None, TODAY)
     assert time.monotonic() - started < 5
     assert not [f for f in found if f.code.startswith("rule")]
+
+
+def test_icmp_to_a_named_workload_never_arrives() -> None:
+    line = "name: r, from: {role: bastion}, to: {workload: shop-db}, allow: [icmp/echo-request]"
+    assert "icmp-to-workload" in codes(policy(rules(line)))
+    assert "icmp-to-workload" not in codes(policy(rules(line.replace("workload: shop-db", "role: db"))))

@@ -111,3 +111,16 @@ def test_the_suggestion_parses_and_allows(source: str, destination: str) -> None
     again = explain(parsed.policy, FLEET, source, destination, "tcp/8443", TODAY)
     assert again.ends
     assert all(e.decision.allowed for e in again.ends)
+
+
+def test_icmp_is_the_hosts_own_business() -> None:
+    said = ask("bastion", "db1/shop-db", "icmp/8")
+    assert said.ends[1].instance.workload == "host"
+    assert any("answered by the kernel" in n for n in said.notes)
+
+
+def test_an_essential_goes_by_address() -> None:
+    policy = replace(SHOP, essentials=Essentials(rescue=(ip_network("10.0.0.1/32"),)))
+    said = ask("web1", "db1", "ssh", policy)  # web1 also holds fd00::1
+    assert said.verdict == "denied"
+    assert any("passes 10.0.0.1 of web1" in n for n in said.notes)
