@@ -4,6 +4,7 @@ import re
 
 from lab.chapters import CRON_TO_API, WEB_TO_API
 from lab.flows import Flow, wrong
+from lab.host import PROGRAM
 from lab.wait import until
 
 PASSING = Flow("web1", "cron.service", "api1", 8080, True)
@@ -34,8 +35,14 @@ def test_observe_then_test_then_enforce(fleet, policy):
 
     test = pushed(fleet, policy, "test")
     assert modes(fleet) == {"test"}
+    session = fleet.lab.hosts["web1"].popen([*PROGRAM, "hold", "api1", "8080"], unit="cron.service")
+    try:
+        assert session.stdout.readline() == "connected\n"
+        one = until("the would-be denial is told", lambda: of_cron(fleet, "would-deny", test), 5)[0]
+    finally:
+        session.kill()
+        session.wait()
     assert wrong(fleet, PASSING, WEB_TO_API) == []
-    one = until("the would-be denial is told", lambda: of_cron(fleet, "would-deny", test), 5)[0]
     assert (one["peer_host"], one["service"], one["process"]["unit"]) == ("api1", "tcp/8080", "cron.service")
     assert of_cron(fleet, "denied", observe) == []
     assert [one for one in of_cron(fleet, "would-deny", observe) if one["generation"] < test] == []
