@@ -134,6 +134,14 @@ class Fleet:
     def kill_agent(self, host: str) -> None:
         self.lab.units[host].kill(AGENT_UNIT)
 
+    def revive(self) -> None:
+        """Start every daemon that does not run, after a test that failed half-way."""
+        if not self.lab.units[self.control.name].running(CONTROLLER_UNIT):
+            self.start_controller()
+        for host in self.managed:
+            if not self.lab.units[host.name].running(AGENT_UNIT):
+                self.start_agent(host.name)
+
     def segctl(self, *arguments: str, stdin: str = "", seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run `segctl` as the administrator, on the controller's host, in the lab's own directory."""
         environment = {"SEGCTL_CONFIG": str(self.admin_directory)}

@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from segctl.model.hostpolicy import Entry, HostPolicy, LocalWorkload
 from segctl.model.policy import Essentials, Network, PortRange
 
-EPOCHS = 4095
-"""Epochs run from 1 to 4095 and round again: 12 bits of the conntrack mark, and 0 is a flow that nobody has judged."""
+from segctl_agent.render.marks import EPOCHS
 
 Networks = Mapping[str, frozenset[Network]]
 
 
 def next_epoch(epoch: int) -> int:
-    return epoch % EPOCHS + 1
+    """Round again after the last; 0 is the mark of a flow that nobody has judged."""
+    return epoch % EPOCHS[-1] + 1
 
 
 def only_adds(old: HostPolicy, new: HostPolicy) -> bool:

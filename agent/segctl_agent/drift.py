@@ -7,9 +7,8 @@ import struct
 from segctl_agent.nft import statements
 from segctl_agent.nft.ruleset import KeyType, NftSet, Ruleset
 from segctl_agent.render import EPOCHS, MASK
-from segctl_agent.render.essentials import epoch_mark
+from segctl_agent.render.marks import epoch_mark, epoch_of_mark
 
-_SHIFT = MASK & -MASK
 _MARK_TEST = statements.ct_mark_is(MASK, epoch_mark(1)).exprs
 
 
@@ -22,7 +21,7 @@ def epoch_of(ruleset: Ruleset) -> int | None:
         data = dict(rule.exprs[-2].attrs).get(3)
         value = dict(data).get(1) if isinstance(data, tuple) else None
         if isinstance(value, bytes) and len(value) == 4:
-            epoch = int(struct.unpack("=I", value)[0]) // _SHIFT
+            epoch = epoch_of_mark(struct.unpack("=I", value)[0])
             return epoch if epoch in EPOCHS else None
     return None
 

@@ -89,7 +89,6 @@ class Identity:
             uid = _uid(process, users) if process.kind is ProcessKind.USER else None
             if uid is not None:
                 self.users.setdefault(uid, name)
-        self.index = {w.name: i for i, w in enumerate(sorted(policy.workloads, key=lambda w: w.name))}
 
     def place(self, path: str) -> Leaf | Inner:
         """Where a cgroup (path below the root, without a leading slash) belongs."""
@@ -143,11 +142,17 @@ class Identity:
         """The workload chain of a place. Outgoing, the owner of the socket decides about a user's workload, not the
         slice: the chain of `host` asks for it first."""
         name = HOST_WORKLOAD if place.by_user and direction == "out" else place.workload
-        return f"w{self.index[name]}_{direction}"
+        return workload_chain(name, direction)
 
 
 def _uid(process: Process, users: Mapping[str, int]) -> int | None:
     return int(process.pattern) if process.pattern.isdecimal() else users.get(process.pattern)
+
+
+def workload_chain(workload: str, direction: Direction) -> str:
+    """The chain of a workload. It bears the name and no number: a packet that the kernel is judging while a transaction
+    commits may find the new element in a map and still go through the old rules of the chain it names."""
+    return f"w_{workload}_{direction}"
 
 
 def leaf_map(level: int, direction: Direction) -> str:

@@ -14,7 +14,7 @@ from segctl.model.policy import HOST_WORKLOAD, PortRange, ProcessKind
 from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.facts.values import Address, HostFacts
-from segctl_agent.identity import Direction, Identity, Leaf, leaf_map
+from segctl_agent.identity import Direction, Identity, Leaf, leaf_map, workload_chain
 from segctl_agent.nft.evaluate import Packet, evaluate
 from segctl_agent.nft.ruleset import Ruleset, goto
 
@@ -101,7 +101,7 @@ def _with_stand_in(ruleset: Ruleset, identity: Identity, workload: str, directio
     if name not in ruleset.sets:
         raise KernelError(f"the table has no map {name}: it is not whole, and will be healed")
     key = struct.pack("=Q", _NO_CGROUP)
-    elements = {**ruleset.sets[name].elements, key: goto(f"w{identity.index[workload]}_{direction}")}
+    elements = {**ruleset.sets[name].elements, key: goto(workload_chain(workload, direction))}
     changed = replace(ruleset.sets[name], elements=MappingProxyType(elements))
     return replace(ruleset, sets={**ruleset.sets, name: changed})
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 
 from segctl import __version__
@@ -145,23 +146,28 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 await context.send_initial_metadata(())
                 rows = await self._db.call(self._db.store.denials, wanted)
                 lost = await self._db.call(self._db.store.lost, request.host, request.since_us)
+                # Only what waits by now can be in the history too: a host that goes frees its ids for later rows.
+                fresh, missed = follower.take_waiting()
+                fresh = tuple(row for row in fresh if not rows or row.id > rows[-1].id)
                 if lost:
                     yield admin_pb2.DeniedReply(lost=lost)
                 for row in rows:
                     yield _reply(row)
-                seen = rows[-1].id if rows else 0
+                loop = asyncio.get_running_loop()
+                recheck = loop.time() + RECHECK
                 while request.follow:
-                    try:
-                        async with asyncio.timeout(RECHECK):
-                            fresh, missed = await follower.take()
-                    except TimeoutError:
-                        await self._gate.admit(context, Role.VIEWER)
-                        continue
                     if missed:
                         yield admin_pb2.DeniedReply(lost=missed)
                     for row in fresh:
-                        if row.id > seen:
-                            yield _reply(row)
+                        yield _reply(row)
+                    fresh, missed = (), 0
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout_at(recheck):
+                            fresh, missed = await follower.take()
+                    # By the clock and not only in a pause: where denials never stop there is none.
+                    if loop.time() >= recheck:
+                        await self._gate.admit(context, Role.VIEWER)
+                        recheck = loop.time() + RECHECK
 
     async def Push(self, request: admin_pb2.PushRequest, context: Context) -> AsyncIterator[admin_pb2.PushProgress]:
         async with self._gate.open(context, Role.EDITOR) as operator:

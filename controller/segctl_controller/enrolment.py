@@ -9,8 +9,10 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from ipaddress import IPv6Address, IPv6Network
 
-from segctl.errors import EnrolmentError, SegctlError
+from segctl.errors import EnrolmentError, SegctlError, StateError
+from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2, agent_pb2_grpc
 
 from segctl_controller.authority import Authority, Issued
@@ -26,6 +28,8 @@ LONGEST_TOKEN = 64
 LONGEST_REQUEST = 8192
 FAILURES = 10
 WINDOW = 60.0
+RECORDED = 100
+"""Refusals in a window that reach the audit log: a stranger with many addresses must not fill the disk."""
 REMEMBERED_PEERS = 4096
 UNUSABLE = (
     "this join token cannot be used: it is unknown, used up, expired or revoked; ask an administrator for a new one "
@@ -55,6 +59,31 @@ class FailureLimit:
             self._failures.popitem(last=False)
 
 
+class Quota:
+    """At most `most` a window of `seconds` (monotonic)."""
+
+    def __init__(self, most: int, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._now = now
+        self._began = now()
+        self._taken = 0
+
+    def take(self) -> bool:
+        now = self._now()
+        if now - self._began >= self._seconds:
+            self._began, self._taken = now, 0
+        self._taken += 1
+        return self._taken <= self._most
+
+
+def _network_of(address: Address | None) -> str:
+    """Who counts as one peer: an IPv4 address, or the /64 in which an IPv6 host picks its address freely."""
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((address, 64), strict=False))
+    return str(address or "unknown")
+
+
 class Enrolment(agent_pb2_grpc.EnrolmentServicer):
     """`on_enrolled` is called on the event loop with each host that joined or was replaced."""
 
@@ -66,15 +95,17 @@ class Enrolment(agent_pb2_grpc.EnrolmentServicer):
         self._clock = clock
         self._on_enrolled = on_enrolled
         self._limit = FailureLimit()
+        self._recorded = Quota(RECORDED, WINDOW)
 
     async def Enrol(self, request: agent_pb2.EnrolRequest, context: Context) -> agent_pb2.EnrolReply:
-        peer = str(source_address(context) or "unknown")
+        address = source_address(context)
+        peer, network = str(address or "unknown"), _network_of(address)
         async with Refusing(context):
-            self._limit.admit(peer)
+            self._limit.admit(network)
             try:
                 host, certificate = await self._db.whole(self._enrol(request, peer))
             except SegctlError as error:
-                self._limit.failed(peer)
+                self._limit.failed(network)
                 await self._record_failure(peer, request.hostname, error)
                 if isinstance(error, EnrolmentError):
                     raise EnrolmentError(UNUSABLE) from error
@@ -120,6 +151,12 @@ class Enrolment(agent_pb2_grpc.EnrolmentServicer):
         return host, issued[-1].certificate
 
     async def _record_failure(self, peer: str, hostname: str, error: SegctlError) -> None:
+        if not self._recorded.take():
+            log.warning("enrolment refused and, one of many, not in the audit log: peer=%s", peer)
+            return
         detail = f"{type(error).__name__}: {error}"[:400]
         entry = Entry(self._clock.now_us(), f"peer {peer}", "enrol-refused", f"host {hostname[:80]!r}", detail)
-        await self._db.call(self._db.store.add_entry, entry)
+        try:
+            await self._db.call(self._db.store.add_entry, entry)
+        except StateError as full:
+            log.error("enrolment refused and not in the audit log: peer=%s: %s", peer, full)

@@ -40,6 +40,10 @@ class Follower:
     async def take(self) -> tuple[tuple[DenialRecord, ...], int]:
         """Wait for something, then everything that waits: denials, and how many were lost before them."""
         await self._wake.wait()
+        return self.take_waiting()
+
+    def take_waiting(self) -> tuple[tuple[DenialRecord, ...], int]:
+        """Like `take`, of what waits already: perhaps nothing."""
         self._wake.clear()
         taken, lost = tuple(self._queue), self._lost
         self._queue.clear()

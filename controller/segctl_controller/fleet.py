@@ -132,7 +132,8 @@ class Fleet:
         """in-sync, pending, refused, offline or never-connected."""
         standing, wanted = self.standing(name), self.desired.get(name)
         if not standing.connected:
-            return "offline" if self.hosts[name].last_seen_us else "never-connected"
+            record = self.hosts.get(name)
+            return "offline" if record is None or record.last_seen_us else "never-connected"
         if wanted is None:
             return "pending" if self.active.number else "in-sync"
         if standing.proof is not None and standing.proof.digest == wanted.digest:
@@ -180,8 +181,9 @@ class Fleet:
             compiler = Compiler(active.policy, inventory, today)
             turn = time.monotonic()
             for name in inventory.hosts:
-                if name not in self.hosts:
-                    continue
+                record = self.hosts.get(name)
+                if record is None or record.tags != inventory.hosts[name].tags:
+                    continue  # removed, or another machine by now: the next round knows
                 host_policy = compiler.host_policy(name, active.number, active.digest)
                 before = self.desired.get(name)
                 # Values are compared, not digests: a digest of a thousand addresses costs far more than a look.

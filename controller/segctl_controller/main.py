@@ -35,6 +35,16 @@ STATE = click.option(
 )
 
 
+class OneLine(logging.Formatter):
+    """One line an event, whatever hosts and strangers call themselves: what does not print is escaped."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - named by logging
+        text = super().formatMessage(record)
+        if text.isprintable():
+            return text
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class Commands(click.Group):
     """Prints every error of ours as one line, and exits with 1."""
 
@@ -80,7 +90,9 @@ def init(
 @STATE
 def run(state: Path) -> None:
     """Serve agents and operators until SIGTERM."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if os.geteuid() == 0:
         log.warning("running as root: the controller needs no privilege; run it as a user of its own")

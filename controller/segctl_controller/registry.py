@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Protocol
+from typing import ParamSpec, Protocol
 
-from segctl.errors import SegctlError
+from segctl.errors import SegctlError, StateError
 from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2
 
@@ -20,6 +20,7 @@ from segctl_controller.store_thread import StoreThread
 
 MOST_ERRORS = 32
 LONGEST_ERROR = 512
+P = ParamSpec("P")
 log = logging.getLogger(__name__)
 
 
@@ -106,7 +107,8 @@ class Registry:
             session.end(reason)
 
     def expel(self, host: str, reason: SegctlError) -> None:
-        session = self._sessions.get(host)
+        session = self._sessions.pop(host, None)
+        self._claims.pop(host, None)
         if session is not None:
             session.end(reason)
 
@@ -151,7 +153,7 @@ class Registry:
         standing.refused_addresses = judged.refused
         store = self._db.store
         version = self._versions.get(session.host, "")
-        await self._db.call(store.set_facts, session.host, judged.accepted, version, claims.facts, now)
+        await self._keep(store.set_facts, session.host, judged.accepted, version, claims.facts, now)
         await self._announce(session.host, news, now)
         return bool(set(record.addresses) - set(judged.accepted))
 
@@ -160,24 +162,40 @@ class Registry:
             log.warning("address refused host=%s address=%s: %s", host, address, why)
             message = f"claims {address}: refused: {why}"
             entry = Entry(now, f"host {host}", "address-refused", str(address), why)
-            await self._db.call(self._db.store.add_event, EventRecord(host, "facts", message, now), entry)
+            await self._keep(self._db.store.add_event, EventRecord(host, "facts", message, now), entry)
 
-    async def proved(self, host: str, proof: ProofRecord, notes: Iterable[str]) -> None:
-        """Durable first: what is shown as proved must be so after a restart."""
-        await self._db.call(self._db.store.add_proof, proof)
+    async def _keep(self, method: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Store what an agent said. A full disk must not end its session, on which policies and expiries reach it."""
+        try:
+            await self._db.call(method, *args, **kwargs)
+        except StateError as error:
+            log.error("kept in memory only, until the next restart: %s", error)
+
+    async def proved(self, session: LiveSession, proof: ProofRecord, notes: Iterable[str]) -> None:
+        """Stored first; then it counts, unless a newer session of the host began meanwhile."""
+        host = session.host
+        await self._keep(self._db.store.add_proof, proof)
+        if self._sessions.get(host) is not session:
+            return
         standing = self.fleet.standing(host)
         standing.proof, standing.refusal = proof, None
         standing.notes = bounded(notes)
         log.info("proved host=%s generation=%d kernel=%s", host, proof.generation, proof.kernel_digest[:12])
         self.fleet.notify()
 
-    async def refused(self, host: str, generation: int, digest: str, errors: Iterable[str]) -> None:
+    async def refused(self, session: LiveSession, generation: int, digest: str, errors: Iterable[str]) -> None:
+        host = session.host
         texts = bounded(errors) or ("the agent gave no reason; see its log",)
         now = self._clock.now_us()
         message = f"refused generation {generation}: {'; '.join(texts)}"
         entry = Entry(now, f"host {host}", "refused", f"generation {generation}", "; ".join(texts)[:1000])
-        await self._db.call(self._db.store.add_event, EventRecord(host, "kernel", message[:2000], now), entry)
-        self.fleet.standing(host).refusal = Refusal(digest, texts)
+        await self._keep(self._db.store.add_event, EventRecord(host, "kernel", message[:2000], now), entry)
+        if self._sessions.get(host) is not session:
+            return
+        standing = self.fleet.standing(host)
+        standing.refusal = Refusal(digest, texts)
+        if standing.proof is not None and standing.proof.digest == digest:
+            standing.proof = None  # what it proved once it cannot hold any more
         log.warning("refused host=%s generation=%d: %s", host, generation, texts[0])
         self.fleet.notify()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 
 import grpc
 from segctl.errors import WireError
@@ -18,8 +18,9 @@ from segctl_controller.enrich import Context as Enriched
 from segctl_controller.enrich import Denied, enrich
 from segctl_controller.errors import LimitError
 from segctl_controller.feed import Feed
+from segctl_controller.pace import Paces
 from segctl_controller.registry import Registry
-from segctl_controller.rpc import Context, Refusing, caller_of
+from segctl_controller.rpc import Caller, Context, Refusing, caller_of
 from segctl_controller.store.records import Batch, DenialRecord, EventRecord
 from segctl_controller.store_thread import StoreThread
 
@@ -29,25 +30,11 @@ LARGEST_BATCH = 2 * 1024 * 1024
 LARGEST_COUNT = 2**53
 FUTURE_US = 3_600_000_000
 MOST_CACHED = 10_000
+TURN = 0.005
+"""Seconds of describing denials between two turns of the event loop."""
 RATE, BURST = 20.0, 100.0
 """Batches a second and host: beyond it the stream is read more slowly, and the agent's own bound takes over."""
 log = logging.getLogger(__name__)
-
-
-class Pace:
-    """A token bucket in monotonic seconds."""
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._tokens = BURST
-        self._at = now()
-
-    def delay(self) -> float:
-        """Take one token; how long to wait before using it."""
-        now = self._now()
-        self._tokens = min(BURST, self._tokens + (now - self._at) * RATE) - 1
-        self._at = now
-        return max(0.0, -self._tokens / RATE)
 
 
 class ReportService:
@@ -59,26 +46,27 @@ class ReportService:
         self._feed = feed
         self._cache: dict[Denied, Enriched] = {}
         self._cached_for: tuple[int, object] = (-1, None)
+        self._paces = Paces(RATE, BURST)
 
     async def serve(self, context: Context) -> None:
         """The handler of Agent.Report; acknowledgements are written as bytes."""
         async with Refusing(context):
             caller = caller_of(context, self._fleet_id, "host")
-            pace = Pace()
+            self._registry.verify(caller.name, caller.serial)
             while True:
                 message = await context.read()
                 if message is grpc.aio.EOF:
                     return
-                await asyncio.sleep(pace.delay())
+                await asyncio.sleep(self._paces.delay(caller.name))
                 self._registry.verify(caller.name, caller.serial)
-                batch = self._batch(caller.name, message)
+                batch = await self._batch(caller, message)
                 stored = await self._db.call(self._db.store.add_batch, batch)
                 if stored is not None:
                     self._feed.publish(caller.name, stored, batch.lost)
                 ack = agent_pb2.ReportAck(sequence=batch.sequence)
                 await context.write(ack.SerializeToString())
 
-    def _batch(self, host: str, message: agent_pb2.ReportBatch) -> Batch:
+    async def _batch(self, caller: Caller, message: agent_pb2.ReportBatch) -> Batch:
         """Raises LimitError over the bounds, WireError for a malformed field; then nothing of it is stored."""
         if len(message.denials) > MOST_DENIALS or len(message.events) > MOST_EVENTS:
             raise LimitError(f"a report holds at most {MOST_DENIALS} denials and {MOST_EVENTS} events")
@@ -86,16 +74,26 @@ class ReportService:
             raise LimitError(f"a report of {message.ByteSize()} bytes; at most {LARGEST_BATCH} are taken")
         if not 1 <= len(message.epoch) <= 64 or not 1 <= message.sequence < 2**62 or message.lost > LARGEST_COUNT:
             raise WireError("a report needs an epoch of 1 to 64 characters, a sequence from 1 and a sane lost count")
-        now = self._clock.now_us()
+        host, now = caller.name, self._clock.now_us()
         return Batch(
             host=host,
             epoch=message.epoch,
             sequence=message.sequence,
             at_us=now,
-            denials=tuple(self._denial(host, denial, now) for denial in message.denials),
+            denials=tuple([record async for record in self._denials(caller, message, now)]),
             events=tuple(_event(host, event, now) for event in message.events),
             lost=message.lost,
         )
+
+    async def _denials(self, caller: Caller, message: agent_pb2.ReportBatch, now: int) -> AsyncIterator[DenialRecord]:
+        """In turns with the rest of the controller: a thousand denials under a thousand rules take a while."""
+        turn = time.monotonic()
+        for denial in message.denials:
+            yield self._denial(caller.name, denial, now)
+            if time.monotonic() - turn > TURN:
+                await asyncio.sleep(0)
+                self._registry.verify(caller.name, caller.serial)
+                turn = time.monotonic()
 
     def _denial(self, host: str, denial: agent_pb2.Denial, now: int) -> DenialRecord:
         _check(denial)

@@ -20,7 +20,7 @@ from segctl_controller.config import Config, endpoint
 from segctl_controller.enrolment import Enrolment
 from segctl_controller.errors import StoppingError, UnauthenticatedError
 from segctl_controller.feed import Feed
-from segctl_controller.fleet import Fleet, Standing
+from segctl_controller.fleet import Fleet
 from segctl_controller.gate import Gate
 from segctl_controller.hosts import HostAdmin
 from segctl_controller.push import Publisher
@@ -133,9 +133,10 @@ class Controller:
         self.publisher.activate(active, parsed.policy)
 
     def _enrolled(self, host: HostRecord) -> None:
+        # What was known of the machine that had this name says nothing about the new one, nor does its policy.
+        if host.name in self.fleet.hosts:
+            self.fleet.drop_host(host.name)
         self.fleet.put_host(host)
-        # What was known of the machine that had this name says nothing about the new one.
-        self.fleet.standings[host.name] = Standing()
         replaced = UnauthenticatedError(f"host {host.name!r} was enrolled anew; this certificate was replaced")
         self.registry.expel(host.name, replaced)
 

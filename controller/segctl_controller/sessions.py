@@ -16,8 +16,9 @@ from segctl.wire import PROTOCOL_VERSION
 
 from segctl_controller.clock import Clock
 from segctl_controller.errors import LimitError, PreconditionError, ReplacedError, SilentPeerError
-from segctl_controller.facts import read_claims
+from segctl_controller.facts import Claims, read_claims
 from segctl_controller.fleet import Desired
+from segctl_controller.pace import Paces
 from segctl_controller.registry import Registry
 from segctl_controller.rpc import Context, Refusing, caller_of, source_address
 from segctl_controller.store.records import ProofRecord
@@ -29,6 +30,8 @@ PART = 1_000_000
 LARGEST_MESSAGE = 4 * 1024 * 1024
 MOST_PROBES = 64
 REMEMBERED = 16
+RATE, BURST = 1.0, 60.0
+"""Facts and refusals a second and host: each may make work for the whole fleet, or an entry in the audit log."""
 log = logging.getLogger(__name__)
 
 
@@ -70,6 +73,8 @@ class Session:
         self._wake = asyncio.Event()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sent: OrderedDict[str, int] = OrderedDict()
+        self._claims: Claims | None = None
+        self._claimed = asyncio.Event()
 
     @property
     def host(self) -> str:
@@ -109,6 +114,18 @@ class Session:
         if waiting is not None and not waiting.done():
             waiting.set_result(reply)
 
+    def put_claims(self, claims: Claims) -> None:
+        """The newest facts take the place of those that still wait."""
+        self._claims = claims
+        self._claimed.set()
+
+    async def next_claims(self) -> Claims:
+        while self._claims is None:
+            self._claimed.clear()
+            await self._claimed.wait()
+        claims, self._claims = self._claims, None
+        return claims
+
     def sent_generation(self, digest: str) -> int | None:
         """The generation of a policy that was sent on this stream, by its digest."""
         return self._sent.get(digest)
@@ -144,6 +161,7 @@ class SessionService:
         self._registry = registry
         self._clock = clock
         self._heartbeat = heartbeat
+        self._paces = Paces(RATE, BURST)
 
     async def serve(self, context: Context) -> None:
         """The handler of Agent.Session; messages are written as bytes."""
@@ -152,6 +170,7 @@ class SessionService:
             self._registry.verify(caller.name, caller.serial)
             hello = await self._hello(context)
             claims = read_claims(hello.facts)
+            await asyncio.sleep(self._paces.delay(caller.name))
             # Once more: the host may have been removed while its Hello was on the way.
             self._registry.verify(caller.name, caller.serial)
             session = Session(caller.name, source_address(context))
@@ -177,6 +196,7 @@ class SessionService:
             raise SilentPeerError(f"no Hello within {HELLO_SECONDS:.0f} seconds of opening the stream") from error
         if not isinstance(message, agent_pb2.AgentMessage) or message.WhichOneof("kind") != "hello":
             raise WireError("the first message of a session must be Hello")
+        _sized(message)
         hello = message.hello
         if hello.protocol != PROTOCOL_VERSION:
             raise PreconditionError(
@@ -192,6 +212,7 @@ class SessionService:
         parts: tuple[Coroutine[None, None, None], ...] = (
             self._read(session, context),
             self._write(session, context),
+            self._claim(session),
             session.ended(),
         )
         async with asyncio.TaskGroup() as group:
@@ -199,6 +220,12 @@ class SessionService:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 task.cancel()
+
+    async def _claim(self, session: Session) -> None:
+        while True:
+            claims = await session.next_claims()
+            await self._registry.claim(session, claims)
+            await asyncio.sleep(self._paces.delay(session.host))
 
     async def _write(self, session: Session, context: Context) -> None:
         while True:
@@ -221,20 +248,20 @@ class SessionService:
                 raise SilentPeerError(f"host {session.host} was silent for {silence:g} seconds") from error
             if message is grpc.aio.EOF:
                 return
-            if message.ByteSize() > LARGEST_MESSAGE:
-                raise LimitError(f"a message of {message.ByteSize()} bytes; at most {LARGEST_MESSAGE} are taken")
+            _sized(message)
             await self._handle(session, message)
 
     async def _handle(self, session: Session, message: agent_pb2.AgentMessage) -> None:
         kind = message.WhichOneof("kind")
         if kind == "facts":
-            await self._registry.claim(session, read_claims(message.facts))
+            session.put_claims(read_claims(message.facts))
         elif kind == "ack":
             await self._ack(session, message.ack)
         elif kind == "nack":
             generation = session.sent_generation(message.nack.digest)
             if generation is not None:
-                await self._registry.refused(session.host, generation, message.nack.digest, message.nack.errors)
+                await asyncio.sleep(self._paces.delay(session.host))
+                await self._registry.refused(session, generation, message.nack.digest, message.nack.errors)
         elif kind == "probe":
             session.answered(message.probe)
         elif kind != "heartbeat":
@@ -249,4 +276,9 @@ class SessionService:
         if len(ack.kernel_digest) > 128:
             raise WireError("the kernel digest is longer than 128 characters")
         proof = ProofRecord(session.host, generation, ack.digest, ack.kernel_digest, self._clock.now_us())
-        await self._registry.proved(session.host, proof, ack.notes)
+        await self._registry.proved(session, proof, ack.notes)
+
+
+def _sized(message: agent_pb2.AgentMessage) -> None:
+    if message.ByteSize() > LARGEST_MESSAGE:
+        raise LimitError(f"a message of {message.ByteSize()} bytes; at most {LARGEST_MESSAGE} are taken")

@@ -54,6 +54,11 @@ class TokenAdmin:
             )
         if request.host and uses > 1:
             raise InvalidRequestError("a token that names its host has one use; leave out the host or the uses")
+        if request.replace and not request.host:
+            raise InvalidRequestError(
+                "a token that may take over the name of an enrolled host must name it (--host NAME); else its "
+                "holder could take over any host"
+            )
         now = self._clock.now_us()
         secret = secrets.token_bytes(SECRET_BYTES)
         token = TokenRecord(

@@ -230,8 +230,8 @@ def test_the_policy_of_a_base_chain_is_mended_in_place(run: Runner) -> None:
 def test_counters_name_the_chains_that_count(run: Runner) -> None:
     def scenario(kernel: Kernel) -> None:
         if isinstance(kernel, FakeKernel):
-            kernel.packets = {"end2_in": 0}
+            kernel.packets = {"end_shop-db_in": 0}
         kernel.apply(plan(None, render(SHOP, SHOP_FACTS, 1)))
-        assert kernel.counters()["end2_in"] == 0
+        assert kernel.counters()["end_shop-db_in"] == 0
 
     run(scenario)

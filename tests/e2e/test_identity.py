@@ -2,12 +2,12 @@
 
 import shutil
 
-from lab.chapters import WEB_TO_API
 from lab.fleet import AGENT, AGENT_STATE, AGENT_UNIT, BIN, CONTROLLER, CONTROLLER_STATE, own_directory
-from lab.flows import wrong
+from lab.flows import Flow, wrong
+from lab.host import REPOSITORY
 from lab.wait import until
 
-SHOP = "examples/shop"
+SHOP = REPOSITORY / "examples" / "shop"
 
 
 def steal(fleet, host, by):
@@ -40,7 +40,7 @@ def test_an_unknown_token_and_no_token_are_refused(small_fleet):
 
 
 def test_a_removed_host_is_refused_with_its_old_identity(small_fleet):
-    small_fleet.push(small_fleet_policy())
+    small_fleet.push(SHOP)
     steal(small_fleet, "web1", "client1")
     small_fleet.segctl_checked("host", "remove", "web1", "--yes")
     until("web1 is no host of the fleet", lambda: set(small_fleet.host_states()) == {"api1"}, 10)
@@ -54,19 +54,6 @@ def test_a_removed_host_is_refused_with_its_old_identity(small_fleet):
     assert set(small_fleet.host_states()) == {"api1"}
 
 
-def test_two_sessions_with_one_identity_are_noticed(small_fleet):
-    steal(small_fleet, "web1", "client1")
-    small_fleet.lab.units["client1"].start(AGENT_UNIT, [*AGENT, "run", "--state", AGENT_STATE])
-
-    def noticed():
-        status = small_fleet.document("status")
-        words = [event["message"] for event in status["events"]]
-        words += [problem for host in status["hosts"] for problem in host["problems"]]
-        return [text for text in words if "session" in text or "identity" in text]
-
-    assert until("an event tells of the second session", noticed, 20)
-
-
 def test_a_viewer_may_look_and_not_push(small_fleet):
     directory = small_fleet.lab.instance.directory / "viewer"
     own_directory(directory, "segctl")
@@ -74,15 +61,9 @@ def test_a_viewer_may_look_and_not_push(small_fleet):
     small_fleet.control.check(add)
     run = [str(BIN / "segctl"), "--config", str(directory)]
     assert small_fleet.control.run([*run, "status"]).returncode == 0
-    push = small_fleet.control.run([*run, "push", str(small_fleet_policy()), "--yes"])
+    push = small_fleet.control.run([*run, "push", str(SHOP), "--yes"])
     assert push.returncode == 4, push.stdout + push.stderr
     assert small_fleet.document("history") == []
-
-
-def small_fleet_policy():
-    from lab.host import REPOSITORY
-
-    return REPOSITORY / SHOP
 
 
 def test_every_part_can_restart_at_every_step(small_fleet):
@@ -99,13 +80,13 @@ def test_every_part_can_restart_at_every_step(small_fleet):
         small_fleet.start_controller()
         until("all are connected", lambda: connected(small_fleet) == {"web1", "api1"}, 60)
 
-    flow = [WEB_TO_API.__class__("web1", "cron.service", "api1", 8080, False)]
+    flow = [Flow("web1", "cron.service", "api1", 8080, False)]
     restart_everything()
-    small_fleet.push(small_fleet_policy())
+    small_fleet.push(SHOP)
     restart_everything()
     small_fleet.await_in_sync()
     assert wrong(small_fleet, *flow) == []
-    small_fleet.push(small_fleet_policy(), "--force")
+    small_fleet.push(SHOP, "--force")
     small_fleet.segctl_checked("rollback", "--yes")
     restart_everything()
     small_fleet.await_in_sync()

@@ -185,7 +185,7 @@ def test_explainer_network_and_evaluator_agree(fleet: Fleet) -> None:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline or sum(counts.values()) < FEWEST:
         policy, inventory = policies.draw()
-        here = Round(fleet, policy, inventory, rounds % 4095 + 1)
+        here = Round(fleet, policy, inventory, rounds % 2047 + 1)
         probes = draw_probes(random, len(fleet.members))
         context = f"seed {seed}, round {rounds}: {policy} {inventory}"
         check(fleet, here, probes, counts, context)

@@ -36,13 +36,13 @@ pytestmark = pytest.mark.kernel
 
 GARBAGE = {
     "rules and anonymous sets": "insert rule inet segctl input tcp dport { 1, 2, 3 } accept",
-    "a rule in the middle": 'insert rule inet segctl w2_in accept comment "x"',
+    "a rule in the middle": 'insert rule inet segctl w_shop-db_in accept comment "x"',
     "an emptied chain": "flush chain inet segctl output",
     "policy accept": "chain inet segctl input { policy accept; }",
     "a foreign base chain": "add chain inet segctl evil { type filter hook input priority -5; policy accept; }",
     "a chain that ours go to": "add chain inet segctl x; add rule inet segctl x accept; "
     "insert rule inet segctl id_in goto x",
-    "elements removed and added": "flush set inet segctl w2_in4; add element inet segctl gall4 { 9.9.9.9 }",
+    "elements removed and added": "flush set inet segctl w_shop-db_in4; add element inet segctl gall4 { 9.9.9.9 }",
     "intervals": "flush set inet segctl gmon4; add element inet segctl gmon4 { 1.0.0.0/8, 2.0.0.0/8, 3.3.3.3 }",
     "other data": "delete element inet segctl uid_out { 34 }; add element inet segctl uid_out { 34 : accept }",
     "a catch-all": "add element inet segctl cg2_in { * : accept }",
@@ -55,10 +55,10 @@ GARBAGE = {
     "a sleeping table": "add table inet segctl { flags dormant; }",
     "a named quota": "add quota inet segctl q { over 1 mbytes }",
     "a bound chain": "insert rule inet segctl input jump { accept; }",
-    "a jump from a foreign chain": "add chain inet segctl y; add rule inet segctl y jump w2_in",
+    "a jump from a foreign chain": "add chain inet segctl y; add rule inet segctl y jump w_shop-db_in",
     "no table": "delete table inet segctl",
     "another table of our name": "delete table inet segctl; add table inet segctl; "
-    "add set inet segctl w2_in4 { type ipv6_addr; }; "
+    "add set inet segctl w_shop-db_in4 { type ipv6_addr; }; "
     "add chain inet segctl input { type filter hook output priority 7; }",
 }
 

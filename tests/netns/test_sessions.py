@@ -157,7 +157,7 @@ def test_the_mark_of_others_is_preserved(pair: tuple[Space, Space]) -> None:
         "nft 'add table ip other; add chain ip other c { type filter hook prerouting priority -10; };"
         " add rule ip other c ct state new ct mark set 0x00012345;"
         " add chain ip other d { type filter hook input priority 10; };"
-        " add rule ip other d ct mark 0x00512345 counter'"
+        " add rule ip other d ct mark 0x00a12345 counter'"
     )
     session = Session(server, client, 4)
     assert session.lives()

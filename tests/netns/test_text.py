@@ -69,7 +69,7 @@ def test_rendered_rulesets(space: Space, other: Space, name: str) -> None:
     cgroups = {path: space.cgroup(path) for path in SHOP_FACTS.cgroups}
     facts = HostFacts(cgroups, SHOP_FACTS.users, SHOP_FACTS.addresses, SHOP_FACTS.controller, SHOP_FACTS.agent_uid)
     paths = {number: path for path, number in cgroups.items()}
-    same(space, other, render(SAMPLES[name], facts, 4095), paths)
+    same(space, other, render(SAMPLES[name], facts, 2047), paths)
 
 
 STATEMENTS: dict[str, Callable[[], s.Statement]] = {

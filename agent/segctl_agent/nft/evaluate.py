@@ -27,6 +27,7 @@ class Packet:
     """One packet of this host. `direction` in or out; `port` is the destination port or the ICMP type.
 
     `cgroup` are the ids of the socket's cgroup and its ancestors from level 1 down; None: there is no socket.
+    `tcp_flags` are those of RFC 9293: SYN opens a connection.
     """
 
     direction: Literal["in", "out"]
@@ -39,6 +40,7 @@ class Packet:
     uid: int | None = None
     loopback: bool = False
     broadcast: bool = False
+    tcp_flags: int = 0x02
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +177,23 @@ def _load(walk: _Walk, name: str, values: dict[int, bytes]) -> None:
     if name == "payload":
         _store(walk, values[1], _payload(walk.packet, _int(values[2]), _int(values[3]), _int(values[4])))
     elif name == "socket":
-        ancestors, level = walk.packet.cgroup, _int(values[3])
-        if ancestors is None or not 1 <= level <= len(ancestors):
-            raise _NoMatch
-        _store(walk, values[2], struct.pack("=Q", ancestors[level - 1]))
+        _store(walk, values[2], _socket(walk.packet, values))
     elif name == "meta":
         _store(walk, values[1], _meta(walk.packet, _int(values[2])))
     else:
         _store(walk, values[1], _ct(walk, _int(values[2])))
+
+
+def _socket(packet: Packet, values: dict[int, bytes]) -> bytes:
+    """Keys of enum nft_socket_keys: 2 is wildcard, of which only the existence counts here; 3 is cgroupv2."""
+    if packet.cgroup is None:
+        raise _NoMatch
+    if _int(values[1]) == 2:
+        return b"\0"
+    level = _int(values[3])
+    if not 1 <= level <= len(packet.cgroup):
+        raise _NoMatch
+    return struct.pack("=Q", packet.cgroup[level - 1])
 
 
 def _meta(packet: Packet, key: int) -> bytes:
@@ -224,7 +235,7 @@ def _payload(packet: Packet, base: int, offset: int, length: int) -> bytes:
         address = 12 if packet.source.version == 4 else 8
         header = bytes(address) + packet.source.packed + packet.destination.packed
     elif base == 2 and packet.protocol in ("tcp", "udp"):
-        header = struct.pack(">HH", packet.source_port, packet.port) + bytes(16)
+        header = struct.pack(">HH9xB6x", packet.source_port, packet.port, packet.tcp_flags)
     elif base == 2:
         header = bytes([packet.port]) + bytes(7)
     else:

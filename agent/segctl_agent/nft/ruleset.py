@@ -71,10 +71,15 @@ class Verdict:
 
 ACCEPT = Verdict(VerdictKind.ACCEPT)
 DROP = Verdict(VerdictKind.DROP)
+RETURN = Verdict(VerdictKind.RETURN)
 
 
 def goto(chain: str) -> Verdict:
     return Verdict(VerdictKind.GOTO, chain)
+
+
+def jump(chain: str) -> Verdict:
+    return Verdict(VerdictKind.JUMP, chain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,20 @@ def destination_port(name: Literal["tcp", "udp"], low: int, high: int) -> Statem
     return Statement(exprs, f"{name} dport {_span(low, high)}")
 
 
+def source_port(low: int, high: int, *, tcp_known: bool = False) -> Statement:
+    """The source port of a TCP segment. `tcp_known`: an earlier statement of the rule has compared the protocol."""
+    known = () if tcp_known else protocol("tcp").exprs
+    exprs = (*known, _payload(_TRANSPORT_HEADER, 0, 2), *_bounds(low, high, 2))
+    return Statement(exprs, f"tcp sport {_span(low, high)}")
+
+
+def tcp_without_syn() -> Statement:
+    """A TCP segment that opens nothing (RFC 9293, section 3.1: the flags are in byte 13, SYN is 0x02)."""
+    masked = ((1, _n(1)), (2, _n(1)), (3, _n(1)), (4, ((1, b"\x02"),)), (5, ((1, b"\0"),)), (6, _n(0)))
+    exprs = (*protocol("tcp").exprs, _payload(_TRANSPORT_HEADER, 13, 1), Expr("bitwise", masked), _cmp(b"\0"))
+    return Statement(exprs, "tcp flags & syn == 0x0")
+
+
 def udp_ports(source: int, destination: int) -> Statement:
     """Both ports of a datagram in one comparison."""
     both = struct.pack(">HH", source, destination)
@@ -163,12 +177,13 @@ def address_in(side: Side, name: str, *, version: Version) -> Statement:
     return Statement(exprs, f"{'ip' if version == 4 else 'ip6'} {side} @{name}")
 
 
-def flow_in(side: Side, name: str, *, version: Version) -> Statement:
-    """Remote address . protocol . destination port, looked up in a set."""
+def flow_in(side: Side, name: str, *, version: Version, port: Literal["sport", "dport"] = "dport") -> Statement:
+    """Remote address . protocol . port, looked up in a set."""
     length, second, third = (4, 9, 10) if version == 4 else (16, 2, 13)
-    key = (_address(side, length), _meta(_L4PROTO, second), _payload(_TRANSPORT_HEADER, 2, 2, third))
+    offset = 0 if port == "sport" else 2
+    key = (_address(side, length), _meta(_L4PROTO, second), _payload(_TRANSPORT_HEADER, offset, 2, third))
     family = "ip" if version == 4 else "ip6"
-    return Statement((*_family(length), *key, _lookup(name)), f"{family} {side} . meta l4proto . th dport @{name}")
+    return Statement((*_family(length), *key, _lookup(name)), f"{family} {side} . meta l4proto . th {port} @{name}")
 
 
 def uid_is(uid: int) -> Statement:
@@ -192,6 +207,12 @@ def cgroup_exists(level: int, nothing: str) -> Statement:
     """True for a socket whose cgroup has an ancestor (or itself) at `level`; `nothing` is an empty set."""
     exprs = (_socket(level), _lookup(nothing, invert=True))
     return Statement(exprs, f"socket cgroupv2 level {level} != @{nothing}")
+
+
+def whole_socket() -> Statement:
+    """A socket that a process holds. For half a handshake and for TIME_WAIT the kernel knows no cgroup (nft_socket.c:
+    only a full socket has one); both break this too. Its value is a boolean, so every one is at most 1."""
+    return Statement((Expr("socket", ((1, _n(2)), (2, _n(1)))), _cmp(b"\x01", AT_MOST)), "socket wildcard <= 1")
 
 
 def not_to_this_host() -> Statement:

@@ -1,6 +1,7 @@
 """Everything that passes whatever the policy says, in one reviewed list.
 
-Order matters: what a hook has decided before comes first, because nearly every packet ends there.
+Order matters: what a hook has decided before comes first, because nearly every packet ends there. What passes one way
+when a session begins passes the other way when the session is older than the table (`loose`).
 """
 
 from __future__ import annotations
@@ -12,35 +13,13 @@ from segctl.model.policy import Essentials, Network
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.ruleset import ACCEPT, DROP, NftSet, Rule, Statement
+from segctl_agent.render.marks import decided, loose
 from segctl_agent.render.sets import network_sets
 from segctl_agent.render.workloads import port_statement
-
-MASK = 0xFFF00000
-"""Our bits of the conntrack mark: the epoch of the policy that accepted a flow. The other bits are left alone."""
-_EPOCH_SHIFT = 20
-EPOCHS = range(1, 4096)
-
-
-def epoch_mark(epoch: int) -> int:
-    """The mark of an epoch. Raises ValueError outside 1 to 4095."""
-    if epoch not in EPOCHS:
-        raise ValueError(f"the epoch is {epoch}, but must be 1 to {EPOCHS[-1]}: count round to 1")
-    return epoch << _EPOCH_SHIFT
 
 
 def _accept(*statements: Statement) -> Rule:
     return Rule.of(*statements, s.verdict(ACCEPT))
-
-
-def decided(epoch: int) -> tuple[Rule, ...]:
-    """Flows of this epoch; replies, whose first direction the other hook judges; ICMP errors of such flows."""
-    related = s.ct_state("related")
-    return (
-        _accept(s.ct_mark_is(MASK, epoch_mark(epoch))),
-        _accept(s.ct_state("established", "related"), s.ct_reply()),
-        _accept(related, s.protocol("icmp")),
-        _accept(related, s.protocol("icmpv6")),
-    )
 
 
 def _network() -> tuple[Rule, ...]:
@@ -62,8 +41,12 @@ def incoming(essentials: Essentials, facts: HostFacts, epoch: int) -> tuple[Rule
         for e in facts.controller
         if e.address in facts.addresses
     )
+    channel = tuple(
+        _accept(*loose(), s.address_is("saddr", e.address), s.source_port(e.port, e.port, tcp_known=True))
+        for e in facts.controller
+    )
     invalid = Rule.of(s.ct_state("invalid"), s.verdict(DROP))
-    return (_accept(s.interface("iif")), *decided(epoch), *_network(), *dhcp, *rescue, *controller, invalid)
+    return (_accept(s.interface("iif")), *decided(epoch), *_network(), *dhcp, *rescue, *controller, *channel, invalid)
 
 
 def outgoing(essentials: Essentials, facts: HostFacts, epoch: int) -> tuple[Rule, ...]:
@@ -82,7 +65,21 @@ def outgoing(essentials: Essentials, facts: HostFacts, epoch: int) -> tuple[Rule
         _accept(s.uid_is(facts.agent_uid), s.address_is("daddr", e.address), s.destination_port("tcp", e.port, e.port))
         for e in facts.controller
     )
-    return (_accept(s.interface("oif")), *decided(epoch), *_network(), *dhcp, *dns, *ntp, *channel)
+    rescue = tuple(
+        _accept(
+            *loose(), s.address_in("daddr", name, version=version), s.source_port(ports.low, ports.high, tcp_known=True)
+        )
+        for name, version in _names("rescue", essentials.rescue)
+        for ports in essentials.rescue_ports
+        if ports.protocol == "tcp"
+    )
+    controller = tuple(
+        _accept(*loose(), s.address_is("saddr", e.address), s.source_port(e.port, e.port, tcp_known=True))
+        for e in facts.controller
+        if e.address in facts.addresses
+    )
+    essential = (*_network(), *dhcp, *dns, *ntp, *channel, *rescue, *controller)
+    return (_accept(s.interface("oif")), *decided(epoch), *essential)
 
 
 def essential_sets(essentials: Essentials) -> Mapping[str, NftSet]:

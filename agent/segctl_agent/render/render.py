@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from segctl.model.hostpolicy import HostPolicy
-from segctl.model.policy import HOST_WORKLOAD
+from segctl.model.policy import HOST_WORKLOAD, Mode
 
 from segctl_agent.facts.values import HostFacts
-from segctl_agent.identity import DEPTH, DIRECTIONS, Direction, Identity, leaf_map, level_chain, own_map
+from segctl_agent.identity import DEPTH, DIRECTIONS, Direction, Identity, leaf_map, level_chain, own_map, workload_chain
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.ruleset import (
     ACCEPT,
@@ -27,9 +27,10 @@ from segctl_agent.nft.ruleset import (
     SetSpec,
     goto,
 )
-from segctl_agent.render.essentials import MASK, epoch_mark, essential_sets, incoming, outgoing
+from segctl_agent.render.essentials import essential_sets, incoming, outgoing
+from segctl_agent.render.marks import accepted
 from segctl_agent.render.sets import network_sets
-from segctl_agent.render.workloads import WorkloadRenderer, end_chain, log_rule
+from segctl_agent.render.workloads import WorkloadRenderer, back_name, end_chain, end_name, log_rule
 
 NOTHING = "nothing"
 CGROUP_MAP = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
@@ -37,7 +38,7 @@ _UID_MAP = SetSpec((KeyType.UID,), verdicts=True)
 
 
 def render(policy: HostPolicy, facts: HostFacts, epoch: int) -> Ruleset:
-    """The table for this policy on this host. `epoch` is 1 to 4095: with another, live flows are judged anew."""
+    """The table for this policy on this host. `epoch` is 1 to 2047: with another, live flows are judged anew."""
     identity = Identity(policy, facts.users)
     chains: dict[str, Chain] = {
         "input": Chain((*incoming(policy.essentials, facts, epoch), _to("id_in")), INPUT),
@@ -52,7 +53,7 @@ def render(policy: HostPolicy, facts: HostFacts, epoch: int) -> Ruleset:
         used |= _workloads(policy, identity, direction, epoch, chains, sets)
     if identity.users:
         owners: dict[bytes, Data] = {
-            struct.pack("=I", uid): goto(f"w{identity.index[name]}_out") for uid, name in identity.users.items()
+            struct.pack("=I", uid): goto(workload_chain(name, "out")) for uid, name in identity.users.items()
         }
         sets["uid_out"] = NftSet(_UID_MAP, MappingProxyType(owners))
     groups = {g.name: g.networks for g in policy.groups}
@@ -75,16 +76,17 @@ def _workloads(
     sets: dict[str, NftSet],
 ) -> set[str]:
     """Adds the chains and sets of every workload; answers the groups that rules refer to."""
-    mark = s.ct_mark_set(MASK, epoch_mark(epoch))
+    mark = accepted(epoch)
     groups = {g.name: g.networks for g in policy.groups}
     renderer = WorkloadRenderer(direction, groups, frozenset(policy.managed), mark)
     by_owner = (Rule.of(s.uid_verdict("uid_out")),) if identity.users and direction == "out" else ()
     used: set[str] = set()
     for workload in policy.workloads:
-        index = identity.index[workload.name]
-        rendered = renderer.render(workload, index, by_owner if workload.name == HOST_WORKLOAD else ())
-        chains[f"w{index}_{direction}"] = rendered.chain
-        chains[f"end{index}_{direction}"] = end_chain(direction, workload, mark)
+        rendered = renderer.render(workload, by_owner if workload.name == HOST_WORKLOAD else ())
+        chains[workload_chain(workload.name, direction)] = rendered.chain
+        chains[end_name(workload.name, direction)] = end_chain(direction, workload, mark)
+        if workload.mode is not Mode.OBSERVE:
+            chains[back_name(workload.name, direction)] = renderer.back(workload)
         sets.update(rendered.sets)
         used |= rendered.groups
     return used
@@ -104,8 +106,10 @@ def _cgroup_maps(identity: Identity, cgroups: Mapping[str, int]) -> dict[str, Nf
 def _identity_chains(direction: Direction, identity: Identity) -> dict[str, Chain]:
     """From the socket's cgroup to its workload. Level 2 comes first: system.slice/x.service is there.
 
-    `socket cgroupv2 level L` matches nothing when there is no socket or its cgroup is not that deep, so the last rule
-    of id_D is for sockets of the root cgroup and packets without a socket.
+    `socket cgroupv2 level L` matches nothing when there is no socket or its cgroup is not that deep, so the last rules
+    of id_D are for sockets of the root cgroup and packets without a socket. Among these are packets of flows that were
+    judged before and have no whole socket yet, or no longer: the last step of a handshake during which the epoch
+    changed, and TIME_WAIT. They pass unmarked: the next packet finds the socket, and is judged.
     """
     unknown = s.verdict(goto(f"unknown_{direction}"))
     top = Chain(
@@ -115,7 +119,9 @@ def _identity_chains(direction: Direction, identity: Identity) -> dict[str, Chai
             Rule.of(s.cgroup_exists(2, NOTHING), unknown),
             _cgroup_verdict(1, own_map(1, direction)),
             Rule.of(s.cgroup_exists(1, NOTHING), unknown),
-            _to(f"w{identity.index[HOST_WORKLOAD]}_{direction}"),
+            Rule.of(s.whole_socket(), s.verdict(goto(workload_chain(HOST_WORKLOAD, direction)))),
+            Rule.of(s.ct_state("established"), s.protocol("tcp"), s.verdict(ACCEPT)),
+            _to(workload_chain(HOST_WORKLOAD, direction)),
         )
     )
     chains = {f"id_{direction}": top}
@@ -145,9 +151,9 @@ def _unknown(direction: Direction, *, enforcing: bool) -> Chain:
 def denied_counters(packets: Mapping[str, int], policy: HostPolicy) -> dict[tuple[Direction, str], int]:
     """Kernel.counters as (direction, workload) -> packets that were denied or would be; `?` is the unknown cgroup."""
     out: dict[tuple[Direction, str], int] = {}
-    names = sorted(w.name for w in policy.workloads)
+    names = [w.name for w in policy.workloads]
     for direction in DIRECTIONS:
-        for chain, name in [*((f"end{i}_{direction}", n) for i, n in enumerate(names)), (f"unknown_{direction}", "?")]:
+        for chain, name in [*((end_name(n, direction), n) for n in names), (f"unknown_{direction}", "?")]:
             if chain in packets:
                 out[direction, name] = packets[chain]
     return out

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from segctl.model.hostpolicy import Entry, LocalWorkload
 from segctl.model.policy import Mode, Network, PortRange
 
-from segctl_agent.identity import Direction
+from segctl_agent.identity import Direction, workload_chain
 from segctl_agent.nft import statements as s
-from segctl_agent.nft.ruleset import ACCEPT, DROP, Chain, NftSet, Rule, Statement, goto
+from segctl_agent.nft.ruleset import ACCEPT, DROP, RETURN, Chain, NftSet, Rule, Statement, goto, jump
+from segctl_agent.render.marks import loose
 from segctl_agent.render.sets import flow_spec, flow_suffix, frozen
 
 NFLOG_GROUP = 1510
 _SNAPLEN, _THRESHOLD = 96, 1
 _LOG_RATE, _LOG_BURST = 1000, 2000
+
+BackPort = Callable[[int, int], Statement]
 
 
 def prefix(direction: Direction, verdict: str, workload: str) -> str:
@@ -70,9 +73,9 @@ class WorkloadRenderer:
         self._plain = {name: _versions(networks, wide=False) for name, networks in groups.items()}
         self._wide = {name: _versions(networks, wide=True) for name, networks in groups.items()}
 
-    def render(self, workload: LocalWorkload, index: int, first: tuple[Rule, ...] = ()) -> WorkloadChains:
+    def render(self, workload: LocalWorkload, first: tuple[Rule, ...] = ()) -> WorkloadChains:
         """`first` are rules before everything else."""
-        name, end = f"w{index}_{self._direction}", f"end{index}_{self._direction}"
+        name, end = workload_chain(workload.name, self._direction), end_name(workload.name, self._direction)
         entries = workload.ingress if self._direction == "in" else workload.egress
         flows: dict[s.Version, dict[bytes, None]] = {v: {} for v in s.VERSIONS}
         enrolled: dict[Rule, None] = {}
@@ -90,6 +93,23 @@ class WorkloadRenderer:
         sets = {f"{name}{v}": NftSet(flow_spec(v, len(keys)), frozen(keys)) for v, keys in flows.items()}
         return WorkloadChains(sets, Chain(rules), frozenset(groups))
 
+    def back(self, workload: LocalWorkload) -> Chain:
+        """For a segment of a session that is older than the table: what it would be permitted as, had conntrack taken
+        the server for the client. The service's port then is the near one, and the other direction's entries decide."""
+        other: Direction = "out" if self._direction == "in" else "in"
+        flows = workload_chain(workload.name, other)
+        lookups = tuple(
+            Rule.of(s.flow_in(self._side, f"{flows}{v}", version=v, port="sport"), *self._permit) for v in s.VERSIONS
+        )
+        enrolled: dict[Rule, None] = {}
+        peers: dict[Rule, None] = {}
+        for entry in workload.egress if other == "out" else workload.ingress:
+            for _, rule in self._rules(entry, s.source_port):
+                (enrolled if entry.managed else peers)[rule] = None
+        leave = s.verdict(RETURN)
+        guard = tuple(Rule.of(s.address_in(self._side, f"managed{v}", version=v), leave) for v in self._versions)
+        return Chain((*lookups, *enrolled, *(guard if peers else ()), *peers))
+
     def _flows(self, entry: Entry, flows: Mapping[s.Version, dict[bytes, None]]) -> None:
         """Every address with every single port: an exact match needs no rule, however many there are."""
         suffixes = [flow_suffix(p.protocol, p.low) for p in entry.ports if _exact(p)]
@@ -103,15 +123,19 @@ class WorkloadRenderer:
             address = network.network_address.packed
             flows[version].update(dict.fromkeys(address + suffix for suffix in suffixes))
 
-    def _rules(self, entry: Entry) -> Iterator[tuple[str, Rule]]:
-        """(group, rule) for ranges, message types, and every port of a group with wide networks."""
+    def _rules(self, entry: Entry, back: BackPort | None = None) -> Iterator[tuple[str, Rule]]:
+        """(group, rule) for ranges, message types, and every port of a group with wide networks. With `back`, for TCP
+        alone, and the statement of the port is its."""
         for ports in entry.ports:
+            if back is not None and ports.protocol != "tcp":
+                continue
             versions = self._wide[entry.group] if _exact(ports) else self._plain[entry.group] | self._wide[entry.group]
             for version in sorted(versions):
                 if ports.protocol == ("icmpv6" if version == 4 else "icmp"):
                     continue
                 remote = s.address_in(self._side, f"g{entry.group}{version}", version=version)
-                yield entry.group, Rule.of(remote, port_statement(ports, family_known=True), *self._permit)
+                port = back(ports.low, ports.high) if back else port_statement(ports, family_known=True)
+                yield entry.group, Rule.of(remote, port, *self._permit)
 
 
 def _exact(ports: PortRange) -> bool:
@@ -128,15 +152,24 @@ def _versions(networks: tuple[Network, ...], *, wide: bool) -> frozenset[s.Versi
     return frozenset(out)
 
 
+def end_name(workload: str, direction: Direction) -> str:
+    return f"end_{workload}_{direction}"
+
+
+def back_name(workload: str, direction: Direction) -> str:
+    return f"back_{workload}_{direction}"
+
+
 def end_chain(direction: Direction, workload: LocalWorkload, mark: Statement) -> Chain:
     """What becomes of packets that nothing permits. In modes that let them pass, the mark keeps the rest of the flow
     from being judged, and logged, again."""
     if workload.mode is Mode.OBSERVE:
         return Chain((Rule.of(mark, s.verdict(ACCEPT)),))
+    older = Rule.of(*loose(), s.verdict(jump(back_name(workload.name, direction))))
     verdict = "deny" if workload.mode is Mode.ENFORCE else "test"
     broadcast = (Rule.of(s.not_to_this_host(), s.verdict(DROP if verdict == "deny" else ACCEPT)),)
     noted = (log_rule(direction, verdict, workload.name), Rule.of(s.counter()))
-    head = (*(broadcast if direction == "in" else ()), *noted)
+    head = (*(broadcast if direction == "in" else ()), older, *noted)
     if workload.mode is Mode.TEST:
         return Chain((*head, Rule.of(mark, s.verdict(ACCEPT))))
     reset = Rule.of(s.ct_state("established"), s.protocol("tcp"), s.reject_reset())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from segctl.model.inventory import Address
-from segctl.model.policy import HOST_WORKLOAD, Policy, PortRange
+from segctl.model.policy import HOST_WORKLOAD, Policy, PortRange, Process, ProcessKind
 from segctl.policy.decide import EVERYWHERE, Instance
+from segctl.policy.syntax.grammar import read_process
 
 End = Instance | Address
 
@@ -58,15 +59,25 @@ def _end(
     if end.workload != HOST_WORKLOAD:
         return end.workload, f"workload: {end.workload}"
     tags = ", ".join(f"{k}: {v}" for k, v in end.tags.pairs if k not in shared)
-    if unit:
-        name = _slug(re.sub(r"\.(service|scope|socket)$", "", unit))
-        while name in policy.workloads or name == HOST_WORKLOAD:
-            name = _slug(f"{name}-{end.host}")[:38] + "-x"
+    if _is_unit(unit):
+        name = _free_name(policy, _slug(re.sub(r"\.(service|scope|socket)$", "", unit)))
         on = ", ".join(f"{k}: {v}" for k, v in end.tags.pairs)
-        pattern = re.sub(r"@[^.]*\.", "@*.", unit)
+        pattern = re.sub(r"@[^.]*\.", "@*.", unit).replace("\\", "\\\\")
         declarations.setdefault("workloads", []).append(f'{name}: {{on: {{{on}}}, process: {{unit: "{pattern}"}}}}')
         return name, f"workload: {name}"
     return end.tags.get("role") or end.host, f"workload: {HOST_WORKLOAD}" + (f", {tags}" if tags else "")
+
+
+def _is_unit(unit: str) -> bool:
+    """The name of one unit. A host says it, and an operator pastes what is made of it: no globs, no YAML."""
+    return not set(unit) & set("*?[") and isinstance(read_process(ProcessKind.UNIT, unit), Process)
+
+
+def _free_name(policy: Policy, wanted: str) -> str:
+    name, number = wanted, 2
+    while name in policy.workloads or name == HOST_WORKLOAD:
+        name, number = f"{wanted[:34].rstrip('-')}-{number}", number + 1
+    return name
 
 
 def _peer(policy: Policy, address: Address, declarations: dict[str, list[str]]) -> tuple[str, str]:

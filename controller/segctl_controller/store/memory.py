@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from segctl.errors import EnrolmentError
 from segctl.model.inventory import Address
@@ -24,8 +26,10 @@ from segctl_controller.store.records import (
     ProofRecord,
     TokenRecord,
 )
-from segctl_controller.store.reports import HOUR_US
+from segctl_controller.store.reports import HOUR_US, LARGEST_COUNT
 from segctl_controller.store.sql import base_moved, no_host, no_operator, no_token, operator_taken
+
+Row = TypeVar("Row", DenialRecord, EventRecord)
 
 
 class MemoryStore:
@@ -157,8 +161,8 @@ class MemoryStore:
             return None
         self._cursors[batch.host] = (batch.epoch, batch.sequence)
         stored = tuple(self._merge(denial) for denial in batch.denials)
-        newest = sorted(self._denials.values(), key=lambda row: row.id)[-self._limits.denials :]
-        self._denials = {(row.host, row.key): row for row in newest}
+        kept = _pruned(sorted(self._denials.values(), key=lambda row: row.id), self._limits.denials)
+        self._denials = {(row.host, row.key): row for row in kept}
         for event in batch.events:
             self.add_event(event)
         if batch.lost:
@@ -173,7 +177,7 @@ class MemoryStore:
         if before is not None:
             row = replace(
                 row,
-                count=before.count + row.count,
+                count=min(before.count + row.count, LARGEST_COUNT),
                 first_us=min(before.first_us, row.first_us),
                 last_us=max(before.last_us, row.last_us),
             )
@@ -191,10 +195,11 @@ class MemoryStore:
         return tuple(sorted(chosen, key=lambda row: row.id)[-wanted.limit :])
 
     def lost(self, host: str, since_us: int) -> int:
-        return sum(n for name, hour, n in self._losses if host in ("", name) and hour > since_us - HOUR_US)
+        told = (n for name, hour, n in self._losses if host in ("", name) and hour > since_us - HOUR_US)
+        return min(sum(told), LARGEST_COUNT)
 
     def add_event(self, event: EventRecord, entry: Entry | None = None) -> None:
-        self._events = [*self._events, event][-self._limits.events :]
+        self._events = _pruned([*self._events, event], self._limits.events)
         if entry is not None:
             self.add_entry(entry)
 
@@ -206,3 +211,14 @@ class MemoryStore:
 
     def entries(self, limit: int) -> tuple[Entry, ...]:
         return tuple(self._audit[::-1][:limit])
+
+
+def _pruned(rows: Iterable[Row], keep: int) -> list[Row]:
+    """At most `keep` of the rows: the oldest of the host that has most of them go."""
+    kept = list(rows)
+    while len(kept) > keep:
+        counts = Counter(row.host for row in kept)
+        most = min(counts, key=lambda host: (-counts[host], host))
+        gone = {id(row) for row in [row for row in kept if row.host == most][: len(kept) - keep]}
+        kept = [row for row in kept if id(row) not in gone]
+    return kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, Table, delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from segctl_controller.store import rows
@@ -10,6 +10,8 @@ from segctl_controller.store.records import Batch, DenialFilter, DenialRecord, E
 from segctl_controller.store.tables import cursors, denials, events, hosts, losses
 
 HOUR_US = 3_600_000_000
+LARGEST_COUNT = 2**53
+"""Counts stop here: what a host says must not add up to a number that SQLite turns into a float."""
 
 
 def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[DenialRecord, ...] | None:
@@ -29,7 +31,7 @@ def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[Den
         stored.append(_merge(connection, denial, next_id))
         next_id += 1
     if stored:
-        _prune_denials(connection, limits.denials)
+        _prune(connection, denials, limits.denials)
     for event in batch.events:
         add_event(connection, event, limits)
     if batch.lost:
@@ -37,7 +39,8 @@ def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[Den
         statement = upsert(losses).values(host=batch.host, hour_us=hour, lost=batch.lost)
         connection.execute(
             statement.on_conflict_do_update(
-                index_elements=["host", "hour_us"], set_={"lost": losses.c.lost + statement.excluded.lost}
+                index_elements=["host", "hour_us"],
+                set_={"lost": func.min(losses.c.lost + statement.excluded.lost, LARGEST_COUNT)},
             )
         )
     return tuple(stored)
@@ -59,7 +62,7 @@ def _merge(connection: Connection, denial: DenialRecord, row_id: int) -> DenialR
         index_elements=["host", "key"],
         set_={
             "id": new.id,
-            "count": denials.c.count + new.count,
+            "count": func.min(denials.c.count + new.count, LARGEST_COUNT),
             "first_us": func.min(denials.c.first_us, new.first_us),
             "last_us": func.max(denials.c.last_us, new.last_us),
             "body": new.body,
@@ -68,12 +71,15 @@ def _merge(connection: Connection, denial: DenialRecord, row_id: int) -> DenialR
     return rows.denial_of(dict(connection.execute(merged).mappings().one()))
 
 
-def _prune_denials(connection: Connection, keep: int) -> None:
-    """Ids have gaps (a merged row takes a new one), so rows are counted, not ids."""
-    newest = select(denials.c.id).order_by(denials.c.id.desc()).offset(keep).limit(1)
-    last_to_go = connection.scalar(newest)
-    if last_to_go is not None:
-        connection.execute(delete(denials).where(denials.c.id <= last_to_go))
+def _prune(connection: Connection, table: Table, keep: int) -> None:
+    """The oldest rows of the host that has most of them go: a host that floods pushes out its own."""
+    excess = (connection.scalar(select(func.count()).select_from(table)) or 0) - keep
+    while excess > 0:
+        most = select(table.c.host, func.count().label("rows")).group_by(table.c.host)
+        host, count = connection.execute(most.order_by(func.count().desc(), table.c.host).limit(1)).one()
+        oldest = select(table.c.id).where(table.c.host == host).order_by(table.c.id).limit(min(excess, count))
+        connection.execute(delete(table).where(table.c.id.in_(oldest)))
+        excess -= count
 
 
 def newest_denials(connection: Connection, wanted: DenialFilter) -> tuple[DenialRecord, ...]:
@@ -87,10 +93,10 @@ def newest_denials(connection: Connection, wanted: DenialFilter) -> tuple[Denial
 
 
 def lost(connection: Connection, host: str, since_us: int) -> int:
-    query = select(func.coalesce(func.sum(losses.c.lost), 0)).where(losses.c.hour_us > since_us - HOUR_US)
+    query = select(func.total(losses.c.lost)).where(losses.c.hour_us > since_us - HOUR_US)
     if host:
         query = query.where(losses.c.host == host)
-    return int(connection.scalar(query) or 0)
+    return min(int(connection.scalar(query) or 0), LARGEST_COUNT)
 
 
 def add_event(connection: Connection, event: EventRecord, limits: Limits) -> None:
@@ -102,8 +108,8 @@ def add_event(connection: Connection, event: EventRecord, limits: Limits) -> Non
         "culprit_pid": event.culprit_pid,
         "culprit_name": event.culprit_name,
     }
-    newest = connection.scalar(insert(events).values(values).returning(events.c.id)) or 0
-    connection.execute(delete(events).where(events.c.id <= newest - limits.events))
+    connection.execute(insert(events).values(values))
+    _prune(connection, events, limits.events)
 
 
 def newest_events(connection: Connection, limit: int) -> tuple[EventRecord, ...]:

@@ -88,13 +88,13 @@ def test_elements_of_a_leaf_an_inner_and_what_is_below_a_leaf() -> None:
     key = struct.pack("=Q", 7)
     leaf = cgroup_elements(given_policy, {}, "system.slice/a.service", 7)
     assert [(e.map, e.key, e.verdict) for e in leaf] == [
-        ("cg2_in", key, goto("w1_in")),
-        ("cg2_out", key, goto("w1_out")),
+        ("cg2_in", key, goto("w_web_in")),
+        ("cg2_out", key, goto("w_web_out")),
     ]
     inner = cgroup_elements(given_policy, {}, "system.slice/x.slice", 7)
     assert {(e.map, str(e.verdict)) for e in inner if e.map.endswith("_in")} == {
         ("cg2_in", "goto lvl3_in"),
-        ("own2_in", "goto w0_in"),
+        ("own2_in", "goto w_host_in"),
     }
     assert cgroup_elements(given_policy, {}, "system.slice/a.service/below", 7) == ()
     assert [e.map for e in cgroup_elements(given_policy, {}, "system.slice", 7)] == ["own1_in", "own1_out"]
@@ -102,7 +102,10 @@ def test_elements_of_a_leaf_an_inner_and_what_is_below_a_leaf() -> None:
 
 def test_outgoing_the_owner_decides_for_a_user() -> None:
     elements = cgroup_elements(policy(("apache", USER, "33")), {}, "user.slice/user-33.slice", 7)
-    assert {(e.map, str(e.verdict)) for e in elements} == {("cg2_in", "goto w0_in"), ("cg2_out", "goto w1_out")}
+    assert {(e.map, str(e.verdict)) for e in elements} == {
+        ("cg2_in", "goto w_apache_in"),
+        ("cg2_out", "goto w_host_out"),
+    }
 
 
 def test_nothing_is_asked_beyond_the_depth() -> None:

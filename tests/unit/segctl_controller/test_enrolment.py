@@ -90,7 +90,7 @@ async def test_a_taken_name_needs_a_token_that_says_replace(tmp_path: Path) -> N
         assert (await lab.enrol_with(token.join, "web2")).name == "web2"  # the refusal did not use the token up
         async with first.session() as session:
             await session.receive()
-            second = await lab.enrol("web1", {"role": "db"}, replace=True)
+            second = await lab.enrol("web1", {"role": "db"}, host="web1", replace=True)
             code, text = await refusal(session.receive())
             assert code is Code.UNAUTHENTICATED
             assert "enrolled anew" in text

@@ -12,7 +12,8 @@ import grpc
 import pytest
 from segctl.proto.v1 import admin_pb2, agent_pb2, hostpolicy_pb2
 from segctl_controller.feed import MOST_WAITING, Feed
-from segctl_controller.reports import BURST, RATE, Pace
+from segctl_controller.pace import Pace
+from segctl_controller.reports import BURST, RATE
 from segctl_controller.store.records import DenialRecord
 
 from tests.controller_harness import SECONDS, ControllerLab, FakeAgent, eventually, running_controller
@@ -212,7 +213,7 @@ async def test_a_slow_follower_loses_the_oldest_and_learns_how_many() -> None:
 
 def test_a_host_that_floods_is_read_more_slowly() -> None:
     now = [0.0]
-    pace = Pace(lambda: now[0])
+    pace = Pace(RATE, BURST, lambda: now[0])
     assert [pace.delay() for _ in range(int(BURST))] == [0.0] * int(BURST)
     assert pace.delay() == pytest.approx(1 / RATE)
     now[0] = 100.0

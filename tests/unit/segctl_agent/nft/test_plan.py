@@ -97,9 +97,9 @@ def test_base_chains_stay() -> None:
 
 def test_a_new_member_is_one_element_and_no_chain() -> None:
     before = render(SHOP, SHOP_FACTS, 1)
-    flows = before.sets["w2_in4"]
+    flows = before.sets["w_shop-db_in4"]
     more = dict(flows.elements) | {b"\x0a\0\0\7\6\0\0\0\x15\x38\0\0": None}
-    after = Ruleset(before.chains, {**before.sets, "w2_in4": NftSet(flows.spec, MappingProxyType(more))})
+    after = Ruleset(before.chains, {**before.sets, "w_shop-db_in4": NftSet(flows.spec, MappingProxyType(more))})
     (operation,) = plan(before, after).operations
     assert isinstance(operation, AddElements)
     assert len(operation.elements) == 1

@@ -30,7 +30,7 @@ def test_a_workload_keeps_its_chains_sets_and_elements_when_others_come_and_go()
     alone, among = render(_policy("middle"), FACTS, 1), render(_policy("a-first", "middle", "z-last"), FACTS, 1)
     assert alone.sets["cg2_in"] == among.sets["cg2_in"]
     shared = {name for name in alone.chains if "middle" in name} | {n for n in alone.sets if "middle" in n}
-    assert len(shared) == 4 + 4
+    assert len(shared) == 6 + 4
     for name in shared:
         assert alone.chains.get(name) == among.chains.get(name)
         assert alone.sets.get(name) == among.sets.get(name)

@@ -131,11 +131,11 @@ def test_the_epoch_changes_marks_and_nothing_else() -> None:
     one, two = render(SHOP, SHOP_FACTS, 1), render(SHOP, SHOP_FACTS, 2)
     assert one.sets == two.sets
     assert one.chains["id_in"] == two.chains["id_in"]
-    assert one.chains["w2_in"] != two.chains["w2_in"]
-    for wrong in (0, 4096, -1):
-        with pytest.raises(ValueError, match="1 to 4095"):
+    assert one.chains["w_shop-db_in"] != two.chains["w_shop-db_in"]
+    for wrong in (0, 2048, -1):
+        with pytest.raises(ValueError, match="1 to 2047"):
             render(SHOP, SHOP_FACTS, wrong)
-    assert (EPOCHS[0], EPOCHS[-1]) == (1, 4095)
+    assert (EPOCHS[0], EPOCHS[-1]) == (1, 2047)
 
 
 def test_the_order_of_facts_does_not_matter() -> None:
@@ -147,10 +147,10 @@ def test_exact_flows_need_no_rules_however_many() -> None:
     many = Group("many", tuple(ip_network((10 << 24 | i, 32)) for i in range(600)))
     entries = tuple(Entry(f"r{i}", "many", (ports(i),), managed=True) for i in range(1, 4))
     ruleset = render(policy(host_workload(Mode.ENFORCE, ingress=entries), groups=(many,)), HostFacts(), 1)
-    flows = ruleset.sets["w0_in4"]
+    flows = ruleset.sets["w_host_in4"]
     assert len(flows.elements) == 1800
     assert flows.spec.size == size_for(1800) == 4096
-    assert len(ruleset.chains["w0_in"].rules) == 3
+    assert len(ruleset.chains["w_host_in"].rules) == 3
     assert "gmany4" not in ruleset.sets
 
 
@@ -167,5 +167,5 @@ def test_prefixes_fit_the_oldest_kernels() -> None:
 
 
 def test_counters_by_workload() -> None:
-    packets: Mapping[str, int] = {"end2_in": 5, "unknown_out": 1, "end0_out": 2}
+    packets: Mapping[str, int] = {"end_shop-db_in": 5, "unknown_out": 1, "end_backup_out": 2}
     assert denied_counters(packets, SHOP) == {("in", "shop-db"): 5, ("out", "?"): 1, ("out", "backup"): 2}
