@@ -77,7 +77,7 @@ class Quota:
         return self._taken <= self._most
 
 
-def _network_of(address: Address | None) -> str:
+def peer_network(address: Address | None) -> str:
     """Who counts as one peer: an IPv4 address, or the /64 in which an IPv6 host picks its address freely."""
     if isinstance(address, IPv6Address):
         return str(IPv6Network((address, 64), strict=False))
@@ -99,7 +99,7 @@ class Enrolment(agent_pb2_grpc.EnrolmentServicer):
 
     async def Enrol(self, request: agent_pb2.EnrolRequest, context: Context) -> agent_pb2.EnrolReply:
         address = source_address(context)
-        peer, network = str(address or "unknown"), _network_of(address)
+        peer, network = str(address or "unknown"), peer_network(address)
         async with Refusing(context):
             self._limit.admit(network)
             try:

@@ -288,3 +288,27 @@ def test_the_audit_log_counts_and_keeps_everything(store: Store) -> None:
 def test_every_error_is_one_of_ours(store: Store) -> None:
     with pytest.raises(SegctlError):
         store.remove_operator("x", ENTRY)
+
+
+def test_a_host_that_floods_pushes_out_only_its_own(store: Store) -> None:
+    store.add_token(token(uses=2), ENTRY)
+    join(store, "web1")
+    join(store, "web2")
+    good = EventRecord("web1", "tamper", "m", 1)
+    store.add_batch(Batch("web1", "e", 1, 10, (denial(key="1"), denial(key="2")), (good,)))
+    flood = tuple(denial("web2", key=str(n)) for n in range(20))
+    events = tuple(EventRecord("web2", "noise", str(n), 2) for n in range(20))
+    store.add_batch(Batch("web2", "e", 1, 10, flood, events))
+    assert len(store.denials(DenialFilter(host="web1"))) == 2
+    assert [row.key for row in store.denials(DenialFilter(host="web2"))] == ["17", "18", "19"]
+    assert [e.host for e in store.events(10)] == ["web2", "web2", "web1"]
+
+
+def test_counts_stop_before_they_overflow(store: Store) -> None:
+    store.add_token(token(), ENTRY)
+    join(store)
+    for sequence in (1, 2):
+        store.add_batch(Batch("web1", "e", sequence, 10, (denial(count=2**53),) * 1100, lost=2**53))
+    [row] = store.denials(DenialFilter())
+    assert (row.count, type(row.count)) == (2**53, int)
+    assert store.lost("", 0) == 2**53

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 import traceback
 from collections.abc import Callable
@@ -173,3 +174,80 @@ def test_a_session_from_before_the_agent_is_judged_by_the_policy(pair: tuple[Spa
     assert not other.lives()
     permitted.close()
     other.close()
+
+
+EGRESS = policy(
+    host_workload(Mode.ENFORCE, egress=(Entry("r", "server", (ports(PORT),), managed=True),)),
+    groups=(Group("server", (ip_network("10.78.0.1/32"), ip_network("fd78::1/128"))),),
+)
+TRACKING = (
+    "nft 'add table inet track; add chain inet track c { type filter hook input priority 50; };"
+    " add rule inet track c ct state new accept'"
+)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("observed", [False, True])
+def test_a_session_that_conntrack_saw_backwards_is_judged_in_both_directions(
+    pair: tuple[Space, Space], version: int, observed: bool
+) -> None:
+    """The server spoke first after conntrack began to look, so that it counts as the one who opened the session."""
+    server, client = pair
+    session = Session(server, client, version)
+    if observed:
+        put(client, policy(host_workload(Mode.OBSERVE)), 1)
+    else:
+        client.sh(TRACKING)
+    session.server.send(b"hello")
+    assert session.client.recv(10) == b"hello"
+    put(client, EGRESS, 2)
+    assert session.lives()
+    session.server.send(b"more")
+    assert session.client.recv(10) == b"more"
+    put(client, CLOSED, 3)
+    assert not session.lives()
+    session.close()
+
+
+def test_an_old_session_is_no_cover_for_a_new_one(pair: tuple[Space, Space]) -> None:
+    """Whoever may be called from here sends a bare ACK from that port to a port it may not reach, then a SYN."""
+    server, client = pair
+    put(client, EGRESS, 1)
+
+    def listening() -> socket.socket:
+        sock = socket.socket()
+        sock.bind(("10.78.0.2", 22))
+        sock.listen()
+        return sock
+
+    listener = made_inside(client, listening)
+    server.sh(
+        "nft 'add table ip w; add chain ip w i { type filter hook prerouting priority -500; };"
+        " add rule ip w i tcp sport 22 tcp flags & (syn|ack) == (syn|ack) counter'"
+    )
+
+    # Usually the reset that answers the bare ACK ends the flow at once: here it is lost on the way.
+    client.sh(
+        "nft 'add table ip lost; add chain ip lost o { type filter hook output priority -300; };"
+        " add rule ip lost o tcp flags & rst == rst drop'"
+    )
+
+    def attack() -> None:
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+        for flags in (0x10, 0x10, 0x02):
+            raw.sendto(segment("10.78.0.1", "10.78.0.2", PORT, 22, flags), ("10.78.0.2", 0))
+            time.sleep(0.05)  # one after the other on the wire
+
+    server.run(attack)
+    assert "packets 0" in server.sh("nft list chain ip w i")
+    listener.close()
+
+
+def segment(source: str, destination: str, sport: int, dport: int, flags: int) -> bytes:
+    """A TCP header (RFC 9293) with its checksum over the IPv4 pseudo header."""
+    header = struct.pack(">HHIIBBHHH", sport, dport, 1000, 2000, 5 << 4, flags, 1024, 0, 0)
+    pseudo = ip_address(source).packed + ip_address(destination).packed + struct.pack(">BBH", 0, 6, len(header))
+    total = sum(struct.unpack(f">{(len(pseudo) + len(header)) // 2}H", pseudo + header))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return header[:16] + struct.pack(">H", ~total & 0xFFFF) + header[18:]

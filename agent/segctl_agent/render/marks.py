@@ -34,7 +34,8 @@ def decided(epoch: int) -> tuple[Rule, ...]:
     """What needs no further look: flows of this epoch; replies, whose first direction the other hook judges; ICMP
     errors of such flows.
 
-    A SYN on a flow that we did not see begin opens a new connection under the cover of an old one: it walks the policy.
+    A segment that opens nothing, of a flow that nobody judged, is of a session older than the table. A SYN on such a
+    flow would open a new connection under the cover of the old one: it walks the policy.
     """
     related = s.ct_state("related")
     mark = epoch_mark(epoch)
@@ -42,7 +43,7 @@ def decided(epoch: int) -> tuple[Rule, ...]:
         Rule.of(s.ct_mark_is(MASK, mark), s.verdict(ACCEPT)),
         Rule.of(s.ct_state("established", "related"), s.ct_reply(), s.verdict(ACCEPT)),
         Rule.of(s.ct_mark_is(MASK, mark | LOOSE), s.tcp_without_syn(), s.verdict(ACCEPT)),
-        Rule.of(s.tcp_without_syn(), s.ct_state("new"), s.ct_mark_set(LOOSE, LOOSE)),
+        Rule.of(s.ct_mark_is(MASK, 0), s.tcp_without_syn(), s.ct_mark_set(LOOSE, LOOSE)),
         Rule.of(related, s.protocol("icmp"), s.verdict(ACCEPT)),
         Rule.of(related, s.protocol("icmpv6"), s.verdict(ACCEPT)),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from ipaddress import ip_address
 from pathlib import Path
 
 import grpc
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from segctl.proto.v1 import admin_pb2, agent_pb2, agent_pb2_grpc
 from segctl_controller.clock import Clock
-from segctl_controller.enrolment import FAILURES, UNUSABLE, FailureLimit
+from segctl_controller.enrolment import FAILURES, UNUSABLE, FailureLimit, Quota, peer_network
 from segctl_controller.errors import LimitError
 from segctl_controller.store.records import Role
 
@@ -240,3 +241,23 @@ async def test_an_operator_removed_from_the_shell_is_out_at_once(tmp_path: Path)
         code, text = await refusal(ann.WhoAmI(admin_pb2.WhoAmIRequest()))
         assert code is Code.UNAUTHENTICATED
         assert "segctl-controller admin add ann" in text
+
+
+async def test_a_token_that_replaces_names_its_host(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        code, text = await refusal(lab.token({}, replace=True))
+        assert (code, "--host NAME" in text) == (Code.INVALID_ARGUMENT, True)
+
+
+def test_the_audit_log_takes_a_bounded_number_of_refusals() -> None:
+    now = [0.0]
+    quota = Quota(3, 60.0, lambda: now[0])
+    assert [quota.take() for _ in range(5)] == [True, True, True, False, False]
+    now[0] = 60.0
+    assert quota.take()
+
+
+def test_one_ipv6_network_is_one_peer() -> None:
+    assert peer_network(ip_address("2001:db8::1")) == peer_network(ip_address("2001:db8::ffff:1"))
+    assert peer_network(ip_address("2001:db8::1")) != peer_network(ip_address("2001:db8:0:1::1"))
+    assert peer_network(ip_address("192.0.2.1")) == "192.0.2.1"

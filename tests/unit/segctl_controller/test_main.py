@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 import grpc
 import pytest
 from segctl.proto.v1 import admin_pb2, admin_pb2_grpc
+from segctl_controller.main import OneLine
 
 from tests.controller_harness import Identity
 
@@ -175,3 +177,10 @@ def test_only_tls_1_3_is_spoken(tmp_path: Path, version: ssl.TLSVersion, agreed:
         else:
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 context.wrap_socket(raw, server_hostname="localhost")
+
+
+def test_a_log_line_cannot_be_forged() -> None:
+    said = "x\nERROR segctl_controller: forged\x1b[2J\u202e"
+    record = logging.LogRecord("segctl_controller", logging.INFO, "", 0, "event kind=%s", (said,), None)
+    line = OneLine("%(levelname)s %(name)s: %(message)s").format(record)
+    assert line == "INFO segctl_controller: event kind=x\\nERROR segctl_controller: forged\\x1b[2J\\u202e"

@@ -13,8 +13,10 @@ import pytest
 from segctl.proto.v1 import admin_pb2, agent_pb2, hostpolicy_pb2
 from segctl_controller.feed import MOST_WAITING, Feed
 from segctl_controller.pace import Pace
-from segctl_controller.reports import BURST, RATE
-from segctl_controller.store.records import DenialRecord
+from segctl_controller.reports import BURST, RATE, ReportService
+from segctl_controller.rpc import Caller
+from segctl_controller.setup import remove_operator
+from segctl_controller.store.records import DenialRecord, Role
 
 from tests.controller_harness import SECONDS, ControllerLab, FakeAgent, eventually, running_controller
 from tests.unit.segctl_controller.policies import SHOP
@@ -218,3 +220,115 @@ def test_a_host_that_floods_is_read_more_slowly() -> None:
     assert pace.delay() == pytest.approx(1 / RATE)
     now[0] = 100.0
     assert pace.delay() == 0.0
+
+
+async def test_a_unit_name_cannot_smuggle_policy_into_the_suggestion(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        evil = await lab.enrol("evil", {"role": "web"})
+        await lab.push(SHOP)
+        smuggled = (
+            'x.service"}}\nrules:\n  - {name: evil, from: {}, to: {}}\nworkloads:\n  y: {process: {unit: "x.service'
+        )
+        units = (smuggled, "*.service", "a[b].service", "plain")
+        rows = [
+            denial("203.0.113.9", port, process=agent_pb2.ProcessInfo(unit=unit)) for port, unit in enumerate(units, 1)
+        ]
+        await report(evil, batch(1, *rows))
+        suggestions = [r.connection.suggestion for r in await denied(lab)]
+        assert len(suggestions) == len(units)
+        assert all(s.startswith("rules:\n") and s.count("\n") == 1 for s in suggestions), suggestions
+
+
+async def test_a_removed_host_cannot_keep_a_report_stream_open(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        db = await lab.enrol("db1", {})
+        await lab.admin().RemoveHost(admin_pb2.RemoveHostRequest(host="db1"))
+        async with db.reports() as stream, asyncio.timeout(SECONDS):
+            assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_more_streams_give_a_host_no_more_reports(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        db = await lab.enrol("db1", {})
+        began = time.monotonic()
+        each = int(BURST + RATE) // 3 + 1
+        parts = [[agent_pb2.ReportBatch(epoch=str(s), sequence=n + 1) for n in range(each)] for s in range(3)]
+        await asyncio.gather(*(report(db, *part) for part in parts))
+        assert time.monotonic() - began > 1.0
+
+
+async def test_a_host_that_goes_hides_no_later_denial_from_followers(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        gone, stays = await lab.enrol("gone", {}), await lab.enrol("stays", {})
+        await report(stays, batch(1, denial()))
+        await report(gone, batch(1, *(denial(port=port) for port in range(1, 20))))
+        call = lab.admin().Denied(admin_pb2.DeniedRequest(follow=True))
+        async with asyncio.timeout(SECONDS):
+            for _ in range(20):
+                await call.read()
+            await lab.admin().RemoveHost(admin_pb2.RemoveHostRequest(host="gone"))
+            await report(stays, batch(2, denial(port=99)))
+            assert (await call.read()).connection.denial.service.low == 99
+        call.cancel()
+
+
+async def test_a_removed_operator_stops_reading_even_while_denials_never_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segctl_controller.admin.RECHECK", 0.2)
+    async with running_controller(tmp_path) as lab:
+        db = await lab.enrol("db1", {})
+        lab.operator("vera", Role.VIEWER)
+        call = lab.admin("vera").Denied(admin_pb2.DeniedRequest(follow=True))
+        await call.initial_metadata()
+
+        async def denials_without_end() -> None:
+            async with db.reports() as stream:
+                for sequence in range(1, 10_000):
+                    await stream.write(batch(sequence, denial()))
+                    await stream.read()
+                    await asyncio.sleep(0.05)
+
+        endless = asyncio.create_task(denials_without_end())
+        assert (await call.read()).connection.host == "db1"
+        remove_operator(lab.controller.db.store, "vera", lab.controller.clock)
+        async with asyncio.timeout(SECONDS):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                while await call.read() is not grpc.aio.EOF:
+                    pass
+                await call
+        endless.cancel()
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_denials_are_described_in_turns_with_the_rest(tmp_path: Path) -> None:
+    rules = "".join(
+        f"  - {{name: r{n}, from: {{role: web}}, to: {{workload: shop-db}}, allow: [tcp/{n}], owner: t, why: w}}\n"
+        for n in range(1000, 1500)
+    )
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web", "env": "prod"})
+        await lab.push(SHOP.replace("essentials:", rules + "essentials:"))
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        flood = batch(1, *(denial(f"10.1.{n // 250}.{n % 250}", 1) for n in range(1000)))
+        caller = Caller("host", "web1", lab.controller.fleet.hosts["web1"].serial)
+        service = ReportService(
+            lab.controller.config.fleet,
+            lab.controller.registry,
+            lab.controller.db,
+            lab.controller.clock,
+            lab.controller.feed,
+        )
+        task = asyncio.create_task(others())
+        made = await service._batch(caller, flood)
+        task.cancel()
+        assert len(made.denials) == 1000
+        assert turns > 5
+        assert web.name == "web1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import grpc
@@ -11,7 +12,8 @@ import pytest
 from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl_controller.fleet import Desired
-from segctl_controller.sessions import PART, Session, policy_messages
+from segctl_controller.sessions import BURST, PART, Session, policy_messages
+from segctl_controller.store.sql import SqlStore
 
 from tests.controller_harness import ControllerLab, eventually, running_controller
 from tests.unit.segctl_controller.policies import SHOP, WIDER
@@ -279,3 +281,73 @@ async def test_a_slow_agent_gets_the_latest_policy_only() -> None:
     await session.next_messages(1.0)
     assert session.sent_generation("d5") == 5
     assert session.sent_generation("d4") is None
+
+
+async def test_a_policy_refused_after_it_was_proved_is_not_in_sync(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        await lab.push(SHOP)
+        async with web.session(["10.0.0.1"]) as session:
+            await session.receive()
+            policy = await session.acknowledge()
+            await wait_for_state(lab, "web1", "in-sync")
+            await session.refuse(policy, "somebody else's table is in the way")
+            await wait_for_state(lab, "web1", "refused")
+            await session.prove(policy)
+            await wait_for_state(lab, "web1", "in-sync")
+
+
+async def test_a_machine_enrolled_anew_never_sees_the_policy_of_the_one_before(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        before = await lab.enrol("x1", {"role": "db"})
+        await lab.push(SHOP)
+        async with before.session(["10.0.0.2"]) as session:
+            await session.receive()
+            await session.acknowledge()
+        token = await lab.token({"role": "web"}, host="x1", replace=True)
+        after = await lab.enrol_with(token.join, "x1")
+        wanted = lab.controller.fleet.desired.get("x1")
+        assert wanted is None or "shop-db" not in {w.name for w in wanted.policy.workloads}  # type: ignore[union-attr]
+        async with after.session(["10.0.0.2"]) as session:
+            await session.receive()
+            assert "shop-db" not in {w.name for w in (await session.policy()).workloads}
+
+
+async def test_a_full_disk_ends_no_session(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        await lab.push(SHOP)
+        store = lab.controller.db.store
+        assert isinstance(store, SqlStore)
+        with store._engine.connect() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        units = [agent_pb2.UnitFact(cgroup=f"{n}" + "x" * 1000, workload="host") for n in range(400)]
+        async with web.session(["10.0.0.1"], units=units) as session:
+            await session.receive()
+            await session.acknowledge()
+            status = await wait_for_state(lab, "web1", "in-sync")
+            assert list(status.addresses) == ["10.0.0.1"]
+
+
+async def test_facts_that_flood_are_taken_newest_first_and_slowly(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        async with web.session(["10.0.0.1"]) as session:
+            await session.receive()
+            before = lab.controller.fleet.revision
+            for number in range(1000):
+                address = ip_address("10.0.1.0") + number % 2
+                await session.send(facts=agent_pb2.Facts(addresses=[address.packed]))
+            await session.send(facts=agent_pb2.Facts(addresses=[ip_address("10.0.2.2").packed]))
+
+            async def newest() -> bool:
+                return list((await lab.hosts())["web1"].addresses) == ["10.0.2.2"]
+
+            await eventually(newest)
+            assert lab.controller.fleet.revision - before <= BURST + 10
+
+
+async def test_a_host_removed_while_it_is_explained_is_no_crash(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        assert lab.controller.fleet.state("gone") == "offline"
