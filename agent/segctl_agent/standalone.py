@@ -20,6 +20,7 @@ from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft.kernel import NetlinkKernel
+from segctl_agent.nft.library import chain_lines
 from segctl_agent.nft.ruleset import Expr, Rule, Ruleset
 from segctl_agent.nft.text import to_text
 from segctl_agent.render import render
@@ -47,7 +48,7 @@ def load_last_good(folder: StateFolder, identity: Identity) -> Boot:
 
 def kernel_text(folder: StateFolder) -> str | None:
     """The table as the kernel holds it, in nft syntax; None when there is none. The kernel keeps no text: a rule that
-    the last good generation renders too is shown in its words, any other by the names of its expressions."""
+    the last good generation renders too is shown in its words, any other in those of libnftables."""
     kernel = NetlinkKernel()
     try:
         held = kernel.read()
@@ -57,11 +58,18 @@ def kernel_text(folder: StateFolder) -> str | None:
         return None
     cgroups = CgroupWatcher(find_cgroup2_root()).scan()
     words = _words(folder, held, cgroups)
-    chains = {
-        name: replace(chain, rules=tuple(words.get(rule.exprs, rule) for rule in chain.rules))
-        for name, chain in held.chains.items()
-    }
+    chains = {name: replace(chain, rules=_worded(name, chain.rules, words)) for name, chain in held.chains.items()}
     return to_text(replace(held, chains=chains), {number: path for path, number in cgroups.items()})
+
+
+def _worded(chain: str, rules: tuple[Rule, ...], words: Mapping[tuple[Expr, ...], Rule]) -> tuple[Rule, ...]:
+    if all(rule.exprs in words for rule in rules):
+        return tuple(words[rule.exprs] for rule in rules)
+    try:
+        lines = chain_lines(chain)
+    except KernelError:
+        return tuple(words.get(rule.exprs, rule) for rule in rules)  # by the names of their expressions
+    return tuple(replace(rule, text=line) for rule, line in zip(rules, lines, strict=False))
 
 
 def _words(folder: StateFolder, held: Ruleset, cgroups: Mapping[str, int]) -> dict[tuple[Expr, ...], Rule]:

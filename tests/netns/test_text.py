@@ -3,13 +3,13 @@ kernel then holds is equal."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 
 import pytest
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.kernel import NetlinkKernel
+from segctl_agent.nft.library import chain_lines, load_text
 from segctl_agent.nft.plan import plan
 from segctl_agent.nft.ruleset import ACCEPT, DROP, Chain, KeyType, NftSet, Rule, Ruleset, SetSpec, goto
 from segctl_agent.nft.text import to_text
@@ -24,8 +24,7 @@ pytestmark = pytest.mark.kernel
 def by_text(space: Space, wanted: Ruleset, paths: dict[int, str]) -> Ruleset | None:
     def load() -> Ruleset | None:
         script = to_text(wanted, paths)
-        done = subprocess.run(["nft", "-f", "-"], input=script, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr + script
+        load_text(script)
         return plain(NetlinkKernel().read())
 
     return space.run(load)
@@ -94,6 +93,8 @@ STATEMENTS: dict[str, Callable[[], s.Statement]] = {
     "flow v4": lambda: s.flow_in("daddr", "f4", version=4),
     "flow v6": lambda: s.flow_in("saddr", "f6", version=6),
     "uid": lambda: s.uid_is(33),
+    "syn": s.tcp_syn,
+    "no syn": s.tcp_without_syn,
     "uid map": lambda: s.uid_verdict("u"),
     "cgroup map": lambda: s.cgroup_verdict(8, "c"),
     "cgroup exists": lambda: s.cgroup_exists(1, "nothing"),
@@ -107,6 +108,7 @@ STATEMENTS: dict[str, Callable[[], s.Statement]] = {
 
 def test_every_statement_alone(space: Space, other: Space) -> None:
     flow = (KeyType.INET_PROTO, KeyType.INET_SERVICE)
+    ports = (KeyType.INET_SERVICE, KeyType.INET_SERVICE)
     sets = {
         "a4": NftSet(SetSpec((KeyType.IPV4_ADDR,), size=64), {b"\x0a\0\0\1": None}),
         "n6": NftSet(SetSpec((KeyType.IPV6_ADDR,), interval=True), {b"\xfd" + bytes(15) + b"\xfe" * 16: None}),
@@ -116,8 +118,15 @@ def test_every_statement_alone(space: Space, other: Space) -> None:
         "u": NftSet(SetSpec((KeyType.UID,), verdicts=True), {b"\x21\0\0\0": DROP}),
         "c": NftSet(SetSpec((KeyType.CGROUPSV2,), verdicts=True)),
         "nothing": NftSet(SetSpec((KeyType.CGROUPSV2,))),
+        "again4": NftSet(SetSpec((KeyType.IPV4_ADDR, *ports), size=64, timeout_ms=3000)),
+        "again6": NftSet(SetSpec((KeyType.IPV6_ADDR, *ports), size=64, timeout_ms=1500)),
     }
-    rules = (*(Rule.of(make()) for make in STATEMENTS.values()), Rule.of(s.protocol("tcp"), s.reject_reset()))
+    rules = (
+        *(Rule.of(make()) for make in STATEMENTS.values()),
+        Rule.of(s.protocol("tcp"), s.reject_reset()),
+        *(Rule.of(s.tcp_syn(), s.connection_in(f"again{v}", version=v)) for v in s.VERSIONS),
+        *(Rule.of(s.tcp_syn(), s.connection_add(f"again{v}", version=v), s.verdict(DROP)) for v in s.VERSIONS),
+    )
     same(space, other, Ruleset({"every": Chain(rules), "other": Chain()}, sets), {})
 
 
@@ -125,3 +134,17 @@ def test_an_id_without_a_path_is_a_comment_in_the_text() -> None:
     wanted = Ruleset({"w": Chain()}, {"c": NftSet(SetSpec((KeyType.CGROUPSV2,), verdicts=True), {bytes(8): goto("w")})})
     assert "# cgroup 0 : goto w" in to_text(wanted)
     assert '"a.slice" : goto w' in to_text(wanted, {0: "a.slice"})
+
+
+def test_libnftables_gives_words_to_every_rule(space: Space) -> None:
+    def listed() -> list[tuple[str, int, int]]:
+        kernel = NetlinkKernel()
+        kernel.apply(plan(kernel.read(), render(SAMPLES["shop"], SHOP_FACTS, 1)))
+        load_text('add rule inet segctl input tcp dport 4444 accept comment "not ours"')
+        held = kernel.read()
+        assert held is not None
+        assert any("tcp dport 4444 accept" in line for line in chain_lines("input"))
+        return [(name, len(chain.rules), len(chain_lines(name))) for name, chain in held.chains.items()]
+
+    for name, rules, lines in space.run(listed):
+        assert rules == lines, name

@@ -10,9 +10,9 @@ from segctl_agent.nft.messages import (
     ELEMENT_CATCHALL,
     ELEMENT_INTERVAL_END,
     SET_INTERVAL,
-    SET_MAP,
     VERDICT_TYPE,
     key_number,
+    set_flags,
 )
 from segctl_agent.nft.ruleset import (
     Attributes,
@@ -94,13 +94,14 @@ def parse_set(message: bytes) -> tuple[str, SetSpec | None] | None:
         verdicts=number(found.get(6, b"")) == VERDICT_TYPE,
         interval=bool(flags & SET_INTERVAL),
         size=number(description.get(1, b"")),
+        timeout_ms=number(found.get(11, b"")),
     )
     plain = (
-        flags == SET_INTERVAL * spec.interval | SET_MAP * spec.verdicts
+        flags == set_flags(spec)
         and bool(spec.key)
         and key_number(spec) == number(found.get(4, b""))
         and spec.key_length == number(found[5])
-        and not {11, 12, 14, 15, 17, 18} & found.keys()  # timeout, interval, object type, expressions
+        and not {12, 15, 17, 18} & found.keys()  # garbage collection, object type, expressions
     )
     return name, spec if plain else None
 

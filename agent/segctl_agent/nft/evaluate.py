@@ -140,7 +140,7 @@ def _expression(walk: _Walk, expr: Expr) -> Verdict | None:
             prefix = values.get(2, b"").rstrip(b"\0").decode()
             walk.trail.append(f'log "{prefix}"')
             walk.logged_test = walk.logged_test or prefix.split()[3:4] == ["test"]
-        case "counter" | "limit":
+        case "counter" | "limit" | "dynset":  # a flow that opens has nothing remembered about it
             pass
         case _:
             raise KernelError(

@@ -82,7 +82,9 @@ class _State:
     def ruleset(self) -> Ruleset | None:
         if not self._exists:
             return None
-        sets = {n: replace(s, elements=MappingProxyType(e)) for n, (s, e) in self._sets.items()}
+        sets = {
+            n: replace(s, elements=MappingProxyType({} if s.spec.dynamic else e)) for n, (s, e) in self._sets.items()
+        }
         return Ruleset(self._chains, sets, self._flags, frozenset(self._foreign))
 
     def do(self, operation: Operation) -> int:

@@ -119,7 +119,8 @@ class NetlinkKernel:
             if spec is None:
                 foreign.add(Foreign(name, ForeignKind.SET))
                 continue
-            sets[name] = NftSet(spec, MappingProxyType(dict(self._elements(ours + string(2, name), spec))))
+            elements = {} if spec.dynamic else dict(self._elements(ours + string(2, name), spec))
+            sets[name] = NftSet(spec, MappingProxyType(elements))
         return sets, foreign
 
     def _elements(self, which: bytes, spec: SetSpec) -> Elements:

@@ -31,7 +31,7 @@ NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, NEWRULE, GETRULE, DE
 NEWSET, GETSET, DELSET, NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN, GETGEN = range(9, 17)
 NEWOBJ, GETOBJ, DELOBJ, NEWFLOWTABLE, GETFLOWTABLE, DELFLOWTABLE = 18, 19, 20, 22, 23, 24
 
-SET_INTERVAL, SET_MAP, SET_CONCAT = 0x4, 0x8, 0x80
+SET_INTERVAL, SET_MAP, SET_TIMEOUT, SET_EVAL, SET_CONCAT = 0x4, 0x8, 0x10, 0x20, 0x80
 ELEMENT_INTERVAL_END, ELEMENT_CATCHALL = 0x1, 0x2
 VERDICT_TYPE = 0xFFFFFF00
 CREATE, APPEND = 0x400, 0x800
@@ -120,13 +120,22 @@ def expression_bytes(expr: Expr) -> bytes:
 
 def set_attributes(spec: SetSpec) -> bytes:
     """Flags, key, data and description of a set. The id is required; nothing in our batches refers to it."""
-    flags = SET_INTERVAL * spec.interval | SET_MAP * spec.verdicts | SET_CONCAT * (spec.interval and len(spec.key) > 1)
-    out = u32(3, flags) + u32(4, key_number(spec)) + u32(5, spec.key_length)
+    concatenated = SET_CONCAT * (spec.interval and len(spec.key) > 1)
+    out = u32(3, set_flags(spec) | concatenated) + u32(4, key_number(spec)) + u32(5, spec.key_length)
     if spec.verdicts:
         out += u32(6, VERDICT_TYPE) + u32(7, 16)
     if spec.size:
         out += nested(9, u32(1, spec.size))
-    return out + u32(10, 1) + attribute(13, _user_data(spec))
+    out += u32(10, 1)
+    if spec.dynamic:
+        out += attribute(11, struct.pack(">Q", spec.timeout_ms))
+    return out + attribute(13, _user_data(spec))
+
+
+def set_flags(spec: SetSpec) -> int:
+    """NFTA_SET_FLAGS as the kernel tells them for a set that we write."""
+    dynamic = (SET_TIMEOUT | SET_EVAL) * spec.dynamic
+    return SET_INTERVAL * spec.interval | SET_MAP * spec.verdicts | dynamic
 
 
 def key_number(spec: SetSpec) -> int:

@@ -125,12 +125,21 @@ class KeyType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SetSpec:
-    """The type of a set or verdict map. `size` limits the elements, and the kernel allocates at once; 0: no limit."""
+    """The type of a set or verdict map. `size` limits the elements, and the kernel allocates at once; 0: no limit.
+
+    `timeout_ms` other than 0 makes the set dynamic: rules add its elements, each for so long. They are the kernel's own
+    business and never part of a value.
+    """
 
     key: tuple[KeyType, ...]
     verdicts: bool = False
     interval: bool = False
     size: int = 0
+    timeout_ms: int = 0
+
+    @property
+    def dynamic(self) -> bool:
+        return self.timeout_ms != 0
 
     @property
     def key_length(self) -> int:
@@ -142,6 +151,10 @@ class SetSpec:
 class NftSet:
     spec: SetSpec
     elements: Elements = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        if self.spec.dynamic and self.elements:
+            raise ValueError("a dynamic set holds what rules add to it: give it no elements")
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,13 @@ def tcp_without_syn() -> Statement:
     return Statement(exprs, "tcp flags & syn == 0x0")
 
 
+def tcp_syn() -> Statement:
+    """A TCP segment that opens a connection: of FIN, SYN, RST and ACK only SYN is set."""
+    masked = ((1, _n(1)), (2, _n(1)), (3, _n(1)), (4, ((1, b"\x17"),)), (5, ((1, b"\0"),)), (6, _n(0)))
+    exprs = (*protocol("tcp").exprs, _payload(_TRANSPORT_HEADER, 13, 1), Expr("bitwise", masked), _cmp(b"\x02"))
+    return Statement(exprs, "tcp flags & (fin | syn | rst | ack) == syn")
+
+
 def udp_ports(source: int, destination: int) -> Statement:
     """Both ports of a datagram in one comparison."""
     both = struct.pack(">HH", source, destination)
@@ -184,6 +191,28 @@ def flow_in(side: Side, name: str, *, version: Version, port: Literal["sport", "
     key = (_address(side, length), _meta(_L4PROTO, second), _payload(_TRANSPORT_HEADER, offset, 2, third))
     family = "ip" if version == 4 else "ip6"
     return Statement((*_family(length), *key, _lookup(name)), f"{family} {side} . meta l4proto . th {port} @{name}")
+
+
+def _connection(version: Version) -> tuple[tuple[Expr, ...], str]:
+    """Remote address, source port and destination port of a segment that goes out, loaded as one key."""
+    length, second, third = (4, 9, 10) if version == 4 else (16, 2, 13)
+    ports = (_payload(_TRANSPORT_HEADER, 0, 2, second), _payload(_TRANSPORT_HEADER, 2, 2, third))
+    text = f"{'ip' if version == 4 else 'ip6'} daddr . tcp sport . tcp dport"
+    return (*_family(length), _address("daddr", length), *ports), text
+
+
+def connection_in(name: str, *, version: Version) -> Statement:
+    """The rule must have compared the protocol already."""
+    key, text = _connection(version)
+    return Statement((*key, _lookup(name)), f"{text} @{name}")
+
+
+def connection_add(name: str, *, version: Version) -> Statement:
+    """Puts the connection into a dynamic set, for the time that the set keeps elements. The rule must have compared
+    the protocol already, and goes no further when the set is full."""
+    key, text = _connection(version)
+    attrs: Attributes = ((1, _string(name)), (3, _n(0)), (4, _n(1)), (6, bytes(8)), (9, _n(0)))
+    return Statement((*key, Expr("dynset", attrs)), f"add @{name} {{ {text} }}")
 
 
 def uid_is(uid: int) -> Statement:

@@ -33,10 +33,13 @@ def _set_lines(name: str, nft_set: NftSet, paths: Mapping[int, str]) -> Iterator
     spec = nft_set.spec
     yield f"\t{'map' if spec.verdicts else 'set'} {name} {{"
     yield f"\t\ttype {' . '.join(k.nft for k in spec.key)}{' : verdict' if spec.verdicts else ''}"
-    if spec.interval:
-        yield "\t\tflags interval"
     if spec.size:
         yield f"\t\tsize {spec.size}"
+    if spec.interval:
+        yield "\t\tflags interval"
+    if spec.dynamic:
+        yield "\t\tflags dynamic,timeout"
+        yield f"\t\ttimeout {spec.timeout_ms}ms"
     loadable: list[str] = []
     for key, data in sorted(nft_set.elements.items(), key=lambda item: item[0]):
         if spec.key == (KeyType.CGROUPSV2,) and struct.unpack("=Q", key)[0] not in paths:

@@ -29,8 +29,8 @@ from segctl_agent.nft.ruleset import (
 )
 from segctl_agent.render.essentials import essential_sets, incoming, outgoing
 from segctl_agent.render.marks import accepted
-from segctl_agent.render.sets import network_sets
-from segctl_agent.render.workloads import WorkloadRenderer, back_name, end_chain, end_name, log_rule
+from segctl_agent.render.sets import denied_connections, network_sets
+from segctl_agent.render.workloads import WorkloadRenderer, again_name, back_name, end_chain, end_name, log_rule
 
 NOTHING = "nothing"
 CGROUP_MAP = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
@@ -60,6 +60,8 @@ def render(policy: HostPolicy, facts: HostFacts, epoch: int) -> Ruleset:
     for name in used:
         sets.update(network_sets(f"g{name}", groups[name]))
     sets.update(network_sets("managed", policy.managed))
+    if policy.enforcing:
+        sets.update({again_name(version): denied_connections(version) for version in s.VERSIONS})
     return Ruleset(MappingProxyType(chains), MappingProxyType(sets))
 
 

@@ -12,6 +12,8 @@ from segctl_agent.nft.ruleset import Data, KeyType, NftSet, SetSpec
 from segctl_agent.nft.statements import PROTOCOL_NUMBERS
 
 _FIXED_FROM = 512
+_DENIED_AT_ONCE = 16_384
+_REMEMBERED_MS = 3000  # a SYN is sent again after one second (RFC 6298, section 2.1)
 
 
 def size_for(count: int) -> int:
@@ -54,6 +56,14 @@ def flow_spec(version: int, count: int) -> SetSpec:
     """Remote address . protocol . port."""
     address = KeyType.IPV4_ADDR if version == 4 else KeyType.IPV6_ADDR
     return SetSpec((address, KeyType.INET_PROTO, KeyType.INET_SERVICE), size=size_for(count))
+
+
+def denied_connections(version: int) -> NftSet:
+    """Connections whose first SYN was denied, until its retransmit comes: remote address . source port . destination
+    port. When it is full, a denied connection is answered at once."""
+    address = KeyType.IPV4_ADDR if version == 4 else KeyType.IPV6_ADDR
+    key = (address, KeyType.INET_SERVICE, KeyType.INET_SERVICE)
+    return NftSet(SetSpec(key, size=_DENIED_AT_ONCE, timeout_ms=_REMEMBERED_MS))
 
 
 def flow_suffix(protocol: str, port: int) -> bytes:

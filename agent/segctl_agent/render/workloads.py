@@ -173,5 +173,23 @@ def end_chain(direction: Direction, workload: LocalWorkload, mark: Statement) ->
     if workload.mode is Mode.TEST:
         return Chain((*head, Rule.of(mark, s.verdict(ACCEPT))))
     reset = Rule.of(s.ct_state("established"), s.protocol("tcp"), s.reject_reset())
-    last = Rule.of(s.verdict(DROP)) if direction == "in" else Rule.of(s.reject_prohibited())
-    return Chain((*head, reset, last))
+    if direction == "in":
+        return Chain((*head, reset, Rule.of(s.verdict(DROP))))
+    return Chain((*_answered_again(), *head, reset, *_dropped_first(), Rule.of(s.reject_prohibited())))
+
+
+def again_name(version: s.Version) -> str:
+    return f"again{version}"
+
+
+def _answered_again() -> tuple[Rule, ...]:
+    """The retransmit of a SYN that was denied: noted before, now answered."""
+    return tuple(
+        Rule.of(s.tcp_syn(), s.connection_in(again_name(v), version=v), s.reject_prohibited()) for v in s.VERSIONS
+    )
+
+
+def _dropped_first() -> tuple[Rule, ...]:
+    """The first SYN is lost, so that the socket still is there when the agent asks whose it is: an ICMP error would end
+    a connect that does not block before (ADR 7). When the set is full, the next rule answers."""
+    return tuple(Rule.of(s.tcp_syn(), s.connection_add(again_name(v), version=v), s.verdict(DROP)) for v in s.VERSIONS)

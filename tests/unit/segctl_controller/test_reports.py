@@ -226,9 +226,7 @@ async def test_a_unit_name_cannot_smuggle_policy_into_the_suggestion(tmp_path: P
     async with running_controller(tmp_path) as lab:
         evil = await lab.enrol("evil", {"role": "web"})
         await lab.push(SHOP)
-        smuggled = (
-            'x.service"}}\nrules:\n  - {name: evil, from: {}, to: {}}\nworkloads:\n  y: {process: {unit: "x.service'
-        )
+        smuggled = 'x.service"}}\nrules:\n  - {name: evil, from: {}, to: {}}\npeers:\n  y: {unit: "x.service'
         units = (smuggled, "*.service", "a[b].service", "plain")
         rows = [
             denial("203.0.113.9", port, process=agent_pb2.ProcessInfo(unit=unit)) for port, unit in enumerate(units, 1)

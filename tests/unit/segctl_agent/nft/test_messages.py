@@ -21,6 +21,7 @@ from tests.netns.samples import SAMPLES, SHOP_FACTS
 FLOW = SetSpec((KeyType.IPV6_ADDR, KeyType.INET_PROTO, KeyType.INET_SERVICE))
 NETWORKS = SetSpec((KeyType.IPV4_ADDR,), interval=True)
 CGROUPS = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
+AGAIN = SetSpec((KeyType.IPV4_ADDR, KeyType.INET_SERVICE, KeyType.INET_SERVICE), size=16_384, timeout_ms=3000)
 
 
 def elements_of(spec: SetSpec, elements: dict[bytes, Data]) -> list[bytes]:
@@ -56,14 +57,19 @@ def test_a_counters_values_are_no_configuration() -> None:
     assert expression_bytes(parse_expr(counted)) == attribute(1, bytes(8)) + attribute(2, bytes(8))
 
 
-@pytest.mark.parametrize("spec", [FLOW, NETWORKS, CGROUPS, SetSpec((KeyType.UID,), verdicts=True, size=512)])
+@pytest.mark.parametrize("spec", [FLOW, NETWORKS, CGROUPS, SetSpec((KeyType.UID,), verdicts=True, size=512), AGAIN])
 def test_specs_come_back(spec: SetSpec) -> None:
     assert parse_set(string(1, "t") + string(2, "name") + set_attributes(spec)) == ("name", spec)
 
 
-def test_a_set_with_a_timeout_is_foreign() -> None:
+def test_a_set_with_a_timeout_that_is_not_dynamic_is_foreign() -> None:
     message = string(1, "t") + string(2, "name") + set_attributes(FLOW) + u64(11, 1000)
     assert parse_set(message) == ("name", None)
+
+
+def test_a_dynamic_set_has_no_elements_of_ours() -> None:
+    with pytest.raises(ValueError, match="dynamic"):
+        NftSet(AGAIN, {bytes(12): None})
 
 
 @given(st.dictionaries(st.binary(min_size=24, max_size=24), st.none(), max_size=40))
