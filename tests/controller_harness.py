@@ -149,6 +149,7 @@ class FakeAgent:
         protocol: int = 1,
         units: Sequence[agent_pb2.UnitFact] = (),
         listeners: Sequence[agent_pb2.Listener] = (),
+        boot_id: str = "boot",
     ) -> AsyncIterator[FakeSession]:
         stub: Any = agent_pb2_grpc.AgentStub(self.lab.channel(self.identity))
         call = stub.Session()
@@ -156,7 +157,7 @@ class FakeAgent:
         facts = agent_pb2.Facts(
             addresses=[ip_address(a).packed for a in addresses], units=units, listeners=listeners, kernel="6.1.0"
         )
-        hello = agent_pb2.Hello(agent_version="fake", protocol=protocol, boot_id="boot", facts=facts)
+        hello = agent_pb2.Hello(agent_version="fake", protocol=protocol, boot_id=boot_id, facts=facts)
         try:
             # A controller that refuses the certificate may be faster than the Hello; `receive` then tells why.
             with suppress(grpc.aio.AioRpcError):

@@ -32,6 +32,9 @@ def open_channel(identity: Identity, address: str) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
 
 
+STEADY_SECONDS = 30.0
+
+
 class Backoff:
     """Exponential with jitter, in seconds: a fleet must not come back in one moment."""
 
@@ -44,5 +47,8 @@ class Backoff:
         self._failures += 1
         return max(self._first, ceiling * (0.5 + self._chance() / 2))
 
-    def reset(self) -> None:
-        self._failures = 0
+    def lasted(self, seconds: float) -> None:
+        """A session ended after `seconds`. Only a steady one starts anew: two agents with one identity end each
+        other's sessions, and must not do so several times a second."""
+        if seconds >= STEADY_SECONDS:
+            self._failures = 0

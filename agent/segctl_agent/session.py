@@ -82,6 +82,7 @@ class Session:
         self.identity, self.host, self.reports = identity, host, reports
         self.connected_to = ""
         self.problem = ""
+        self._greeted_at = 0.0
         self._boot_id, self._now, self._backoff = boot_id, now, backoff or Backoff()
         self._outbox: deque[pb.AgentMessage] = deque()
         self._wake = asyncio.Event()
@@ -106,6 +107,8 @@ class Session:
             except (grpc.aio.AioRpcError, ProtocolError, ControllerUnreachableError) as error:
                 self._report_problem(address, error)
             finally:
+                if self.connected_to:
+                    self._backoff.lasted(asyncio.get_running_loop().time() - self._greeted_at)
                 self.connected_to = ""
             await asyncio.sleep(self._backoff.next())
 
@@ -221,8 +224,8 @@ class Session:
         self._wake.set()
 
     def _greeted(self, address: str) -> None:
-        self._backoff.reset()
         self.connected_to, self.problem = address, ""
+        self._greeted_at = asyncio.get_running_loop().time()
         log.info("session with the controller %s", address)
 
     def _report_problem(self, address: str, error: Exception) -> None:

@@ -17,6 +17,7 @@ from segctl.policy.compile import Compiler
 from segctl.wire import host_policy_to_wire
 
 from segctl_controller.clock import Clock
+from segctl_controller.contest import Contest
 from segctl_controller.store.records import HostRecord, ProofRecord
 
 DEBOUNCE = 0.05
@@ -64,6 +65,7 @@ class Standing:
     refusal: Refusal | None = None
     notes: tuple[str, ...] = ()
     refused_addresses: tuple[tuple[Address, str], ...] = ()
+    contest: Contest = field(default_factory=Contest)
 
 
 class Fleet:

@@ -12,6 +12,7 @@ from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2
 
 from segctl_controller.clock import Clock
+from segctl_controller.contest import Origin
 from segctl_controller.errors import UnauthenticatedError
 from segctl_controller.facts import Claims, judge
 from segctl_controller.fleet import Desired, Fleet, Refusal, Standing
@@ -30,7 +31,9 @@ class LiveSession(Protocol):
     @property
     def host(self) -> str: ...
     @property
-    def source(self) -> Address | None: ...
+    def origin(self) -> Origin: ...
+    @property
+    def lives(self) -> bool: ...
     def offer(self, desired: Desired) -> None: ...
     def end(self, reason: SegctlError) -> None: ...
     async def probe(self, request: agent_pb2.ProbeRequest) -> agent_pb2.ProbeReply: ...
@@ -69,6 +72,7 @@ class Registry:
         """Make the session the host's live one; an older one ends with `reason`."""
         older = self._sessions.get(session.host)
         if older is not None:
+            self._contested(older, session)
             older.end(reason)
         self._sessions[session.host] = session
         self._versions[session.host] = version
@@ -81,6 +85,16 @@ class Registry:
         if desired is not None:
             session.offer(desired)
         self.fleet.notify()
+
+    def _contested(self, older: LiveSession, newer: LiveSession) -> None:
+        host, now = newer.host, self._clock.now_us()
+        contest = self.fleet.standing(host).contest
+        if not contest.replaced(older.origin, newer.origin, older.lives, now):
+            return
+        message = contest.problem(host, now)
+        log.warning("identity host=%s: %s", host, message)
+        entry = Entry(now, f"host {host}", "identity-contested", f"host {host}", contest.why)
+        self._db.post(self._db.store.add_event, EventRecord(host, "identity", message, now), entry)
 
     def unregister(self, session: LiveSession) -> None:
         if self._sessions.get(session.host) is not session:
@@ -135,7 +149,7 @@ class Registry:
             return False
         essentials = self.fleet.active.policy.essentials
         judged = judge(
-            record, claims.addresses, self.fleet.holders, essentials, self.controller_addresses, session.source
+            record, claims.addresses, self.fleet.holders, essentials, self.controller_addresses, session.origin.source
         )
         now = self._clock.now_us()
         # In memory first and without waiting: two hosts that claim one address must not both find it free.

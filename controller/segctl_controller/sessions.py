@@ -10,11 +10,11 @@ from collections.abc import Coroutine
 
 import grpc
 from segctl.errors import SegctlError, WireError
-from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2
 from segctl.wire import PROTOCOL_VERSION
 
 from segctl_controller.clock import Clock
+from segctl_controller.contest import Origin
 from segctl_controller.errors import LimitError, PreconditionError, ReplacedError, SilentPeerError
 from segctl_controller.facts import Claims, read_claims
 from segctl_controller.fleet import Desired
@@ -63,9 +63,11 @@ def _varint(number: int) -> bytes:
 class Session:
     """One stream. The slot holds the newest policy only: a slow agent gets the latest, never a queue."""
 
-    def __init__(self, host: str, source: Address | None) -> None:
+    def __init__(self, host: str, origin: Origin, heartbeat: float) -> None:
         self._host = host
-        self._source = source
+        self._origin = origin
+        self._heartbeat = heartbeat
+        self._heard_at = asyncio.get_running_loop().time()
         self._slot: Desired | None = None
         self._probes: deque[agent_pb2.ProbeRequest] = deque()
         self._replies: dict[int, asyncio.Future[agent_pb2.ProbeReply]] = {}
@@ -81,8 +83,16 @@ class Session:
         return self._host
 
     @property
-    def source(self) -> Address | None:
-        return self._source
+    def origin(self) -> Origin:
+        return self._origin
+
+    @property
+    def lives(self) -> bool:
+        """Its agent was heard from within the heartbeat interval."""
+        return asyncio.get_running_loop().time() - self._heard_at <= self._heartbeat
+
+    def heard(self) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
 
     def offer(self, desired: Desired) -> None:
         self._slot = desired
@@ -173,7 +183,7 @@ class SessionService:
             await asyncio.sleep(self._paces.delay(caller.name))
             # Once more: the host may have been removed while its Hello was on the way.
             self._registry.verify(caller.name, caller.serial)
-            session = Session(caller.name, source_address(context))
+            session = Session(caller.name, Origin(source_address(context), hello.boot_id), self._heartbeat)
             welcome = agent_pb2.Welcome(
                 protocol=PROTOCOL_VERSION, host=caller.name, heartbeat_seconds=max(1, round(self._heartbeat))
             )
@@ -248,6 +258,7 @@ class SessionService:
                 raise SilentPeerError(f"host {session.host} was silent for {silence:g} seconds") from error
             if message is grpc.aio.EOF:
                 return
+            session.heard()
             _sized(message)
             await self._handle(session, message)
 

@@ -44,7 +44,7 @@ def host_view(fleet: Fleet, name: str, now_us: int) -> admin_pb2.HostStatus:
         kernel_generation=standing.proof.generation if standing.proof else 0,
         state=fleet.state(name),
         workloads=_workloads(fleet, name, facts),
-        problems=_problems(fleet, name),
+        problems=_problems(fleet, name, now_us),
         listeners=facts.listeners,
         kernel=facts.kernel,
     )
@@ -69,9 +69,11 @@ def _workloads(fleet: Fleet, name: str, facts: agent_pb2.Facts) -> list[admin_pb
     return found
 
 
-def _problems(fleet: Fleet, name: str) -> list[str]:
+def _problems(fleet: Fleet, name: str, now_us: int) -> list[str]:
     standing = fleet.standing(name)
-    found = [f"claims the address {address}: refused: {why}" for address, why in standing.refused_addresses]
+    contest = standing.contest.problem(name, now_us)
+    found = [contest] if contest else []
+    found += [f"claims the address {address}: refused: {why}" for address, why in standing.refused_addresses]
     if standing.refusal is not None:
         found.extend(f"the agent refused the policy: {error}" for error in standing.refusal.errors)
     found.extend(standing.notes)

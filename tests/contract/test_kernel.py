@@ -25,6 +25,7 @@ from segctl_agent.nft.operations import (
 from segctl_agent.nft.plan import plan
 from segctl_agent.nft.ruleset import (
     ACCEPT,
+    DROP,
     INPUT,
     Chain,
     KeyType,
@@ -44,6 +45,7 @@ Scenario = Callable[[Kernel], None]
 Runner = Callable[[Scenario], None]
 ADDRESSES = SetSpec((KeyType.IPV4_ADDR,))
 CGROUPS = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
+AGAIN = SetSpec((KeyType.IPV4_ADDR, KeyType.INET_SERVICE, KeyType.INET_SERVICE), size=64, timeout_ms=60_000)
 A, B = b"\x0a\0\0\1", b"\x0a\0\0\2"
 
 
@@ -185,6 +187,34 @@ def test_a_full_set_has_its_own_error_and_names_the_set(run: Runner) -> None:
         many = {bytes([10, 0, 1, i]): None for i in range(64)}
         with unchanged(kernel), pytest.raises(KernelFullError, match="few"):
             kernel.apply(Batch((AddElements("few", spec, many),)))
+
+    run(scenario)
+
+
+def test_elements_of_a_dynamic_set_are_the_kernels_business(run: Runner) -> None:
+    def scenario(kernel: Kernel) -> None:
+        wanted = Ruleset(
+            {
+                "end": Chain(
+                    (
+                        Rule.of(s.tcp_syn(), s.connection_in("again4", version=4), s.reject_prohibited()),
+                        Rule.of(s.tcp_syn(), s.connection_add("again4", version=4), s.verdict(DROP)),
+                    )
+                )
+            },
+            {"again4": NftSet(AGAIN)},
+        )
+        kernel.apply(plan(None, wanted))
+        kernel.apply(Batch((AddElements("again4", AGAIN, {bytes(12): None}),)))
+        found = kernel.read()
+        assert found == wanted
+        assert kernel_digest(found) == kernel_digest(wanted)
+        assert not plan(found, wanted)
+        longer = replace(wanted, sets={"again4": NftSet(replace(AGAIN, timeout_ms=5000))})
+        kernel.apply(plan(found, longer))
+        assert kernel.read() == longer
+        kernel.apply(plan(kernel.read(), Ruleset()))
+        assert kernel.read() == Ruleset()
 
     run(scenario)
 

@@ -1,8 +1,8 @@
 """Private network, mount and cgroup namespaces for tests on the real kernel.
 
 A `Space` is held open by a child process. `run` forks, enters it and calls a function there, so a function may be a
-closure; its result or exception comes back. Nothing outside the space is touched: cgroups are made in one subtree and
-removed at the end.
+closure; its result or exception comes back. `in_namespaces` does so in a space of its own. Nothing outside the space is
+touched: cgroups are made in one subtree, and it goes at the end with every process that still is in it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import select
 import signal
 import struct
 import subprocess
+import time
 import traceback
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +27,7 @@ T = TypeVar("T")
 _CLONE_NEWNS, _CLONE_NEWCGROUP, _CLONE_NEWNET = 0x00020000, 0x02000000, 0x40000000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _LIBC = ctypes.CDLL(None, use_errno=True)
-CGROUP_ROOT = Path("/sys/fs/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def _check(result: int, what: str) -> None:
@@ -88,16 +91,20 @@ class Space:
             _check(_LIBC.setns(fd, 0), f"enter the {kind} namespace")
             os.close(fd)
 
-    def run(self, function: Callable[[], T]) -> T:
-        """Call `function` in a fork inside the space. Its exception is raised here with its traceback as a note."""
+    def run(self, function: Callable[[], T], seconds: float = 90.0) -> T:
+        """Call `function` in a fork inside the space, from the root of its cgroups. Its exception is raised here with
+        its traceback as a note. AssertionError when it takes longer than `seconds`."""
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
             self._call(function, write)
         os.close(write)
-        with os.fdopen(read, "rb") as stream:
-            answer = stream.read()
+        answer = _read_until(read, time.monotonic() + seconds)
+        if answer is None:
+            os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        if answer is None:
+            raise AssertionError(f"the function in the namespaces did not end in {seconds:g} s")
         if not answer:
             raise RuntimeError("the process in the namespace died without an answer")
         ok, value, trace = pickle.loads(answer)
@@ -108,6 +115,7 @@ class Space:
 
     def _call(self, function: Callable[[], T], write: int) -> None:
         try:
+            (self.outer / "cgroup.procs").write_text("0")
             self.enter()
             answer = pickle.dumps((True, function(), ""))
         except BaseException as error:  # noqa: BLE001 - everything must reach the parent
@@ -146,10 +154,53 @@ class Space:
         os.write(self._release, b"x")
         os.close(self._release)
         os.waitpid(self.pid, 0)
-        for path in sorted(self.outer.rglob("*"), reverse=True):
-            if path.is_dir():
-                path.rmdir()
-        self.outer.rmdir()
+        deadline = time.monotonic() + 5
+        while self.outer.exists():
+            try:
+                self._remove()
+            except (OSError, ValueError):  # a process is still being reaped
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
+
+    def _remove(self) -> None:
+        """End what the functions left behind, then remove the cgroups, deepest first."""
+        cgroups = [*sorted((p for p in self.outer.rglob("*") if p.is_dir()), reverse=True), self.outer]
+        for path in cgroups:
+            for pid in (path / "cgroup.procs").read_text().split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+        for path in cgroups:
+            path.rmdir()
+
+
+def in_namespaces(function: Callable[[], T], seconds: float = 90.0) -> T:
+    """Call `function` in a space of its own, and answer what it answers."""
+    space = Space()
+    try:
+        return space.run(function, seconds)
+    finally:
+        space.close()
+
+
+def run(*command: str, stdin: str | None = None) -> str:
+    """A command's output; RuntimeError with its errors when it fails."""
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _read_until(descriptor: int, deadline: float) -> bytes | None:
+    """Everything up to the end of the pipe; None when the deadline comes first."""
+    data = b""
+    with os.fdopen(descriptor, "rb", buffering=0) as stream:
+        while select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            part = stream.read(65536)
+            if not part:
+                return data
+            data += part
+    return None
 
 
 def cgroup_key(cgroup: int) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from segctl_agent.facts.addresses import AddressWatcher
 from segctl_agent.facts.values import Address
 
-from tests.netns.namespaces import in_namespaces, run
+from tests.netns.spaces import in_namespaces, run
 
 pytestmark = pytest.mark.kernel
 

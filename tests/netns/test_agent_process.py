@@ -27,7 +27,7 @@ from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.ruleset import Ruleset
 from segctl_agent.state import StateFolder
 
-from tests.netns.namespaces import CGROUPS, in_namespaces, run
+from tests.netns.spaces import CGROUPS, in_namespaces, run
 from tests.unit.segctl_agent.pki import Authority
 
 pytestmark = pytest.mark.kernel

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
 
-from tests.netns.namespaces import CGROUPS, in_namespaces
+from tests.netns.spaces import CGROUPS, in_namespaces
 
 pytestmark = pytest.mark.kernel
 

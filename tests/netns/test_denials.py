@@ -21,7 +21,7 @@ from segctl_agent.denials.prefix import NFLOG_GROUP, encode
 from segctl_agent.denials.values import Denial
 from segctl_agent.facts.cgroups import CgroupWatcher
 
-from tests.netns.namespaces import CGROUPS, in_namespaces, run
+from tests.netns.spaces import CGROUPS, in_namespaces, run
 
 pytestmark = pytest.mark.kernel
 

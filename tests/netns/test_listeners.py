@@ -12,7 +12,7 @@ from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.sockdiag import SockDiag
 from segctl_agent.facts.values import ListenerFact
 
-from tests.netns.namespaces import CGROUPS, in_namespaces
+from tests.netns.spaces import CGROUPS, in_namespaces
 
 pytestmark = pytest.mark.kernel
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -105,6 +105,18 @@ class Controller(rpc.AgentServicer):
         self.to_send.put_nowait(pb.ControllerMessage(policy=wire.host_policy_to_wire(policy)))
 
 
+class Recorded(Backoff):
+    """Remembers how long it made the session wait."""
+
+    def __init__(self, first: float, most: float, chance: Callable[[], float]) -> None:
+        super().__init__(first, most, chance)
+        self.waits: list[float] = []
+
+    def next(self) -> float:
+        self.waits.append(super().next())
+        return self.waits[-1]
+
+
 @dataclass
 class Stage:
     authority: Authority
@@ -120,6 +132,7 @@ async def stage(
     server_authority: Authority | None = None,
     now: datetime | None = None,
     end: datetime | None = None,
+    backoff: Backoff | None = None,
 ) -> AsyncIterator[Stage]:
     authority = Authority()
     controller = controller or Controller()
@@ -133,7 +146,12 @@ async def stage(
     identity = authority.identity("web-1", (f"127.0.0.1:{port}",), end=end)
     host, reports = FakeHost(), ReportQueue()
     session = Session(
-        identity, host, reports, "boot-1", now=lambda: now or authority.now, backoff=Backoff(0.02, 0.1, lambda: 0.5)
+        identity,
+        host,
+        reports,
+        "boot-1",
+        now=lambda: now or authority.now,
+        backoff=backoff or Backoff(0.02, 0.1, lambda: 0.5),
     )
     task = asyncio.create_task(session.run())
     try:
@@ -333,9 +351,23 @@ async def test_a_refused_batch_does_not_block_the_queue_for_ever() -> None:
         assert (batch.lost, len(batch.denials)) == (5, 0)
 
 
-def test_backoff_grows_within_bounds_and_starts_anew() -> None:
+def test_backoff_grows_within_bounds_and_starts_anew_after_a_steady_session() -> None:
     low, high = Backoff(chance=lambda: 0.0), Backoff(chance=lambda: 1.0)
     assert [round(high.next(), 3) for _ in range(8)] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
     assert [round(low.next(), 3) for _ in range(8)] == [0.2, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-    high.reset()
+    high.lasted(29.0)
+    assert high.next() == pytest.approx(10.0)
+    high.lasted(30.0)
     assert high.next() == pytest.approx(0.2)
+
+
+async def test_sessions_that_end_at_once_do_not_come_back_at_once() -> None:
+    """Two agents with one identity end each other's sessions: each must slow down, though it was greeted."""
+    backoff = Recorded(0.02, 0.1, lambda: 1.0)
+    async with stage(backoff=backoff) as s:
+        for number in range(1, 5):
+            await until(lambda wanted=number: s.controller.sessions == wanted)
+            await s.controller.hears("hello")
+            s.controller.to_send.put_nowait(None)
+        await until(lambda: len(backoff.waits) >= 4)
+    assert backoff.waits[:4] == pytest.approx([0.02, 0.04, 0.08, 0.1])

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import admin_pb2, agent_pb2
+from segctl_controller.contest import Origin
 from segctl_controller.fleet import Desired
 from segctl_controller.sessions import BURST, PART, Session, policy_messages
 from segctl_controller.store.sql import SqlStore
@@ -275,7 +276,7 @@ def test_a_policy_wrapped_by_hand_reads_as_one_made_by_protobuf(size: int) -> No
 
 
 async def test_a_slow_agent_gets_the_latest_policy_only() -> None:
-    session = Session("web1", None)
+    session = Session("web1", Origin(), 10.0)
     for number in range(1, 6):
         session.offer(Desired(number, f"d{number}", b""))
     await session.next_messages(1.0)

@@ -13,7 +13,7 @@ from segctl_agent.nft.dump import parse_elements, parse_expr, parse_rule, parse_
 from segctl_agent.nft.messages import NEWSETELEM, encode, expression_bytes, expressions, set_attributes
 from segctl_agent.nft.netlink import kernel_error
 from segctl_agent.nft.operations import AddElements, AddSet, Batch, DeleteChain, describe
-from segctl_agent.nft.ruleset import ACCEPT, DROP, Data, KeyType, Odd, SetSpec, goto
+from segctl_agent.nft.ruleset import ACCEPT, DROP, Data, KeyType, NftSet, Odd, SetSpec, goto
 from segctl_agent.render import render
 
 from tests.netns.samples import SAMPLES, SHOP_FACTS
