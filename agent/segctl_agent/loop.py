@@ -184,11 +184,7 @@ class Loop:
 
     def _denied(self, denials: list[Denial], lost: int) -> None:
         for denial in denials:
-            message = denial_message(denial)
-            if message is None:
-                lost += denial.count
-            else:
-                self._reports.add_denial(message)
+            self._reports.add_denial(denial_message(denial))
         if lost:
             self._reports.add_lost(lost)
         self._agent.report_waiting()

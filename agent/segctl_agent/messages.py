@@ -60,18 +60,14 @@ def _units(cgroups: Mapping[str, int], identity: Identity | None) -> list[pb.Uni
     return found
 
 
-def denial_message(denial: Denial) -> pb.Denial | None:
-    """None for what the protocol cannot name (an IP protocol other than TCP, UDP, ICMP): the caller counts it."""
-    protocol = next((p for p in PROTOCOLS if p == denial.protocol), None)
-    if protocol is None:
-        return None
+def denial_message(denial: Denial) -> pb.Denial:
     process = denial.process
     return pb.Denial(
         ingress=denial.ingress,
         verdict=denial.verdict,
         workload=denial.workload,
         remote=wire.address_to_wire(denial.remote),
-        service=wire.port_range_to_wire(PortRange(protocol, denial.port, denial.port)),
+        service=wire.port_range_to_wire(_service(denial)),
         process=pb.ProcessInfo(
             pid=process.pid,
             exe=process.exe[:_MAX_PATH],
@@ -86,6 +82,14 @@ def denial_message(denial: Denial) -> pb.Denial | None:
         last_seen_us=denial.last_seen_us,
         generation=denial.generation,
     )
+
+
+def _service(denial: Denial) -> PortRange:
+    for protocol in PROTOCOLS:
+        if protocol == denial.protocol:
+            return PortRange(protocol, denial.port, denial.port)
+    number = int(denial.protocol.removeprefix("ip/"))
+    return PortRange("ip", number, number)
 
 
 def event_message(kind: str, message: str, at_us: int, culprit: TamperNotice | None = None) -> pb.Event:

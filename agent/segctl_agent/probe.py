@@ -49,6 +49,8 @@ def _ask(
 ) -> tuple[str, str]:
     if request.workload not in {w.name for w in policy.workloads}:
         raise WireError(f"this host has no workload {request.workload!r} in generation {policy.generation}")
+    if port.protocol == "ip":
+        raise WireError(f"no rule can name {port}: ask about tcp, udp, icmp or icmpv6")
     direction: Direction = "in" if request.ingress else "out"
     cgroup, uid, stand_in = _process(request.workload, direction, policy, facts)
     if stand_in:

@@ -55,6 +55,15 @@ def port_range_from_wire(message: hostpolicy_pb2.PortRange) -> PortRange:
     raise WireError(f"port range {message.protocol}/{message.low}-{message.high} is out of bounds")
 
 
+def denied_service_from_wire(message: hostpolicy_pb2.PortRange) -> PortRange:
+    """The service of a Denial: one port or type, or an IP protocol that no rule can name."""
+    if message.low != message.high:
+        raise WireError("a denial names one port, not a range")
+    if message.protocol == "ip" and message.low <= 255:
+        return PortRange("ip", message.low, message.high)
+    return port_range_from_wire(message)
+
+
 def host_policy_to_wire(value: HostPolicy) -> hostpolicy_pb2.HostPolicy:
     return hostpolicy_pb2.HostPolicy(
         host=value.host,

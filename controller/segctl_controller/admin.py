@@ -27,6 +27,7 @@ from segctl_controller.store.records import DenialFilter, DenialRecord, Role
 from segctl_controller.store.sql import no_host
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.tokens import TokenAdmin
+from segctl_controller.turns import Turns
 from segctl_controller.views import denial_view, entry_view, generation_view, host_view, status_view
 
 RECENT_EVENTS = 20
@@ -58,6 +59,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._publisher = publisher
         self._hosts = hosts
         self._tokens = tokens
+        self._turns = Turns(db)
 
     async def WhoAmI(self, request: admin_pb2.WhoAmIRequest, context: Context) -> admin_pb2.WhoAmIReply:
         async with self._gate.open(context, Role.VIEWER) as operator:
@@ -65,26 +67,27 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 name=operator.name, role=operator.role.value, fleet=self._fleet_id, controller_version=__version__
             )
 
-    async def _review(self, source: admin_pb2.PolicySource) -> Review:
+    async def _review(self, operator: str, source: admin_pb2.PolicySource) -> Review:
         """In a thread: a large policy takes longer than the heartbeats of the fleet can wait."""
         files, inventory, today = source_from_wire(source), self._fleet.inventory, self._clock.today()
-        return await asyncio.to_thread(partial(review, files, inventory, today, self._registry.controller_addresses))
+        look = partial(review, files, inventory, today, self._registry.controller_addresses)
+        return await self._turns.take(operator, look)
 
     async def Check(self, request: admin_pb2.PolicySource, context: Context) -> admin_pb2.CheckReply:
-        async with self._gate.open(context, Role.VIEWER):
-            found = await self._review(request)
+        async with self._gate.open(context, Role.VIEWER) as operator:
+            found = await self._review(operator.name, request)
             return admin_pb2.CheckReply(findings=findings_to_wire(found.findings), hosts=len(self._fleet.hosts))
 
     async def Plan(self, request: admin_pb2.PolicySource, context: Context) -> admin_pb2.PlanReply:
-        async with self._gate.open(context, Role.VIEWER):
+        async with self._gate.open(context, Role.VIEWER) as operator:
             active, inventory, today = self._fleet.active, self._fleet.inventory, self._clock.today()
-            found = await self._review(request)
+            found = await self._review(operator.name, request)
             reply = admin_pb2.PlanReply(
                 findings=findings_to_wire(found.findings), base_generation=active.number, tests=found.tests
             )
             if found.policy is None:
                 return reply
-            difference = await asyncio.to_thread(partial(compare, active, found.policy, inventory, today))
+            difference = await self._turns.take(operator.name, partial(compare, active, found.policy, inventory, today))
             reply.digest = difference.digest
             reply.hosts.extend(difference.hosts)
             for change in difference.diff.changes:

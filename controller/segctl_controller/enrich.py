@@ -71,8 +71,9 @@ def enrich(
 def _suggestion(
     denied: Denied, policy: Policy, local: Instance, holder: Host | None, peer_workload: str, decision: Decision
 ) -> str:
-    """A boundary cannot be opened by a rule, and what is allowed by now needs none."""
-    if decision.allowed or decision.reason == "boundary":
+    """A boundary cannot be opened by a rule, other IP protocols cannot be named by one, and what is allowed by now
+    needs none."""
+    if decision.allowed or decision.reason == "boundary" or denied.port.protocol == "ip":
         return ""
     remote = _instance(policy, holder, peer_workload) if holder else denied.remote
     if denied.ingress:

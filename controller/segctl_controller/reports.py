@@ -11,7 +11,7 @@ import grpc
 from segctl.errors import WireError
 from segctl.model.policy import PortRange
 from segctl.proto.v1 import admin_pb2, agent_pb2
-from segctl.wire import address_from_wire, port_range_from_wire
+from segctl.wire import address_from_wire, denied_service_from_wire
 
 from segctl_controller.clock import Clock
 from segctl_controller.enrich import Context as Enriched
@@ -97,7 +97,11 @@ class ReportService:
 
     def _denial(self, host: str, denial: agent_pb2.Denial, now: int) -> DenialRecord:
         _check(denial)
-        process, remote, port = denial.process, address_from_wire(denial.remote), port_range_from_wire(denial.service)
+        process, remote, port = (
+            denial.process,
+            address_from_wire(denial.remote),
+            denied_service_from_wire(denial.service),
+        )
         denied = Denied(host, denial.ingress, denial.workload, remote, port, process.unit)
         known = self._enriched(denied)
         first = min(denial.first_seen_us, now + FUTURE_US)
@@ -153,8 +157,6 @@ def _check(denial: agent_pb2.Denial) -> None:
         raise LimitError("a denial's process description is too long: at most 4096 characters a field")
     if not 1 <= denial.count <= LARGEST_COUNT or denial.first_seen_us < 0:
         raise WireError("a denial needs a count of at least one and times after 1970")
-    if denial.service.low != denial.service.high:
-        raise WireError("a denial names one port, not a range")
 
 
 def _event(host: str, event: agent_pb2.Event, now: int) -> EventRecord:

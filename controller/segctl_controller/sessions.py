@@ -181,13 +181,19 @@ class SessionService:
             hello = await self._hello(context)
             claims = read_claims(hello.facts)
             await asyncio.sleep(self._paces.delay(caller.name))
-            # Once more: the host may have been removed while its Hello was on the way.
-            self._registry.verify(caller.name, caller.serial)
-            session = Session(caller.name, Origin(source_address(context), hello.boot_id), self._heartbeat)
+            origin = Origin(source_address(context), hello.boot_id, frozenset(claims.addresses))
+            session = Session(caller.name, origin, self._heartbeat)
             welcome = agent_pb2.Welcome(
                 protocol=PROTOCOL_VERSION, host=caller.name, heartbeat_seconds=max(1, round(self._heartbeat))
             )
-            await context.write(agent_pb2.ControllerMessage(welcome=welcome).SerializeToString())
+            try:
+                async with asyncio.timeout(HELLO_SECONDS):
+                    await context.write(agent_pb2.ControllerMessage(welcome=welcome).SerializeToString())
+            except TimeoutError as error:
+                raise SilentPeerError(f"host {caller.name} does not read its stream") from error
+            # Once more, and nothing is awaited from here to the registration: an agent decides how long Hello and
+            # Welcome take, and may meanwhile have been removed, or another machine enrolled under its name.
+            self._registry.verify(caller.name, caller.serial)
             newer = ReplacedError(f"a newer session of host {caller.name} took the place of this one")
             self._registry.register(session, hello.agent_version, newer)
             log.info("session host=%s agent=%r", caller.name, hello.agent_version)

@@ -1,6 +1,7 @@
 """A refused connection comes back with its process, its rule and the change that would allow it, and soon."""
 
 import json
+import os
 import subprocess
 import time
 from contextlib import contextmanager
@@ -9,10 +10,23 @@ from datetime import datetime
 from lab.chapters import NGINX
 from lab.fleet import BIN
 from lab.flows import Flow, wrong
-from lab.host import PROGRAM
+from lab.host import PROGRAM, PYTHON
 from lab.wait import until
 
 GENEROUS_SECONDS = 2.0
+
+# A connect that does not block, as servers make it: the socket is closed at its first error, the process lives on.
+POLLING = """import select, socket, sys, time
+start, s, poll = time.monotonic(), socket.socket(), select.poll()
+s.setblocking(False)
+s.connect_ex((sys.argv[1], int(sys.argv[2])))
+poll.register(s)
+poll.poll()
+code = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+s.close()
+print(code, time.monotonic() - start, flush=True)
+sys.stdin.read()
+"""
 
 
 def denials(fleet, **wanted):
@@ -57,6 +71,21 @@ def test_a_denial_reaches_the_terminal_with_its_process(fleet, record_property):
     assert "call db1 9" in one["process"]["command"]
     assert one["process"]["pid"] > 0
     assert one["suggestion"]
+
+
+def test_a_client_that_polls_and_closes_at_once_is_named_too(fleet):
+    with following(fleet) as lines:
+        next_about(fleet, lines, 12)  # the stream is open from here on
+        command = [PYTHON, "-c", POLLING, "db1", "13"]
+        client = fleet.lab.hosts["web1"].popen(command, unit="cron.service", user="shop", stdin=subprocess.PIPE)
+        one = json.loads(next(line for line in lines if '"tcp/13"' in line))
+        code, seconds = client.stdout.readline().split()
+        client.communicate("")
+    assert os.strerror(int(code)) == "No route to host"
+    assert 0.9 < float(seconds) < GENEROUS_SECONDS
+    assert (one["process"]["unit"], one["process"]["user"], one["count"]) == ("cron.service", "shop", 1)
+    assert one["process"]["pid"] > 0
+    assert "connect_ex" in one["process"]["command"]
 
 
 def test_the_refusing_end_names_its_listener_and_the_sender(fleet):

@@ -1,6 +1,7 @@
 """Who may be a host or an administrator of the fleet, and who may not any more."""
 
 import shutil
+import time
 
 from lab.fleet import AGENT, AGENT_STATE, AGENT_UNIT, BIN, CONTROLLER, CONTROLLER_STATE, own_directory
 from lab.flows import Flow, wrong
@@ -52,6 +53,34 @@ def test_a_removed_host_is_refused_with_its_old_identity(small_fleet):
     stolen = small_fleet.lab.units["client1"].log(AGENT_UNIT)
     until("the thief is refused too", lambda: "removed" in stolen.read_text() or "revoked" in stolen.read_text(), 20)
     assert set(small_fleet.host_states()) == {"api1"}
+
+
+def test_two_agents_with_one_identity_are_noticed_and_slow(small_fleet):
+    steal(small_fleet, "web1", "client1")
+    began = time.monotonic()
+    small_fleet.lab.units["client1"].start(AGENT_UNIT, [*AGENT, "run", "--state", AGENT_STATE])
+
+    def noticed():
+        status = small_fleet.document("status")
+        problems = [text for host in status["hosts"] if host["name"] == "web1" for text in host["problems"]]
+        events = [event for event in status["events"] if (event["host"], event["kind"]) == ("web1", "identity")]
+        return len(events) == 1 and any("segctl host remove web1" in text for text in problems)
+
+    until("status tells of the second agent and what to do", noticed, 20)
+    log = small_fleet.lab.units["client1"].log(AGENT_UNIT)
+    until("the thief came back six times", lambda: log.read_text().count("INFO session with the controller") >= 7, 40)
+    # With all luck it waited 0.2, 0.2, 0.4, 0.8, 1.6 and 3.2 s between its sessions.
+    assert time.monotonic() - began > 6.4
+
+    small_fleet.segctl_checked("host", "remove", "web1", "--yes")
+    small_fleet.stop_agent("web1")
+    enrol = [*AGENT, "enrol", "--token-file", "-", "--replace", "--state", AGENT_STATE]
+    small_fleet.lab.hosts["web1"].check(enrol, stdin=small_fleet.token("web1"))
+    small_fleet.start_agent("web1")
+    small_fleet.await_in_sync()
+    host = next(h for h in small_fleet.document("status")["hosts"] if h["name"] == "web1")
+    assert host["connected"]
+    assert not any("identity" in text for text in host["problems"])
 
 
 def test_a_viewer_may_look_and_not_push(small_fleet):

@@ -290,11 +290,10 @@ def test_without_cgroup_v2(tmp_path: Path) -> None:
 
     def host() -> subprocess.CompletedProcess[str]:
         enrolled(folder)
-        mounts = [
-            line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup2 " in line
-        ]
-        for mount in reversed(mounts):
+        mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        for mount in reversed([m for m in mounts if Path("/sys") in (Path(m), *Path(m).parents)]):
             run("umount", "-l", mount)
+        assert " - cgroup2 " not in Path("/proc/self/mountinfo").read_text()
         return agent("run", "--state", str(folder))
 
     done = in_namespaces(host)

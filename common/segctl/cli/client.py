@@ -179,7 +179,3 @@ class Controller:
         if not isinstance(error, grpc.Call):
             return CliError(f"controller {self.config.controller}: {error}", exit_code=Exit.UNREACHABLE)
         return translate(error.code(), error.details() or "", self.config)
-
-
-def _source(files: Sequence[SourceFile]) -> pb.PolicySource:
-    return pb.PolicySource(files=[pb.SourceFile(name=f.name, content=f.content) for f in files])

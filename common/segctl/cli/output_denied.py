@@ -12,6 +12,19 @@ from segctl.cli.views import Denial, Lost
 
 NARROWEST = 80
 UNWATCHED = 120
+IP_PROTOCOLS = {
+    "ip/2": "IGMP",
+    "ip/4": "IPv4 in IP",
+    "ip/41": "IPv6 in IP",
+    "ip/47": "GRE",
+    "ip/50": "ESP",
+    "ip/51": "AH",
+    "ip/89": "OSPF",
+    "ip/103": "PIM",
+    "ip/112": "VRRP",
+    "ip/132": "SCTP",
+}
+"""https://www.iana.org/assignments/protocol-numbers"""
 ARROWS = {"egress": "→", "ingress": "←"}
 
 
@@ -122,18 +135,26 @@ def _details(d: Denial) -> list[Line]:
     peer = d.peer_address + (f" {_tags(d.peer_tags)}" if d.peer_host else " (no enrolled host)")
     rows += [("tags", _tags(d.tags) or "none"), ("peer", peer)]
     named = f" ({d.service_name})" if d.service_name else ""
-    rows.append(("service", f"{d.service}{named}, {d.verdict} by {d.reason or '?'} {d.rule}".rstrip()))
+    rows.append(("service", f"{_protocol(d)}{named}, {d.verdict} by {d.reason or '?'} {d.rule}".rstrip()))
     rows.append(("seen", f"{_span(d.first_seen, d.last_seen)}, {d.count} times, generation {d.generation}"))
-    return [
-        *(line(" " * 9, dim(f"{label:<9}"), value) for label, value in rows),
-        line(" " * 9, note(f"→ {explain_command(d)}")),
-    ]
+    lines = [line(" " * 9, dim(f"{label:<9}"), value) for label, value in rows]
+    if d.service.startswith("ip/"):
+        return lines  # nothing to explain: no rule can name it
+    return [*lines, line(" " * 9, note(f"→ {explain_command(d)}"))]
 
 
 def _suggestion(d: Denial) -> list[Line]:
+    if d.service.startswith("ip/"):
+        return [line(" " * 9, dim(f"no rule can allow {_protocol(d)} yet: rules know TCP, UDP and ICMP"))]
     if not d.suggestion:
         return [line(" " * 9, dim("no rule to suggest: "), dim(f"→ {explain_command(d)}"))]
     return [line(" " * 9, dim("this would allow it:")), *(line(" " * 9, note(x)) for x in d.suggestion.splitlines())]
+
+
+def _protocol(d: Denial) -> str:
+    """`ip/132 (SCTP)`, and every other service as it is."""
+    name = IP_PROTOCOLS.get(d.service)
+    return f"{d.service} ({name})" if name else d.service
 
 
 def _tags(mapping: Mapping[str, str]) -> str:

@@ -15,8 +15,9 @@ from typing import Literal
 from segctl.model.findings import NOWHERE, Position
 
 Network = IPv4Network | IPv6Network
-Protocol = Literal["tcp", "udp", "icmp", "icmpv6"]
+Protocol = Literal["tcp", "udp", "icmp", "icmpv6", "ip"]
 PROTOCOLS: tuple[Protocol, ...] = ("tcp", "udp", "icmp", "icmpv6")
+"""What policies speak of. `ip` occurs in denials alone: `ip/132` is the IP protocol of that number."""
 
 HOST_WORKLOAD = "host"
 """The reserved name of the workload of every process that no declared workload names."""
@@ -26,7 +27,8 @@ ANY_PEER = "any"
 
 @dataclass(frozen=True, slots=True, order=True)
 class PortRange:
-    """One protocol and an inclusive range: ports 0-65535 of tcp and udp, message types 0-255 of icmp and icmpv6."""
+    """One protocol and an inclusive range: ports 0-65535 of tcp and udp, message types 0-255 of icmp and icmpv6,
+    in denials numbers of IP protocols 0-255 of ip."""
 
     protocol: Protocol
     low: int

@@ -216,6 +216,11 @@ def parse_service(policy: Policy, text: str) -> PortRange:
         value = int(number)
         if value <= (65535 if protocol in ("tcp", "udp") else 255):
             return PortRange(protocol, value, value)  # type: ignore[arg-type]  # narrowed by the test above
+    if protocol == "ip":
+        raise _unknown(
+            f"{text} is an IP protocol that no rule can name yet: rules know TCP, UDP, ICMP and ICMPv6",
+            "hosts in the mode enforce refuse it",
+        )
     raise _unknown(f"service {text!r} is neither declared nor a literal", "write it like tcp/5432")
 
 

@@ -68,7 +68,7 @@ def _subtract(spans: Iterable[Span], holes: list[Span]) -> Iterator[Span]:
 
 def _summarized(kind: type[IPv4Address | IPv6Address], spans: Iterable[Span]) -> Iterator[Network]:
     for low, high in spans:
-        yield from summarize_address_range(kind(low), kind(high))  # type: ignore[type-var]
+        yield from summarize_address_range(kind(low), kind(high))
 
 
 class NetworkIndex:

@@ -193,6 +193,30 @@ async def test_a_malformed_batch_is_refused_whole(tmp_path: Path, bad: agent_pb2
         assert await denied(lab) == []
 
 
+async def test_another_ip_protocol_is_told_and_no_rule_proposed(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        db = await lab.enrol("db1", {"role": "db", "env": "prod"})
+        dev = await lab.enrol("dev1", {"role": "web", "env": "dev"})
+        await lab.push(SHOP)
+        await addressed(lab, dev, "10.0.0.3")
+        sctp, vrrp = (hostpolicy_pb2.PortRange(protocol="ip", low=n, high=n) for n in (132, 112))
+        denials = (
+            denial("10.0.0.3", service=sctp),
+            denial("224.0.0.18", service=vrrp, ingress=False, count=3),
+            denial("224.0.0.18", service=vrrp, ingress=False, count=4),
+        )
+        assert await report(db, batch(1, *denials)) == [1]
+        told = [reply.connection for reply in await denied(lab)]
+        assert [(d.denial.service.protocol, d.denial.service.low, d.denial.count) for d in told] == [
+            ("ip", 132, 1),
+            ("ip", 112, 7),
+        ]
+        assert [(d.peer_host, d.reason, d.suggestion, d.service_name) for d in told] == [
+            ("dev1", "boundary", "", ""),
+            ("", "default", "", ""),
+        ]
+
+
 async def test_a_removed_host_reports_nothing_more(tmp_path: Path) -> None:
     async with running_controller(tmp_path) as lab:
         db = await lab.enrol("db1", {})

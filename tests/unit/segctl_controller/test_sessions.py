@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import pytest
 from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl_controller.contest import Origin
+from segctl_controller.errors import UnauthenticatedError
 from segctl_controller.fleet import Desired
-from segctl_controller.sessions import BURST, PART, Session, policy_messages
+from segctl_controller.sessions import BURST, PART, Session, SessionService, policy_messages
 from segctl_controller.store.sql import SqlStore
 
 from tests.controller_harness import ControllerLab, eventually, running_controller
@@ -352,3 +353,43 @@ async def test_facts_that_flood_are_taken_newest_first_and_slowly(tmp_path: Path
 async def test_a_host_removed_while_it_is_explained_is_no_crash(tmp_path: Path) -> None:
     async with running_controller(tmp_path) as lab:
         assert lab.controller.fleet.state("gone") == "offline"
+
+
+class SlowReader:
+    """The controller's side of a stream whose agent takes Welcome only when `meanwhile` is over."""
+
+    def __init__(self, certificate: bytes, uri: str, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        self._identity = {"x509_pem_cert": [certificate], "peer_spiffe_id": [uri.encode()]}
+        self._meanwhile = meanwhile
+        self.refused: tuple[Code, str] | None = None
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return self._identity
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+    async def read(self) -> agent_pb2.AgentMessage:
+        return agent_pb2.AgentMessage(hello=agent_pb2.Hello(protocol=1, agent_version="slow", boot_id="b"))
+
+    async def write(self, _message: bytes) -> None:
+        await self._meanwhile()
+
+    async def abort(self, code: Code, text: str) -> None:
+        self.refused = (code, text)
+
+
+async def test_a_slow_reader_cannot_outlive_its_certificate(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        before = await lab.enrol("x1", {"role": "db"})
+        token = await lab.token({"role": "web"}, host="x1", replace=True)
+        fleet = lab.controller.config.fleet
+        service = SessionService(fleet, lab.controller.registry, lab.controller.clock, 10)
+        stream = SlowReader(
+            before.identity.certificate, f"spiffe://{fleet}/host/x1", lambda: lab.enrol_with(token.join, "x1")
+        )
+        with pytest.raises(UnauthenticatedError):
+            await service.serve(stream)  # type: ignore[arg-type]
+        assert stream.refused is not None
+        assert stream.refused[0] is Code.UNAUTHENTICATED
+        assert lab.controller.registry.session("x1") is None

@@ -38,7 +38,7 @@ def token() -> None:
 @click.option("--network", "networks", multiple=True, metavar="CIDR", help="Addresses its host may hold; repeat.")
 @click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How many hosts may use it.")
 @click.option("--valid", type=Duration(), default="1h", show_default=True, metavar="TIME", help="Such as 10m, 1h, 2d.")
-@click.option("--replace", "take_over", is_flag=True, help="May take over the name of an enrolled host.")
+@click.option("--replace", "take_over", is_flag=True, help="Takes over the name of an enrolled host; needs --host.")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it here, mode 0600."
 )

@@ -513,7 +513,9 @@ class Denial(google.protobuf.message.Message):
     generation: builtins.int
     @property
     def service(self) -> segctl.proto.v1.hostpolicy_pb2.PortRange:
-        """low == high"""
+        """low == high. Protocol "ip" is every IP protocol but TCP, UDP, ICMP and ICMPv6: low is then its number, 132 for
+        SCTP (https://www.iana.org/assignments/protocol-numbers). No rule can name it, so it occurs nowhere else.
+        """
 
     @property
     def process(self) -> global___ProcessInfo: ...
@@ -580,7 +582,7 @@ class Event(google.protobuf.message.Message):
     CULPRIT_PID_FIELD_NUMBER: builtins.int
     CULPRIT_NAME_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """tamper, state, kernel, facts"""
+    """tamper, state, kernel, facts; identity: the controller's own"""
     message: builtins.str
     at_us: builtins.int
     culprit_pid: builtins.int

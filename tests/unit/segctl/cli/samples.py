@@ -67,7 +67,7 @@ PLAN = v.Plan(
     findings=(WARNING,),
 )
 EMPTY_PLAN = v.Plan(base_generation=0, digest="00", tests=0)
-BROKEN_PLAN = v.Plan(base_generation=7, digest="11", findings=(ERROR, WARNING))
+BROKEN_PLAN = v.Plan(base_generation=7, digest="", findings=(ERROR, WARNING))
 
 PROVEN = v.Proof("web1", "proven", "0123456789abcdef", 84.2)
 REFUSED = v.Proof("db1", "refused", "", 120.0, ("user 'app' does not exist: create it, or use a uid",))

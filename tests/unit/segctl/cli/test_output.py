@@ -104,3 +104,17 @@ def test_the_explain_command_of_a_denial_turns_with_its_direction_and_is_quoted(
     assert output_denied.explain_command(incoming) == "segctl explain 203.0.113.9 web1/host tcp/5432"
     unknown = replace(DENIAL, workload="?", peer_host="a b", peer_workload="")
     assert output_denied.explain_command(unknown) == "segctl explain web1 'a b' tcp/5432"
+
+
+def test_another_ip_protocol_is_shown_by_number_and_name_and_no_rule_is_promised() -> None:
+    from dataclasses import replace
+
+    sctp = replace(DENIAL, service="ip/132", service_name="", suggestion="")
+    columns = output_denied.Columns.of(120)
+    text = plain(output_denied.render_denial(sctp, columns, NOW, wide=True, suggest=True))
+    assert "ip/132 " in text.splitlines()[0]
+    assert "ip/132 (SCTP), denied by default" in text
+    assert "no rule can allow ip/132 (SCTP) yet: rules know TCP, UDP and ICMP" in text
+    assert "segctl explain" not in text
+    unnamed = replace(sctp, service="ip/253")
+    assert "no rule can allow ip/253 yet" in plain(output_denied.render_denial(unnamed, columns, NOW, suggest=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import ip_address, ip_network
 from itertools import pairwise
 
@@ -59,3 +60,12 @@ def test_the_index_agrees_with_a_scan(a: list, last: int) -> None:
     index = NetworkIndex(a)
     for address in (ip_address(last), ip_address(bytes(15) + bytes([last]))):
         assert (address in index) == any(address in n for n in a)
+
+
+def test_leaving_out_many_addresses_is_quick() -> None:
+    holes = [ip_network((0x0A000000 + 2 * n, 32)) for n in range(20_000)]
+    began = time.monotonic()
+    left = exclude([ip_network("0.0.0.0/0"), ip_network("::/0")], holes)
+    assert time.monotonic() - began < 10.0
+    assert sum(n.num_addresses for n in left if n.version == 4) == 2**32 - 20_000
+    assert left[-1] == ip_network("::/0")

@@ -1,0 +1,62 @@
+"""Denials as the controller gets them."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+from segctl.errors import WireError
+from segctl.model.policy import PortRange
+from segctl.proto.v1 import agent_pb2
+from segctl.wire import denied_service_from_wire
+from segctl_agent.denials.packet import Packet, parse_packet
+from segctl_agent.denials.values import Denial, ProcessInfo
+from segctl_agent.messages import denial_message
+
+HEADER = bytes([0x45, 0, 0, 20, 0, 0, 0, 0, 64, 0, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2])
+
+
+def seen(packet: Packet) -> agent_pb2.Denial:
+    denial = Denial(
+        ingress=False,
+        verdict="denied",
+        workload="host",
+        remote=packet.destination,
+        protocol=packet.protocol,
+        port=packet.destination_port,
+        process=ProcessInfo(user="root"),
+        process_unknown="the kernel does not tell",
+        count=3,
+        first_seen_us=1,
+        last_seen_us=2,
+        generation=7,
+    )
+    return agent_pb2.Denial.FromString(denial_message(denial).SerializeToString())
+
+
+@pytest.mark.parametrize("number", [n for n in range(256) if n not in (1, 6, 17, 58)])
+def test_every_ip_protocol_has_a_name_on_the_wire(number: int) -> None:
+    packet = parse_packet(HEADER[:9] + bytes([number]) + HEADER[10:] + bytes(8))
+    assert packet is not None
+    message = seen(packet)
+    assert denied_service_from_wire(message.service) == PortRange("ip", number, number)
+    assert (message.count, message.process.user, message.remote) == (3, "root", bytes([10, 0, 0, 2]))
+
+
+@pytest.mark.parametrize(
+    ("packet", "service"),
+    [
+        (Packet(ip_address("10.0.0.1"), ip_address("10.0.0.2"), "tcp", 1, 443), PortRange("tcp", 443, 443)),
+        (Packet(ip_address("fe80::1"), ip_address("fe80::2"), "icmpv6", 0, 128), PortRange("icmpv6", 128, 128)),
+    ],
+)
+def test_ports_and_types_stay_what_they_are(packet: Packet, service: PortRange) -> None:
+    assert denied_service_from_wire(seen(packet).service) == service
+
+
+@pytest.mark.parametrize(("protocol", "low", "high"), [("ip", 256, 256), ("ip", 1, 2), ("tcp", 1, 2), ("sctp", 1, 1)])
+def test_what_no_denial_can_name_is_refused(protocol: str, low: int, high: int) -> None:
+    message = agent_pb2.Denial()
+    message.service.protocol, message.service.low, message.service.high = protocol, low, high
+    with pytest.raises(WireError):
+        denied_service_from_wire(message.service)
