@@ -2,86 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from segctl.errors import KernelError, KernelFullError
-from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
-from segctl.model.policy import Essentials, Mode, PortRange, Process, ProcessKind
-from segctl_agent.drift import epoch_of
+from segctl.model.policy import Mode
 from segctl_agent.enforcer import Enforcer
-from segctl_agent.facts.values import Endpoint, HostFacts
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import AddElements, Batch, DeleteElements, DeleteTable
 from segctl_agent.nft.ruleset import Chain, Ruleset, kernel_digest
-from segctl_agent.render import render
 
-UID = 990
-A, B = ip_network("10.0.0.1/32"), ip_network("10.0.0.2/32")
-OFFICE = ip_network("203.0.113.0/24")
-SQL, HTTPS = PortRange("tcp", 5432, 5432), PortRange("tcp", 443, 443)
-USERS = {"backup": 1500, "deploy": 1501}
-CONTROLLER = Endpoint(ip_address("192.0.2.1"), 7443)
-
-
-def unit(name: str) -> Process:
-    return Process(ProcessKind.UNIT, name)
-
-
-def policy(
-    generation: int = 1, *, mode: Mode = Mode.ENFORCE, open_to: Iterable[str] = ("a",), user: str = ""
-) -> HostPolicy:
-    entries = {
-        "a": Entry("web-to-db", "ga", (SQL,), managed=True),
-        "b": Entry("api-to-db", "gb", (SQL, HTTPS), managed=True),
-        "office": Entry("office-to-db", "office", (HTTPS,), managed=False),
-    }
-    workloads = [
-        LocalWorkload("db", unit("db.service"), mode, ingress=tuple(entries[n] for n in open_to)),
-        LocalWorkload("host", None, Mode.OBSERVE),
-        LocalWorkload("web", unit("web@*.service"), Mode.TEST, egress=(entries["a"],)),
-    ]
-    if user:
-        process = Process(ProcessKind.USER, user)
-        workloads.append(LocalWorkload("user", process, Mode.ENFORCE, egress=(entries["b"],)))
-    return HostPolicy(
-        host="db-1",
-        generation=generation,
-        policy_digest="d" * 64,
-        workloads=tuple(sorted(workloads, key=lambda w: w.name)),
-        groups=(Group("ga", (A,)), Group("gb", (A, B)), Group("office", (OFFICE,))),
-        managed=(ip_network("203.0.113.9/32"),),
-        essentials=Essentials(dns=(ip_network("10.0.0.53/32"),)),
-    )
-
-
-def resolve(names: Iterable[str]) -> dict[str, int]:
-    return {n: USERS[n] for n in names if n in USERS}
-
-
-def enforcer(kernel: FakeKernel) -> Enforcer:
-    return Enforcer(kernel, resolve, UID)
-
-
-def epoch(kernel: FakeKernel) -> int:
-    assert kernel.content is not None
-    found = epoch_of(kernel.content)
-    assert found is not None
-    return found
-
-
-def fresh(e: Enforcer) -> Ruleset:
-    """What a new agent would render from the same policy and facts."""
-    assert e.policy is not None
-    names = [w.process.pattern for w in e.policy.workloads if w.process and w.process.kind is ProcessKind.USER]
-    return render(e.policy, replace(e.facts, users=resolve(names)), e.epoch)
-
-
-# Epochs
+from tests.unit.segctl_agent.enforcing import (
+    CONTROLLER,
+    UID,
+    USERS,
+    BrokenKernel,
+    enforcer,
+    epoch,
+    fresh,
+    policy,
+)
 
 
 def test_the_first_policy_is_proven() -> None:
@@ -221,28 +161,6 @@ def test_adopting_keeps_what_there_is_and_heals_to_it() -> None:
 # Failures
 
 
-class BrokenKernel(FakeKernel):
-    """Refuses the next batches, or lets someone change the table right after them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.refusals: list[KernelError] = []
-        self.meddlers: list[Callable[[], None]] = []
-
-    def apply(self, batch: Batch) -> None:
-        if self.refusals:
-            raise self.refusals.pop(0)
-        super().apply(batch)
-        if self.meddlers:
-            self.meddlers.pop(0)()
-
-    def spoil(self) -> None:
-        """Someone adds a chain."""
-        assert self.content is not None
-        self.content = replace(self.content, chains={**self.content.chains, "junk": Chain()})
-        self._generation += 1
-
-
 def test_a_refused_policy_leaves_the_old_one_and_its_epoch() -> None:
     kernel = BrokenKernel()
     e = enforcer(kernel)
@@ -350,97 +268,3 @@ def test_destroy_wants_nothing_any_more() -> None:
     assert kernel.content is None
     e.resume(policy(), 1)
     assert kernel.content == fresh(e)
-
-
-# Any order
-
-PATHS = [
-    "system.slice",
-    "system.slice/db.service",
-    "system.slice/web@1.service",
-    "system.slice/db.service/child",
-    "user.slice",
-    "user.slice/user-1500.slice",
-    "init.scope",
-]
-POLICIES = [
-    policy(1),
-    policy(2, open_to=("a", "b", "office")),
-    policy(3, open_to=(), mode=Mode.TEST),
-    policy(4, user="backup"),
-    policy(5, user="missing"),
-]
-EVENTS = st.one_of(
-    st.tuples(st.just("policy"), st.sampled_from(range(len(POLICIES)))),
-    st.tuples(st.just("up"), st.sampled_from(PATHS)),
-    st.tuples(st.just("down"), st.sampled_from(PATHS)),
-    st.tuples(st.just("addresses"), st.sampled_from(["10.0.0.9", "192.0.2.1"])),
-    st.tuples(st.just("tamper"), st.sampled_from(["delete", "spoil"])),
-    st.tuples(st.just("restart"), st.none()),
-)
-
-
-class World:
-    """A host: its cgroups by path, and an agent that hears of every change."""
-
-    def __init__(self) -> None:
-        self.kernel = BrokenKernel()
-        self.cgroups: dict[str, int] = {}
-        self.next_id = 100
-        self.addresses: frozenset[object] = frozenset()
-        self.policy: HostPolicy | None = None
-        self.agent = enforcer(self.kernel)
-
-    def restart(self) -> None:
-        before = self.agent.epoch
-        self.agent = enforcer(self.kernel)
-        self.agent.cgroups_changed(dict(self.cgroups), {})
-        self.agent.addresses_changed(self.addresses)  # type: ignore[arg-type]
-        if self.policy is not None:
-            self.agent.resume(self.policy, before)
-
-    def happen(self, kind: str, what: object) -> None:
-        if kind == "policy":
-            self.policy = POLICIES[what]  # type: ignore[call-overload]
-            self.agent.put(self.policy)
-        elif kind == "up":
-            path = str(what)
-            removed = {path: self.cgroups[path]} if path in self.cgroups else {}
-            self.next_id += 1
-            self.cgroups[path] = self.next_id
-            self.agent.cgroups_changed({path: self.next_id}, removed)
-        elif kind == "down" and what in self.cgroups:
-            gone = {p: self.cgroups.pop(p) for p in list(self.cgroups) if p == what or p.startswith(f"{what}/")}
-            self.agent.cgroups_changed({}, gone)
-        elif kind == "addresses":
-            self.addresses = frozenset({ip_address(str(what))})
-            self.agent.addresses_changed(self.addresses)  # type: ignore[arg-type]
-        elif kind == "tamper" and self.policy is not None:
-            if what == "delete":
-                self.kernel.apply(Batch((DeleteTable(),)))
-            else:
-                self.kernel.spoil()
-            self.agent.heal()
-        elif kind == "restart":
-            self.restart()
-
-
-@settings(max_examples=120, deadline=None)
-@given(st.lists(EVENTS, max_size=25))
-def test_any_order_of_events_ends_in_the_state_of_a_fresh_render(events: list[tuple[str, object]]) -> None:
-    world = World()
-    for kind, what in events:
-        world.happen(kind, what)
-        if world.policy is not None:
-            assert world.kernel.content == world.agent.wanted
-            assert world.agent.facts.cgroups == world.cgroups
-    if world.policy is None:
-        assert world.kernel.content is None
-        return
-    facts = HostFacts(
-        cgroups=world.cgroups,
-        users=resolve(["backup"]) if world.policy.generation == 4 else {},
-        addresses=world.addresses,  # type: ignore[arg-type]
-        agent_uid=UID,
-    )
-    assert world.kernel.content == render(world.policy, facts, epoch(world.kernel))
