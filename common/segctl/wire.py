@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING
 
 from segctl.errors import WireError
 from segctl.model.findings import Finding, Position, Severity
@@ -12,7 +13,10 @@ from segctl.model.inventory import Address
 from segctl.model.policy import PROTOCOLS, Essentials, Mode, Network, PortRange, Process, ProcessKind
 from segctl.policy.digest import host_policy_digest
 from segctl.policy.source import SourceFile
-from segctl.proto.v1 import admin_pb2, hostpolicy_pb2
+from segctl.proto.v1 import hostpolicy_pb2
+
+if TYPE_CHECKING:
+    from segctl.proto.v1 import admin_pb2
 
 PROTOCOL_VERSION = 1
 
@@ -148,6 +152,8 @@ def _entry_from_wire(message: hostpolicy_pb2.Entry) -> Entry:
 
 
 def findings_to_wire(findings: Iterable[Finding]) -> list[admin_pb2.Finding]:
+    from segctl.proto.v1 import admin_pb2  # here: agents use this module too, and never the messages of operators
+
     return [
         admin_pb2.Finding(
             file=f.position.file,
@@ -173,6 +179,8 @@ def findings_from_wire(messages: Iterable[admin_pb2.Finding]) -> tuple[Finding, 
 
 
 def source_to_wire(files: Sequence[SourceFile]) -> admin_pb2.PolicySource:
+    from segctl.proto.v1 import admin_pb2
+
     return admin_pb2.PolicySource(files=[admin_pb2.SourceFile(name=f.name, content=f.content) for f in files])
 
 

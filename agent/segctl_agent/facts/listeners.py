@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
-import psutil
-
 from segctl_agent.facts.cgroups import CGROUP_ROOT
-from segctl_agent.facts.processes import find_holder
+from segctl_agent.facts.processes import find_holder, process_name
 from segctl_agent.facts.sockdiag import SockDiag, SocketInfo
 from segctl_agent.facts.values import ListenerFact
 
@@ -42,12 +40,7 @@ def _order(info: SocketInfo) -> tuple[str, int, int, bytes, int]:
 
 def _fact(info: SocketInfo, cgroup_paths: Mapping[int, str], root: Path) -> ListenerFact:
     path = cgroup_paths.get(info.cgroup, "")
-    process = ""
     # The root cgroup (no path) also holds every kernel thread: not worth the scan.
     holder = find_holder(info.inode, root / path) if path else None
-    if holder is not None and holder.pid:
-        try:
-            process = psutil.Process(holder.pid).name()
-        except psutil.Error:
-            process = ""
+    process = process_name(holder.pid) if holder is not None and holder.pid else ""
     return ListenerFact(info.protocol, info.address, info.port, info.uid, info.inode, path, process)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 MAX_PIDS = 512
 MAX_DESCRIPTORS = 16384
+COMM_BYTES = 15
+"""TASK_COMM_LEN - 1, linux/sched.h"""
+MAX_PATH_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +56,18 @@ def _target(entry: str) -> str:
         return os.readlink(entry)  # noqa: PTH115  a Path per descriptor would cost five times as much
     except FileNotFoundError:  # closed between the listing and now
         return ""
+
+
+def process_name(pid: int, proc: Path = Path("/proc")) -> str:
+    """What the kernel calls a process, and where that fills its 15 bytes the whole name from its command line; empty
+    when it has ended. psutil would tell the same, for 0.6 MB of memory."""
+    folder = proc / str(pid)
+    try:
+        name = (folder / "comm").read_bytes().removesuffix(b"\n")
+        if len(name) == COMM_BYTES:
+            with (folder / "cmdline").open("rb") as file:
+                called = file.read(MAX_PATH_BYTES).split(b"\0")[0].rpartition(b"/")[2]
+            name = called if called.startswith(name) else name
+    except OSError:
+        return ""
+    return name.decode(errors="replace")
