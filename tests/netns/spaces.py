@@ -8,6 +8,7 @@ touched: cgroups are made in one subtree, and it goes at the end with every proc
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import pickle
 import select
@@ -28,6 +29,10 @@ _CLONE_NEWNS, _CLONE_NEWCGROUP, _CLONE_NEWNET = 0x00020000, 0x02000000, 0x400000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 CGROUPS = Path("/sys/fs/cgroup")
+
+# What earlier tests left to the garbage collector stays the parent's: gRPC's finalizers wait for threads that a fork
+# does not have.
+os.register_at_fork(after_in_child=gc.freeze)
 
 
 def _check(result: int, what: str) -> None:

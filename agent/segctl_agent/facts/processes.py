@@ -6,11 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 MAX_PIDS = 512
 MAX_DESCRIPTORS = 16384
-COMM_BYTES = 15
-"""TASK_COMM_LEN - 1, linux/sched.h"""
-MAX_PATH_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +57,9 @@ def _target(entry: str) -> str:
         return ""
 
 
-def process_name(pid: int, proc: Path = Path("/proc")) -> str:
-    """What the kernel calls a process, and where that fills its 15 bytes the whole name from its command line; empty
-    when it has ended. psutil would tell the same, for 0.6 MB of memory."""
-    folder = proc / str(pid)
+def process_name(pid: int) -> str:
+    """What a process is called; empty when it has ended or may not be read."""
     try:
-        name = (folder / "comm").read_bytes().removesuffix(b"\n")
-        if len(name) == COMM_BYTES:
-            with (folder / "cmdline").open("rb") as file:
-                called = file.read(MAX_PATH_BYTES).split(b"\0")[0].rpartition(b"/")[2]
-            name = called if called.startswith(name) else name
-    except OSError:
+        return str(psutil.Process(pid).name())
+    except psutil.Error:
         return ""
-    return name.decode(errors="replace")

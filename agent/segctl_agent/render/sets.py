@@ -13,7 +13,8 @@ from segctl_agent.nft.statements import PROTOCOL_NUMBERS
 
 _FIXED_FROM = 512
 _DENIED_AT_ONCE = 16_384
-_REMEMBERED_MS = 3000  # a SYN is sent again after one second (RFC 6298, section 2.1)
+# A SYN is sent again after one second (RFC 6298, section 2.1), and where the answer was lost after three.
+_REMEMBERED_MS = 4000
 
 
 def size_for(count: int) -> int:

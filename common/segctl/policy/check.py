@@ -15,6 +15,7 @@ from segctl.policy.checks.cuts import find_cut_rules
 from segctl.policy.checks.emptiness import find_empty_selectors, find_impossible_rules
 from segctl.policy.checks.enrolled import find_hosts_without_mode, find_peers_over_hosts
 from segctl.policy.checks.hygiene import find_aged_rules, find_misplaced_icmp, find_unused, find_wide_rules
+from segctl.policy.checks.meeting import find_rights_that_meet
 from segctl.policy.checks.terms import Terms
 from segctl.policy.satisfy import run_tests
 
@@ -32,6 +33,7 @@ def check_policy(
     terms = Terms(policy)
     found = {
         *run_tests(policy, today),
+        *find_rights_that_meet(policy, inventory, today),
         *find_lost_access(policy, terms, inventory, today, controller),
         *find_empty_selectors(policy, terms, inventory),
         *find_impossible_rules(policy, terms),

@@ -15,10 +15,11 @@ from ipaddress import ip_network
 
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.inventory import Host, Inventory
-from segctl.model.policy import HOST_WORKLOAD, Boundary, Network, Policy, Rule, Selector, Tags
+from segctl.model.policy import HOST_WORKLOAD, Boundary, Network, Policy, PortRange, Rule, Selector, Tags
 from segctl.policy.decide import (
     Direction,
     Instance,
+    could_call,
     effective_mode,
     ends_of,
     instances,
@@ -38,21 +39,29 @@ def compile_host(
 
 @dataclass(frozen=True, slots=True)
 class _GroupKey:
-    """What a group means. `within` are the values the remote must carry; `cuts` the boundaries that take some away."""
+    """What a group means. `within` are the values the remote must carry; `cuts` the boundaries that take some away.
+
+    `cover` is there where a boundary may divide the workloads of one host: the ports and the local host's workloads,
+    which tell whether somebody could pass the boundary under the cover of the rule (`crossing_boundary`).
+    """
 
     selector: Selector
     within: Tags
     cuts: tuple[Selector, ...]
+    cover: tuple[tuple[PortRange, ...], tuple[Instance, ...]] | None = None
 
     @property
     def name(self) -> str:
-        meaning = (
+        meaning: tuple[object, ...] = (
             self.selector.tags.pairs,
             self.selector.workload,
             self.selector.peer,
             self.within.pairs,
             sorted((c.tags.pairs, c.workload or "", c.peer or "") for c in self.cuts),
         )
+        if self.cover is not None:
+            ports, neighbours = self.cover
+            meaning = (*meaning, ports, tuple((i.workload, i.tags.pairs) for i in neighbours))
         return hashlib.sha256(repr(meaning).encode()).hexdigest()[:12]
 
 
@@ -116,7 +125,16 @@ class Compiler:
         if any(v is None for _, v in within):
             return None  # a relational rule never applies to an instance without the tag
         cuts = tuple(_theirs(direction, b) for b in self._policy.boundaries if selects(_mine(direction, b), local))
-        return _GroupKey(theirs, Tags.of([(k, v) for k, v in within if v is not None]), cuts)
+        cover = None
+        if direction == "ingress" and theirs.peer is None and self._divides(cuts):
+            cover = (rule.ports, self._profiles[local.host_tags])
+        return _GroupKey(theirs, Tags.of([(k, v) for k, v in within if v is not None]), cuts, cover)
+
+    def _divides(self, cuts: tuple[Selector, ...]) -> bool:
+        """Whether one of these boundaries may name some workloads of a host and not the others."""
+        return any(c.workload is not None for c in cuts) or (
+            bool(cuts) and any(w.tags.pairs for w in self._policy.workloads.values())
+        )
 
     def _resolve(self, key: _GroupKey) -> tuple[Network, ...]:
         if key not in self._members:
@@ -131,10 +149,20 @@ class Compiler:
         hosts = [
             host
             for tags, profile in self._profiles.items()
-            if any(_named(key, instance) for instance in profile)
+            if any(_named(key, instance) for instance in profile) and not self._crosses(key, profile)
             for host in self._by_tags[tags]
         ]
         return _addresses(hosts)
+
+    def _crosses(self, key: _GroupKey, profile: tuple[Instance, ...]) -> bool:
+        if key.cover is None:
+            return False
+        ports, neighbours = key.cover
+        return any(
+            any(selects(cut, other) for cut in key.cuts)
+            and could_call(self._policy, self._rules, other, neighbours, ports)
+            for other in profile
+        )
 
     def _managed_in(self, peer_space: list[Network], record: Host) -> tuple[Network, ...]:
         if not peer_space:

@@ -7,7 +7,8 @@ a connection passes when both ends let it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
@@ -39,11 +40,12 @@ ESSENTIAL_ICMPV6 = frozenset({130, 131, 132, 133, 134, 135, 136, 143})
 
 @dataclass(frozen=True, slots=True, order=True)
 class Instance:
-    """A workload on a host, with the tags it carries there."""
+    """A workload on a host, with the tags it carries there. `host_tags`, the host's own, tell its neighbours."""
 
     host: str
     workload: str
     tags: Tags
+    host_tags: Tags = field(default=Tags(), compare=False)
 
     def __str__(self) -> str:
         return f"{self.host}/{self.workload}"
@@ -62,11 +64,12 @@ class Decision:
 def instances(policy: Policy, host: Host) -> tuple[Instance, ...]:
     """The workloads that live on `host`, sorted by name: the declared ones whose `on` it carries, and `host`."""
     named = [
-        Instance(host.name, w.name, host.tags.merged(w.tags))
+        Instance(host.name, w.name, host.tags.merged(w.tags), host.tags)
         for w in policy.workloads.values()
         if host.tags.includes(w.on)
     ]
-    return tuple(sorted([*named, Instance(host.name, HOST_WORKLOAD, host.tags)], key=lambda i: i.workload))
+    everything_else = Instance(host.name, HOST_WORKLOAD, host.tags, host.tags)
+    return tuple(sorted([*named, everything_else], key=lambda i: i.workload))
 
 
 def selects(selector: Selector, instance: Instance) -> bool:
@@ -87,6 +90,11 @@ def matches(policy: Policy, selector: Selector, end: Instance | Address) -> bool
     if isinstance(end, Instance):
         return selects(selector, end)
     return selector.peer is not None and any(end in n for n in peer_networks(policy, selector.peer))
+
+
+def receives(instance: Instance, port: PortRange) -> bool:
+    """Whether this can ever arrive at the workload: ICMP is answered by the kernel, for the workload `host` alone."""
+    return instance.workload == HOST_WORKLOAD or port.protocol not in ("icmp", "icmpv6")
 
 
 def effective_mode(policy: Policy, instance: Instance) -> Mode:
@@ -127,6 +135,41 @@ def pair_matches(policy: Policy, direction: Direction, rule: Rule, local: Instan
     return not isinstance(remote, Instance) or same_within(rule, local.tags, remote.tags)
 
 
+def could_call(
+    policy: Policy, rules: Iterable[Rule], source: Instance, host: Sequence[Instance], ports: Sequence[PortRange]
+) -> bool:
+    """Whether `source`'s own end lets it call that host on any of these ports. `rules` are the live ones."""
+    return any(
+        any(p.overlaps(q) for p in rule.ports for q in ports)
+        and any(
+            pair_matches(policy, "egress", rule, source, other)
+            and cutting_boundary(policy, "egress", source, other) is None
+            for other in host
+        )
+        for rule in rules
+    )
+
+
+def crossing_boundary(
+    policy: Policy, rules: Sequence[Rule], rule: Rule, local: Instance, remote: Sequence[Instance]
+) -> Boundary | None:
+    """The boundary that would be passed under the cover of `rule`, were it to open `local` to that remote host.
+
+    The destination cannot tell the processes of a remote host apart. Where one of them must not reach `local` and its
+    own end lets it call this host on such a port, for the sake of another workload here, the whole remote host is kept
+    out: a boundary holds whatever rules allow, together or alone.
+    """
+    neighbours: tuple[Instance, ...] | None = None
+    for other in remote:
+        boundary = cutting_boundary(policy, "ingress", local, other)
+        if boundary is None:
+            continue
+        neighbours = neighbours or instances(policy, Host(local.host, local.host_tags))
+        if could_call(policy, rules, other, neighbours, rule.ports):
+            return boundary
+    return None
+
+
 def decide_end(
     policy: Policy,
     direction: Direction,
@@ -142,12 +185,15 @@ def decide_end(
     """
     others: tuple[Instance | Address, ...] = remote if isinstance(remote, tuple) else (remote,)
     cut: Boundary | None = None
-    for rule in policy.rules:
-        if not is_live(rule, today) or not any(p.covers(port) for p in rule.ports):
+    rules = [r for r in policy.rules if is_live(r, today)]
+    for rule in rules:
+        if not any(p.covers(port) for p in rule.ports):
             continue
         for other in others:
             if pair_matches(policy, direction, rule, local, other):
                 boundary = cutting_boundary(policy, direction, local, other)
+                if boundary is None and direction == "ingress" and isinstance(remote, tuple):
+                    boundary = crossing_boundary(policy, rules, rule, local, remote)
                 if boundary is None:
                     return Decision(True, "rule", rule.name, rule.where)
                 cut = cut or boundary

@@ -16,6 +16,7 @@ from segctl.model.policy import Network, Policy, PortRange, Selector, Tags
 from segctl.policy.decide import (
     Direction,
     Instance,
+    crossing_boundary,
     cutting_boundary,
     effective_mode,
     ends_of,
@@ -23,6 +24,7 @@ from segctl.policy.decide import (
     is_live,
     pair_matches,
     peer_networks,
+    receives,
     selects,
 )
 from segctl.policy.networks import exclude
@@ -142,24 +144,23 @@ def _ends(
 ) -> dict[tuple[Instance, Tags | Node], Rights]:
     """What each instance's host lets through to or from each tag tuple of hosts, and each peer network."""
     out: dict[tuple[Instance, Tags | Node], Rights] = defaultdict(list)
-    for rule in policy.rules:
-        if not is_live(rule, today):
-            continue
+    rules = [r for r in policy.rules if is_live(r, today)]
+    for rule in rules:
         mine, theirs = ends_of(direction, rule)
         locals_ = [i for profile in profiles.values() for i in profile if selects(mine, i)]
         for local in locals_:
-            rights = [(p, rule.name) for p in rule.ports]
+            rights = [(p, rule.name) for p in rule.ports if direction == "egress" or receives(local, p)]
             if theirs.peer is not None:
                 for node in _peer_nodes(policy, direction, local, theirs):
                     out[(local, node)] += rights
                 continue
             for tags, profile in profiles.items():
-                if any(
-                    pair_matches(policy, direction, rule, local, r)
-                    and not cutting_boundary(policy, direction, local, r)
-                    for r in profile
-                ):
-                    out[(local, tags)] += rights
+                named = [r for r in profile if pair_matches(policy, direction, rule, local, r)]
+                if all(cutting_boundary(policy, direction, local, r) for r in named):
+                    continue
+                if direction == "ingress" and crossing_boundary(policy, rules, rule, local, profile):
+                    continue
+                out[(local, tags)] += rights
     return out
 
 

@@ -88,7 +88,11 @@ def explain_ends(
     if not ends:
         here = "neither end is an enrolled host: segctl has no say in it"
         return Explanation("allowed", source, destination, port, (), notes=(*notes, here))
-    notes = (*notes, *_partly_essential(policy, inventory, ends, source, destination, port))
+    notes = (
+        *notes,
+        *_crossing_note(policy, ends, source, destination),
+        *_partly_essential(policy, inventory, ends, source, destination, port),
+    )
     verdict = overall(e.verdict for e in ends)
     if all(e.decision.allowed for e in ends):
         rules = {e.decision.name for e in ends if e.decision.reason == "rule"}
@@ -250,6 +254,17 @@ def _instance(policy: Policy, host: Host, workload: str) -> Instance:
             f"host {host.name} has no workload {workload!r}", f"it has {', '.join(i.workload for i in here)}"
         )
     return found
+
+
+def _crossing_note(policy: Policy, ends: Iterable[EndVerdict], source: End, destination: End) -> Iterable[str]:
+    for end in ends:
+        if end.direction != "ingress" or end.decision.reason != "boundary" or not isinstance(source, Instance):
+            continue
+        if cutting_boundary(policy, "ingress", end.instance, source) is None:
+            yield (
+                f"boundary {end.decision.name} forbids this to another workload of {source.host}, which may call"
+                f" {end.instance.host} on such a port; {end.instance.host} cannot tell them apart, so it refuses both"
+            )
 
 
 def _icmp_note(destination: Instance) -> list[str]:

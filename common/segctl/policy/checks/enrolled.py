@@ -24,7 +24,7 @@ def find_hosts_without_mode(policy: Policy, inventory: Inventory | None) -> Iter
     selectors: list[Selector] = [m.select for m in policy.modes]
     for host in inventory.hosts.values():
         if host.tags not in verdicts:
-            instance = Instance(host.name, HOST_WORKLOAD, host.tags)
+            instance = Instance(host.name, HOST_WORKLOAD, host.tags, host.tags)
             verdicts[host.tags] = any(selects(s, instance) for s in selectors)
         if not verdicts[host.tags]:
             without.append(host.name)

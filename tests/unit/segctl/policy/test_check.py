@@ -15,6 +15,7 @@ from segctl.policy.codes import CODES
 from segctl.policy.parse import parse_policy
 
 from tests.policies import example_sources, policy
+from tests.shop import fleet, host
 from tests.strategies import fleets
 
 TODAY = date(2026, 11, 22)
@@ -31,14 +32,6 @@ SHOP_LAB = Inventory(
         )
     }
 )
-
-
-def host(name: str, *addresses: str, **tags: str) -> Host:
-    return Host(name, Tags.of(tags), tuple(map(ip_address, addresses)))
-
-
-def fleet(*hosts: Host) -> Inventory:
-    return Inventory({h.name: h for h in hosts})
 
 
 def rules(*lines: str) -> str:
@@ -358,3 +351,21 @@ def test_icmp_to_a_named_workload_never_arrives() -> None:
     line = "name: r, from: {role: bastion}, to: {workload: shop-db}, allow: [icmp/echo-request]"
     assert "icmp-to-workload" in codes(policy(rules(line)))
     assert "icmp-to-workload" not in codes(policy(rules(line.replace("workload: shop-db", "role: db"))))
+
+
+def test_a_deny_test_sees_two_rules_that_meet() -> None:
+    """web may call the rest of db1, and the rest of web1 may call the database, on one port."""
+    text = """\
+rules:
+  - {name: a, from: {workload: shop-web}, to: {workload: host, role: db}, allow: [postgres], owner: o, why: w}
+  - {name: b, from: {workload: host, role: web}, to: {workload: shop-db}, allow: [postgres], owner: o, why: w}
+tests:
+  - {from: {workload: shop-web}, to: {workload: shop-db}, deny: [postgres]}
+"""
+    shop = policy(text)
+    one = fleet(host("web1", app="shop", role="web", env="prod"), host("db1", app="shop", role="db", env="prod"))
+    met = [f for f in check_policy(shop, one, TODAY) if f.code == "test-failed"]
+    assert [f.severity for f in met] == [Severity.ERROR]
+    assert "two rules meet" in met[0].message
+    apart = fleet(host("web1", app="shop", role="web", env="prod"))
+    assert not [f for f in check_policy(shop, apart, TODAY) if f.code == "test-failed"]

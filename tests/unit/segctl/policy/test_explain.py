@@ -7,13 +7,13 @@ from ipaddress import ip_network
 
 import pytest
 from segctl.errors import PolicyError
-from segctl.model.policy import Essentials, Mode, ModeRule
+from segctl.model.policy import Boundary, Essentials, Mode, ModeRule
 from segctl.policy.explain import Explanation, explain
 from segctl.policy.parse import parse_policy
 from segctl.policy.render import render_policy
 from segctl.policy.source import SourceFile
 
-from tests.shop import FLEET, SHOP, TODAY, rule, sel
+from tests.shop import FLEET, HTTP, SHOP, TODAY, rule, sel
 from tests.shop import POSTGRES as PG
 
 
@@ -124,3 +124,21 @@ def test_an_essential_goes_by_address() -> None:
     said = ask("web1", "db1", "ssh", policy)  # web1 also holds fd00::1
     assert said.verdict == "denied"
     assert any("passes 10.0.0.1 of web1" in n for n in said.notes)
+
+
+def test_a_boundary_holds_where_two_rules_meet() -> None:
+    """a may call x and b may call y on one port of one host; a must not reach y, and cannot be told from b."""
+    crossed = replace(
+        SHOP,
+        boundaries=(Boundary("a-not-y", sel("shop-web"), sel("shop-db")),),
+        rules=(
+            rule("a-to-x", sel("shop-web"), sel("host", role="db"), PG),
+            rule("b-to-y", sel("host", role="web"), sel("shop-db"), PG),
+        ),
+    )
+    assert ask("web1/shop-web", "db1/shop-db", "postgres", crossed).verdict == "denied"
+    said = ask("web1", "db1/shop-db", "postgres", crossed)
+    assert said.verdict == "denied"
+    assert any("cannot tell them apart" in n for n in said.notes)
+    apart = replace(crossed, rules=(rule("a-to-x", sel("shop-web"), sel("host", role="db"), HTTP), crossed.rules[1]))
+    assert ask("web1", "db1/shop-db", "postgres", apart).verdict == "allowed"
