@@ -148,6 +148,10 @@ def hold(options: argparse.Namespace) -> int:
             return 0
 
 
+LEAK_SECONDS = 0.04
+"""What is let through is connected within a millisecond; waiting for the refusal would only mean fewer probes."""
+
+
 class Watch:
     """Probes one target for as long as it may, and keeps every verdict that is not the one that must be."""
 
@@ -167,7 +171,7 @@ class Watch:
 
     def once(self, host: str, port: int, family: int, must_pass: bool) -> str:
         try:
-            with connect(host, port, family, 3.0 if must_pass else 0.1) as sock:
+            with connect(host, port, family, 3.0 if must_pass else LEAK_SECONDS) as sock:
                 info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
                 lost = struct.unpack_from("=I", info, TCP_INFO_TOTAL_RETRANS)[0]
         except OSError as error:
