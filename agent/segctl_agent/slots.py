@@ -71,22 +71,30 @@ class Slots:
     def read(self, decode: Callable[[bytes], T]) -> Reading[T]:
         """Raises StateError when there are slots and none reads. A payload that `decode` refuses with WireError counts
         as damaged."""
-        good: list[Stored[T]] = []
+        whole: list[tuple[Path, Stored[bytes]]] = []
         damaged: list[str] = []
         for path in self.paths:
             try:
                 raw = self._load(path)
-                if raw is not None:
-                    good.append(Stored(decode(raw.value), raw.epoch, raw.sequence))
-            except (StateError, WireError) as error:
+            except StateError as error:
                 damaged.append(f"{path}: {error}")
-        if not good and damaged:
+                continue
+            if raw is not None:
+                whole.append((path, raw))
+        newest: Stored[T] | None = None
+        for path, raw in sorted(whole, key=lambda found: -found[1].sequence):
+            try:
+                newest = Stored(decode(raw.value), raw.epoch, raw.sequence)
+                break
+            except WireError as error:
+                damaged.append(f"{path}: {error}")
+        if newest is None and damaged:
             raise StateError(
                 "no stored generation can be read: " + "; ".join(damaged) + ". The controller sends it anew as soon as "
                 "the agent reaches it; until then the host keeps the rules its kernel holds, or stays closed. "
                 "`segctl-agent release` opens it in an emergency"
             )
-        return Reading(max(good, key=lambda s: s.sequence, default=None), tuple(damaged))
+        return Reading(newest, tuple(damaged))
 
     def write(self, payload: bytes, epoch: int) -> None:
         """Stores `payload` durably in the slot that does not hold the newest value. Raises StateError (a full disk, a

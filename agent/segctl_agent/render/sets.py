@@ -32,7 +32,7 @@ def network_sets(base: str, networks: Iterable[Network]) -> dict[str, NftSet]:
         mine = [n for n in every if n.version == version]
         if not mine:
             continue
-        if all(n.num_addresses == 1 for n in mine):
+        if all(n.prefixlen == n.max_prefixlen for n in mine):
             elements = frozen(n.network_address.packed for n in mine)
             out[f"{base}{version}"] = NftSet(SetSpec((key,), size=size_for(len(elements))), elements)
         else:

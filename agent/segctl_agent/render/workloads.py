@@ -147,7 +147,7 @@ def _versions(networks: tuple[Network, ...], *, wide: bool) -> frozenset[s.Versi
     out: set[s.Version] = set()
     for version in s.VERSIONS:
         mine = [n for n in networks if n.version == version]
-        if mine and any(n.num_addresses > 1 for n in mine) is wide:
+        if mine and any(n.prefixlen < n.max_prefixlen for n in mine) is wide:
             out.add(version)
     return frozenset(out)
 
