@@ -132,7 +132,7 @@ def _leave_to_owner(folder: Path, state: Path) -> None:
     owner = state.stat()
     if os.geteuid() == 0 and owner.st_uid != 0:
         for path in (*folder.iterdir(), folder):
-            os.chown(path, owner.st_uid, owner.st_gid)
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def prepare_state(state: Path) -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import struct
 
-from segctl_agent.nft import statements
 from segctl_agent.nft.ruleset import KeyType, NftSet, Ruleset
-from segctl_agent.render import EPOCHS, MASK
-from segctl_agent.render.marks import epoch_mark, epoch_of_mark
+from segctl_agent.render import EPOCHS
+from segctl_agent.render.marks import epoch_of_mark, judged
 
-_MARK_TEST = statements.ct_mark_is(MASK, epoch_mark(1)).exprs
+_MARK_TEST = judged(EPOCHS[0]).exprs
 
 
 def epoch_of(ruleset: Ruleset) -> int | None:
     """The epoch whose flows this table accepts without another look. None: it is not a whole table of ours."""
     chain = ruleset.chains.get("input")
     for rule in chain.rules if chain else ():
-        if rule.exprs[:-2] != _MARK_TEST[:-1] or len(rule.exprs) < 2:
+        last = len(_MARK_TEST) - 1
+        if rule.exprs[:last] != _MARK_TEST[:last] or len(rule.exprs) == last:
             continue
-        data = dict(rule.exprs[-2].attrs).get(3)
+        data = dict(rule.exprs[last].attrs).get(3)
         value = dict(data).get(1) if isinstance(data, tuple) else None
         if isinstance(value, bytes) and len(value) == 4:
             epoch = epoch_of_mark(struct.unpack("=I", value)[0])

@@ -13,6 +13,8 @@ from segctl_agent.facts.values import Endpoint
 
 Resolve = Callable[[str], Iterable[str]]
 FILE = "endpoints.json"
+MAX_ADDRESSES = 16
+"""Of one name: each is a rule in the base chains, and a hostile name service may answer with thousands."""
 
 
 def look_up(host: str) -> list[str]:
@@ -32,7 +34,8 @@ def resolve_endpoints(
     found: dict[str, list[str]] = {}
     for controller in controllers:
         host = controller.rpartition(":")[0].strip("[]")
-        found[controller] = [host] if _is_address(host) else list(resolve(host)) or remembered.get(controller, [])
+        now = [host] if _is_address(host) else list(resolve(host))[:MAX_ADDRESSES]
+        found[controller] = now or remembered.get(controller, [])
     return found
 
 

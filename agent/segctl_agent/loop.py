@@ -26,7 +26,7 @@ from segctl_agent.denials.pipeline import DenialPipeline
 from segctl_agent.denials.values import Denial
 from segctl_agent.endpoints import endpoints, load_remembered, look_up, remember, resolve_endpoints
 from segctl_agent.enforcer import Enforcer
-from segctl_agent.facts.addresses import AddressWatcher
+from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
 from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
@@ -74,7 +74,7 @@ class Loop:
             loop.add_signal_handler(number, self._stop.set)
         watch = NftWatch(self._agent.changed_by, own_pid=os.getpid())
         self._cgroups.start(loop, self._agent.cgroups_changed)
-        self._agent.addresses_changed(self._addresses.current())
+        self._agent.addresses_changed(known_addresses(self._addresses))
         self._resolved = resolve_endpoints(self._identity.controllers, load_remembered(self._folder.path), lambda _: ())
         self._agent.controllers_changed(endpoints(self._resolved))
         self._agent.start()

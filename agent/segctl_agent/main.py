@@ -23,6 +23,7 @@ from segctl_agent.credentials import Identity, load_identity
 from segctl_agent.state import StateFolder
 
 DEFAULT_STATE = Path("/var/lib/segctl-agent")
+_PATIENCE_SECONDS = 0.2
 log = logging.getLogger("segctl_agent")
 
 P = ParamSpec("P")
@@ -95,7 +96,7 @@ def run(state: Path) -> int:
     from segctl_agent.systemd import Notifier
 
     folder, identity = _enrolled(state)
-    lock = folder.lock()
+    lock = folder.lock(patience=_PATIENCE_SECONDS)
     if lock is None:
         raise StateError(
             f"another agent runs with the state folder {state}: stop it first (`systemctl stop segctl-agent`)"
@@ -116,7 +117,7 @@ def load(state: Path) -> int:
     if folder.held:
         log.warning("the release of this host ends: %s", folder.held)
         folder.end_hold()
-    lock = folder.lock()
+    lock = folder.lock(patience=_PATIENCE_SECONDS)
     if lock is None:
         click.echo("an agent is running: it puts the policy in force within a second")
         return 0

@@ -30,7 +30,9 @@ def facts_message(
         (a for a in addresses if not (a.is_loopback or a.is_link_local or a.is_multicast or a.is_unspecified)),
         key=lambda a: (a.version, a),
     )
-    message = pb.Facts(addresses=[wire.address_to_wire(a) for a in own[:MAX_ADDRESSES]], kernel=kernel[:_MAX_NAME])
+    message = pb.Facts(
+        addresses=[wire.address_to_wire(a) for a in own[:MAX_ADDRESSES]], kernel=_text(kernel, _MAX_NAME)
+    )
     message.units.extend(_units(cgroups, identity))
     for fact in list(listeners)[:MAX_LISTENERS]:
         workload = identity.place(fact.cgroup).workload if identity is not None and fact.cgroup else ""
@@ -38,9 +40,9 @@ def facts_message(
             protocol=fact.protocol,
             address=wire.address_to_wire(fact.address),
             port=fact.port,
-            workload=workload[:_MAX_NAME],
-            cgroup=fact.cgroup[:_MAX_PATH],
-            process=fact.process[:_MAX_NAME],
+            workload=_text(workload, _MAX_NAME),
+            cgroup=_text(fact.cgroup, _MAX_PATH),
+            process=_text(fact.process, _MAX_NAME),
             uid=fact.uid,
         )
     return message
@@ -54,7 +56,7 @@ def _units(cgroups: Mapping[str, int], identity: Identity | None) -> list[pb.Uni
     for path, number in sorted(cgroups.items()):
         place = identity.place(path)
         if isinstance(place, Leaf) and place.workload != HOST_WORKLOAD and identity.elements(path, number):
-            found.append(pb.UnitFact(cgroup=path[:_MAX_PATH], workload=place.workload))
+            found.append(pb.UnitFact(cgroup=_text(path, _MAX_PATH), workload=place.workload))
             if len(found) == MAX_UNITS:
                 break
     return found
@@ -70,13 +72,13 @@ def denial_message(denial: Denial) -> pb.Denial:
         service=wire.port_range_to_wire(_service(denial)),
         process=pb.ProcessInfo(
             pid=process.pid,
-            exe=process.exe[:_MAX_PATH],
-            command=process.command[:_MAX_COMMAND],
-            user=process.user[:_MAX_NAME],
-            unit=process.unit[:_MAX_NAME],
-            cgroup=process.cgroup[:_MAX_PATH],
+            exe=_text(process.exe, _MAX_PATH),
+            command=_text(process.command, _MAX_COMMAND),
+            user=_text(process.user, _MAX_NAME),
+            unit=_text(process.unit, _MAX_NAME),
+            cgroup=_text(process.cgroup, _MAX_PATH),
         ),
-        process_unknown=denial.process_unknown[:_MAX_COMMAND],
+        process_unknown=_text(denial.process_unknown, _MAX_COMMAND),
         count=denial.count,
         first_seen_us=denial.first_seen_us,
         last_seen_us=denial.last_seen_us,
@@ -96,8 +98,14 @@ def event_message(kind: str, message: str, at_us: int, culprit: TamperNotice | N
     """`kind` is tamper, state, kernel or facts."""
     return pb.Event(
         kind=kind,
-        message=message[:_MAX_MESSAGE],
+        message=_text(message, _MAX_MESSAGE),
         at_us=at_us,
         culprit_pid=culprit.pid if culprit else 0,
-        culprit_name=culprit.process[:_MAX_NAME] if culprit else "",
+        culprit_name=_text(culprit.process, _MAX_NAME) if culprit else "",
     )
+
+
+def _text(value: str, most: int) -> str:
+    """At most `most` bytes of UTF-8. A process or a cgroup may bear a name that is no text: Python reads it with lone
+    surrogates, which no message can carry, so they are escaped."""
+    return value.encode("utf-8", "backslashreplace")[:most].decode("utf-8", "ignore")

@@ -15,7 +15,7 @@ from segctl_agent.credentials import Identity, load_identity
 from segctl_agent.drift import epoch_of
 from segctl_agent.endpoints import endpoints, load_remembered, resolve_endpoints
 from segctl_agent.enforcer import Enforcer
-from segctl_agent.facts.addresses import AddressWatcher
+from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.facts.values import HostFacts
@@ -38,7 +38,7 @@ def load_last_good(folder: StateFolder, identity: Identity) -> Boot:
     try:
         enforcer = Enforcer(kernel, resolve_users, folder.path.stat().st_uid)
         enforcer.cgroups_changed(CgroupWatcher(find_cgroup2_root()).scan(), {})
-        enforcer.addresses_changed(AddressWatcher().current())
+        enforcer.addresses_changed(known_addresses(AddressWatcher()))
         resolved = resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())
         enforcer.controllers_changed(endpoints(resolved))
         return put_last_good(folder, identity.host, enforcer)

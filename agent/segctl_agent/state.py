@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,18 +66,24 @@ class StateFolder:
         except OSError as error:
             raise StateError(f"cannot remove {self.path / 'hold'}: {error.strerror}") from error
 
-    def lock(self) -> int | None:
-        """One agent a state folder: the descriptor of the lock, held until the process ends. None: another has it."""
+    def lock(self, patience: float = 0.0) -> int | None:
+        """One agent a state folder: the descriptor of the lock, held until the process ends. None: another has it, and
+        for longer than `patience` seconds (a command that only looks has it for a moment)."""
+        until = time.monotonic() + patience
         try:
-            descriptor = os.open(self.path / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self.path / "lock", os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise StateError(f"cannot open {self.path / 'lock'}: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return descriptor
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    os.close(descriptor)
+                    return None
+                time.sleep(0.01)
+            else:
+                return descriptor
 
     def lock_is_free(self) -> bool:
         """True when no agent runs here."""

@@ -233,6 +233,22 @@ def test_lost_notifications_are_a_notice_too(space: Space) -> None:
     assert any(n.process == "unknown" and n.pid == 0 for n in notices)
 
 
+def test_what_was_told_only_in_part_is_not_taken_for_someone_elses_table(space: Space) -> None:
+    """The part that was lost may have been about ours: such a notice leads to a look, not to "unaffected"."""
+
+    def body() -> list[frozenset[str]]:
+        notices: list[TamperNotice] = []
+        watch = NftWatch(notices.append, buffer=2048)
+        NetlinkKernel().apply(plan(None, render(SHOP, SHOP_FACTS, 1)))
+        for name in ("one", "two"):
+            watch.read()
+            subprocess.run(["nft", f"add table ip {name}"], check=True)
+        watch.read()
+        return [n.tables for n in notices[-2:]]
+
+    assert space.run(body) == [frozenset(), frozenset({"two"})]
+
+
 def test_the_kernel_itself_refuses_what_a_rule_may_not_do(space: Space) -> None:
     """A reset needs a comparison of the protocol first; the kernel only says no when it commits."""
 

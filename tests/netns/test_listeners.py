@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 from segctl_agent.facts.cgroups import CgroupWatcher
-from segctl_agent.facts.listeners import read_listeners
+from segctl_agent.facts.listeners import LOOKUP_SECONDS, read_listeners
 from segctl_agent.facts.sockdiag import SockDiag
 from segctl_agent.facts.values import ListenerFact
 
@@ -76,6 +76,25 @@ def test_the_number_is_bounded_and_reuseport_counts_once():
         return len(read_listeners({}, CGROUPS)), len(read_listeners({}, CGROUPS, limit=10))
 
     assert in_namespaces(body) == (101, 10)
+
+
+def test_the_time_for_names_is_bounded():
+    """A user with many listeners among many open files must not keep the agent busy."""
+
+    def body() -> tuple[list[str], int]:
+        unit = CGROUPS / "user.slice"
+        unit.mkdir()
+        (unit / "cgroup.procs").write_text("0")
+        held = [socket.create_server(("127.0.0.1", port)) for port in range(7000, 7020)]
+        ticks = iter(range(1000))
+        facts = read_listeners(
+            {unit.stat().st_ino: "user.slice"}, CGROUPS, clock=lambda: next(ticks) * LOOKUP_SECONDS / 5
+        )
+        return [f.process for f in facts if f.process], len(facts) - len(held)
+
+    names, missing = in_namespaces(body)
+    assert len(names) == 4
+    assert missing == 0
 
 
 def test_a_dump_left_halfway_does_not_spoil_the_next_question():

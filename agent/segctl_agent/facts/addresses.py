@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,8 @@ from typing import Any
 from segctl.errors import KernelError
 
 from segctl_agent.facts.values import Address
+
+log = logging.getLogger(__name__)
 
 # linux/rtnetlink.h (groups) and linux/if_addr.h (flags)
 RTMGRP_IPV4_IFADDR = 0x10
@@ -100,11 +103,26 @@ class AddressWatcher:
         self._again = True
         while self._again:
             self._again = False
-            found = await _dump()
-            if found != self._known and self._on_change is not None:
-                self._known = found
-                self._on_change(found)
+            try:
+                found = await _dump()
+            except KernelError as error:
+                log.warning("%s; it is tried again", error)
+                self._again = True
+            else:
+                if found != self._known and self._on_change is not None:
+                    self._known = found
+                    self._on_change(found)
             await asyncio.sleep(_PACE_SECONDS)
+
+
+def known_addresses(watcher: AddressWatcher) -> frozenset[Address]:
+    """What holds now, or nothing when it cannot be had: the rules must not wait for it, since they name an own address
+    only where the controller is on this host."""
+    try:
+        return watcher.current()
+    except KernelError as error:
+        log.error("%s; the rules go in force without this host's addresses", error)
+        return frozenset()
 
 
 async def _dump() -> frozenset[Address]:

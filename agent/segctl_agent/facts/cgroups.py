@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,10 +29,14 @@ from segctl_agent.inotify import (
     Inotify,
 )
 
+log = logging.getLogger(__name__)
+
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OnChange = Callable[[dict[str, int], dict[str, int]], None]
 """added and removed: path below the root -> cgroup id. A cgroup made anew under the same path is in both."""
 
+DEEPEST = 12
+"""Levels that are followed. Identity ends at 8; a user may nest cgroups until no path reaches them (PATH_MAX)."""
 _WATCHED = IN_CREATE | IN_DELETE | IN_ONLYDIR | IN_DONT_FOLLOW
 
 
@@ -79,6 +85,7 @@ class CgroupWatcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_change: OnChange | None = None
         self.overflows = 0
+        self._full = False  # no watch was left for the inside of a unit
         self._stale = False  # an error cut the last round short: events were read and not acted upon
 
     def scan(self) -> dict[str, int]:
@@ -169,6 +176,8 @@ class CgroupWatcher:
 
     def _examine(self, path: str) -> None:
         """Make what we know of `path` and everything below it true."""
+        if path.count("/") >= DEEPEST:
+            return
         try:
             number = (self.root / path).lstat().st_ino
         except FileNotFoundError:
@@ -181,11 +190,13 @@ class CgroupWatcher:
     def _enter(self, path: str) -> None:
         """Watch, then note, then list. A directory that was replaced since its watch was placed has another watch
         descriptor, and is listed again."""
-        pending = [path]
+        pending = deque([path])
         while pending:
             path = pending.pop()
             known = self._watch_of.get(path)
             watch = self._watch(path)
+            if watch is None and path and path not in self._ids:
+                self._note_itself(path)
             if watch is None or watch == known:
                 continue
             self._watches[watch] = path
@@ -195,7 +206,8 @@ class CgroupWatcher:
                 if self._ids.get(below) != number:
                     self._drop(below)
                     self._note(below, number)
-                pending.append(below)
+                # Slices first: what is inside a unit must not use up their watches.
+                (pending.append if _of_slices(below) else pending.appendleft)(below)
             if path and path not in self._ids:
                 self._note_itself(path)
 
@@ -234,7 +246,13 @@ class CgroupWatcher:
             self._drop(path)
             return None
         except OSError as error:
-            raise _limit(error, "fs.inotify.max_user_watches") from error
+            failure = _limit(error, "fs.inotify.max_user_watches")
+            if error.errno != errno.ENOSPC or _of_slices(path):
+                raise failure from error
+            if not self._full:
+                log.warning("%s. Until then new cgroups inside of units are not seen", failure)
+            self._full = True
+            return None
 
     def _forget_watch(self, watch: int) -> None:
         path = self._watches.pop(watch, None)
@@ -242,6 +260,8 @@ class CgroupWatcher:
             del self._watch_of[path]
 
     def _list(self, path: str) -> list[tuple[str, int]]:
+        if path.count("/") + 1 >= DEEPEST:
+            return []
         try:
             with os.scandir(self.root / path) as entries:
                 return [(e.name, e.inode()) for e in entries if e.is_dir(follow_symlinks=False)]
@@ -249,6 +269,11 @@ class CgroupWatcher:
             if error.errno in (errno.ENOENT, errno.ENODEV):
                 return []
             raise StateError(f"cannot list the cgroups in {self.root / path}: {error.strerror}") from error
+
+
+def _of_slices(path: str) -> bool:
+    """The root, and cgroups that may hold units; users cannot make such ones."""
+    return all(part.endswith(".slice") for part in path.split("/") if part)
 
 
 def _open_source() -> EventSource:

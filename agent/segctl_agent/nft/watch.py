@@ -24,7 +24,7 @@ _TABLE_ATTRIBUTE = 1
 class TamperNotice:
     """One transaction. `pid` 0 and `process` "unknown": notifications were lost, so anything may have happened.
 
-    `tables` are the names of the tables it touched, of any family.
+    `tables` are the names of the tables it touched, of any family; empty when that is not known.
     """
 
     generation: int
@@ -44,6 +44,7 @@ class NftWatch:
         self._notify = notify
         self._own_pid = own_pid
         self._tables: set[str] = set()
+        self._cut = False  # notifications of the transaction that is being told were lost
         try:
             self._socket = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
@@ -77,6 +78,7 @@ class NftWatch:
                 if e.errno != errno.ENOBUFS:
                     raise kernel_error(e.errno or 0, "read changes of nf_tables") from e
                 self._tables.clear()
+                self._cut = True
                 self._notify(UNKNOWN)
                 continue
             for command, payload in _events(data):
@@ -88,7 +90,8 @@ class NftWatch:
             self._tables.add(table)
             return
         found = dict(attributes(payload))
-        touched, self._tables = frozenset(self._tables), set()
+        touched, self._tables = frozenset() if self._cut else frozenset(self._tables), set()
+        self._cut = False
         pid = number(found.get(2, b""))
         if pid != self._own_pid or not self._own_pid:
             self._notify(TamperNotice(number(found.get(1, b"")), pid, text(found.get(3, b"")), touched))

@@ -30,19 +30,25 @@ def accepted(epoch: int) -> Statement:
     return s.ct_mark_set(EPOCH_MASK, epoch_mark(epoch))
 
 
+def judged(epoch: int) -> Statement:
+    """A flow that was accepted in this epoch, LOOSE or not."""
+    return s.ct_mark_is(EPOCH_MASK, epoch_mark(epoch))
+
+
 def decided(epoch: int) -> tuple[Rule, ...]:
-    """What needs no further look: flows of this epoch; replies, whose first direction the other hook judges; ICMP
-    errors of such flows.
+    """What needs no further look: TCP sessions of this epoch; replies, whose first direction the other hook judges;
+    ICMP errors of such flows.
+
+    conntrack remembers a flow longer than its socket lives, and another process may take the port: its datagram, or its
+    SYN, would pass by a decision about someone else. So these walk the policy each time.
 
     A segment that opens nothing, of a flow that nobody judged, is of a session older than the table. A SYN on such a
     flow would open a new connection under the cover of the old one: it walks the policy.
     """
     related = s.ct_state("related")
-    mark = epoch_mark(epoch)
     return (
-        Rule.of(s.ct_mark_is(MASK, mark), s.verdict(ACCEPT)),
+        Rule.of(judged(epoch), s.tcp_without_syn(), s.verdict(ACCEPT)),
         Rule.of(s.ct_state("established", "related"), s.ct_reply(), s.verdict(ACCEPT)),
-        Rule.of(s.ct_mark_is(MASK, mark | LOOSE), s.tcp_without_syn(), s.verdict(ACCEPT)),
         Rule.of(s.ct_mark_is(MASK, 0), s.tcp_without_syn(), s.ct_mark_set(LOOSE, LOOSE)),
         Rule.of(related, s.protocol("icmp"), s.verdict(ACCEPT)),
         Rule.of(related, s.protocol("icmpv6"), s.verdict(ACCEPT)),

@@ -86,7 +86,7 @@ def _workloads(
     for workload in policy.workloads:
         rendered = renderer.render(workload, by_owner if workload.name == HOST_WORKLOAD else ())
         chains[workload_chain(workload.name, direction)] = rendered.chain
-        chains[end_name(workload.name, direction)] = end_chain(direction, workload, mark)
+        chains[end_name(workload.name, direction)] = end_chain(direction, workload, epoch)
         if workload.mode is not Mode.OBSERVE:
             chains[back_name(workload.name, direction)] = renderer.back(workload)
         sets.update(rendered.sets)

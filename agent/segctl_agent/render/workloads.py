@@ -11,7 +11,7 @@ from segctl.model.policy import Mode, Network, PortRange
 from segctl_agent.identity import Direction, workload_chain
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.ruleset import ACCEPT, DROP, RETURN, Chain, NftSet, Rule, Statement, goto, jump
-from segctl_agent.render.marks import loose
+from segctl_agent.render.marks import accepted, judged, loose
 from segctl_agent.render.sets import flow_spec, flow_suffix, frozen
 
 NFLOG_GROUP = 1510
@@ -160,9 +160,10 @@ def back_name(workload: str, direction: Direction) -> str:
     return f"back_{workload}_{direction}"
 
 
-def end_chain(direction: Direction, workload: LocalWorkload, mark: Statement) -> Chain:
+def end_chain(direction: Direction, workload: LocalWorkload, epoch: int) -> Chain:
     """What becomes of packets that nothing permits. In modes that let them pass, the mark keeps the rest of the flow
-    from being judged, and logged, again."""
+    from being logged again."""
+    mark = accepted(epoch)
     if workload.mode is Mode.OBSERVE:
         return Chain((Rule.of(mark, s.verdict(ACCEPT)),))
     older = Rule.of(*loose(), s.verdict(jump(back_name(workload.name, direction))))
@@ -171,7 +172,7 @@ def end_chain(direction: Direction, workload: LocalWorkload, mark: Statement) ->
     noted = (log_rule(direction, verdict, workload.name), Rule.of(s.counter()))
     head = (*(broadcast if direction == "in" else ()), older, *noted)
     if workload.mode is Mode.TEST:
-        return Chain((*head, Rule.of(mark, s.verdict(ACCEPT))))
+        return Chain((Rule.of(judged(epoch), s.verdict(ACCEPT)), *head, Rule.of(mark, s.verdict(ACCEPT))))
     reset = Rule.of(s.ct_state("established"), s.protocol("tcp"), s.reject_reset())
     if direction == "in":
         return Chain((*head, reset, Rule.of(s.verdict(DROP))))

@@ -66,6 +66,8 @@ def _verdict(status: Status) -> list[Line]:
     ill = sum(bool(h.problems) for h in status.hosts)
     total = count(len(status.hosts), "host")
     if tally["in-sync"] == len(status.hosts) and not ill:
+        if status.active is None:
+            return [line(good("All well"), f": {total} connected and waiting for a policy.")]
         return [line(good("All well"), f": {total} in sync, the kernel of each holds the generation.")]
     spans: list[Cell] = [f"{total}: "]
     for state, style in STATES.items():

@@ -11,7 +11,9 @@ from segctl.proto.v1 import agent_pb2
 from segctl.wire import denied_service_from_wire
 from segctl_agent.denials.packet import Packet, parse_packet
 from segctl_agent.denials.values import Denial, ProcessInfo
-from segctl_agent.messages import denial_message
+from segctl_agent.facts.values import ListenerFact
+from segctl_agent.messages import denial_message, event_message, facts_message
+from segctl_agent.nft.watch import TamperNotice
 
 HEADER = bytes([0x45, 0, 0, 20, 0, 0, 0, 0, 64, 0, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2])
 
@@ -60,3 +62,26 @@ def test_what_no_denial_can_name_is_refused(protocol: str, low: int, high: int) 
     message.service.protocol, message.service.low, message.service.high = protocol, low, high
     with pytest.raises(WireError):
         denied_service_from_wire(message.service)
+
+
+NO_TEXT = b"x\xff\xfe".decode("utf-8", "surrogateescape")
+"""What Python makes of a process or a cgroup whose name is no UTF-8: any local user can have one."""
+
+
+def test_a_name_that_is_no_text_reaches_the_controller_escaped() -> None:
+    listener = ListenerFact("tcp", ip_address("10.0.0.1"), 80, 1000, 1, f"user.slice/{NO_TEXT}", NO_TEXT)
+    facts = facts_message([], {}, [listener], None, "6.18")
+    told = agent_pb2.Facts.FromString(facts.SerializeToString()).listeners[0]
+    assert (told.process, told.cgroup) == (r"x\udcff\udcfe", r"user.slice/x\udcff\udcfe")
+    process = ProcessInfo(7, NO_TEXT, NO_TEXT, NO_TEXT, NO_TEXT, NO_TEXT)
+    address = ip_address("10.0.0.2")
+    denial = Denial(False, "denied", "host", address, "tcp", 80, process, NO_TEXT, 1, 1, 2, 7)
+    assert agent_pb2.Denial.FromString(denial_message(denial).SerializeToString()).process.cgroup == r"x\udcff\udcfe"
+    assert event_message("tamper", NO_TEXT, 1, TamperNotice(1, 1, NO_TEXT)).message == r"x\udcff\udcfe"
+
+
+def test_names_are_bounded_in_bytes() -> None:
+    """The bound is on what travels: four bytes a character would make the facts larger than a message may be."""
+    listener = ListenerFact("tcp", ip_address("10.0.0.1"), 80, 1000, 1, "\U0001f980" * 2000, "\U0001f980" * 2000)
+    told = facts_message([], {}, [listener], None, "6.18").listeners[0]
+    assert (len(told.cgroup.encode()), len(told.process.encode())) == (1024, 128)

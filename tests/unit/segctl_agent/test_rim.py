@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
+import threading
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from segctl_agent.endpoints import endpoints, load_remembered, remember, resolve_endpoints
+from segctl_agent.endpoints import MAX_ADDRESSES, endpoints, load_remembered, remember, resolve_endpoints
 from segctl_agent.facts.values import Endpoint
 from segctl_agent.main import main
 from segctl_agent.state import StateFolder
@@ -129,3 +131,19 @@ def test_release_without_a_state_folder(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["release", "--state", str(tmp_path / "missing")])
     assert done.exit_code == 1
     assert "there is no state folder" in done.stderr
+
+
+def test_a_name_service_cannot_fill_the_table() -> None:
+    many = [f"192.0.2.{n}" for n in range(256)]
+    assert len(endpoints(resolve_endpoints(("ctl.example:7443",), {}, lambda _: many))) == MAX_ADDRESSES
+
+
+def test_a_look_at_the_lock_does_not_keep_an_agent_out(tmp_path: Path) -> None:
+    """`status` looks whether an agent runs. `load` must not take that for one, and leave the host open."""
+    folder = StateFolder(tmp_path)
+    glance = folder.lock()
+    assert glance is not None
+    threading.Timer(0.05, os.close, (glance,)).start()
+    lock = folder.lock(patience=5.0)
+    assert lock is not None
+    os.close(lock)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from segctl.errors import StateError
-from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
+from segctl_agent.facts.cgroups import DEEPEST, CgroupWatcher, find_cgroup2_root
 from segctl_agent.inotify import IN_Q_OVERFLOW, Event, Inotify, parse_events
 
 
@@ -76,6 +76,41 @@ async def test_the_limit_of_watches_is_named(root: Path):
     with pytest.raises(StateError, match=r"fs\.inotify\.max_user_watches"):
         CgroupWatcher(root, source).start(asyncio.get_running_loop(), lambda added, removed: None)
     source.close()
+
+
+async def test_cgroups_nested_without_end_are_followed_to_a_bound(root: Path):
+    """A user may nest them until no path reaches the deepest, and must not end the watcher by that."""
+    deep = root.joinpath("a.slice", "b.service", *["x"] * 20)
+    deep.mkdir(parents=True)
+    calls: asyncio.Queue[set[str]] = asyncio.Queue()
+    watcher = CgroupWatcher(root)
+    watcher.start(asyncio.get_running_loop(), lambda added, removed: calls.put_nowait(set(added)))
+    known = calls.get_nowait()
+    assert known == set(watcher.scan())
+    assert max(len(path.split("/")) for path in known) == DEEPEST
+    (deep / "y").mkdir()
+    root.joinpath("a.slice", "b.service", *["x"] * (DEEPEST - 2), "z").mkdir()
+    (root / "c.slice").mkdir()
+    async with asyncio.timeout(5):
+        assert await calls.get() == {"c.slice"}
+    watcher.close()
+
+
+async def test_without_watches_for_what_is_inside_units_slices_are_still_followed(root: Path):
+    """A user can use up the limit of watches by cgroups of their own."""
+    for number in range(50):
+        (root / "a.slice" / "b.service" / f"x{number}").mkdir()
+    (root / "a.slice" / "a-a.slice").mkdir()
+    source = Lossy()
+    source.limit = 10
+    calls: asyncio.Queue[set[str]] = asyncio.Queue()
+    watcher = CgroupWatcher(root, source)
+    watcher.start(asyncio.get_running_loop(), lambda added, removed: calls.put_nowait(set(added)))
+    assert calls.get_nowait() == set(watcher.scan())
+    (root / "a.slice" / "a-a.slice" / "new.service").mkdir()
+    async with asyncio.timeout(5):
+        assert await calls.get() == {"a.slice/a-a.slice/new.service"}
+    watcher.close()
 
 
 def test_a_directory_that_is_no_cgroup2_is_refused(tmp_path: Path):
