@@ -178,7 +178,7 @@ def account(demo: Demo) -> None:
     demo.story.segctl("history")
     demo.story.segctl("audit", "--limit", "8")
     history = demo.fleet.document("history")
-    demo.story.check(len(history) == 3, "three generations, the last a rollback", history[0]["message"])
+    demo.story.check(len(history) == 3 and history[0]["rollback_of"] == 1, "three generations, the last a rollback", history[0]["message"])
 
 
 CHAPTERS: tuple[Callable[[Demo], None], ...] = (

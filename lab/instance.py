@@ -91,6 +91,7 @@ class Instance:
         self.directory = BASE / self.name
         self.cgroup = cgroup_mount() / f"{PREFIX}{self.name}"
         self._lock: int | None = None
+        self._cgroup_lock: int | None = None
         self._warden: subprocess.Popen[bytes] | None = None
 
     def claim(self) -> None:
@@ -108,6 +109,9 @@ class Instance:
                 start_new_session=True,
             )
             self.cgroup.mkdir()
+            # Seen also from where this lab's directory is not: a container that shares only the cgroups.
+            self._cgroup_lock = os.open(self.cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._cgroup_lock, fcntl.LOCK_EX)
 
     def kill(self) -> None:
         """SIGKILL to every process of the lab; the caller reaps its own children, then calls `release`."""
@@ -117,6 +121,9 @@ class Instance:
     def release(self) -> None:
         """Remove everything of this lab. May be called twice."""
         remove_cgroup(self.cgroup)
+        if self._cgroup_lock is not None:
+            os.close(self._cgroup_lock)
+            self._cgroup_lock = None
         if self._warden is not None:
             self._warden.communicate()
             self._warden = None
@@ -154,6 +161,21 @@ def is_alive(directory: Path) -> bool:
     return False
 
 
+def is_locked(directory: Path) -> bool:
+    """True while somebody holds the directory itself, from whatever mount namespace."""
+    try:
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def purge_dead() -> list[str]:
     """Remove what labs left whose owners died (SIGKILL, power). Returns their names."""
     purged = []
@@ -163,7 +185,7 @@ def purge_dead() -> list[str]:
             shutil.rmtree(directory, ignore_errors=True)
             purged.append(directory.name)
     for cgroup in cgroup_mount().glob(f"{PREFIX}*"):
-        if not (BASE / cgroup.name.removeprefix(PREFIX)).exists():
+        if not (BASE / cgroup.name.removeprefix(PREFIX)).exists() and not is_locked(cgroup):
             remove_cgroup(cgroup)
             purged.append(cgroup.name.removeprefix(PREFIX))
     return purged

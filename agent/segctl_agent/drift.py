@@ -36,6 +36,17 @@ def same_but_cgroups(now: Ruleset, wanted: Ruleset) -> bool:
     )
 
 
+def misplaces(now: Ruleset, wanted: Ruleset) -> bool:
+    """True when `now` gives a cgroup to a workload that `wanted` does not give it to. One that `now` lacks is no more
+    than late."""
+    return any(
+        wanted.sets[name].elements.get(key) != data
+        for name, found in now.sets.items()
+        if name in wanted.sets and KeyType.CGROUPSV2 in found.spec.key
+        for key, data in found.elements.items()
+    )
+
+
 def _same_but_cgroups(now: NftSet, wanted: NftSet) -> bool:
     return now.spec == wanted.spec and (KeyType.CGROUPSV2 in wanted.spec.key or now.elements == wanted.elements)
 

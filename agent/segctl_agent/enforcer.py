@@ -17,7 +17,7 @@ from segctl.model.hostpolicy import HostPolicy
 
 from segctl_agent.byuser import user_names, user_notes
 from segctl_agent.change import next_epoch, only_adds
-from segctl_agent.drift import differences, epoch_of, same_but_cgroups
+from segctl_agent.drift import differences, epoch_of, misplaces, same_but_cgroups
 from segctl_agent.facts.values import Address, Endpoint, HostFacts
 from segctl_agent.identity import Identity
 from segctl_agent.nft.kernel import Kernel
@@ -163,7 +163,8 @@ class Enforcer:
             self._seen = before
             return ()
         self._kernel.apply(plan(now, self.wanted))
-        if now is not None and self.policy is not None and not same_but_cgroups(now, self.wanted):
+        foreign = now is not None and (not same_but_cgroups(now, self.wanted) or misplaces(now, self.wanted))
+        if foreign and self.policy is not None:
             # A foreign rule or element may have accepted flows under our epoch: they are judged anew.
             self._commit(self.policy, self._facts.users, next_epoch(self.epoch), self._clock())
         else:

@@ -80,7 +80,7 @@ class Publisher:
             detail = f"digest {digest[:12]} {proposal.message}"
             if proposal.rollback_of:
                 detail = f"back to generation {proposal.rollback_of}, {detail}"
-            entry = Entry(now, proposal.author, action, "", detail)
+            entry = Entry(now, proposal.author, action, "", detail.rstrip())
             stored = await self._db.call(self._db.store.add_generation, new, proposal.expect_base, entry)
             self.activate(stored, policy)
             log.info("%s generation=%d author=%s digest=%s", action, stored.number, stored.author, digest[:12])
@@ -93,13 +93,19 @@ class Publisher:
     async def rollback(self, number: int, author: str, message: str, expect_base: int = 0) -> GenerationRecord:
         """A new generation with the content of an old one, checked again against the fleet of today."""
         active = expect_base or self.fleet.active.number
+        current = await self._db.call(self._db.store.generation, active) if active and not number else None
+        if current is not None and current.rollback_of:
+            raise InvalidRequestError(
+                f"generation {current.number} is itself a rollback, to {current.rollback_of}: name the GENERATION you "
+                "want; segctl history shows what there is"
+            )
         wanted = number or active - 1
         old = await self._db.call(self._db.store.generation, wanted) if wanted > 0 else None
         if old is None:
             what = f"generation {number}" if number else "a generation before the current one"
             raise NotFoundError(f"there is no {what}; segctl history shows what there is")
         return await self.publish(
-            Proposal(old.files, author, message or f"rollback to generation {old.number}", "", active, old.number)
+            Proposal(old.files, author, message, "", active, old.number)
         )
 
     async def follow(self, stored: GenerationRecord, wait_seconds: int) -> AsyncIterator[admin_pb2.PushProgress]:

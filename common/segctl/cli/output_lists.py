@@ -20,11 +20,16 @@ def render_history(generations: Sequence[Generation], now: datetime, width: int)
             ago(g.created, now),
             g.author,
             dim(g.digest[:12]),
-            (f"rollback to {g.rollback_of}: " if g.rollback_of else "") + (g.message or "-"),
+            _message(g),
         ]
         for g in generations
     ]
     return table(("", "GEN", "WHEN", "AUTHOR", "DIGEST", "MESSAGE"), rows, width, last_gives=True)
+
+
+def _message(g: Generation) -> str:
+    told = [f"rollback to {g.rollback_of}"] if g.rollback_of else []
+    return ": ".join([*told, *([g.message] if g.message else [])]) or "-"
 
 
 def render_generation(g: Generation) -> list[Line]:

@@ -1,5 +1,7 @@
 """The lab on the real kernel: hosts reach each other, labs never meet, and nothing of one stays whatever ends it."""
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -142,6 +144,23 @@ def test_the_rest_of_a_dead_lab_is_purged_by_the_next():
     (cgroup_mount() / "segctl-lab-dead" / "host").mkdir(parents=True)
     with Lab(load_topology(PAIR)):
         assert Instance("dead").remains() == []
+
+
+def test_a_lab_whose_directory_is_elsewhere_is_left_alone():
+    """As seen from a container that shares only the cgroups: a cgroup that its owner holds, and no directory."""
+    foreign = cgroup_mount() / "segctl-lab-foreign"
+    foreign.mkdir()
+    held = os.open(foreign, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with Lab(load_topology(PAIR)):
+            assert foreign.exists()
+        os.close(held)
+        with Lab(load_topology(PAIR)):
+            assert not foreign.exists()
+    finally:
+        if foreign.exists():
+            foreign.rmdir()
 
 
 def test_the_switch_is_no_host_of_the_topology(lab):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from ipaddress import ip_address
 
 import pytest
@@ -10,7 +11,8 @@ from segctl.model.policy import Mode
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import AddElements, Batch, DeleteElements, DeleteTable
-from segctl_agent.nft.ruleset import Chain, Ruleset, kernel_digest
+from segctl_agent.nft.ruleset import Chain, Ruleset, goto, kernel_digest
+from segctl_agent.render import CGROUP_MAP
 
 from tests.unit.segctl_agent.enforcing import (
     CONTROLLER,
@@ -230,6 +232,21 @@ def test_a_foreign_rule_is_gone_and_the_flows_it_let_pass_are_judged_anew() -> N
     assert e.heal() == ("chain junk was added",)
     assert kernel.content == fresh(e)
     assert epoch(kernel) == 2
+
+
+def test_a_cgroup_that_was_given_to_another_workload_is_judged_anew() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.put(policy())
+    e.cgroups_changed({"system.slice/db.service": 42}, {})
+    key = struct.pack("=Q", 43)
+    kernel.apply(Batch((AddElements("cg2_out", CGROUP_MAP, {key: goto("w_db_out")}),)))
+    assert e.heal() == ("the elements of set cg2_out were changed",)
+    assert kernel.content == fresh(e)
+    assert epoch(kernel) == 2
+    kernel.apply(Batch((DeleteElements("cg2_out", CGROUP_MAP, (struct.pack("=Q", 42),)),)))
+    assert e.heal() == ("the elements of set cg2_out were changed",)
+    assert epoch(kernel) == 2  # one that is missing let nothing pass
 
 
 def test_a_change_elsewhere_costs_no_look_at_the_table() -> None:

@@ -109,7 +109,8 @@ def push(
 def rollback(app: App, generation: int | None, message: str, yes: bool, wait: int, allow_offline: bool) -> Exit:
     """Put GENERATION in force again (by default the one before the current one), and wait for the proof of every host.
 
-    What it would change is shown first, as by segctl plan.
+    What it would change is shown first, as by segctl plan. When the current one is itself a rollback, name the
+    GENERATION: the one before it is what was rolled back.
 
     Exits like segctl push.
     """
@@ -169,6 +170,12 @@ def _kind(step: Generation | Proof | Done) -> str:
 def _previous(newest: tuple[Generation, ...]) -> int:
     if len(newest) < 2:
         raise CliError("there is no generation before the current one", "segctl history shows what there is.")
+    current = newest[0]
+    if current.rollback_of:
+        raise CliError(
+            f"generation {current.number} is itself a rollback, to {current.rollback_of}: name the GENERATION you want",
+            "segctl history shows what there is; then: segctl rollback GENERATION",
+        )
     return newest[1].number
 
 

@@ -336,12 +336,15 @@ class HostProof(google.protobuf.message.Message):
     KERNEL_DIGEST_FIELD_NUMBER: builtins.int
     AFTER_US_FIELD_NUMBER: builtins.int
     ERRORS_FIELD_NUMBER: builtins.int
+    NEVER_CONNECTED_FIELD_NUMBER: builtins.int
     host: builtins.str
     state: builtins.str
-    """proven, refused, offline, waiting"""
+    """proven, refused, released, offline, waiting"""
     kernel_digest: builtins.str
     after_us: builtins.int
     """since the generation was stored"""
+    never_connected: builtins.bool
+    """of an offline one: it enforces nothing yet"""
     @property
     def errors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -352,8 +355,9 @@ class HostProof(google.protobuf.message.Message):
         kernel_digest: builtins.str = ...,
         after_us: builtins.int = ...,
         errors: collections.abc.Iterable[builtins.str] | None = ...,
+        never_connected: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after_us", b"after_us", "errors", b"errors", "host", b"host", "kernel_digest", b"kernel_digest", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after_us", b"after_us", "errors", b"errors", "host", b"host", "kernel_digest", b"kernel_digest", "never_connected", b"never_connected", "state", b"state"]) -> None: ...
 
 global___HostProof = HostProof
 
@@ -365,10 +369,12 @@ class PushDone(google.protobuf.message.Message):
     REFUSED_FIELD_NUMBER: builtins.int
     OFFLINE_FIELD_NUMBER: builtins.int
     WAITING_FIELD_NUMBER: builtins.int
+    RELEASED_FIELD_NUMBER: builtins.int
     proven: builtins.int
     refused: builtins.int
     offline: builtins.int
     waiting: builtins.int
+    released: builtins.int
     def __init__(
         self,
         *,
@@ -376,8 +382,9 @@ class PushDone(google.protobuf.message.Message):
         refused: builtins.int = ...,
         offline: builtins.int = ...,
         waiting: builtins.int = ...,
+        released: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["offline", b"offline", "proven", b"proven", "refused", b"refused", "waiting", b"waiting"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["offline", b"offline", "proven", b"proven", "refused", b"refused", "released", b"released", "waiting", b"waiting"]) -> None: ...
 
 global___PushDone = PushDone
 
@@ -567,7 +574,7 @@ class HostStatus(google.protobuf.message.Message):
     agent_version: builtins.str
     kernel_generation: builtins.int
     state: builtins.str
-    """in-sync, pending, refused, offline, never-connected"""
+    """in-sync, pending, refused, released, offline, never-connected"""
     kernel: builtins.str
     @property
     def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
@@ -611,7 +618,7 @@ class WorkloadStatus(google.protobuf.message.Message):
     CGROUPS_FIELD_NUMBER: builtins.int
     name: builtins.str
     mode: builtins.str
-    """effective"""
+    """effective; empty on a host that enforces nothing: released, never connected"""
     process: builtins.str
     @property
     def cgroups(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...

@@ -76,6 +76,7 @@ class AgentMessage(google.protobuf.message.Message):
     NACK_FIELD_NUMBER: builtins.int
     HEARTBEAT_FIELD_NUMBER: builtins.int
     PROBE_FIELD_NUMBER: builtins.int
+    IN_FORCE_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello:
         """first, once"""
@@ -90,6 +91,8 @@ class AgentMessage(google.protobuf.message.Message):
     def heartbeat(self) -> global___Heartbeat: ...
     @property
     def probe(self) -> global___ProbeReply: ...
+    @property
+    def in_force(self) -> global___InForce: ...
     def __init__(
         self,
         *,
@@ -99,10 +102,11 @@ class AgentMessage(google.protobuf.message.Message):
         nack: global___Nack | None = ...,
         heartbeat: global___Heartbeat | None = ...,
         probe: global___ProbeReply | None = ...,
+        in_force: global___InForce | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "nack", b"nack", "probe", b"probe"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "nack", b"nack", "probe", b"probe"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["hello", "facts", "ack", "nack", "heartbeat", "probe"] | None: ...
+    def HasField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["hello", "facts", "ack", "nack", "heartbeat", "probe", "in_force"] | None: ...
 
 global___AgentMessage = AgentMessage
 
@@ -172,6 +176,7 @@ class Hello(google.protobuf.message.Message):
     GENERATION_FIELD_NUMBER: builtins.int
     DIGEST_FIELD_NUMBER: builtins.int
     FACTS_FIELD_NUMBER: builtins.int
+    RELEASED_FIELD_NUMBER: builtins.int
     agent_version: builtins.str
     protocol: builtins.int
     """1"""
@@ -180,6 +185,8 @@ class Hello(google.protobuf.message.Message):
     """what the kernel holds now; 0: nothing"""
     digest: builtins.str
     """of the HostPolicy in force"""
+    released: builtins.str
+    """who released this host and when; empty: nobody did"""
     @property
     def facts(self) -> global___Facts: ...
     def __init__(
@@ -191,11 +198,37 @@ class Hello(google.protobuf.message.Message):
         generation: builtins.int = ...,
         digest: builtins.str = ...,
         facts: global___Facts | None = ...,
+        released: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "digest", b"digest", "facts", b"facts", "generation", b"generation", "protocol", b"protocol"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "digest", b"digest", "facts", b"facts", "generation", b"generation", "protocol", b"protocol", "released", b"released"]) -> None: ...
 
 global___Hello = Hello
+
+@typing.final
+class InForce(google.protobuf.message.Message):
+    """What the kernel holds changed without a policy being sent: an operator released the host, or ended that."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    RELEASED_FIELD_NUMBER: builtins.int
+    generation: builtins.int
+    """0: nothing"""
+    digest: builtins.str
+    released: builtins.str
+    """who and when; empty: no release holds"""
+    def __init__(
+        self,
+        *,
+        generation: builtins.int = ...,
+        digest: builtins.str = ...,
+        released: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "generation", b"generation", "released", b"released"]) -> None: ...
+
+global___InForce = InForce
 
 @typing.final
 class Welcome(google.protobuf.message.Message):
