@@ -84,6 +84,7 @@ def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
     click.echo(
         f"enrolled: {identity.host} of the fleet {identity.fleet}; the certificate ends {identity.valid_until:%Y-%m-%d}"
     )
+    click.echo("next: systemctl enable --now segctl-agent-boot segctl-agent", err=True)
     return 0
 
 
