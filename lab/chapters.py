@@ -136,10 +136,11 @@ def explained(demo: Demo) -> None:
     ]
     for source, destination, service, verdict in expected:
         told = demo.fleet.document("explain", source, destination, service, "--live")
-        asked = [end["kernel_verdict"] for end in told["ends"] if end["host"]]
-        holds = told["verdict"] == verdict and not told["differs"] and any(asked)
+        asked = {end["host"]: end["kernel_verdict"] for end in told["ends"] if end["host"]}
+        holds = told["verdict"] == verdict and not told["differs"] and any(asked.values())
         what = f"{source} to {destination} {service}: {verdict}, policy and kernel agree"
-        demo.story.check(holds, what, f"policy {told['verdict']}, kernels {', '.join(asked)}")
+        kernels = ", ".join(f"kernel of {host} {answer or 'not asked'}" for host, answer in asked.items())
+        demo.story.check(holds, what, f"policy {told['verdict']}, {kernels}")
 
 
 def allow_it(demo: Demo) -> None:
@@ -158,7 +159,7 @@ def allow_it(demo: Demo) -> None:
 def rule_file(suggestion: str) -> str:
     """A policy file of one suggestion, with an owner and a reason where it asks for them."""
     filled = suggestion.replace("owner: CHANGE-ME", "owner: team-shop").replace("why: CHANGE-ME", "why: nightly job")
-    return f"version: 1\n{filled.rstrip()}\n"
+    return f"{filled.rstrip()}\n"
 
 
 def roll_back(demo: Demo) -> None:
@@ -178,7 +179,11 @@ def account(demo: Demo) -> None:
     demo.story.segctl("history")
     demo.story.segctl("audit", "--limit", "8")
     history = demo.fleet.document("history")
-    demo.story.check(len(history) == 3 and history[0]["rollback_of"] == 1, "three generations, the last a rollback", history[0]["message"])
+    demo.story.check(
+        len(history) == 3 and history[0]["rollback_of"] == 1,
+        "three generations, the last a rollback",
+        history[0]["message"],
+    )
 
 
 CHAPTERS: tuple[Callable[[Demo], None], ...] = (

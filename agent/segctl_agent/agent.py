@@ -40,11 +40,13 @@ _HEAL_AGAIN_SECONDS = 0.2
 
 
 class Agent:
-    """Implements session.Host. `facts_changed` and `report_waiting` are called when there is something to send."""
+    """Implements session.Host. `facts_changed`, `in_force_changed` and `report_waiting` are called when there is
+    something to send."""
 
     def __init__(self, folder: StateFolder, host: str, enforcer: Enforcer, reports: ReportQueue) -> None:
         self.folder, self.host, self.enforcer, self.reports = folder, host, enforcer, reports
         self.facts_changed: Callable[[], object] = lambda: None
+        self.in_force_changed: Callable[[], object] = lambda: None
         self.report_waiting: Callable[[], object] = lambda: None
         self.listeners: tuple[ListenerFact, ...] = ()
         self.held = ""
@@ -64,6 +66,7 @@ class Agent:
         """The last good generation in force. Raises KernelError."""
         boot = put_last_good(self.folder, self.host, self.enforcer)
         self.held, self.status = self.folder.held, boot.status
+        self._in_force = InForce(released=self.held)
         if boot.policy is not None:
             self._in_force = InForce(boot.policy.generation, host_policy_digest(boot.policy))
         for problem in boot.problems:
@@ -91,7 +94,13 @@ class Agent:
             ruleset = self.enforcer.read()
         except KernelError as error:
             return pb.ProbeReply(id=request.id, error=str(error))
-        return answer(request, ruleset, self.enforcer.policy, self.enforcer.facts)
+        return answer(request, ruleset, self.enforcer.policy, self.enforcer.facts, self._why_open())
+
+    def _why_open(self) -> str:
+        """Why there is no table, when there is none."""
+        if self.held:
+            return "released"
+        return "no generation yet" if self.enforcer.policy is None else "the table is gone and is put back in a moment"
 
     async def put(self, new: NewPolicy) -> Proof:
         """A put that began is finished, even when its session ends meanwhile."""
@@ -207,12 +216,14 @@ class Agent:
         held = self.folder.held
         if held and not self.held:
             self.held, self.status = held, "released"
-            self._in_force = InForce()
+            self._in_force = InForce(released=held)
             self._when_free("release", self.enforcer.destroy)
+            self.in_force_changed()
             self.tell("state", f"{held}: nothing is enforced on this host now")
         elif self.held and not held:
-            self.held = ""
+            self.held, self._in_force = "", InForce()
             self._when_free("the end of the release", self.start)
+            self._when_free("the end of the release", self.in_force_changed)
             self.tell("state", f"the release of this host has ended: {self.status}")
 
     def tell(self, kind: str, message: str, culprit: TamperNotice | None = None) -> None:

@@ -22,10 +22,12 @@ DEFAULT_HEARTBEAT_SECONDS = 5
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What the kernel holds: generation 0 and an empty digest when it holds nothing of ours."""
+    """What the kernel holds: generation 0 and an empty digest when it holds nothing of ours. `released`: who released
+    the host and when, empty when nobody did."""
 
     generation: int = 0
     digest: str = ""
+    released: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,13 @@ class Conversation:
                 "and generation.1 from its state folder and start it"
             )
         return NewPolicy(policy, host_policy_digest(policy))
+
+
+def changed(in_force: InForce) -> pb.AgentMessage:
+    """What to say when an operator released the host, or ended that."""
+    return pb.AgentMessage(
+        in_force=pb.InForce(generation=in_force.generation, digest=in_force.digest, released=in_force.released)
+    )
 
 
 def ack(policy: NewPolicy, kernel_digest: str, apply_us: int, notes: tuple[str, ...]) -> pb.AgentMessage:

@@ -112,6 +112,7 @@ class Loop:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         session = Session(self._identity, self._agent, self._reports, boot_id)
         self._agent.facts_changed = session.facts_changed
+        self._agent.in_force_changed = session.in_force_changed
         self._agent.report_waiting = session.reports_waiting.set
         return session
 

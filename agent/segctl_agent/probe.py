@@ -23,11 +23,19 @@ _NO_CGROUP = (1 << 64) - 1
 
 
 def answer(
-    request: pb.ProbeRequest, ruleset: Ruleset | None, policy: HostPolicy | None, facts: HostFacts
+    request: pb.ProbeRequest,
+    ruleset: Ruleset | None,
+    policy: HostPolicy | None,
+    facts: HostFacts,
+    why_open: str = "there is no table",
 ) -> pb.ProbeReply:
-    """Errors come in the reply: they concern this question only."""
-    if ruleset is None or policy is None:
-        return pb.ProbeReply(id=request.id, error="this host enforces nothing now")
+    """Errors come in the reply: they concern this question only. Without a table every packet passes; `why_open` says
+    why there is none."""
+    if ruleset is None:
+        return pb.ProbeReply(id=request.id, verdict="allowed", detail=f"{why_open}: nothing is enforced")
+    if policy is None:
+        text = "the rules in this kernel are of no generation that the agent can read: see segctl-agent status there"
+        return pb.ProbeReply(id=request.id, error=text)
     reply = pb.ProbeReply(id=request.id, generation=policy.generation)
     try:
         remote, port = wire.address_from_wire(request.remote), wire.port_range_from_wire(request.service)

@@ -30,6 +30,7 @@ from segctl_agent.conversation import (
     ProtocolError,
     RefusedPolicy,
     ack,
+    changed,
     nack,
 )
 from segctl_agent.credentials import Identity
@@ -96,6 +97,10 @@ class Session:
         self._facts_due = True
         self._wake.set()
 
+    def in_force_changed(self) -> None:
+        """A release began or ended: the controller hears it at once, and sends its policy again after the end."""
+        self._send(changed(self.host.in_force()))
+
     async def run(self) -> None:
         self._warn_of_expiry()
         turn = 0
@@ -127,6 +132,7 @@ class Session:
                 generation=in_force.generation,
                 digest=in_force.digest,
                 facts=self.host.facts(),
+                released=in_force.released,
             )
             conversation = Conversation(self.identity.host)
             try:

@@ -9,7 +9,8 @@ from datetime import date
 from segctl.model.inventory import Address, Host, Inventory
 from segctl.model.policy import HOST_WORKLOAD, Policy, PortRange, Tags
 from segctl.policy.decide import Decision, Direction, Instance, decide_end, instances
-from segctl.policy.propose import propose_rule, service_name
+from segctl.policy.offer import offer_rule
+from segctl.policy.propose import Seen, service_name
 
 ListenerOf = Callable[[str, PortRange], str]
 """(host, port) -> the workload that listens there by the host's facts, or empty."""
@@ -17,7 +18,7 @@ ListenerOf = Callable[[str, PortRange], str]
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A denied connection as its host told it, without count and times. `unit`: of the local process, or empty."""
+    """A denied connection as its host told it, without count and times. `unit` and `user`: of the local process, or empty."""
 
     host: str
     ingress: bool
@@ -25,11 +26,13 @@ class Denied:
     remote: Address
     port: PortRange
     unit: str
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the controller adds. `reason` is boundary or default, and `rule` once the policy has come to allow it."""
+    """What the controller adds. `reason` is boundary or default, and `rule` once the policy has come to allow it.
+    `suggestion` is a policy file of its own, a comment (`# ...`) that says why there is none, or empty."""
 
     tags: Tags
     peer_host: str
@@ -63,22 +66,32 @@ def enrich(
         peer_tags=_instance(policy, holder, peer_workload).tags if holder else Tags(),
         reason=decision.reason,
         rule=decision.name,
-        suggestion=_suggestion(denied, policy, local, holder, peer_workload, decision),
+        suggestion=_suggestion(denied, policy, inventory, local, holder, peer_workload, decision, today),
         service_name=service_name(policy, denied.port) if _declared(policy, denied.port) else "",
     )
 
 
 def _suggestion(
-    denied: Denied, policy: Policy, local: Instance, holder: Host | None, peer_workload: str, decision: Decision
+    denied: Denied,
+    policy: Policy,
+    inventory: Inventory,
+    local: Instance,
+    holder: Host | None,
+    peer_workload: str,
+    decision: Decision,
+    today: date,
 ) -> str:
     """A boundary cannot be opened by a rule, other IP protocols cannot be named by one, and what is allowed by now
     needs none."""
     if decision.allowed or decision.reason == "boundary" or denied.port.protocol == "ip":
         return ""
     remote = _instance(policy, holder, peer_workload) if holder else denied.remote
+    here, there = Seen(denied.unit, denied.user), Seen()
     if denied.ingress:
-        return propose_rule(policy, remote, local, denied.port, destination_unit=denied.unit)
-    return propose_rule(policy, local, remote, denied.port, source_unit=denied.unit)
+        offer = offer_rule(policy, inventory, remote, local, denied.port, today, there, here)
+    else:
+        offer = offer_rule(policy, inventory, local, remote, denied.port, today, here, there)
+    return offer.text or f"# {offer.refusal}"
 
 
 def _declared(policy: Policy, port: PortRange) -> bool:

@@ -65,6 +65,7 @@ class Standing:
     refusal: Refusal | None = None
     notes: tuple[str, ...] = ()
     refused_addresses: tuple[tuple[Address, str], ...] = ()
+    released: str = ""  # who took the rules off the host and when; nothing is enforced there
     contest: Contest = field(default_factory=Contest)
 
 
@@ -131,11 +132,13 @@ class Fleet:
         return self.standings.get(name) or Standing()
 
     def state(self, name: str) -> str:
-        """in-sync, pending, refused, offline or never-connected."""
+        """in-sync, pending, refused, released, offline or never-connected."""
         standing, wanted = self.standing(name), self.desired.get(name)
         if not standing.connected:
             record = self.hosts.get(name)
             return "offline" if record is None or record.last_seen_us else "never-connected"
+        if standing.released:
+            return "released"
         if wanted is None:
             return "pending" if self.active.number else "in-sync"
         if standing.proof is not None and standing.proof.digest == wanted.digest:

@@ -43,7 +43,7 @@ async def explained(request: admin_pb2.ExplainRequest, registry: Registry, clock
             )
         )
         notes.extend(
-            f"{view.host} is {fleet.state(view.host)}: its kernel may hold an older policy"
+            f"{view.host} is {fleet.state(view.host)}: its kernel {_may_hold(fleet.state(view.host))}"
             for view in ends
             if view.kernel_verdict and fleet.state(view.host) != "in-sync"
         )
@@ -54,7 +54,8 @@ async def explained(request: admin_pb2.ExplainRequest, registry: Registry, clock
         nearest_why=answer.nearest_why,
         suggestion=answer.suggestion,
         notes=notes,
-        differs=any(e.kernel_verdict not in ("", e.verdict) for e in ends),
+        # Before the first push there is no policy that a kernel could differ from.
+        differs=bool(active.number) and any(e.kernel_verdict not in ("", e.verdict) for e in ends),
         generation=active.number,
     )
 
@@ -71,6 +72,10 @@ def _end(verdict: EndVerdict) -> admin_pb2.EndVerdict:
         rule=decision.name,
         position=str(decision.position) if decision.name and decision.position.line else "",
     )
+
+
+def _may_hold(state: str) -> str:
+    return "enforces nothing" if state == "released" else "may hold an older policy"
 
 
 def _addresses(registry: Registry, remote: End, port: PortRange) -> tuple[Address, ...]:

@@ -104,9 +104,7 @@ class Publisher:
         if old is None:
             what = f"generation {number}" if number else "a generation before the current one"
             raise NotFoundError(f"there is no {what}; segctl history shows what there is")
-        return await self.publish(
-            Proposal(old.files, author, message, "", active, old.number)
-        )
+        return await self.publish(Proposal(old.files, author, message, "", active, old.number))
 
     async def follow(self, stored: GenerationRecord, wait_seconds: int) -> AsyncIterator[admin_pb2.PushProgress]:
         """The stored generation, a proof a host as they come, and the sums. Giving up changes nothing."""
@@ -150,6 +148,10 @@ def host_proof(fleet: Fleet, name: str, number: int) -> admin_pb2.HostProof:
     proof = admin_pb2.HostProof(host=name, state="waiting")
     if not standing.connected:
         proof.state = "offline"
+        proof.never_connected = fleet.state(name) == "never-connected"
+    elif standing.released:
+        proof.state = "released"
+        proof.errors.append(standing.released)
     elif wanted is not None and wanted.generation >= number:
         if standing.proof is not None and standing.proof.digest == wanted.digest:
             proof.state = "proven"

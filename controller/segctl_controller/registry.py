@@ -68,8 +68,8 @@ class Registry:
             )
         return record
 
-    def register(self, session: LiveSession, version: str, reason: SegctlError) -> None:
-        """Make the session the host's live one; an older one ends with `reason`."""
+    def register(self, session: LiveSession, version: str, reason: SegctlError, released: str = "") -> None:
+        """Make the session the host's live one; an older one ends with `reason`. `released`: see `in_force`."""
         older = self._sessions.get(session.host)
         if older is not None:
             self._contested(older, session)
@@ -81,6 +81,7 @@ class Registry:
         standing.refusal = None
         # What was proved on another stream may no longer be so: the agent proves again what it is sent.
         standing.proof = None
+        standing.released = _release(released)
         desired = self.fleet.desired.get(session.host)
         if desired is not None:
             session.offer(desired)
@@ -189,9 +190,9 @@ class Registry:
         """Stored first; then it counts, unless a newer session of the host began meanwhile."""
         host = session.host
         await self._keep(self._db.store.add_proof, proof)
-        if self._sessions.get(host) is not session:
-            return
         standing = self.fleet.standing(host)
+        if self._sessions.get(host) is not session or standing.released:
+            return
         standing.proof, standing.refusal = proof, None
         standing.notes = bounded(notes)
         log.info("proved host=%s generation=%d kernel=%s", host, proof.generation, proof.kernel_digest[:12])
@@ -213,10 +214,27 @@ class Registry:
         log.warning("refused host=%s generation=%d: %s", host, generation, texts[0])
         self.fleet.notify()
 
+    def in_force(self, session: LiveSession, released: str) -> None:
+        """An operator of the host took the rules off it (`released`: who and when), or ended that (empty): then it is
+        sent its policy again, for what it refused meanwhile it now takes."""
+        if self._sessions.get(session.host) is not session:
+            return
+        standing = self.fleet.standing(session.host)
+        standing.proof, standing.refusal, standing.notes = None, None, ()
+        standing.released = _release(released)
+        log.warning("host=%s %s", session.host, standing.released or "the release has ended")
+        if not standing.released:
+            self._offer(session.host)
+        self.fleet.notify()
+
     def load(self, hosts: Iterable[HostRecord], proofs: dict[str, ProofRecord]) -> None:
         for record in hosts:
             self.fleet.put_host(record)
             self.fleet.standings[record.name] = Standing(proof=proofs.get(record.name))
+
+
+def _release(words: str) -> str:
+    return next(iter(bounded((words,))), "") if words else ""
 
 
 def bounded(texts: Iterable[str]) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ class ReportService:
             address_from_wire(denial.remote),
             denied_service_from_wire(denial.service),
         )
-        denied = Denied(host, denial.ingress, denial.workload, remote, port, process.unit)
+        denied = Denied(host, denial.ingress, denial.workload, remote, port, process.unit, process.user)
         known = self._enriched(denied)
         first = min(denial.first_seen_us, now + FUTURE_US)
         last = max(first, min(denial.last_seen_us, now + FUTURE_US))

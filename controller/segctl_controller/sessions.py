@@ -195,7 +195,7 @@ class SessionService:
             # Welcome take, and may meanwhile have been removed, or another machine enrolled under its name.
             self._registry.verify(caller.name, caller.serial)
             newer = ReplacedError(f"a newer session of host {caller.name} took the place of this one")
-            self._registry.register(session, hello.agent_version, newer)
+            self._registry.register(session, hello.agent_version, newer, hello.released)
             log.info("session host=%s agent=%r", caller.name, hello.agent_version)
             try:
                 await self._registry.claim(session, claims)
@@ -279,6 +279,9 @@ class SessionService:
             if generation is not None:
                 await asyncio.sleep(self._paces.delay(session.host))
                 await self._registry.refused(session, generation, message.nack.digest, message.nack.errors)
+        elif kind == "in_force":
+            await asyncio.sleep(self._paces.delay(session.host))
+            self._registry.in_force(session, message.in_force.released)
         elif kind == "probe":
             session.answered(message.probe)
         elif kind != "heartbeat":

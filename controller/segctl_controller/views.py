@@ -41,7 +41,7 @@ def host_view(fleet: Fleet, name: str, now_us: int) -> admin_pb2.HostStatus:
         connected=standing.connected,
         last_seen_us=now_us if standing.connected else record.last_seen_us,
         agent_version=record.agent_version,
-        kernel_generation=standing.proof.generation if standing.proof else 0,
+        kernel_generation=standing.proof.generation if standing.proof and not standing.released else 0,
         state=fleet.state(name),
         workloads=_workloads(fleet, name, facts),
         problems=_problems(fleet, name, now_us),
@@ -55,13 +55,14 @@ def _workloads(fleet: Fleet, name: str, facts: agent_pb2.Facts) -> list[admin_pb
     cgroups: dict[str, list[str]] = {}
     for unit in facts.units:
         cgroups.setdefault(unit.workload, []).append(unit.cgroup)
+    open_host = bool(fleet.standing(name).released) or not (record.last_seen_us or fleet.standing(name).connected)
     found = []
     for instance in instances(policy, Host(name, record.tags, record.addresses)):
         declared = policy.workloads.get(instance.workload)
         found.append(
             admin_pb2.WorkloadStatus(
                 name=instance.workload,
-                mode=effective_mode(policy, instance).value,
+                mode="" if open_host else effective_mode(policy, instance).value,
                 process=str(declared.process) if declared else "",
                 cgroups=sorted(cgroups.get(instance.workload, ())),
             )
@@ -74,7 +75,9 @@ def _problems(fleet: Fleet, name: str, now_us: int) -> list[str]:
     contest = standing.contest.problem(name, now_us)
     found = [contest] if contest else []
     found += [f"claims the address {address}: refused: {why}" for address, why in standing.refused_addresses]
-    if standing.refusal is not None:
+    if standing.released:
+        found.append(f"{standing.released}: nothing is enforced on this host; `segctl-agent load` on it ends that")
+    elif standing.refusal is not None:
         found.extend(f"the agent refused the policy: {error}" for error in standing.refusal.errors)
     found.extend(standing.notes)
     if standing.connected and not fleet.hosts[name].addresses:
@@ -82,12 +85,18 @@ def _problems(fleet: Fleet, name: str, now_us: int) -> list[str]:
             "holds no address, so no other host's rules can name it; its agent reported none that could be accepted"
         )
     if not standing.connected:
-        found.append(
-            "its agent is not connected: it keeps its last policy; see: systemctl status segctl-agent"
-            if fleet.hosts[name].last_seen_us
-            else "enrolled, but its agent never connected: systemctl start segctl-agent"
-        )
+        found.append(_absence(bool(fleet.hosts[name].last_seen_us), bool(standing.released)))
     return found
+
+
+def _absence(seen: bool, released: bool) -> str:
+    if not seen:
+        return (
+            "enrolled, but its agent never connected: it enforces nothing until it first connects; "
+            "systemctl start segctl-agent"
+        )
+    keeps = "" if released else " it keeps its last policy;"
+    return f"its agent is not connected:{keeps} see: systemctl status segctl-agent"
 
 
 def token_view(token: TokenRecord) -> admin_pb2.Token:

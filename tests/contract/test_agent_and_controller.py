@@ -86,6 +86,7 @@ async def running_agent(state: Path, address: str, kernel: FakeKernel | None = N
     agent.start()
     session = Session(identity, agent, reports, "boot-1", backoff=Backoff(0.02, 0.1))
     agent.facts_changed, agent.report_waiting = session.facts_changed, session.reports_waiting.set
+    agent.in_force_changed = session.in_force_changed
     task = asyncio.create_task(session.run())
     try:
         yield RealAgent(state, kernel, agent, session, reports)
@@ -167,6 +168,60 @@ async def test_a_live_probe_is_answered_from_the_kernel(tmp_path: Path) -> None:
             ends = [(e.verdict, e.kernel_verdict) for e in reply.ends if e.host == "db-1"]
             assert ends == [("denied", "denied")], reply
             assert not reply.differs
+
+
+async def test_a_release_is_seen_and_its_end_brings_the_newest_generation(tmp_path: Path) -> None:
+    live = admin_pb2.ExplainRequest(source="192.0.2.7", destination="db-1/db", service="tcp/5432", live=True)
+    async with running_controller(tmp_path / "controller") as lab:
+        await enrolled(lab, tmp_path / "agent", "db-1")
+        async with running_agent(tmp_path / "agent", "10.0.0.1") as real:
+            await until(lambda: real.session.connected_to)
+            await lab.push(POLICY % "enforce", wait=5)
+            StateFolder(tmp_path / "agent").hold("released by alice at noon")
+            real.agent.check_hold()
+            await reaches(lab, lambda host: host.state == "released")
+            host = (await lab.hosts())["db-1"]
+            assert (host.kernel_generation, {w.mode for w in host.workloads}) == (0, {""})
+            assert list(host.problems) == [
+                "released by alice at noon: nothing is enforced on this host; `segctl-agent load` on it ends that"
+            ]
+            reply = await lab.admin().Explain(live)
+            assert [(e.verdict, e.kernel_verdict) for e in reply.ends if e.host == "db-1"] == [("denied", "allowed")]
+            assert reply.differs
+            progress = await lab.push(POLICY % "observe", wait=5)
+            assert proofs(progress) == {"db-1": ("released", "")}
+            assert progress[-1].done.released == 1
+        async with running_agent(tmp_path / "agent", "10.0.0.1", real.kernel) as real:
+            await until(lambda: real.session.connected_to)
+            await reaches(lab, lambda host: host.state == "released")  # a restart of the agent ends no release
+            StateFolder(tmp_path / "agent").end_hold()
+            real.agent.check_hold()
+            await reaches(lab, lambda host: host.state == "in-sync" and host.kernel_generation == 2)
+            assert not (await lab.hosts())["db-1"].problems
+
+
+async def test_a_host_without_a_generation_does_not_differ_from_no_policy(tmp_path: Path) -> None:
+    request = admin_pb2.ExplainRequest(source="192.0.2.7", destination="db-1", service="tcp/5432", live=True)
+    async with running_controller(tmp_path / "controller") as lab:
+        await enrolled(lab, tmp_path / "agent", "db-1")
+        never = (await lab.hosts())["db-1"]
+        assert (never.state, {w.mode for w in never.workloads}) == ("never-connected", {""})
+        assert "enforces nothing until it first connects" in never.problems[0]
+        async with running_agent(tmp_path / "agent", "10.0.0.1") as real:
+            await until(lambda: real.session.connected_to)
+            reply = await lab.admin().Explain(request)
+            end = next(e for e in reply.ends if e.host == "db-1")
+            assert end.kernel_verdict == "allowed", reply
+            assert "no generation yet: nothing is enforced" in end.kernel_detail
+            assert not reply.differs
+
+
+async def test_a_push_knows_a_host_that_never_connected(tmp_path: Path) -> None:
+    async with running_controller(tmp_path / "controller") as lab:
+        await enrolled(lab, tmp_path / "agent", "db-1")
+        steps = await lab.push(POLICY % "enforce", wait=1)
+        host = next(p.host for p in steps if p.WhichOneof("kind") == "host")
+        assert (host.state, host.never_connected) == ("offline", True)
 
 
 async def test_a_used_token_is_refused_in_the_controllers_words(tmp_path: Path) -> None:

@@ -50,9 +50,10 @@ def progress(m: pb.PushProgress) -> v.Generation | v.Proof | v.Done | None:
         return generation(m.stored)
     if m.HasField("host"):
         h = m.host
-        return v.Proof(h.host, h.state, h.kernel_digest, h.after_us / 1000, tuple(h.errors))
+        return v.Proof(h.host, h.state, h.kernel_digest, h.after_us / 1000, tuple(h.errors), h.never_connected)
     if m.HasField("done"):
-        return v.Done(m.done.proven, m.done.refused, m.done.offline, m.done.waiting)
+        d = m.done
+        return v.Done(d.proven, d.refused, d.offline, d.waiting, d.released)
     return None
 
 

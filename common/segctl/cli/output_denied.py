@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from segctl.cli.output import Cell, Line, Span, Style, dim, fit, line, note, printable, span, stamp, warn
+from segctl.cli.output import Cell, Line, Span, Style, clip, dim, fit, line, note, printable, span, stamp, warn
 from segctl.cli.views import Denial, Lost
 
 NARROWEST = 80
+LONG_HEADING, SHORT_HEADING = "HOST/WORKLOAD (PROCESS)", "HOST/WORKLOAD"
 UNWATCHED = 120
 IP_PROTOCOLS = {
     "ip/2": "IGMP",
@@ -25,6 +26,7 @@ IP_PROTOCOLS = {
     "ip/132": "SCTP",
 }
 """https://www.iana.org/assignments/protocol-numbers"""
+IPV6 = " [v6]"
 ARROWS = {"egress": "→", "ingress": "←"}
 
 
@@ -40,13 +42,32 @@ class Columns:
 
     @classmethod
     def of(cls, width: int) -> Columns:
-        """Shares out a line of `width` (0: nobody watches, a wide layout): most to the process, then to the peer."""
-        room = max(width or UNWATCHED, NARROWEST) - 8 - 1 - 6 - 6
-        service = 11 if room < 90 else 16
-        reason = 14 if room < 70 else 18 if room < 90 else 24
+        """Shares out a line of `width` (0: nobody watches, a wide layout) before any row is known: most to the process,
+        then to the peer."""
+        room = _room(width or UNWATCHED)
+        service = 10 if room < 70 else 11 if room < 90 else 16
+        reason = 11 if room < 70 else 18 if room < 90 else 24
         left = room - service - reason
         local = left * 3 // 5
         return cls(local, left - local, service, reason, cut=bool(width))
+
+    @classmethod
+    def fitting(cls, denials: Sequence[Denial], width: int) -> Columns:
+        """As wide as the rows need. Beyond `width` (0: no limit) what can be spared of the process gives way first."""
+        places = [_places(d) for d in denials]
+        sizes = {
+            "local": _longest(LONG_HEADING, *(options[0] for options in places)),
+            "peer": _longest("PEER", *(_peer(d, 0) for d in denials)),
+            "service": _longest("SERVICE", *(d.service_name or d.service for d in denials)),
+            "reason": _longest("REASON", *(_reason(d) for d in denials)),
+        }
+        shortest = _longest(SHORT_HEADING, *(options[-1] for options in places))
+        over = sum(sizes.values()) - _room(width) if width else 0
+        for column, least in (("local", shortest), ("reason", 11), ("peer", 16), ("service", 10), ("local", 12)):
+            given = max(min(over, sizes[column] - least), 0)
+            sizes[column] -= given
+            over -= given
+        return cls(**sizes, cut=bool(width))
 
     def lay(self, *cells: Cell) -> Line:
         """The cells of one row: time, local end, arrow, peer, service, reason, count. What does not fit is cut on a
@@ -59,7 +80,7 @@ class Columns:
 
 
 def heading(columns: Columns) -> Line:
-    local = "HOST/WORKLOAD (PROCESS)" if columns.local > 22 else "HOST/WORKLOAD"
+    local = LONG_HEADING if columns.local >= len(LONG_HEADING) else SHORT_HEADING
     return columns.lay(*(dim(text) for text in ("UTC", local, "", "PEER", "SERVICE", "REASON", "COUNT")))
 
 
@@ -68,9 +89,9 @@ def render_denial(d: Denial, columns: Columns, now: datetime, wide: bool = False
     style = Style.WARN if d.verdict == "would-deny" else Style.BAD
     row = columns.lay(
         _when(d.last_seen, now),
-        _local(d, columns.local if columns.cut else UNWATCHED),
+        _local(d, columns.local if columns.cut else 0),
         Span(ARROWS.get(d.direction, "?"), style),
-        _peer(d),
+        _peer(d, columns.peer if columns.cut else 0),
         d.service_name or d.service,
         Span(_reason(d), style),
         str(d.count),
@@ -93,6 +114,15 @@ def explain_command(d: Denial) -> str:
     return shlex.join(["segctl", "explain", *ends, d.service])
 
 
+def _room(width: int) -> int:
+    """What the four columns without a fixed width share."""
+    return max(width, NARROWEST) - 8 - 1 - 6 - 6
+
+
+def _longest(*texts: str) -> int:
+    return max(len(printable(text)) for text in texts)
+
+
 def _when(then: datetime | None, now: datetime) -> str:
     """The time of today, the day of anything older."""
     if then is None:
@@ -101,21 +131,33 @@ def _when(then: datetime | None, now: datetime) -> str:
 
 
 def _local(d: Denial, width: int) -> str:
-    """`web1/shop-web (curl 812 www-data)`: the host and the command are kept, the rest goes as the column narrows."""
+    """The longest of `_places` that fits `width` (0: no limit), else the shortest, to be cut."""
+    options = _places(d)
+    return next((text for text in options if not width or len(printable(text)) <= width), options[-1])
+
+
+def _places(d: Denial) -> tuple[str, ...]:
+    """The local end from the longest to the shortest text. Of `host` it keeps the unit, which tells its many processes
+    apart (`web1/host cron.service`), of other workloads the program (`web1/shop-web (curl)`)."""
     place = f"{d.host}/{d.workload}"
     p = d.process
     if p is None:
-        return f"{place} (process not known)" if len(place) + 20 <= width else f"{place} (?)"
+        return f"{place} (process not known)", f"{place} (?)"
     name = p.exe.rsplit("/", 1)[-1] or p.command.split(" ")[0] or "?"
-    options = [f"{name} {p.pid} {p.user} {p.unit}", f"{name} {p.pid} {p.user}", f"{name} {p.pid}", name]
-    fitting = (f"{place} ({o.strip()})" for o in options if len(place) + len(o.strip()) + 3 <= width)
-    return next(fitting, f"{place} ({name})")
+    who = tuple(" ".join(part for part in parts if part) for parts in ((name, str(p.pid), p.user), (name, str(p.pid))))
+    if d.workload == "host" and p.unit:
+        return (*(f"{place} {p.unit} ({text})" for text in (*who, name)), f"{place} {p.unit}")
+    return (*(f"{place} ({text})" for text in (f"{who[0]} {p.unit}".rstrip(), *who, name)),)
 
 
-def _peer(d: Denial) -> str:
+def _peer(d: Denial, width: int) -> str:
+    """The peer in at most `width` characters (0: no limit). Where its name hides the family, IPv6 is marked."""
     if not d.peer_host:
         return d.peer_address
-    return f"{d.peer_host}/{d.peer_workload}" if d.peer_workload else d.peer_host
+    name = f"{d.peer_host}/{d.peer_workload}" if d.peer_workload else d.peer_host
+    if ":" not in d.peer_address:
+        return name
+    return clip(name, max(width - len(IPV6), 1) if width else 0) + IPV6
 
 
 def _reason(d: Denial) -> str:
@@ -136,7 +178,7 @@ def _details(d: Denial) -> list[Line]:
     rows += [("tags", _tags(d.tags) or "none"), ("peer", peer)]
     named = f" ({d.service_name})" if d.service_name else ""
     rows.append(("service", f"{_protocol(d)}{named}, {d.verdict} by {d.reason or '?'} {d.rule}".rstrip()))
-    rows.append(("seen", f"{_span(d.first_seen, d.last_seen)}, {d.count} times, generation {d.generation}"))
+    rows.append(("seen", f"{_span(d.first_seen, d.last_seen)}, {_times(d.count)}, generation {d.generation}"))
     lines = [line(" " * 9, dim(f"{label:<9}"), value) for label, value in rows]
     if d.service.startswith("ip/"):
         return lines  # nothing to explain: no rule can name it
@@ -155,6 +197,10 @@ def _protocol(d: Denial) -> str:
     """`ip/132 (SCTP)`, and every other service as it is."""
     name = IP_PROTOCOLS.get(d.service)
     return f"{d.service} ({name})" if name else d.service
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
 
 
 def _tags(mapping: Mapping[str, str]) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from segctl.cli.output import Line, Span, Style, bad, bold, dim, line, note, wrap
 from segctl.cli.views import End, Explanation
 
 VERDICTS = {"allowed": Style.GOOD, "denied": Style.BAD, "would-deny": Style.WARN}
+DONE = {"allowed": "accepted", "denied": "dropped", "would-deny": "accepted, and reported as would-deny"}
+PIECES = re.compile(r"; (?=[0-9a-f.:]+: )")
+ANSWER = re.compile(r"([0-9a-f.:]+): (allowed|denied|would-deny) \(")
 MEANING = {
     "rule": "rule {rule}",
     "boundary": "boundary {rule} denies it",
@@ -14,7 +19,8 @@ MEANING = {
 }
 
 
-def render_explanation(explanation: Explanation, width: int) -> list[Line]:
+def render_explanation(explanation: Explanation, width: int, wide: bool = False) -> list[Line]:
+    """`wide` adds the way through the chains of each kernel."""
     e = explanation
     lines = [
         line(
@@ -25,7 +31,7 @@ def render_explanation(explanation: Explanation, width: int) -> list[Line]:
         )
     ]
     for end in e.ends:
-        lines += [line(), *_end(end, e.live, width)]
+        lines += [line(), *_end(end, e.live, width, wide)]
     if e.differs:
         lines += [
             line(),
@@ -40,7 +46,7 @@ def verdict(word: str) -> Span:
     return Span(word or "?", VERDICTS.get(word, Style.WARN))
 
 
-def _end(end: End, live: bool, width: int) -> list[Line]:
+def _end(end: End, live: bool, width: int, wide: bool) -> list[Line]:
     at = f"{end.host}/{end.workload}" if end.workload else end.host
     why = MEANING.get(end.reason, end.reason or "?").format(rule=end.rule)
     if end.reason in {"default", "boundary"} and end.verdict != "denied":
@@ -51,20 +57,36 @@ def _end(end: End, live: bool, width: int) -> list[Line]:
     ]
     if end.position:
         lines.append(line("         ", note(end.position)))
-    return lines + (_kernel(end, width) if live else [])
+    return lines + (_kernel(end, width, wide) if live else [])
 
 
-def _kernel(end: End, width: int) -> list[Line]:
+def _kernel(end: End, width: int, wide: bool) -> list[Line]:
     label = "  kernel "
     if not end.kernel_verdict:
         return _wrapped(label, f"not known: {end.kernel_detail or 'no answer'}", width)
     agrees = end.kernel_verdict == end.verdict
     remark = dim(", as the policy says") if agrees else bad(f", but the policy says {end.verdict}")
-    detail = wrap(end.kernel_detail, width - len(label) if width else 0)
+    told = _answers(end.kernel_detail)
+    if wide:
+        told += PIECES.split(end.kernel_detail)
+    detail = [text for piece in told for text in wrap(piece, width - len(label) if width else 0, 2)]
     return [
         line(dim(label), verdict(end.kernel_verdict), remark),
         *(line(" " * len(label), dim(text)) for text in detail if text),
     ]
+
+
+def _answers(detail: str) -> list[str]:
+    """`IPv4 and IPv6: dropped` of the controller's `ADDRESS: VERDICT (WAY); ...`; what is no verdict as it is."""
+    families: dict[str, list[str]] = {}
+    others = []
+    for piece in PIECES.split(detail):
+        match = ANSWER.match(piece)
+        if match:
+            families.setdefault(match[2], []).append("IPv6" if ":" in match[1] else "IPv4")
+        elif piece:
+            others.append(piece)
+    return [f"{' and '.join(names)}: {DONE[verdict]}" for verdict, names in families.items()] + others
 
 
 def _remedy(e: Explanation, width: int) -> list[Line]:

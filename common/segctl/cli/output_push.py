@@ -11,6 +11,7 @@ from segctl.cli.views import Done, Generation, Proof
 MARKS = {
     "proven": Span("✓", Style.GOOD),
     "refused": Span("✗", Style.BAD),
+    "released": Span("✗", Style.BAD),
     "offline": Span("-", Style.WARN),
     "waiting": Span("…", Style.WARN),
 }
@@ -35,7 +36,8 @@ class Push:
         """True when every host proved it; those that are offline may be left out on request."""
         if self.done is None:
             return False
-        return not (self.done.refused or self.done.waiting or (self.done.offline and not allow_offline))
+        missing = self.done.refused + self.done.released + self.done.waiting
+        return not (missing or (self.done.offline and not allow_offline))
 
 
 def render_step(step: Generation | Proof | Done) -> list[Line]:
@@ -46,7 +48,10 @@ def render_step(step: Generation | Proof | Done) -> list[Line]:
         what = {
             "proven": f"proven in {step.after_ms:.0f} ms",
             "refused": "refused: the kernel keeps the generation before",
-            "offline": "offline: takes it when it is back",
+            "released": "released: enforces nothing until `segctl-agent load` on it",
+            "offline": "never connected: enforces nothing until it first connects"
+            if step.never_connected
+            else "offline: takes it when it is back",
             "waiting": "has not answered yet",
         }.get(step.state, step.state)
         digest = dim(f"  kernel {step.kernel_digest[:12]}") if step.kernel_digest else ""
@@ -60,7 +65,7 @@ def render_summary(push: Push) -> list[Line]:
     if push.generation is None or push.done is None:
         return [line(bad("The controller ended the push without a result."), " segctl status shows the state.")]
     done, number = push.done, push.generation.number
-    total = done.proven + done.refused + done.offline + done.waiting
+    total = done.proven + done.refused + done.offline + done.waiting + done.released
     if not total:
         return [line(good("Pushed."), f" Generation {number} is active. No host is enrolled yet: segctl token create")]
     if done.proven == total:
@@ -72,13 +77,28 @@ def render_summary(push: Push) -> list[Line]:
         names = _names(push.proofs, "refused")
         lines.append(line("  ", bad(f"{done.refused} refused"), f", and kept the generation before: {names}"))
         lines.append(line("    ", note("→ "), "mend the cause named above and push again, or segctl rollback"))
+    if done.released:
+        names = _names(push.proofs, "released")
+        lines.append(line("  ", bad(f"{done.released} released"), f", and enforcing nothing: {names}"))
+        lines.append(line("    ", note("→ "), "segctl-agent load on the host puts this generation in force"))
     if done.waiting:
         lines.append(line("  ", warn(f"{done.waiting} not proven in time"), f": {_names(push.proofs, 'waiting')}"))
         lines.append(line("    ", note("→ "), "segctl status shows whether they followed"))
     if done.offline:
         lines.append(line("  ", warn(f"{done.offline} offline"), f": {_names(push.proofs, 'offline')}"))
-        lines.append(line("    ", note("→ "), "they go on with their last generation and take this one when back"))
+        lines += [line("    ", note("→ "), text) for text in _meanwhile(push.proofs)]
     return lines
+
+
+def _meanwhile(proofs: Sequence[Proof]) -> list[str]:
+    """What the hosts that are offline do until they are back."""
+    away = [p for p in proofs if p.state == "offline"]
+    new = ", ".join(sorted(p.host for p in away if p.never_connected))
+    known = ["they go on with their last generation and take this one when back"]
+    if not new:
+        return known
+    told = [f"never connected, enforces nothing until it first connects: {new}"]
+    return told if all(p.never_connected for p in away) else ["the others" + known[0][4:], *told]
 
 
 def render_interrupted(push: Push) -> list[Line]:

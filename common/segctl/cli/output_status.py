@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from segctl.cli.output import (
+    LAST_AT_LEAST,
     Cell,
     Line,
     Span,
@@ -18,6 +19,8 @@ from segctl.cli.output import (
     good,
     line,
     note,
+    printable,
+    span,
     stamp,
     table,
     warn,
@@ -26,12 +29,14 @@ from segctl.cli.output import (
 from segctl.cli.views import Event, Generation, Host, Status, WorkloadStatus
 
 STATES = {
+    "released": Style.BAD,
     "refused": Style.BAD,
     "offline": Style.WARN,
     "pending": Style.WARN,
     "never-connected": Style.WARN,
     "in-sync": Style.GOOD,
 }
+EVENTS_SHOWN = 10
 MODES = ("enforce", "test", "observe")
 
 
@@ -117,10 +122,19 @@ def _events(events: Sequence[Event], now: datetime, width: int) -> list[Line]:
         return []
     lines = [line(), line(bold("Recent events"))]
     rows: list[list[Cell]] = []
-    for event in sorted(events, key=lambda e: e.at.timestamp() if e.at else 0.0, reverse=True)[:10]:
-        culprit = f" by {event.culprit_name or '?'}[{event.culprit_pid}]" if event.culprit_pid else ""
-        rows.append([ago(event.at, now), event.host, warn(event.kind), event.message + culprit])
-    return lines + table([""] * 4, rows, width, indent=2, last_gives=True)
+    for event in sorted(events, key=lambda e: e.at.timestamp() if e.at else 0.0, reverse=True)[:EVENTS_SHOWN]:
+        rows.append([ago(event.at, now), event.host, warn(event.kind), event.message])
+    return lines + table([""] * 4, _folded(rows, width - 2), 0, indent=2)
+
+
+def _folded(rows: Sequence[Sequence[Cell]], width: int) -> list[list[Cell]]:
+    """The rows with the last cell, a sentence, wrapped onto rows of its own. A width below 0: as they are."""
+    taken = sum(max(len(printable(span(row[i]).text)) for row in rows) + 2 for i in range(3))
+    folded: list[list[Cell]] = []
+    for row in rows:
+        first, *rest = wrap(span(row[-1]).text, max(width - taken, LAST_AT_LEAST) if width > 0 else 0)
+        folded += [[*row[:-1], first], *(["", "", "", text] for text in rest)]
+    return folded
 
 
 def _urgency(host: Host) -> tuple[int, str]:
@@ -147,7 +161,8 @@ def render_hosts(hosts: Sequence[Host], width: int) -> list[Line]:
     return table(("HOST", "STATE", "TAGS", "ADDRESSES"), rows, width)
 
 
-def render_host(host: Host, now: datetime, width: int) -> list[Line]:
+def render_host(host: Host, now: datetime, width: int, events: Sequence[Event] = ()) -> list[Line]:
+    """`events` are those of the fleet; only the ones of this host are shown."""
     facts: list[list[Cell]] = [
         ["state", Span(host.state, STATES.get(host.state, Style.WARN))],
         ["tags", tags(host.tags) or "none"],
@@ -161,7 +176,12 @@ def render_host(host: Host, now: datetime, width: int) -> list[Line]:
     lines += _problems([host], width)
     if host.workloads:
         rows: list[list[Cell]] = [
-            [w.name, w.mode, w.process or dim("everything else"), ", ".join(w.cgroups) or dim("no process now")]
+            [
+                w.name,
+                w.mode or "-",
+                w.process or dim("everything else"),
+                ", ".join(w.cgroups) or dim(_without_cgroup(w)),
+            ]
             for w in host.workloads
         ]
         lines += [line(), *table(("WORKLOAD", "MODE", "PROCESS", "CGROUPS"), rows, width, indent=2)]
@@ -170,7 +190,12 @@ def render_host(host: Host, now: datetime, width: int) -> list[Line]:
             [f"{x.protocol}/{x.port}", x.address, x.process or "?", x.workload] for x in host.listeners
         ]
         lines += [line(), *table(("LISTENS", "ADDRESS", "PROCESS", "WORKLOAD"), listening, width, indent=2)]
-    return lines
+    return lines + _events([e for e in events if e.host == host.name], now, width)
+
+
+def _without_cgroup(workload: WorkloadStatus) -> str:
+    """Only a workload that names processes can be without one; `host` is whatever no other names."""
+    return "no process now" if workload.process else "all other processes"
 
 
 def tags(mapping: Mapping[str, str]) -> str:

@@ -18,7 +18,10 @@ class Meaning:
     mend: str = ""
 
 
-NO_ROLE = "segctl whoami shows your role. An admin grants another one: segctl-controller admin add NAME --role ROLE"
+NO_ROLE = (
+    "segctl whoami shows your role. For another one, on the controller: segctl-controller admin remove NAME, "
+    "then admin add NAME --role ROLE --out DIR"
+)
 OLD = "Compare `segctl --version` with `segctl whoami`: client and controller should have the same version."
 BROKEN = "Look in the log of the controller: journalctl -u segctl-controller"
 

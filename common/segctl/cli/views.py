@@ -70,13 +70,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """`state`: proven, refused, offline, waiting. `after_ms` counts from the moment the generation was stored."""
+    """`state`: proven, refused, released, offline, waiting. `after_ms` counts from the moment the generation was
+    stored. `never_connected`: of an offline host, which enforces nothing yet."""
 
     host: str
     state: str
     kernel_digest: str
     after_ms: float
     errors: tuple[str, ...] = ()
+    never_connected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Done:
     refused: int
     offline: int
     waiting: int
+    released: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`state`: in-sync, pending, refused, offline, never-connected."""
+    """`state`: in-sync, pending, refused, released, offline, never-connected."""
 
     name: str
     tags: Mapping[str, str]

@@ -24,6 +24,9 @@ HOST_WORKLOAD = "host"
 ANY_PEER = "any"
 """The reserved name of the peer that stands for every address that no enrolled host holds."""
 
+PLACEHOLDER = "CHANGE-ME"
+"""What a proposed rule has for owner and reason: a policy that still says it is refused."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class PortRange:

@@ -11,7 +11,7 @@ from typing import Literal
 from segctl.errors import PolicyError
 from segctl.model.findings import NOWHERE, Finding, Severity
 from segctl.model.inventory import Address, Host, Inventory
-from segctl.model.policy import HOST_WORKLOAD, Mode, Policy, PortRange, Rule
+from segctl.model.policy import HOST_WORKLOAD, Mode, Policy, PortRange, Rule, Selector
 from segctl.policy.decide import (
     Decision,
     Direction,
@@ -25,7 +25,8 @@ from segctl.policy.decide import (
     matches,
     same_within,
 )
-from segctl.policy.propose import End, propose_rule
+from segctl.policy.offer import offer_rule
+from segctl.policy.propose import End
 
 Verdict = Literal["allowed", "denied", "would-deny"]
 
@@ -99,10 +100,12 @@ def explain_ends(
         crossed = len(rules) > 1 and not any(_whole(policy, r, source, destination, port, today) for r in policy.rules)
         more = ("no single rule permits this pair: each end is let through by a rule of its own",) if crossed else ()
         return Explanation(verdict, source, destination, port, ends, notes=(*notes, *more))
-    nearest = nearest_rule(policy, source, destination, port, today)
-    cut = next((e.decision for e in ends if e.decision.reason == "boundary"), None)
+    cut = next((e.decision.name for e in ends if e.decision.reason == "boundary"), _cut(policy, source, destination))
     if cut:
-        notes = (*notes, f"boundary {cut.name} denies this whatever rules allow: no rule can open it")
+        notes = (*notes, f"boundary {cut} denies this whatever rules allow: no rule can open it")
+        return Explanation(verdict, source, destination, port, ends, notes=notes)
+    nearest = nearest_rule(policy, source, destination, port, today)
+    offer = offer_rule(policy, inventory, source, destination, port, today)
     return Explanation(
         verdict,
         source,
@@ -111,8 +114,8 @@ def explain_ends(
         ends,
         nearest_rule=nearest[0].name if nearest else "",
         nearest_why=nearest[1] if nearest else "",
-        suggestion="" if cut else propose_rule(policy, source, destination, port),
-        notes=notes,
+        suggestion=offer.text,
+        notes=(*notes, offer.refusal) if offer.refusal else notes,
     )
 
 
@@ -170,28 +173,43 @@ def _within_holds(rule: Rule, source: End, destination: End) -> bool:
 def nearest_rule(
     policy: Policy, source: End, destination: End, port: PortRange, today: date
 ) -> tuple[Rule, str] | None:
-    """The rule that lacks least to allow the connection, and what it lacks, in words. None without any near rule."""
-    best: tuple[int, Rule, str] | None = None
+    """The rule that has most of the connection already, and what it lacks, in words. None without any near rule.
+
+    A service or a named end that fits counts; that everything is named, this end too, does not.
+    """
+    best: tuple[tuple[int, int], Rule, str] | None = None
     for rule in policy.rules:
         lacks: list[str] = []
-        if not matches(policy, rule.source, source):
+        has = 0
+        if matches(policy, rule.source, source):
+            has += _weight(rule.source)
+        else:
             lacks.append(f"it is from {rule.source}, not {_say(source)}")
-        if not matches(policy, rule.destination, destination):
+        if matches(policy, rule.destination, destination):
+            has += _weight(rule.destination)
+        else:
             lacks.append(f"it is to {rule.destination}, not {_say(destination)}")
         if len(lacks) == 2:
             continue  # a rule between other ends is not near
-        if not any(p.covers(port) for p in rule.ports):
+        if any(p.covers(port) for p in rule.ports):
+            has += 4
+        else:
             lacks.append(f"it allows {', '.join(rule.allow)}, not {port}")
         if not _within_holds(rule, source, destination):
             lacks.append(f"the two ends differ in {' or '.join(rule.within)}")
         if not is_live(rule, today):
             lacks.append(f"it expired on {rule.expires}")
-        cut = _cut(policy, source, destination)
-        if cut:
-            lacks.append(f"boundary {cut} denies it")
-        if lacks and (best is None or len(lacks) < best[0]):
-            best = (len(lacks), rule, "; ".join(lacks))
+        rank = (has, -len(lacks))
+        if has and lacks and (best is None or rank > best[0]):
+            best = (rank, rule, "; ".join(lacks))
     return (best[1], best[2]) if best else None
+
+
+def _weight(selector: Selector) -> int:
+    """How much an end that fits says: a service is worth 4, for who asks about a service means that one."""
+    if selector.workload is not None or selector.peer is not None:
+        return 3
+    return 2 if selector.tags.pairs else 0
 
 
 def _cut(policy: Policy, source: End, destination: End) -> str:

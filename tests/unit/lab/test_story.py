@@ -32,7 +32,7 @@ def test_a_refused_flow_holds_only_when_nothing_answered():
 
 
 def test_a_suggested_rule_becomes_a_file_of_the_policy_language():
-    rule = "rules:\n- name: cron\n  from: {workload: host}\n  to: {workload: host}\n  allow: [tcp/80]\n"
+    rule = "version: 1\nrules:\n- name: cron\n  from: {workload: host}\n  to: {workload: host}\n  allow: [tcp/80]\n"
     rule += "  owner: CHANGE-ME\n  why: CHANGE-ME\n"
     result = parse_policy([SourceFile("suggested.yaml", rule_file(rule).encode())])
     assert result.policy is not None, result.findings

@@ -223,9 +223,14 @@ async def test_a_release_stops_enforcement_until_it_ends(tmp_path: Path) -> None
     await agent.put(new(POLICY))
     StateFolder(tmp_path).hold("released by alice")
     kernel.apply(Batch((DeleteTable(),)))
+    told: list[InForce] = []
+    agent.in_force_changed = lambda: told.append(agent.in_force())
     agent.changed_by(CULPRIT)
     assert kernel.content is None
-    assert agent.in_force() == InForce()
+    assert agent.in_force() == InForce(released="released by alice")
+    again, _ = make(tmp_path, kernel)
+    again.start()
+    assert again.in_force() == InForce(released="released by alice")
     with pytest.raises(StateError, match=r"released by alice.*segctl-agent load"):
         await agent.put(new(replace(POLICY, generation=6)))
     agent.cgroups_changed({"system.slice": 5, "system.slice/db.service": 42}, {})
@@ -235,10 +240,23 @@ async def test_a_release_stops_enforcement_until_it_ends(tmp_path: Path) -> None
     agent.check_hold()
     assert kernel.content is not None
     assert agent.in_force().generation == 5
+    assert told == [InForce(released="released by alice"), agent.in_force()]
     assert (42).to_bytes(8, "little") in kernel.content.sets["cg2_in"].elements
     messages = " ".join(e.message for e in events(agent))
     assert "nothing is enforced on this host now" in messages
     assert "the release of this host has ended" in messages
+
+
+async def test_a_probe_of_a_released_host_says_that_everything_passes(tmp_path: Path) -> None:
+    agent, _ = make(tmp_path)
+    await agent.put(new(POLICY))
+    StateFolder(tmp_path).hold("released by alice")
+    agent.check_hold()
+    request = pb.ProbeRequest(
+        id=7, ingress=True, workload="db", remote=ip_address("10.0.0.2").packed, service={"protocol": "tcp"}
+    )
+    reply = agent.probe(request)
+    assert (reply.verdict, reply.detail, reply.error) == ("allowed", "released: nothing is enforced", "")
 
 
 async def test_a_release_in_the_middle_of_a_put_wins(tmp_path: Path) -> None:
@@ -253,7 +271,7 @@ async def test_a_release_in_the_middle_of_a_put_wins(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="released by alice"):
         await putting
     assert kernel.content is None
-    assert agent.in_force() == InForce()
+    assert agent.in_force() == InForce(released="released by alice")
 
 
 # Damaged state
@@ -318,7 +336,8 @@ async def test_probes_are_answered_from_the_kernel(tmp_path: Path, running: bool
         id=7, ingress=True, workload="db", remote=ip_address("10.0.0.1").packed, service={"protocol": "tcp"}
     )
     request.service.low = request.service.high = 5432
-    assert agent.probe(request).error == "this host enforces nothing now"
+    before = agent.probe(request)
+    assert (before.verdict, before.detail) == ("allowed", "no generation yet: nothing is enforced")
     await agent.put(new(POLICY))
     reply = agent.probe(request)
     assert (reply.id, reply.verdict, reply.generation, reply.error) == (7, "allowed", 5, "")

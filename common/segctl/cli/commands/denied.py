@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 import click
@@ -11,7 +12,7 @@ from segctl.cli.commands.options import Duration
 from segctl.cli.following import follow_denied
 from segctl.cli.output import line, note
 from segctl.cli.output_denied import Columns, heading, render_denial, render_lost
-from segctl.cli.views import Lost
+from segctl.cli.views import Denial, Lost
 
 
 @click.command(
@@ -39,18 +40,25 @@ def denied(
 ) -> None:
     """Show denied connections: which process of which host wanted to talk to whom, and what denied it.
 
-    One line is one process, peer and service; COUNT says how often. An arrow → is a connection going out, ← one that
-    came in. "test:" is one that was let through and would be denied when the mode is enforce. Times are UTC.
+    One line is one process, peer and service; [v6] marks IPv6. COUNT says how often; of connections that came in it
+    counts packets, retransmitted ones included. An arrow → is a connection going out, ← one that came in. "test:" is
+    one that was let through and would be denied when the mode is enforce. Times are UTC.
     """
-    columns = Columns.of(app.terminal.width)
     start = app.clock() - timedelta(seconds=since) if since else None
     seen = 0
     with app.connect() as controller:
-        denials = (
+        if host:
+            controller.host(host)
+        denials: Iterable[Denial | Lost] = (
             follow_denied(controller, limit, host, workload, start, app.remark)
             if follow
             else controller.denied(False, limit, host, workload, start)
         )
+        columns = Columns.of(app.terminal.width)
+        if not follow and not app.json:
+            denials = list(denials)
+            shown = [d for d in denials if isinstance(d, Denial)]
+            columns = Columns.fitting(shown, app.terminal.width)
         try:
             for item in denials:
                 if isinstance(item, Lost):

@@ -15,15 +15,16 @@ from segctl.cli.output_explain import render_explanation
     examples=[
         "segctl explain web1/shop-web db1/shop-db postgres",
         "segctl explain web1 db1 tcp/5432 --no-live",
-        "segctl explain 203.0.113.7 bastion1 ssh",
+        "segctl explain 203.0.113.7 bastion1 ssh --wide",
     ],
 )
 @click.argument("source")
 @click.argument("destination")
 @click.argument("service")
 @click.option("--live/--no-live", default=True, show_default=True, help="Ask the kernels of the hosts too.")
+@click.option("--wide", "-w", is_flag=True, help="Add the way through the chains of each kernel.")
 @click.pass_obj
-def explain(app: App, source: str, destination: str, service: str, live: bool) -> Exit:
+def explain(app: App, source: str, destination: str, service: str, live: bool, wide: bool) -> Exit:
     """Say whether SOURCE may talk to DESTINATION, by which rule of which file, and what the kernels of both ends do.
 
     An end is HOST (its processes that no workload names), HOST/WORKLOAD, an address or a peer. SERVICE is a declared
@@ -33,5 +34,5 @@ def explain(app: App, source: str, destination: str, service: str, live: bool) -
     """
     with app.connect() as controller:
         explanation = controller.explain(source, destination, service, live)
-    app.result(explanation, render_explanation(explanation, app.terminal.width))
+    app.result(explanation, render_explanation(explanation, app.terminal.width, wide))
     return Exit.FINDINGS if explanation.differs else Exit.OK

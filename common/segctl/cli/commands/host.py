@@ -29,10 +29,11 @@ def list_hosts(app: App) -> None:
 @click.argument("name")
 @click.pass_obj
 def show_host(app: App, name: str) -> None:
-    """Show one host: tags, workloads with their effective modes and cgroups, listeners, problems."""
+    """Show one host: tags, workloads with their effective modes and cgroups, listeners, problems, recent events."""
     with app.connect() as controller:
         shown = controller.host(name)
-    app.result(shown, render_host(shown, app.clock(), app.terminal.width))
+        events = () if app.json else controller.status().events
+    app.result(shown, render_host(shown, app.clock(), app.terminal.width, events))
 
 
 @host.command(

@@ -72,6 +72,8 @@ BROKEN_PLAN = v.Plan(base_generation=7, digest="", findings=(ERROR, WARNING))
 PROVEN = v.Proof("web1", "proven", "0123456789abcdef", 84.2)
 REFUSED = v.Proof("db1", "refused", "", 120.0, ("user 'app' does not exist: create it, or use a uid",))
 OFFLINE = v.Proof("dev1", "offline", "", 0.0)
+RELEASED = v.Proof("db1", "released", "", 3.0, ("released by alice at 2026-11-22 03:00:00 UTC",))
+NEW = v.Proof("dev2", "offline", "", 0.0, (), True)
 WAITING = v.Proof("bastion1", "waiting", "", 30000.0)
 
 WEB = v.Host(

@@ -54,6 +54,17 @@ def _push(width: int) -> Iterable[Line]:
     yield from output_push.render_summary(push)
 
 
+def _push_open(width: int) -> Iterable[Line]:
+    """To hosts that enforce nothing."""
+    for proofs, done in (
+        ((s.RELEASED, s.OFFLINE, s.NEW), Done(0, 0, 2, 0, 1)),
+        ((s.PROVEN, s.NEW), Done(1, 0, 1, 0)),
+    ):
+        for proof in proofs:
+            yield from output_push.render_step(proof)
+        yield from output_push.render_summary(Push(s.GENERATION, proofs, done))
+
+
 def _push_well(width: int) -> Iterable[Line]:
     return output_push.render_summary(Push(s.GENERATION, (s.PROVEN,), Done(1, 0, 0, 0)))
 
@@ -69,11 +80,13 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "plan-empty": lambda w: output_plan.render_plan(s.EMPTY_PLAN, w),
     "plan-broken": lambda w: output_plan.render_plan(s.BROKEN_PLAN, w),
     "push": _push,
+    "push-open": _push_open,
     "push-well": _push_well,
     "push-interrupted": _interrupted,
     "status": lambda w: output_status.render_status(s.STATUS, s.NOW, w),
     "status-well": lambda w: output_status.render_status(s.WELL, s.NOW, w),
     "status-fresh": lambda w: output_status.render_status(s.FRESH, s.NOW, w),
+    "status-released": lambda w: output_status.render_status(s.OPENED, s.NOW, w),
     "hosts": lambda w: output_status.render_hosts((s.WEB, s.DB, s.DEV), w),
     "host": lambda w: output_status.render_host(s.WEB, s.NOW, w),
     "host-ill": lambda w: output_status.render_host(s.DEV, s.NOW, w),
