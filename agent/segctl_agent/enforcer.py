@@ -27,6 +27,7 @@ from segctl_agent.nft.ruleset import Data, Ruleset, kernel_digest
 from segctl_agent.render import CGROUP_MAP, render
 
 _ATTEMPTS = 3
+_MOST_DEPARTED = 256
 _GENERATIONS = 1 << 32
 
 ResolveUsers = Callable[[Iterable[str]], Mapping[str, int]]
@@ -57,6 +58,7 @@ class Enforcer:
     ) -> None:
         self._kernel, self._resolve, self._clock = kernel, resolve_users, clock
         self._cgroups: dict[str, int] = {}
+        self._departed: dict[int, str] = {}
         self._facts = HostFacts(agent_uid=agent_uid)
         self._identity: Identity | None = None
         self._seen: int | None = None  # the kernel's generation at which it was known to hold `wanted`
@@ -71,7 +73,8 @@ class Enforcer:
 
     @property
     def facts(self) -> HostFacts:
-        return replace(self._facts, cgroups=MappingProxyType(dict(self._cgroups)))
+        departed = tuple((path, number) for number, path in self._departed.items())
+        return replace(self._facts, cgroups=MappingProxyType(dict(self._cgroups)), departed=departed)
 
     def resume(self, policy: HostPolicy, stored_epoch: int) -> Applied:
         """Puts the last good generation in force at start. When the kernel holds it already, nothing is changed and no
@@ -104,16 +107,24 @@ class Enforcer:
         return self._commit(policy, users, self.epoch if adds else next_epoch(self.epoch), started)
 
     def cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
-        """Follows cgroups by elements alone. After a KernelError the kernel lags behind: call `heal`."""
+        """Follows cgroups by elements alone. After a KernelError the kernel lags behind: call `heal`.
+
+        A cgroup that is gone keeps its elements, the newest ones of them: a session that outlives the restart of its
+        unit, as those of sshd do, keeps its identity.
+        """
         for path, number in removed.items():
             if self._cgroups.get(path) == number:
                 del self._cgroups[path]
+            self._departed[number] = path
         self._cgroups.update(added)
+        for number in added.values():
+            self._departed.pop(number, None)
+        forgotten = [(self._departed.pop(n), n) for n in list(self._departed)[:-_MOST_DEPARTED]]
         if self._identity is None or self.wanted is None:
             return
         gone: dict[str, set[bytes]] = defaultdict(set)
         new: dict[str, dict[bytes, Data]] = defaultdict(dict)
-        for path, number in removed.items():
+        for path, number in forgotten:
             for element in self._identity.elements(path, number):
                 gone[element.map].add(element.key)
         for path, number in added.items():

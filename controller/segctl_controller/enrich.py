@@ -18,7 +18,10 @@ ListenerOf = Callable[[str, PortRange], str]
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A denied connection as its host told it, without count and times. `unit` and `user`: of the local process, or empty."""
+    """A denied connection as its host told it, without count and times.
+
+    `unit` and `user`: of the local process, or empty.
+    """
 
     host: str
     ingress: bool
@@ -26,7 +29,7 @@ class Denied:
     remote: Address
     port: PortRange
     unit: str
-    user: str = ""
+    user: str
 
 
 @dataclass(frozen=True, slots=True)

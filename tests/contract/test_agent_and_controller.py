@@ -191,6 +191,10 @@ async def test_a_release_is_seen_and_its_end_brings_the_newest_generation(tmp_pa
             progress = await lab.push(POLICY % "observe", wait=5)
             assert proofs(progress) == {"db-1": ("released", "")}
             assert progress[-1].done.released == 1
+        await reaches(lab, lambda host: host.state == "offline")
+        away = (await lab.hosts())["db-1"]
+        assert "nothing is enforced on this host" in away.problems[0]
+        assert not any("keeps its last policy" in problem for problem in away.problems)
         async with running_agent(tmp_path / "agent", "10.0.0.1", real.kernel) as real:
             await until(lambda: real.session.connected_to)
             await reaches(lab, lambda host: host.state == "released")  # a restart of the agent ends no release

@@ -10,10 +10,11 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
-from segctl.model.hostpolicy import Entry, Group, HostPolicy
-from segctl.model.policy import Mode
+from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
+from segctl.model.policy import Mode, Process, ProcessKind
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.plan import plan
@@ -52,11 +53,13 @@ def pair() -> object:
 class Session:
     """A connection between the spaces whose ends this process holds: a socket keeps the namespace it was made in."""
 
-    def __init__(self, server: Space, client: Space, version: int) -> None:
+    def __init__(self, server: Space, client: Space, version: int, cgroup: str = "") -> None:
         family = socket.AF_INET if version == 4 else socket.AF_INET6
         where = "10.78.0.1" if version == 4 else "fd78::1"
 
         def listening() -> socket.socket:
+            if cgroup:
+                Path("/sys/fs/cgroup", cgroup, "cgroup.procs").write_text("0")
             sock = socket.socket(family)
             sock.bind((where, PORT))
             sock.listen()
@@ -241,6 +244,39 @@ def test_an_old_session_is_no_cover_for_a_new_one(pair: tuple[Space, Space]) -> 
     server.run(attack)
     assert "packets 0" in server.sh("nft list chain ip w i")
     listener.close()
+
+
+def test_a_session_outlives_the_cgroup_that_its_socket_was_made_in(pair: tuple[Space, Space]) -> None:
+    """As sshd's do when its unit restarts: while the agent remembers the cgroup they are judged as their unit's."""
+    server, client = pair
+    path = "system.slice/shop.service"
+    shop = LocalWorkload(
+        "shop", Process(ProcessKind.UNIT, "shop.service"), Mode.ENFORCE, ingress=OPEN.workloads[0].ingress
+    )
+    wanted = policy(host_workload(Mode.ENFORCE), shop, groups=(GROUP,))
+    first = server.cgroup(path)
+
+    def apply(facts: HostFacts, epoch: int) -> None:
+        def body() -> None:
+            kernel = NetlinkKernel()
+            kernel.apply(plan(kernel.read(), render(wanted, facts, epoch)))
+
+        server.run(body)
+
+    apply(HostFacts(cgroups={path: first}), 1)
+    session = Session(server, client, 4, path)
+    assert session.lives()
+    server.sh(f"rmdir /sys/fs/cgroup/{path}")
+    second = server.cgroup(path)
+    assert second != first
+    apply(HostFacts(cgroups={path: second}, departed=((path, first),)), 2)
+    assert session.lives()
+    apply(HostFacts(cgroups={path: second}), 3)
+    assert not session.lives()
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        session.client.recv(1)
+        session.client.send(b"x")
+    session.close()
 
 
 def segment(source: str, destination: str, sport: int, dport: int, flags: int) -> bytes:

@@ -19,8 +19,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """cgroups: path below the cgroup2 root (no leading slash, the root itself left out) -> cgroup id (the inode
-    number). users: the names that the policy's user workloads name -> uid; a name this host does not know is left out.
+    """cgroups: path below the cgroup2 root (no leading slash, the root itself left out) -> cgroup id (inode number).
+    departed: cgroups that are gone, (path, id): sockets outlive the cgroup they were made in, and an id is never used
+    again. users: the names that the policy's user workloads name -> uid; a name this host does not know is left out.
     addresses: this host's own, loopback and link-local included."""
 
     cgroups: Mapping[str, int] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class HostFacts:
     addresses: frozenset[Address] = frozenset()
     controller: tuple[Endpoint, ...] = ()
     agent_uid: int = 0
+    departed: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ docs/architecture.md, "The table"."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from segctl.model.hostpolicy import HostPolicy
@@ -45,7 +45,7 @@ def render(policy: HostPolicy, facts: HostFacts, epoch: int) -> Ruleset:
         "output": Chain((*outgoing(policy.essentials, facts, epoch), _to("id_out")), OUTPUT),
     }
     sets: dict[str, NftSet] = {NOTHING: NftSet(SetSpec((KeyType.CGROUPSV2,))), **essential_sets(policy.essentials)}
-    sets.update(_cgroup_maps(identity, facts.cgroups))
+    sets.update(_cgroup_maps(identity, (*facts.cgroups.items(), *facts.departed)))
     used: set[str] = set()
     for direction in DIRECTIONS:
         chains.update(_identity_chains(direction, identity))
@@ -94,12 +94,12 @@ def _workloads(
     return used
 
 
-def _cgroup_maps(identity: Identity, cgroups: Mapping[str, int]) -> dict[str, NftSet]:
+def _cgroup_maps(identity: Identity, cgroups: Iterable[tuple[str, int]]) -> dict[str, NftSet]:
     """Every level's maps exist always, so that a new cgroup is one element and nothing else."""
     names = [leaf_map(n, d) for d in DIRECTIONS for n in range(1, DEPTH + 1)]
     names += [own_map(n, d) for d in DIRECTIONS for n in range(1, DEPTH)]
     found: dict[str, dict[bytes, Data]] = {name: {} for name in names}
-    for path, cgroup in cgroups.items():
+    for path, cgroup in cgroups:
         for element in identity.elements(path, cgroup):
             found[element.map][element.key] = element.verdict
     return {name: NftSet(CGROUP_MAP, MappingProxyType(elements)) for name, elements in found.items()}
@@ -144,10 +144,12 @@ def _cgroup_verdict(level: int, name: str) -> Rule:
 
 
 def _unknown(direction: Direction, *, enforcing: bool) -> Chain:
-    """A socket whose cgroup is not mapped yet. Dropped without an answer, a SYN comes again when it is mapped."""
+    """A socket whose cgroup is not mapped yet. Dropped without an answer, a SYN comes again when it is mapped. A
+    session that comes here is of a cgroup that is gone and forgotten: nobody can judge it any more, and it ends."""
     if not enforcing:
         return Chain((Rule.of(s.verdict(ACCEPT)),))
-    return Chain((log_rule(direction, "deny", "?"), Rule.of(s.counter()), Rule.of(s.verdict(DROP))))
+    reset = Rule.of(s.ct_state("established"), s.protocol("tcp"), s.reject_reset())
+    return Chain((log_rule(direction, "deny", "?"), Rule.of(s.counter()), reset, Rule.of(s.verdict(DROP))))
 
 
 def denied_counters(packets: Mapping[str, int], policy: HostPolicy) -> dict[tuple[Direction, str], int]:

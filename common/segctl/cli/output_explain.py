@@ -10,7 +10,7 @@ from segctl.cli.views import End, Explanation
 VERDICTS = {"allowed": Style.GOOD, "denied": Style.BAD, "would-deny": Style.WARN}
 DONE = {"allowed": "accepted", "denied": "dropped", "would-deny": "accepted, and reported as would-deny"}
 PIECES = re.compile(r"; (?=[0-9a-f.:]+: )")
-ANSWER = re.compile(r"([0-9a-f.:]+): (allowed|denied|would-deny) \(")
+ANSWER = re.compile(r"([0-9a-f.:]+): (allowed|denied|would-deny) \((.*)\)$", re.DOTALL)
 MEANING = {
     "rule": "rule {rule}",
     "boundary": "boundary {rule} denies it",
@@ -66,9 +66,7 @@ def _kernel(end: End, width: int, wide: bool) -> list[Line]:
         return _wrapped(label, f"not known: {end.kernel_detail or 'no answer'}", width)
     agrees = end.kernel_verdict == end.verdict
     remark = dim(", as the policy says") if agrees else bad(f", but the policy says {end.verdict}")
-    told = _answers(end.kernel_detail)
-    if wide:
-        told += PIECES.split(end.kernel_detail)
+    told = PIECES.split(end.kernel_detail) if wide else _answers(end.kernel_detail)
     detail = [text for piece in told for text in wrap(piece, width - len(label) if width else 0, 2)]
     return [
         line(dim(label), verdict(end.kernel_verdict), remark),
@@ -77,16 +75,18 @@ def _kernel(end: End, width: int, wide: bool) -> list[Line]:
 
 
 def _answers(detail: str) -> list[str]:
-    """`IPv4 and IPv6: dropped` of the controller's `ADDRESS: VERDICT (WAY); ...`; what is no verdict as it is."""
+    """`IPv4 and IPv6: dropped` of the controller's `ADDRESS: VERDICT (WAY); ...`. What is no verdict comes as it is,
+    and so does a WAY that leads through no chain: it says why nothing is enforced."""
     families: dict[str, list[str]] = {}
     others = []
     for piece in PIECES.split(detail):
         match = ANSWER.match(piece)
         if match:
-            families.setdefault(match[2], []).append("IPv6" if ":" in match[1] else "IPv4")
+            why = "" if match[3].startswith("chain ") else f" ({match[3]})"
+            families.setdefault(DONE[match[2]] + why, []).append("IPv6" if ":" in match[1] else "IPv4")
         elif piece:
             others.append(piece)
-    return [f"{' and '.join(names)}: {DONE[verdict]}" for verdict, names in families.items()] + others
+    return [f"{' and '.join(names)}: {done}" for done, names in families.items()] + others
 
 
 def _remedy(e: Explanation, width: int) -> list[Line]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 
 from segctl.cli.output import Cell, Line, Span, Style, bad, bold, clip, count, dim, good, line, paint, table, warn, wrap
 from segctl.cli.output_check import render_finding
@@ -13,18 +14,23 @@ from segctl.model.findings import Severity
 HOSTS_SHOWN = 6
 ABSENT = {"", "-"}
 """How the controller writes the mode of a workload that was not, or is no longer, there."""
+GONE = "gone"
+Services = Mapping[str, frozenset[str]]
+"""The name of a declared service to all that it stands for, in the words of Change.service."""
 EFFECT = {
     "enforce": "what no rule allows is dropped from now on",
     "test": "nothing is dropped, would-be denials are reported",
     "observe": "nothing is dropped and nothing is reported as denied",
+    GONE: "its processes belong to host from now on",
 }
 
 
-def render_plan(plan: Plan, width: int) -> list[Line]:
+def render_plan(plan: Plan, width: int, services: Services = MappingProxyType({})) -> list[Line]:
+    """`services` are those of several ports: changes of all of them are shown by its name."""
     base = f"generation {plan.base_generation}" if plan.base_generation else "a fleet without a policy"
     lines = [line(bold("Plan"), f" against {base}", dim(f"  (policy {plan.digest[:12]})" if plan.digest else ""))]
     for allowed, title in ((True, "Becomes allowed"), (False, "Becomes denied")):
-        lines += _changes([c for c in plan.changes if c.allowed is allowed], title, width)
+        lines += _changes([c for c in plan.changes if c.allowed is allowed], title, width, services)
     lines += _modes(plan.modes, width)
     for finding in plan.findings:
         lines += [line()] if finding is plan.findings[0] else []
@@ -32,7 +38,7 @@ def render_plan(plan: Plan, width: int) -> list[Line]:
     return [*lines, line(), *_summary(plan, width)]
 
 
-def _changes(changes: Sequence[Change], title: str, width: int) -> list[Line]:
+def _changes(changes: Sequence[Change], title: str, width: int, services: Services) -> list[Line]:
     if not changes:
         return []
     mark = Span("+", Style.GOOD) if changes[0].allowed else Span("-", Style.BAD)
@@ -40,7 +46,7 @@ def _changes(changes: Sequence[Change], title: str, width: int) -> list[Line]:
     lines = [line(), line(bold(title))]
     for rule, group in groupby(ordered, key=lambda c: c.rule):
         lines.append(line("  ", dim("rule "), rule or "-"))
-        lines += _pairs(list(_merged(group)), mark, width)
+        lines += _pairs(list(_merged(group, services)), mark, width)
     return lines
 
 
@@ -62,10 +68,20 @@ def _pairs(changes: Sequence[Change], mark: Span, width: int) -> list[Line]:
     return lines
 
 
-def _merged(changes: Iterable[Change]) -> Iterable[Change]:
+def _merged(changes: Iterable[Change], services: Services) -> Iterable[Change]:
     """Changes that differ only in the service become one row."""
     for key, group in groupby(changes, key=lambda c: (c.allowed, c.source, c.destination, c.rule, c.hosts)):
-        yield Change(*key[:3], " ".join(c.service for c in group), *key[3:])
+        yield Change(*key[:3], " ".join(_named([c.service for c in group], services)), *key[3:])
+
+
+def _named(changed: Sequence[str], services: Services) -> list[str]:
+    """`changed` with every declared service that is in it as a whole by its name, the largest first."""
+    rest, names = set(changed), []
+    for name, ports in sorted(services.items(), key=lambda item: (-len(item[1]), item[0])):
+        if ports and ports <= rest:
+            names.append(name)
+            rest -= ports
+    return [*sorted(names), *(one for one in changed if one in rest)]
 
 
 def _modes(modes: Sequence[ModeChange], width: int) -> list[Line]:
@@ -75,8 +91,9 @@ def _modes(modes: Sequence[ModeChange], width: int) -> list[Line]:
     ordered = sorted(modes, key=lambda m: (m.before, m.after, m.workload, m.host))
     for (before, after), group in groupby(ordered, key=lambda m: (m.before, m.after)):
         members = list(group)
-        change = f"{'new' if before in ABSENT else before} → {'gone' if after in ABSENT else after}"
-        lines.append(line("  ", warn(change) if after == "enforce" else change, dim(f"  {EFFECT.get(after, '')}")))
+        became = GONE if after in ABSENT else after
+        change = f"{'new' if before in ABSENT else before} → {became}"
+        lines.append(line("  ", warn(change) if after == "enforce" else change, dim(f"  {EFFECT.get(became, '')}")))
         for workload, those in groupby(members, key=lambda m: m.workload):
             names = [m.host for m in those]
             lines.append(line("    ", clip(f"{workload} on {hosts(names, HOSTS_SHOWN)}", width - 4 if width else 0)))

@@ -121,9 +121,8 @@ def _events(events: Sequence[Event], now: datetime, width: int) -> list[Line]:
     if not events:
         return []
     lines = [line(), line(bold("Recent events"))]
-    rows: list[list[Cell]] = []
-    for event in sorted(events, key=lambda e: e.at.timestamp() if e.at else 0.0, reverse=True)[:EVENTS_SHOWN]:
-        rows.append([ago(event.at, now), event.host, warn(event.kind), event.message])
+    newest = sorted(events, key=lambda e: e.at.timestamp() if e.at else 0.0, reverse=True)[:EVENTS_SHOWN]
+    rows: list[list[Cell]] = [[ago(e.at, now), e.host, warn(e.kind), e.message] for e in newest]
     return lines + table([""] * 4, _folded(rows, width - 2), 0, indent=2)
 
 
@@ -133,7 +132,8 @@ def _folded(rows: Sequence[Sequence[Cell]], width: int) -> list[list[Cell]]:
     folded: list[list[Cell]] = []
     for row in rows:
         first, *rest = wrap(span(row[-1]).text, max(width - taken, LAST_AT_LEAST) if width > 0 else 0)
-        folded += [[*row[:-1], first], *(["", "", "", text] for text in rest)]
+        more: list[list[Cell]] = [["", "", "", text] for text in rest]
+        folded += [[*row[:-1], first], *more]
     return folded
 
 

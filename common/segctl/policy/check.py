@@ -14,7 +14,13 @@ from segctl.policy.checks.coverage import find_covered_rules
 from segctl.policy.checks.cuts import find_cut_rules
 from segctl.policy.checks.emptiness import find_empty_selectors, find_impossible_rules
 from segctl.policy.checks.enrolled import find_hosts_without_mode, find_peers_over_hosts
-from segctl.policy.checks.hygiene import find_aged_rules, find_misplaced_icmp, find_unused, find_wide_rules
+from segctl.policy.checks.hygiene import (
+    find_aged_rules,
+    find_misplaced_icmp,
+    find_placeholders,
+    find_unused,
+    find_wide_rules,
+)
 from segctl.policy.checks.meeting import find_rights_that_meet
 from segctl.policy.checks.terms import Terms
 from segctl.policy.satisfy import run_tests
@@ -23,7 +29,8 @@ from segctl.policy.satisfy import run_tests
 def check_policy(
     policy: Policy, inventory: Inventory | None, today: date, controller: Sequence[Address] = ()
 ) -> tuple[Finding, ...]:
-    """Every finding, by place. Errors: a policy test that fails, and a policy that locks its people out.
+    """Every finding, by place. Errors: a policy test that fails, a policy that locks its people
+    out, and an unfinished rule.
 
     `inventory` None, or without hosts: what holds for any fleet. `today` is the day in UTC. `controller` addresses are
     a proposal for a missing rescue list; the agents' channel is an essential that no policy can cut.
@@ -40,6 +47,7 @@ def check_policy(
         *find_covered_rules(policy, terms, today),
         *find_cut_rules(policy, terms, today),
         *find_wide_rules(policy),
+        *find_placeholders(policy),
         *find_misplaced_icmp(policy),
         *find_aged_rules(policy, today),
         *find_unused(policy),

@@ -52,6 +52,7 @@ CODES = MappingProxyType(
         "bad-test": "a test that does not say one thing",
         # Findings of the check.
         "test-failed": "a policy test that does not hold",
+        "placeholder": "an owner or reason that still says CHANGE-ME",
         "lock-out": "nobody could log in to what enforces",
         "no-rescue": "no rescue list while something enforces",
         "rescue-no-tcp": "a rescue list that lets nobody log in",

@@ -122,7 +122,7 @@ def propose_rule(
         words.append(end.workload if end.workload != HOST_WORKLOAD else end.tags.get("role") or end.host)
     service = service_name(policy, port)
     name = _free(_slug(f"{words[0]}-to-{words[1]}-{service}"), {r.name for r in policy.rules})
-    rule = Rule(name, *selectors, (service,), (port,), shared, PLACEHOLDER, PLACEHOLDER)
+    rule = Rule(name, selectors[0], selectors[1], (service,), (port,), shared, PLACEHOLDER, PLACEHOLDER)
     return Proposal(rule, ends[0], ends[1], tuple(workloads), tuple(peers), tuple(remarks))
 
 

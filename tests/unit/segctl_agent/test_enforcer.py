@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from ipaddress import ip_address
 
 import pytest
@@ -78,11 +79,26 @@ def test_cgroups_come_and_go_by_elements_alone_and_keep_the_epoch() -> None:
     e.cgroups_changed({"system.slice/db.service": 42}, {})
     e.cgroups_changed({"system.slice/db.service": 43}, {"system.slice/db.service": 42})
     e.cgroups_changed({}, {"system.slice/db.service": 43})
-    assert [len(b.operations) for b in kernel.batches[before:]] == [2, 4, 2]
+    assert [len(b.operations) for b in kernel.batches[before:]] == [2, 2]
     assert all(isinstance(o, AddElements | DeleteElements) for b in kernel.batches[before:] for o in b.operations)
     assert epoch(kernel) == 1
     assert kernel.content == fresh(e) == e.wanted
     assert e.in_step()
+
+
+def test_the_newest_cgroups_that_are_gone_keep_their_elements() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.cgroups_changed({"system.slice": 10}, {})
+    e.put(policy())
+    path = "system.slice/db.service"
+    e.cgroups_changed({path: 1000}, {})
+    for number in range(1000, 1300):
+        e.cgroups_changed({path: number + 1}, {path: number})
+    assert kernel.content is not None
+    held = {int.from_bytes(k, sys.byteorder) for k in kernel.content.sets["cg2_in"].elements}
+    assert held == set(range(1300 - 256, 1301))
+    assert kernel.content == fresh(e)
 
 
 def test_a_cgroup_below_a_unit_changes_nothing() -> None:

@@ -106,6 +106,7 @@ def test_any_order_of_events_ends_in_the_state_of_a_fresh_render(events: list[tu
         return
     facts = HostFacts(
         cgroups=world.cgroups,
+        departed=world.agent.facts.departed,
         users=resolve(["backup"]) if world.policy.generation == 4 else {},
         addresses=world.addresses,  # type: ignore[arg-type]
         agent_uid=UID,

@@ -197,6 +197,10 @@ async def test_rollback_is_a_new_generation_with_the_old_content(tmp_path: Path)
         await lab.push(WIDER)
         progress = await everything(admin.Rollback(admin_pb2.RollbackRequest()))
         assert (progress[0].stored.number, progress[0].stored.rollback_of) == (3, 1)
+        assert progress[0].stored.message == ""
+        code, text = await refusal(everything(admin.Rollback(admin_pb2.RollbackRequest())))
+        assert code is Code.INVALID_ARGUMENT
+        assert "generation 3 is itself a rollback, to 1: name the GENERATION you want" in text
         first, third = [await admin.GetGeneration(admin_pb2.GetGenerationRequest(number=n)) for n in (1, 3)]
         assert first.source == third.source
         assert first.digest == third.digest

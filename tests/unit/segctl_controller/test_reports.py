@@ -10,6 +10,8 @@ from typing import Any
 
 import grpc
 import pytest
+from segctl.policy.parse import parse_policy
+from segctl.policy.source import SourceFile
 from segctl.proto.v1 import admin_pb2, agent_pb2, hostpolicy_pb2
 from segctl_controller.feed import MOST_WAITING, Feed
 from segctl_controller.pace import Pace
@@ -258,7 +260,12 @@ async def test_a_unit_name_cannot_smuggle_policy_into_the_suggestion(tmp_path: P
         await report(evil, batch(1, *rows))
         suggestions = [r.connection.suggestion for r in await denied(lab)]
         assert len(suggestions) == len(units)
-        assert all(s.startswith("rules:\n") and s.count("\n") == 1 for s in suggestions), suggestions
+        for text in suggestions:
+            files = [SourceFile("shop.yaml", SHOP.encode()), SourceFile("more.yaml", text.encode())]
+            parsed = parse_policy(files).policy
+            assert parsed is not None, text
+            assert set(parsed.workloads) == {"shop-db"}
+            assert [r.source.peer for r in parsed.rules] == [None, "office"]
 
 
 async def test_a_removed_host_cannot_keep_a_report_stream_open(tmp_path: Path) -> None:

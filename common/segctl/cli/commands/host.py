@@ -16,7 +16,13 @@ def host() -> None:
     """List, show and remove enrolled hosts."""
 
 
-@host.command("list", cls=Verb, changes="Nothing.", examples=["segctl host list", "segctl host list --json"])
+@host.command(
+    "list",
+    cls=Verb,
+    short_help="List the hosts: state, tags, addresses.",
+    changes="Nothing.",
+    examples=["segctl host list", "segctl host list --json"],
+)
 @click.pass_obj
 def list_hosts(app: App) -> None:
     """List every enrolled host with its state, tags and addresses."""
@@ -25,7 +31,13 @@ def list_hosts(app: App) -> None:
     app.result(hosts, render_hosts(hosts, app.terminal.width))
 
 
-@host.command("show", cls=Verb, changes="Nothing.", examples=["segctl host show web1"])
+@host.command(
+    "show",
+    cls=Verb,
+    short_help="Show all that is known of one host.",
+    changes="Nothing.",
+    examples=["segctl host show web1"],
+)
 @click.argument("name")
 @click.pass_obj
 def show_host(app: App, name: str) -> None:
@@ -39,6 +51,7 @@ def show_host(app: App, name: str) -> None:
 @host.command(
     "remove",
     cls=Verb,
+    short_help="Remove a host from the fleet for good.",
     changes="The host leaves the fleet: its certificate is no longer accepted, its addresses leave every rule on the\n"
     "other hosts. The host itself keeps enforcing its last generation until segctl-agent release.",
     examples=["segctl host remove web7", "segctl host remove web7 --yes"],

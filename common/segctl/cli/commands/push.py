@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -14,6 +14,9 @@ from segctl.cli.output_push import Push, render_interrupted, render_step, render
 from segctl.cli.sources import load_sources
 from segctl.cli.views import Done, Generation, Plan, Proof
 from segctl.model.findings import Severity
+from segctl.policy.parse import parse_policy
+from segctl.policy.ports import normalize
+from segctl.policy.propose import service_name
 from segctl.policy.source import SourceFile
 
 Steps = Iterator[Generation | Proof | Done]
@@ -52,7 +55,7 @@ def plan(app: App, paths: tuple[str, ...]) -> Exit:
     files = load_sources(paths)
     with app.connect() as controller:
         planned = controller.plan(files)
-    app.result(planned, render_plan(planned, app.terminal.width))
+    app.result(planned, render_plan(planned, app.terminal.width, declared_services(files)))
     return Exit.FINDINGS if has_errors(planned) else Exit.OK
 
 
@@ -77,14 +80,14 @@ def push(
     The push is refused when the policy has an error or breaks one of its own tests, and when somebody else pushed since
     the plan was made: then nothing has changed.
 
-    Exits 1 when refused or not confirmed, 5 when it was stored but some host refused it, is offline or did not prove it
-    in time.
+    Exits 1 when refused or not confirmed, 5 when it was stored but some host refused it, is released or offline, or did
+    not prove it in time.
     """
     _bounded(message)
     files = load_sources(paths)
     with app.connect() as controller:
         planned = controller.plan(files)
-        _show_plan(app, planned)
+        _show_plan(app, planned, files)
         if not force and _is_in_force(planned, controller.history(1)):
             app.item(
                 "unchanged", planned, [line(f"Generation {planned.base_generation} is this policy: nothing to push.")]
@@ -121,7 +124,7 @@ def rollback(app: App, generation: int | None, message: str, yes: bool, wait: in
             raise CliError(f"generation {wanted.number} is the one in force", "segctl history shows the others.")
         files = [SourceFile(f.name, f.content.encode()) for f in wanted.files]
         planned = controller.plan(files)
-        _show_plan(app, planned)
+        _show_plan(app, planned, files)
         question = f"Return to generation {wanted.number} of {wanted.author} ({wanted.message or 'no message'})?"
         if not yes and not app.terminal.confirm(question, "Say --yes. Nothing was changed."):
             raise CliError("not confirmed: nothing was changed")
@@ -132,9 +135,18 @@ def has_errors(planned: Plan) -> bool:
     return any(f.severity is Severity.ERROR for f in planned.findings)
 
 
-def _show_plan(app: App, planned: Plan) -> None:
+def declared_services(files: Sequence[SourceFile]) -> dict[str, frozenset[str]]:
+    """The services of several ports and what a plan calls each of them; none of a policy that cannot be read."""
+    policy = parse_policy(files).policy
+    if policy is None:
+        return {}
+    ports = {s.name: normalize(s.ports) for s in policy.services.values()}
+    return {n: frozenset(service_name(policy, p) for p in found) for n, found in ports.items() if len(found) > 1}
+
+
+def _show_plan(app: App, planned: Plan, files: Sequence[SourceFile]) -> None:
     """Show it before anything happens, and stop here when a push of it would be refused."""
-    app.item("plan", planned, [*render_plan(planned, app.terminal.width), line()])
+    app.item("plan", planned, [*render_plan(planned, app.terminal.width, declared_services(files)), line()])
     if has_errors(planned):
         raise CliError("refused: the policy has errors. Nothing was pushed", "Mend what is listed, then: segctl check")
 

@@ -26,6 +26,7 @@ def token() -> None:
 @token.command(
     "create",
     cls=Verb,
+    short_help="Create a join token for a new host.",
     changes="Whoever holds the token may enrol a host with exactly these tags, until it expires or is used up.",
     examples=[
         "segctl token create --tag role=web --tag env=prod --out web.token",
@@ -76,7 +77,13 @@ def create_token(
     app.result(made, [line(made.join)] if made.join else [])
 
 
-@token.command("list", cls=Verb, changes="Nothing.", examples=["segctl token list"])
+@token.command(
+    "list",
+    cls=Verb,
+    short_help="List the tokens that can still be used.",
+    changes="Nothing.",
+    examples=["segctl token list"],
+)
 @click.pass_obj
 def list_tokens(app: App) -> None:
     """List the tokens that can still be used. Their secrets are not known any more."""
@@ -88,6 +95,7 @@ def list_tokens(app: App) -> None:
 @token.command(
     "revoke",
     cls=Verb,
+    short_help="Revoke a join token by its id.",
     changes="The token is refused from now on. Hosts that enrolled with it stay: segctl host remove.",
     examples=["segctl token revoke 3f9a"],
 )

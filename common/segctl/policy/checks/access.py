@@ -29,12 +29,14 @@ def find_lost_access(
         return
     where = policy.essentials.where if policy.essentials.where != NOWHERE else enforcing[0].where
     held = dict(_held_by_enforcing(policy, inventory, today))
-    reasons = list(_rescue_findings(policy, held, controller))
-    yield from (warning(where, code, message, hint) for code, message, hint in reasons)
     usable = any(p.protocol == "tcp" for p in policy.essentials.rescue_ports) and any(
         n not in held for n in policy.essentials.rescue
     )
-    if not usable and not any(_lets_in(policy, terms, rule, today) for rule in policy.rules):
+    lost = not usable and not any(_lets_in(policy, terms, rule, today) for rule in policy.rules)
+    for code, message, hint in _rescue_findings(policy, held, controller):
+        if not (lost and code == "no-rescue"):  # one problem, told once
+            yield warning(where, code, message, hint)
+    if lost:
         message = "nobody could log in to what enforces: no usable rescue list, and no rule allows tcp/22 from a peer"
         hint = f"add essentials: {{rescue: {{from: [{_proposal(controller)}]}}}}"
         yield error(where, "lock-out", message, hint)

@@ -1,4 +1,5 @@
-"""What ages and what is left over: rules too wide, past their day or due for review, declarations nobody uses."""
+"""What ages and what is left over: rules too wide, unfinished, past their day or due for review, and declarations that
+nobody uses."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 
 from segctl.model.findings import Finding
-from segctl.model.policy import HOST_WORKLOAD, Policy, PortRange, Rule, Selector
+from segctl.model.policy import HOST_WORKLOAD, PLACEHOLDER, Policy, PortRange, Rule, Selector
 from segctl.policy.checks.emptiness import live_selectors, test_selectors
-from segctl.policy.checks.terms import covers_ports, warning
+from segctl.policy.checks.terms import covers_ports, error, warning
 from segctl.policy.ports import normalize
 
 SOON = timedelta(days=30)
@@ -24,6 +25,15 @@ def find_wide_rules(policy: Policy) -> Iterator[Finding]:
         elif _is_everything(rule.source) and _is_everything(rule.destination) and not rule.within:
             message = f"rule {rule.name} allows {', '.join(rule.allow)} from everything to everything"
             yield warning(rule.where, "rule-everything", message, "name one end by tags, or relate them by within")
+
+
+def find_placeholders(policy: Policy) -> Iterator[Finding]:
+    """Proposed rules that nobody has made their own yet."""
+    for rule in policy.rules:
+        for key, text in (("owner", rule.owner), ("why", rule.why)):
+            if text.upper() == PLACEHOLDER:
+                hint = "say who answers for the rule" if key == "owner" else "say what the rule is for"
+                yield error(rule.where, "placeholder", f"{key} of rule {rule.name} is still {PLACEHOLDER}", hint)
 
 
 def find_misplaced_icmp(policy: Policy) -> Iterator[Finding]:

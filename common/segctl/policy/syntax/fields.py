@@ -9,10 +9,10 @@ from segctl.policy.syntax.suggest import quoted
 from segctl.policy.syntax.yamltree import Broken, Listing, Node, Scalar, Table
 
 
-def read_table(node: Node, what: str, log: FindingLog) -> Table | None:
+def read_table(node: Node, what: str, log: FindingLog, mend: str = "write {key: value}") -> Table | None:
     if isinstance(node, Table):
         return node
-    _wrong_type(node, what, "a mapping", "write {key: value}", log)
+    _wrong_type(node, what, "a mapping", mend, log)
     return None
 
 

@@ -27,6 +27,14 @@ from segctl.policy.syntax.yamltree import Node, Scalar
 RULE_KEYS = ("name", "from", "to", "within", "allow", "owner", "why", "review", "expires")
 RULE_REQUIRED = ("name", "from", "to", "allow", "owner", "why")
 
+_DECLARE_PEER = "declare it under peers, as NAME: [ADDRESS], and write"
+
+
+def _is_network(text: str) -> bool:
+    """An address or network, host bits or not."""
+    network = grammar.read_network(text)
+    return not isinstance(network, Problem) or network.code == "host-bits"
+
 
 class StatementReader:
     """Reads statements against one vocabulary. Names of rules and boundaries are unique over all files."""
@@ -105,7 +113,7 @@ class StatementReader:
         return Rule(name, *ends, words, ports, within, owner, why, review, expires, item.where)
 
     def _selector(self, node: Node | None, what: str) -> Selector | None:
-        table = read_table(node, what, self._log) if node else None
+        table = read_table(node, what, self._log, self._selector_mend(node)) if node else None
         if table is None:
             return None
         fields = {key.text: (key, value) for key, value in table.entries}
@@ -130,6 +138,28 @@ class StatementReader:
             return None
         return Selector(Tags.of(pairs), workload, peer, table.where)
 
+    def _selector_mend(self, node: Node) -> str:
+        """For a selector that is one word: what it would be in braces."""
+        general = "write {TAG: VALUE}, {workload: NAME} or {peer: NAME}"
+        if not isinstance(node, Scalar) or not node.text:
+            return general
+        if _is_network(node.text):
+            return f"{_DECLARE_PEER} {{peer: NAME}}"
+        if node.text in ("any", "all", "*", "everything"):
+            return "write {} for every workload of every host, or {peer: any} for every address outside"
+        names = self._vocabulary
+        for kind, known in (("workload", (*names.workloads, HOST_WORKLOAD)), ("peer", names.peers)):
+            if node.text in known:
+                return f"did you mean {{{kind}: {node.text}}}?"
+        tags = [key for key, values in names.tags.items() if node.text in (values or ())]
+        if tags:
+            return f"did you mean {{{tags[0]}: {node.text}}}?"
+        for kind, known in (("workload", (*names.workloads, HOST_WORKLOAD)), ("peer", names.peers)):
+            near = self._log.mend(node.text, known)
+            if near:
+                return near.replace("did you mean ", f"did you mean {{{kind}: ").replace("?", "}?")
+        return general
+
     def _reference(
         self, fields: Mapping[str, tuple[Scalar, Node]], declared: Declarations, reserved: str
     ) -> str | None:
@@ -139,7 +169,11 @@ class StatementReader:
         if name is None:
             return None
         if name.text != reserved and name.text not in declared.places:
-            mend = self._log.mend(name.text, (*declared.places, reserved), f"declare it under {declared.kind}s")
+            mend = (
+                f"{_DECLARE_PEER} NAME"
+                if declared.kind == "peer" and _is_network(name.text)
+                else self._log.mend(name.text, (*declared.places, reserved), f"declare it under {declared.kind}s")
+            )
             message = f"{declared.kind} {quoted(name.text)} is not declared"
             self._log.error(name.where, f"unknown-{declared.kind}", message, mend)
             return None

@@ -168,7 +168,9 @@ class Vocabulary:
             elif "/" in word.text or word.text in grammar.RESERVED_SERVICES:
                 ports.extend(read_literal(word, log))
             elif word.text not in self.service_names.places:
-                mend = log.mend(word.text, (*self.services, "any", "icmp"), "declare it under services")
+                mend = _port_mend(word.text) or log.mend(
+                    word.text, (*self.services, "any", "icmp"), "declare it under services"
+                )
                 log.error(word.where, "unknown-service", f"service {quoted(word.text)} is not declared", mend)
         return tuple(w.text for w in words), grammar.sorted_ports(ports)
 
@@ -186,6 +188,14 @@ def silence_unknown(log: FindingLog, *sections: str) -> None:
     """Some declarations of these sections (or, without any named, of all) could not be read."""
     for section in sections or _UNKNOWN:
         log.silence(*_UNKNOWN[section])
+
+
+def _port_mend(text: str) -> str:
+    """For a bare port or range, which lacks its protocol."""
+    literals = [
+        literal for literal in (f"tcp/{text}", f"udp/{text}") if isinstance(grammar.read_service(literal), tuple)
+    ]
+    return f"write {' or '.join(literals)}" if literals else ""
 
 
 def _declaring(node: Node, section: str, log: FindingLog) -> Table | None:

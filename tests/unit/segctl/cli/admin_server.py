@@ -70,6 +70,7 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
         self.hold_store = False
         self.pushing = threading.Event()
         self.status = pb.StatusReply(active=GENERATIONS[8], hosts=[WEB], fleet="shop", controller_version="0.1.0")
+        self.rolled_back_to = 0
         self.explanation = pb.ExplainReply(verdict="denied", generation=8)
         self.denials = [pb.DeniedReply(connection=DENIAL), pb.DeniedReply(lost=7)]
 
@@ -96,7 +97,9 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
 
     def History(self, request, context):
         self._take(request, context)
-        return pb.HistoryReply(generations=sorted(GENERATIONS.values(), key=lambda g: -g.number)[: request.limit])
+        reply = pb.HistoryReply(generations=sorted(GENERATIONS.values(), key=lambda g: -g.number)[: request.limit])
+        reply.generations[0].rollback_of = self.rolled_back_to
+        return reply
 
     def GetGeneration(self, request, context):
         self._take(request, context)

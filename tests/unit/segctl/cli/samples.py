@@ -48,6 +48,8 @@ PLAN = v.Plan(
             "web-to-db",
             ("db1", "web1"),
         ),
+        v.Change(True, SHOP_WEB, SHOP_DB, "icmp/8", "web-to-db", ("db1", "web1")),
+        v.Change(True, SHOP_WEB, SHOP_DB, "icmpv6/128", "web-to-db", ("db1", "web1")),
         v.Change(
             False,
             "peer office (203.0.113.0/24)",
@@ -61,11 +63,13 @@ PLAN = v.Plan(
         v.ModeChange("db1", "shop-db", "observe", "enforce"),
         v.ModeChange("db2", "shop-db", "observe", "enforce"),
         v.ModeChange("dev1", "host", "-", "observe"),
+        v.ModeChange("web1", "old-web", "enforce", "-"),
     ),
     hosts=("db1", "db2", "dev1", "web1"),
     tests=4,
     findings=(WARNING,),
 )
+SERVICES = {"ping": frozenset({"icmp/8", "icmpv6/128"}), "mail": frozenset({"tcp/25", "tcp/587"})}
 EMPTY_PLAN = v.Plan(base_generation=0, digest="00", tests=0)
 BROKEN_PLAN = v.Plan(base_generation=7, digest="", findings=(ERROR, WARNING))
 
@@ -121,14 +125,42 @@ DEV = replace(
     listeners=(),
     problems=("offline for 2 h: it keeps enforcing what it has. Check systemctl status segctl-agent on dev1.",),
 )
+EVENTS = (
+    v.Event(
+        "web1",
+        "tamper",
+        "nft (pid 331) changed the rules: chain input is gone; set w1_in4 has 2 elements more. Healed in 30.1 ms",
+        before(60),
+        331,
+        "nft",
+    ),
+    v.Event("db1", "refused", "generation 8 was refused", before(70), None, ""),
+)
 STATUS = v.Status(
     "shop",
     "0.1.0",
     GENERATION,
     (WEB, DB, DEV),
-    (v.Event("web1", "tamper", "table inet segctl was changed and healed", before(60), 331, "nft"),),
+    EVENTS,
 )
 WELL = v.Status("shop", "0.1.0", GENERATION, (WEB, replace(WEB, name="web2")))
+OPENED = v.Status(
+    "shop",
+    "0.1.0",
+    GENERATION,
+    (
+        WEB,
+        replace(
+            DB,
+            state="released",
+            kernel_generation=0,
+            workloads=tuple(replace(w, mode="") for w in DB.workloads),
+            problems=(
+                "released by alice at 03:00 UTC: nothing is enforced on this host; `segctl-agent load` on it ends that",
+            ),
+        ),
+    ),
+)
 FRESH = v.Status("shop", "0.1.0", None)
 
 ENDS = (
@@ -142,7 +174,8 @@ ENDS = (
         "web-to-db",
         "policy/shop.yaml:24:5",
         "allowed",
-        "w1_out: ip daddr @w1_out4 accept",
+        "10.0.1.12: allowed (chain output > chain w1_out > w1_out rule 1: ip daddr @w1_out4 accept); "
+        "2001:db8:1::12: allowed (chain output > chain w1_out > w1_out rule 2: ip6 daddr @w1_out6 accept)",
     ),
     v.End(
         "db1",
@@ -154,7 +187,8 @@ ENDS = (
         "web-to-db",
         "policy/shop.yaml:24:5",
         "denied",
-        "end2_in: drop",
+        "10.0.1.11: denied (chain input > chain end2_in > end2_in rule 3: drop); "
+        "2001:db8:1::11: no answer within 5 seconds",
     ),
 )
 ALLOWED = v.Explanation(
@@ -165,7 +199,14 @@ ALLOWED = v.Explanation(
     8,
     False,
     True,
-    (ENDS[0], replace(ENDS[1], kernel_verdict="allowed", kernel_detail="")),
+    (
+        ENDS[0],
+        replace(
+            ENDS[1],
+            kernel_verdict="allowed",
+            kernel_detail="10.0.1.11: allowed (there is no table: nothing is enforced)",
+        ),
+    ),
 )
 DIFFERS = replace(ALLOWED, differs=True, ends=ENDS)
 DENIED = v.Explanation(
@@ -237,6 +278,7 @@ INCOMING = replace(
 HOSTILE = replace(
     DENIAL, id=3, process=replace(PROCESS, exe="/tmp/\x1b]0;owned\x07sh", command="sh -c '\x1b[2J\x9b31m\u202etxt'\n")
 )
+OVER_IPV6 = replace(DENIAL, id=4, peer_address="2001:db8:1::12", count=1, last_seen=before(4))
 
 TOKEN = v.Token("3f9a12", {"role": "web"}, "", ("10.0.0.0/24",), 1, NOW + timedelta(hours=1), "alice")
 NEW_TOKEN = v.NewToken("3f9a12", NOW + timedelta(hours=1), "eyJjIjpbXX0", "")

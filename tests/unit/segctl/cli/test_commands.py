@@ -13,6 +13,7 @@ import grpc
 import pytest
 from segctl.cli.exits import Exit
 from segctl.proto.v1 import admin_pb2 as pb
+from segctl.proto.v1 import agent_pb2
 
 from tests.unit.segctl.cli.admin_server import ScriptedAdmin
 from tests.unit.segctl.cli.conftest import Cli
@@ -134,6 +135,15 @@ def test_rollback_to_the_active_one_or_to_none_is_refused(cli: Cli) -> None:
     assert "there is no generation 99" in cli("rollback", "99", "--yes").err
 
 
+def test_rollback_of_a_rollback_wants_a_name(cli: Cli, controller: ScriptedAdmin) -> None:
+    controller.rolled_back_to = 6
+    ran = cli("rollback", "--yes")
+    assert ran.code == Exit.FINDINGS
+    assert "generation 8 is itself a rollback, to 6: name the GENERATION you want" in ran.err
+    assert not any(isinstance(r, pb.RollbackRequest) for r in controller.asked)
+    assert cli("rollback", "7", "--yes").code == Exit.OK
+
+
 def test_history(cli: Cli) -> None:
     assert [g["number"] for g in cli("history", "--json").json] == [8, 7]
     shown = cli("history", "7")
@@ -153,7 +163,12 @@ def test_status_and_its_exit_code(cli: Cli, controller: ScriptedAdmin) -> None:
 
 
 def test_host_show_and_remove(cli: Cli, controller: ScriptedAdmin) -> None:
-    assert "tcp/443" in cli("host", "show", "web1").out
+    controller.status.events.add(host="web1", event=agent_pb2.Event(kind="tamper", message="nft changed the rules"))
+    controller.status.events.add(host="db1", event=agent_pb2.Event(kind="tamper", message="of another host"))
+    shown = cli("host", "show", "web1").out
+    assert "tcp/443" in shown
+    assert "nft changed the rules" in shown
+    assert "of another host" not in shown
     assert cli("host", "show", "web9").code == Exit.FINDINGS
     assert cli("host", "remove", "web1").code == Exit.USAGE
     assert cli("host", "remove", "web1", "--yes", "--json").json == {"removed": "web1"}
@@ -235,6 +250,12 @@ def test_explain_exits_1_only_when_the_kernel_differs(cli: Cli, controller: Scri
     assert ran.code == int(differs)
     assert "web1 → db1  tcp/5432: denied" in ran.out
     assert controller.asked[-1].live
+    end = controller.explanation.ends.add(host="db1", direction="ingress", verdict="denied", kernel_verdict="denied")
+    end.kernel_detail = "10.0.0.1: denied (chain input > chain end0_in)"
+    short, wide = cli("explain", "web1", "db1", "tcp/5432").out, cli("explain", "web1", "db1", "22", "--wide").out
+    assert "IPv4: dropped" in short
+    assert "chain" not in short
+    assert "10.0.0.1: denied (chain input > chain end0_in)" in wide
     cli("explain", "web1", "db1", "tcp/5432", "--no-live")
     assert not controller.asked[-1].live
 
@@ -248,6 +269,33 @@ def test_denied(cli: Cli, controller: ScriptedAdmin) -> None:
     assert (request.host, request.workload, request.limit, request.follow) == ("web1", "host", 5, False)
     assert request.since_us == int(cli.app.clock().timestamp() * 1e6) - 600 * 10**6
     assert [(r["kind"]) for r in cli("denied", "--json").lines] == ["denial", "lost"]
+
+
+def test_denied_aligns_where_nobody_watches_and_knows_its_hosts(cli: Cli, controller: ScriptedAdmin) -> None:
+    longer = pb.DeniedReply()
+    longer.CopyFrom(controller.denials[0])
+    longer.connection.denial.process.exe = "/usr/bin/" + "x" * 90
+    controller.denials.insert(1, longer)
+    head, first, second, *_ = cli("denied").out.splitlines()
+    assert head.index("PEER") == first.index("db1") == second.index("db1")
+    assert "x" * 90 in second
+    ran = cli("denied", "--host", "web9")
+    assert ran.code == Exit.FINDINGS
+    assert "no enrolled host is called 'web9'" in ran.err
+    assert ran.out == ""
+
+
+def test_a_plan_names_a_service_of_several_ports(cli: Cli, controller: ScriptedAdmin, tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("version: 1\nservices:\n  ping: [icmp/8, icmpv6/128]\n  web: [tcp/80, tcp/81, tcp/443]\n")
+    changed = ("icmp/8", "icmpv6/128", "tcp/443", "tcp/80-81", "tcp/22")
+    del controller.plan.changes[:]
+    controller.plan.changes.extend(
+        pb.Change(allowed=True, source="a", destination="b", service=s, rule="r", hosts=["web1"]) for s in changed
+    )
+    assert "+ a → b ping web tcp/22 on web1" in cli("plan", str(path)).out
+    del controller.plan.changes[0]
+    assert "+ a → b web icmpv6/128 tcp/22 on web1" in cli("plan", str(path)).out
 
 
 def test_denied_with_nothing_to_show_says_so_on_stderr(cli: Cli, controller: ScriptedAdmin) -> None:

@@ -83,6 +83,11 @@ def test_help_teaches(offline: Cli, name: str) -> None:
     assert command.examples
 
 
+@pytest.mark.parametrize("group", ["host", "token"])
+def test_the_list_of_a_group_cuts_no_sentence(offline: Cli, group: str) -> None:
+    assert "..." not in offline(group, "--help").out.split("Commands:")[1]
+
+
 @pytest.mark.parametrize("name", VERBS)
 def test_examples_are_valid_options(name: str) -> None:
     """An example that no longer parses teaches nonsense."""

@@ -38,10 +38,13 @@ SOURCE = {
 CHECK = CheckResult(False, 1, 1, 2, 5, (s.ERROR, s.WARNING))
 
 
-def _denials(width: int, wide: bool, suggest: bool) -> Iterable[Line]:
-    columns = output_denied.Columns.of(width)
+DENIALS = (s.DENIAL, s.OVER_IPV6, s.INCOMING, s.HOSTILE)
+
+
+def _denials(width: int, wide: bool, suggest: bool, follow: bool = False) -> Iterable[Line]:
+    columns = output_denied.Columns.of(width) if follow else output_denied.Columns.fitting(DENIALS, width)
     yield output_denied.heading(columns)
-    for denial in (s.DENIAL, s.INCOMING, s.HOSTILE):
+    for denial in DENIALS:
         yield from output_denied.render_denial(denial, columns, s.NOW, wide, suggest)
     yield from output_denied.render_lost(Lost(1234))
 
@@ -76,7 +79,7 @@ def _interrupted(width: int) -> Iterable[Line]:
 CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "check": lambda w: output_check.render_check(CHECK, SOURCE, w),
     "check-ok": lambda w: output_check.render_check(CheckResult(True, 0, 0, 1, None), {}, w),
-    "plan": lambda w: output_plan.render_plan(s.PLAN, w),
+    "plan": lambda w: output_plan.render_plan(s.PLAN, w, s.SERVICES),
     "plan-empty": lambda w: output_plan.render_plan(s.EMPTY_PLAN, w),
     "plan-broken": lambda w: output_plan.render_plan(s.BROKEN_PLAN, w),
     "push": _push,
@@ -88,13 +91,15 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "status-fresh": lambda w: output_status.render_status(s.FRESH, s.NOW, w),
     "status-released": lambda w: output_status.render_status(s.OPENED, s.NOW, w),
     "hosts": lambda w: output_status.render_hosts((s.WEB, s.DB, s.DEV), w),
-    "host": lambda w: output_status.render_host(s.WEB, s.NOW, w),
+    "host": lambda w: output_status.render_host(s.WEB, s.NOW, w, s.EVENTS),
     "host-ill": lambda w: output_status.render_host(s.DEV, s.NOW, w),
     "explain-allowed": lambda w: output_explain.render_explanation(s.ALLOWED, w),
     "explain-differs": lambda w: output_explain.render_explanation(s.DIFFERS, w),
+    "explain-wide": lambda w: output_explain.render_explanation(s.DIFFERS, w, wide=True),
     "explain-denied": lambda w: output_explain.render_explanation(s.DENIED, w),
     "denied": lambda w: _denials(w, False, False),
     "denied-wide": lambda w: _denials(w, True, True),
+    "denied-follow": lambda w: _denials(w, False, False, follow=True),
     "history": lambda w: output_lists.render_history((s.GENERATION, s.OLDER), s.NOW, w),
     "tokens": lambda w: output_lists.render_tokens((s.TOKEN,), s.NOW, w),
     "audit": lambda w: output_lists.render_audit((s.AUDIT,), w),
@@ -117,7 +122,7 @@ def test_every_golden_file_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
-@pytest.mark.parametrize("name", ["denied", "status", "hosts", "history", "plan", "tokens", "audit"])
+@pytest.mark.parametrize("name", ["denied", "denied-follow", "status", "hosts", "history", "plan", "tokens", "audit"])
 def test_lines_made_of_columns_keep_within_the_terminal(name: str, width: int) -> None:
     prose = ("policy/", "Returns", "  ")
     for text in plain(CASES[name](width)).splitlines():

@@ -34,6 +34,7 @@ def test_permission(cli: Cli, controller: ScriptedAdmin) -> None:
     ran = cli("whoami")
     assert ran.code == Exit.NOT_PERMITTED
     assert "segctl whoami shows your role" in ran.err
+    assert "segctl-controller admin remove NAME, then admin add NAME --role ROLE --out DIR" in ran.err
 
 
 def test_nothing_listens(offline: Cli, authority: Authority, tmp_path: Path) -> None:

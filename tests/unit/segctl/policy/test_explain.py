@@ -105,7 +105,7 @@ def test_unknown_words_are_named(source: str, destination: str, service: str, pa
 def test_the_suggestion_parses_and_allows(source: str, destination: str) -> None:
     said = ask(source, destination, "tcp/8443")
     base = render_policy(replace(SHOP, rules=(), boundaries=(), modes=()))
-    more = "version: 1\n" + said.suggestion
+    more = said.suggestion
     parsed = parse_policy([SourceFile("base.yaml", base.encode()), SourceFile("more.yaml", more.encode())])
     assert parsed.policy, parsed.findings
     again = explain(parsed.policy, FLEET, source, destination, "tcp/8443", TODAY)
