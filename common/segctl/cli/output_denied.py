@@ -188,9 +188,12 @@ def _details(d: Denial) -> list[Line]:
 def _suggestion(d: Denial) -> list[Line]:
     if d.service.startswith("ip/"):
         return [line(" " * 9, dim(f"no rule can allow {_protocol(d)} yet: rules know TCP, UDP and ICMP"))]
-    if not d.suggestion:
+    lines = d.suggestion.splitlines()
+    if lines and all(text.startswith("# ") for text in lines):
+        return [line(" " * 9, dim("no rule to suggest: "), note(text.removeprefix("# "))) for text in lines]
+    if not lines:
         return [line(" " * 9, dim("no rule to suggest: "), dim(f"→ {explain_command(d)}"))]
-    return [line(" " * 9, dim("this would allow it:")), *(line(" " * 9, note(x)) for x in d.suggestion.splitlines())]
+    return [line(" " * 9, dim("this would allow it:")), *(line(" " * 9, note(x)) for x in lines)]
 
 
 def _protocol(d: Denial) -> str:

@@ -7,7 +7,7 @@ from datetime import date
 
 from segctl.model.findings import Position
 from segctl.model.inventory import Inventory
-from segctl.model.policy import Policy, PortRange
+from segctl.model.policy import Policy, PolicyTest, PortRange
 from segctl.policy.checks.meeting import find_rights_that_meet
 from segctl.policy.decide import Decision, Direction, Instance, decide_end, essential, instances
 from segctl.policy.propose import End, Proposal, Seen, propose_rule
@@ -52,17 +52,30 @@ def _broken_test(
     policy: Policy, after: Policy, proposal: Proposal, inventory: Inventory, today: date
 ) -> Position | None:
     """The first test that holds of `policy` and not of `after`. One more rule can break a `deny` alone."""
-    denials = tuple(t for t in policy.tests if not t.allow)
+    port = proposal.rule.ports[0]
+    denials = tuple(t for t in policy.tests if not t.allow and any(p.overlaps(port) for p in t.ports))
+
+    def held(test: PolicyTest) -> bool:
+        return not run_tests(replace(policy, tests=(test,)), today)
+
     for test in denials:
-        alone = replace(after, rules=(proposal.rule,), tests=(test,))
-        if run_tests(alone, today) and not run_tests(replace(policy, tests=(test,)), today):
+        if run_tests(replace(after, rules=(proposal.rule,), tests=(test,)), today) and held(test):
             return test.where
     hosts = {e.host for e in (proposal.source, proposal.destination) if isinstance(e, Instance)}
     if not denials or len(hosts) < 2:
         return None
     pair = Inventory({name: inventory.hosts[name] for name in hosts})
-    met = {f.position for f in find_rights_that_meet(after, pair, today)}
-    return min(met - {f.position for f in find_rights_that_meet(policy, pair, today)}, default=None) if met else None
+    now, then = (_met(p, denials, port, pair, today) for p in (after, policy))
+    return next((t.where for t in denials if t.where in now - then and held(t)), None)
+
+
+def _met(
+    policy: Policy, tests: tuple[PolicyTest, ...], port: PortRange, inventory: Inventory, today: date
+) -> set[Position]:
+    """Where two rules for one port let neighbours through that a test keeps apart. Other rules have no part in it, and
+    a controller that describes denials has no time for them."""
+    rules = tuple(r for r in policy.rules if any(p.overlaps(port) for p in r.ports))
+    return {f.position for f in find_rights_that_meet(replace(policy, rules=rules, tests=tests), inventory, today)}
 
 
 def _decisions(

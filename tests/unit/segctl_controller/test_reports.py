@@ -265,7 +265,28 @@ async def test_a_unit_name_cannot_smuggle_policy_into_the_suggestion(tmp_path: P
             parsed = parse_policy(files).policy
             assert parsed is not None, text
             assert set(parsed.workloads) == {"shop-db"}
-            assert [r.source.peer for r in parsed.rules] == [None, "office"]
+            assert {r.source.peer for r in parsed.rules} == {None, "office"}
+            assert len(parsed.rules) == 2
+
+
+async def test_a_login_is_opened_by_its_user_and_never_for_root(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        tests = "tests:\n  - {from: {role: web}, to: {peer: office}, deny: [tcp/99]}\n"
+        await lab.push(SHOP + tests)
+        processes = {
+            1: agent_pb2.ProcessInfo(unit="session-3.scope", user="alice"),
+            2: agent_pb2.ProcessInfo(unit="session-3.scope", user="root"),
+            99: agent_pb2.ProcessInfo(unit="cron.service", user="root"),
+        }
+        rows = [denial("203.0.113.9", port, ingress=False, process=p) for port, p in processes.items()]
+        await report(web, batch(1, *rows))
+        told = {r.connection.denial.service.low: r.connection.suggestion for r in await denied(lab)}
+        assert "  alice:\n    on: {role: web}\n    process: {user: alice}\n" in told[1]
+        assert told[2].startswith("# root in a login on web1 (session-3.scope) is no workload to open: ")
+        line = (SHOP + tests).splitlines().index(tests.splitlines()[1]) + 1
+        assert told[99].endswith(f".yaml:{line} forbids this: talk to the people who wrote it")
+        assert all(text.count("\n") == 0 for port, text in told.items() if port != 1)
 
 
 async def test_a_removed_host_cannot_keep_a_report_stream_open(tmp_path: Path) -> None:

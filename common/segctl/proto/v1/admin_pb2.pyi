@@ -999,7 +999,7 @@ class ExplainReply(google.protobuf.message.Message):
     nearest_why: builtins.str
     """what it lacks"""
     suggestion: builtins.str
-    """one rule, ready to paste; empty when allowed"""
+    """a policy file with one rule; empty when allowed, or where a note says why"""
     differs: builtins.bool
     """policy and kernel do not say the same"""
     generation: builtins.int
@@ -1131,6 +1131,7 @@ class DeniedConnection(google.protobuf.message.Message):
     rule: builtins.str
     """the boundary"""
     suggestion: builtins.str
+    """A policy file with one rule; lines that begin with "# " alone say why there is none."""
     id: builtins.int
     service_name: builtins.str
     """a declared service, or empty"""

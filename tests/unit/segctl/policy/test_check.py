@@ -281,6 +281,7 @@ class TestAccess:
         (finding,) = (f for f in found if f.severity is Severity.ERROR)
         assert finding.code == "lock-out"
         assert "10.9.9.9" in finding.hint
+        assert codes(p) == ["lock-out"]  # that there is no rescue list is the same problem
 
     def test_a_rule_for_ssh_from_a_peer_is_a_way_in(self) -> None:
         assert codes(policy(self.ENFORCE + rules(self.WAY_IN))) == ["no-rescue"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from ipaddress import ip_network
 
 import pytest
@@ -37,11 +38,22 @@ def test_another_process_of_the_same_host_is_refused_with_the_nearest_rule() -> 
     assert "shop-web" in said.nearest_why
 
 
+def test_the_nearest_rule_is_for_this_service_and_this_workload() -> None:
+    """Before rules to everything, whatever their order and whatever else they lack."""
+    to_all = rule("all", sel(role="bastion"), sel(), PG)
+    near = rule("near", sel("shop-web"), sel("shop-db"), PG, expires=date(2026, 1, 1))
+    for rules in ((to_all, near), (near, to_all)):
+        assert ask("web1", "db1/shop-db", "postgres", replace(SHOP, rules=rules)).nearest_rule == "near"
+    assert ask("web1", "db1/shop-db", "postgres", replace(SHOP, rules=(to_all,))).nearest_rule == "all"
+    assert ask("web1", "db1/shop-db", "tcp/9999", replace(SHOP, rules=(to_all,))).nearest_rule == ""
+    assert ask("web1", "db1/shop-db", "ssh").nearest_rule == "bastion-ssh"
+
+
 def test_a_boundary_is_named_and_nothing_is_suggested() -> None:
     said = ask("webd/shop-web", "db1/shop-db", "postgres")
     assert said.verdict == "denied"
     assert {e.decision.name for e in said.ends} == {"dev-stays-out-of-prod"}
-    assert said.suggestion == ""
+    assert (said.suggestion, said.nearest_rule) == ("", "")
 
 
 def test_test_mode_would_deny() -> None:
