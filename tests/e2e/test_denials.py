@@ -109,6 +109,6 @@ def test_a_suggested_rule_allows_the_connection(fleet, policy):
         return denials(fleet, host="web1", direction="egress", peer_host="api1", service="tcp/8080", workload="host")
 
     suggestion = until("web1 told of it", told, 5)[-1]["suggestion"]
-    (policy.directory / "suggested.yaml").write_text(f"version: 1\n{suggestion}\n")
+    (policy.directory / "suggested.yaml").write_text(suggestion.replace("CHANGE-ME", "team-shop"))
     fleet.push(policy.directory)
     assert wrong(fleet, Flow("web1", "cron.service", "api1", 8080, True)) == []

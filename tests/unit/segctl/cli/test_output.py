@@ -106,6 +106,15 @@ def test_the_explain_command_of_a_denial_turns_with_its_direction_and_is_quoted(
     assert output_denied.explain_command(unknown) == "segctl explain web1 'a b' tcp/5432"
 
 
+def test_where_no_rule_is_offered_the_reason_is_told() -> None:
+    from dataclasses import replace
+
+    forbidden = replace(DENIAL, suggestion="# the test at a.yaml:3 forbids this")
+    text = plain(output_denied.render_denial(forbidden, output_denied.Columns.of(120), NOW, suggest=True))
+    assert text.splitlines()[-1].strip() == "no rule to suggest: the test at a.yaml:3 forbids this"
+    assert "would allow" not in text
+
+
 def test_another_ip_protocol_is_shown_by_number_and_name_and_no_rule_is_promised() -> None:
     from dataclasses import replace
 
