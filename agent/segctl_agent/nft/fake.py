@@ -98,7 +98,9 @@ class _State:
         return 0
 
     def _DeleteTable(self, _: DeleteTable) -> int:  # noqa: N802
-        self.__init__(None)  # type: ignore[misc]
+        self._exists, self._flags = False, 0
+        for part in (self._chains, self._sets, self._foreign):
+            part.clear()
         return 0
 
     def _AddChain(self, op: AddChain) -> int:  # noqa: N802
