@@ -10,7 +10,7 @@ from segctl.errors import WireError
 from segctl.model.findings import Finding, Position, Severity
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.inventory import Address
-from segctl.model.policy import PROTOCOLS, Essentials, Mode, Network, PortRange, Process, ProcessKind
+from segctl.model.policy import PROTOCOLS, Answer, Essentials, Mode, Network, PortRange, Process, ProcessKind
 from segctl.policy.digest import host_policy_digest
 from segctl.policy.source import SourceFile
 from segctl.proto.v1 import hostpolicy_pb2
@@ -123,6 +123,8 @@ def _workload_to_wire(value: LocalWorkload) -> hostpolicy_pb2.LocalWorkload:
         mode=value.mode.value,
         ingress=[_entry_to_wire(e) for e in value.ingress],
         egress=[_entry_to_wire(e) for e in value.egress],
+        outgoing=value.outgoing.value,
+        incoming=value.incoming.value,
     )
 
 
@@ -130,6 +132,7 @@ def _workload_from_wire(message: hostpolicy_pb2.LocalWorkload) -> LocalWorkload:
     try:
         mode = Mode(message.mode)
         process = Process(ProcessKind(message.process_kind), message.process_pattern) if message.process_kind else None
+        outgoing, incoming = Answer(message.outgoing or Answer.REJECT), Answer(message.incoming or Answer.DROP)
     except ValueError as e:
         raise WireError(f"workload {message.name!r}: {e}") from e
     return LocalWorkload(
@@ -138,17 +141,26 @@ def _workload_from_wire(message: hostpolicy_pb2.LocalWorkload) -> LocalWorkload:
         mode=mode,
         ingress=tuple(_entry_from_wire(e) for e in message.ingress),
         egress=tuple(_entry_from_wire(e) for e in message.egress),
+        outgoing=outgoing,
+        incoming=incoming,
     )
 
 
 def _entry_to_wire(value: Entry) -> hostpolicy_pb2.Entry:
     return hostpolicy_pb2.Entry(
-        rule=value.rule, group=value.group, ports=[port_range_to_wire(p) for p in value.ports], managed=value.managed
+        rule=value.rule,
+        group=value.group,
+        ports=[port_range_to_wire(p) for p in value.ports],
+        managed=value.managed,
+        until=value.until,
     )
 
 
 def _entry_from_wire(message: hostpolicy_pb2.Entry) -> Entry:
-    return Entry(message.rule, message.group, tuple(port_range_from_wire(p) for p in message.ports), message.managed)
+    if not 0 <= message.until < 1 << 33:  # the year 2242: kernel time is signed nanoseconds
+        raise WireError(f"rule {message.rule!r} ends at {message.until}, which is no time")
+    ports = tuple(port_range_from_wire(p) for p in message.ports)
+    return Entry(message.rule, message.group, ports, message.managed, message.until)
 
 
 def findings_to_wire(findings: Iterable[Finding]) -> list[admin_pb2.Finding]:

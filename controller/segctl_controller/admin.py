@@ -67,6 +67,12 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 name=operator.name, role=operator.role.value, fleet=self._fleet_id, controller_version=__version__
             )
 
+    async def Flows(self, request: admin_pb2.FlowsRequest, context: Context) -> admin_pb2.FlowsReply:
+        raise NotImplementedError  # the flows branch brings it
+
+    async def RuleUse(self, request: admin_pb2.RuleUseRequest, context: Context) -> admin_pb2.RuleUseReply:
+        raise NotImplementedError  # the flows branch brings it
+
     async def _review(self, operator: str, source: admin_pb2.PolicySource) -> Review:
         """In a thread: a large policy takes longer than the heartbeats of the fleet can wait."""
         files, inventory, today = source_from_wire(source), self._fleet.inventory, self._clock.today()

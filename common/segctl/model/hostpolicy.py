@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from segctl.model.policy import Essentials, Mode, Network, PortRange, Process
+from segctl.model.policy import Answer, Essentials, Mode, Network, PortRange, Process
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +23,30 @@ class Entry:
     """Rule `rule` permits `ports` with the remote addresses of group `group`.
 
     `managed` tells whether the group holds enrolled hosts, or peers: peers never match an enrolled host's address.
+    `until` is the Unix time in seconds from which on it permits nothing more; 0 when it has no end.
     """
 
     rule: str
     group: str
     ports: tuple[PortRange, ...]
     managed: bool
+    until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LocalWorkload:
-    """A workload on this host. `process` is None for the workload `host`: everything that is not named."""
+    """A workload on this host. `process` is None for the workload `host`: everything that is not named.
+
+    `outgoing` and `incoming` are what a denied application sees of its own connections and of those to it.
+    """
 
     name: str
     process: Process | None
     mode: Mode
     ingress: tuple[Entry, ...] = ()
     egress: tuple[Entry, ...] = ()
+    outgoing: Answer = Answer.REJECT
+    incoming: Answer = Answer.DROP
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,10 +151,21 @@ class Mode(StrEnum):
         return ("observe", "test", "enforce").index(self.value)
 
 
+class Answer(StrEnum):
+    """What becomes of a denied packet while its workload enforces."""
+
+    DROP = "drop"
+    REJECT = "reject"
+
+
 @dataclass(frozen=True, slots=True)
 class ModeRule:
+    """`outgoing` and `incoming` are what a denied application sees; None where the author left it to the default."""
+
     select: Selector
     mode: Mode
+    outgoing: Answer | None = field(default=None, kw_only=True)
+    incoming: Answer | None = field(default=None, kw_only=True)
     where: Position = field(default=NOWHERE, compare=False)
 
 

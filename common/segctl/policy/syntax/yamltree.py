@@ -57,6 +57,9 @@ class Broken:
 Node = Scalar | Listing | Table | Broken
 
 
+_TOO_DEEP = (f"nested deeper than {MAX_DEPTH} levels", "no part of a policy nests so deeply: check brackets")
+
+
 def read_tree(file: SourceFile, log: FindingLog) -> Node | None:
     """The tree of one file, or None when it cannot be read at all (its findings are in `log`)."""
     text = _decode(file, log)
@@ -68,6 +71,9 @@ def read_tree(file: SourceFile, log: FindingLog) -> Node | None:
             if not builder.take(event):
                 return None
     except yaml.MarkedYAMLError as error:
+        if "nest" in str(error.problem).lower() or "depth" in str(error.problem).lower():  # newer libyaml looks ahead
+            log.error(_syntax_place(file.name, error), "yaml-depth", *_TOO_DEEP)
+            return None
         log.error(_syntax_place(file.name, error), "yaml-syntax", f"not valid YAML: {_what(error)}", _mend(error))
         return None
     except yaml.YAMLError as error:
@@ -167,8 +173,7 @@ class _Builder:
                 self._check_properties(event, where)
                 self._stack.append(_Open(where, isinstance(event, yaml.MappingStartEvent)))
                 if len(self._stack) > MAX_DEPTH:
-                    message = f"nested deeper than {MAX_DEPTH} levels"
-                    self._log.error(where, "yaml-depth", message, "no part of a policy nests so deeply: check brackets")
+                    self._log.error(where, "yaml-depth", *_TOO_DEEP)
                     return False
             case yaml.CollectionEndEvent():
                 self._add(self._stack.pop().closed())

@@ -9,6 +9,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
 import segctl.proto.v1.agent_pb2
+import segctl.proto.v1.hostpolicy_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -206,10 +207,15 @@ class PlanReply(google.protobuf.message.Message):
     MODES_FIELD_NUMBER: builtins.int
     HOSTS_FIELD_NUMBER: builtins.int
     TESTS_FIELD_NUMBER: builtins.int
+    CUTS_FIELD_NUMBER: builtins.int
+    CUT_TOTAL_FIELD_NUMBER: builtins.int
+    UNASKED_FIELD_NUMBER: builtins.int
     base_generation: builtins.int
     digest: builtins.str
     tests: builtins.int
     """policy tests that ran"""
+    cut_total: builtins.int
+    """with those that are not named"""
     @property
     def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Finding]:
         """with errors, a push is refused"""
@@ -222,6 +228,14 @@ class PlanReply(google.protobuf.message.Message):
     def hosts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """whose host policy changes"""
 
+    @property
+    def cuts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CutConnection]:
+        """live connections that a push would end, as the agents see them"""
+
+    @property
+    def unasked(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """connected hosts that gave no answer"""
+
     def __init__(
         self,
         *,
@@ -232,10 +246,37 @@ class PlanReply(google.protobuf.message.Message):
         modes: collections.abc.Iterable[global___ModeChange] | None = ...,
         hosts: collections.abc.Iterable[builtins.str] | None = ...,
         tests: builtins.int = ...,
+        cuts: collections.abc.Iterable[global___CutConnection] | None = ...,
+        cut_total: builtins.int = ...,
+        unasked: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["base_generation", b"base_generation", "changes", b"changes", "digest", b"digest", "findings", b"findings", "hosts", b"hosts", "modes", b"modes", "tests", b"tests"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_generation", b"base_generation", "changes", b"changes", "cut_total", b"cut_total", "cuts", b"cuts", "digest", b"digest", "findings", b"findings", "hosts", b"hosts", "modes", b"modes", "tests", b"tests", "unasked", b"unasked"]) -> None: ...
 
 global___PlanReply = PlanReply
+
+@typing.final
+class CutConnection(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: builtins.int
+    CONNECTION_FIELD_NUMBER: builtins.int
+    PEER_HOST_FIELD_NUMBER: builtins.int
+    host: builtins.str
+    peer_host: builtins.str
+    """empty: an address nobody holds"""
+    @property
+    def connection(self) -> segctl.proto.v1.agent_pb2.LiveConnection: ...
+    def __init__(
+        self,
+        *,
+        host: builtins.str = ...,
+        connection: segctl.proto.v1.agent_pb2.LiveConnection | None = ...,
+        peer_host: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["connection", b"connection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["connection", b"connection", "host", b"host", "peer_host", b"peer_host"]) -> None: ...
+
+global___CutConnection = CutConnection
 
 @typing.final
 class PushRequest(google.protobuf.message.Message):
@@ -568,6 +609,8 @@ class HostStatus(google.protobuf.message.Message):
     PROBLEMS_FIELD_NUMBER: builtins.int
     LISTENERS_FIELD_NUMBER: builtins.int
     KERNEL_FIELD_NUMBER: builtins.int
+    TABLE_GUARD_FIELD_NUMBER: builtins.int
+    MARK_MASK_FIELD_NUMBER: builtins.int
     name: builtins.str
     connected: builtins.bool
     last_seen_us: builtins.int
@@ -576,6 +619,9 @@ class HostStatus(google.protobuf.message.Message):
     state: builtins.str
     """in-sync, pending, refused, released, offline, never-connected"""
     kernel: builtins.str
+    table_guard: builtins.str
+    """owned, watched"""
+    mark_mask: builtins.int
     @property
     def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -603,8 +649,10 @@ class HostStatus(google.protobuf.message.Message):
         problems: collections.abc.Iterable[builtins.str] | None = ...,
         listeners: collections.abc.Iterable[segctl.proto.v1.agent_pb2.Listener] | None = ...,
         kernel: builtins.str = ...,
+        table_guard: builtins.str = ...,
+        mark_mask: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "agent_version", b"agent_version", "connected", b"connected", "kernel", b"kernel", "kernel_generation", b"kernel_generation", "last_seen_us", b"last_seen_us", "listeners", b"listeners", "name", b"name", "problems", b"problems", "state", b"state", "tags", b"tags", "workloads", b"workloads"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "agent_version", b"agent_version", "connected", b"connected", "kernel", b"kernel", "kernel_generation", b"kernel_generation", "last_seen_us", b"last_seen_us", "listeners", b"listeners", "mark_mask", b"mark_mask", "name", b"name", "problems", b"problems", "state", b"state", "table_guard", b"table_guard", "tags", b"tags", "workloads", b"workloads"]) -> None: ...
 
 global___HostStatus = HostStatus
 
@@ -616,10 +664,17 @@ class WorkloadStatus(google.protobuf.message.Message):
     MODE_FIELD_NUMBER: builtins.int
     PROCESS_FIELD_NUMBER: builtins.int
     CGROUPS_FIELD_NUMBER: builtins.int
+    IDENTIFIED_FIELD_NUMBER: builtins.int
+    STRENGTH_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
     name: builtins.str
     mode: builtins.str
     """effective; empty on a host that enforces nothing: released, never connected"""
     process: builtins.str
+    identified: builtins.str
+    """as in WorkloadFact"""
+    strength: builtins.str
+    why: builtins.str
     @property
     def cgroups(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -629,8 +684,11 @@ class WorkloadStatus(google.protobuf.message.Message):
         mode: builtins.str = ...,
         process: builtins.str = ...,
         cgroups: collections.abc.Iterable[builtins.str] | None = ...,
+        identified: builtins.str = ...,
+        strength: builtins.str = ...,
+        why: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cgroups", b"cgroups", "mode", b"mode", "name", b"name", "process", b"process"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cgroups", b"cgroups", "identified", b"identified", "mode", b"mode", "name", b"name", "process", b"process", "strength", b"strength", "why", b"why"]) -> None: ...
 
 global___WorkloadStatus = WorkloadStatus
 
@@ -1160,6 +1218,180 @@ class DeniedConnection(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["denial", b"denial", "host", b"host", "id", b"id", "peer_host", b"peer_host", "peer_tags", b"peer_tags", "peer_workload", b"peer_workload", "reason", b"reason", "rule", b"rule", "service_name", b"service_name", "suggestion", b"suggestion", "tags", b"tags"]) -> None: ...
 
 global___DeniedConnection = DeniedConnection
+
+@typing.final
+class FlowsRequest(google.protobuf.message.Message):
+    """Accepted flows, aggregated by host, workload, direction, remote, service, rule and verdict. Newest last."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: builtins.int
+    HOST_FIELD_NUMBER: builtins.int
+    WORKLOAD_FIELD_NUMBER: builtins.int
+    SINCE_US_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    limit: builtins.int
+    """0: 100"""
+    host: builtins.str
+    """filters; empty: all"""
+    workload: builtins.str
+    since_us: builtins.int
+    rule: builtins.str
+    def __init__(
+        self,
+        *,
+        limit: builtins.int = ...,
+        host: builtins.str = ...,
+        workload: builtins.str = ...,
+        since_us: builtins.int = ...,
+        rule: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["host", b"host", "limit", b"limit", "rule", b"rule", "since_us", b"since_us", "workload", b"workload"]) -> None: ...
+
+global___FlowsRequest = FlowsRequest
+
+@typing.final
+class FlowsReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FLOWS_FIELD_NUMBER: builtins.int
+    LOST_FIELD_NUMBER: builtins.int
+    lost: builtins.int
+    @property
+    def flows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FlowRecord]: ...
+    def __init__(
+        self,
+        *,
+        flows: collections.abc.Iterable[global___FlowRecord] | None = ...,
+        lost: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["flows", b"flows", "lost", b"lost"]) -> None: ...
+
+global___FlowsReply = FlowsReply
+
+@typing.final
+class FlowRecord(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: builtins.int
+    WORKLOAD_FIELD_NUMBER: builtins.int
+    INGRESS_FIELD_NUMBER: builtins.int
+    REMOTE_FIELD_NUMBER: builtins.int
+    PEER_HOST_FIELD_NUMBER: builtins.int
+    PEER_WORKLOAD_FIELD_NUMBER: builtins.int
+    SERVICE_FIELD_NUMBER: builtins.int
+    SERVICE_NAME_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    FLOWS_FIELD_NUMBER: builtins.int
+    BYTES_SENT_FIELD_NUMBER: builtins.int
+    BYTES_RECEIVED_FIELD_NUMBER: builtins.int
+    FIRST_SEEN_US_FIELD_NUMBER: builtins.int
+    LAST_SEEN_US_FIELD_NUMBER: builtins.int
+    host: builtins.str
+    workload: builtins.str
+    ingress: builtins.bool
+    remote: builtins.bytes
+    """4 or 16 bytes"""
+    peer_host: builtins.str
+    peer_workload: builtins.str
+    """as the other end reported it; empty: it did not"""
+    service_name: builtins.str
+    rule: builtins.str
+    verdict: builtins.str
+    """allowed, would-deny, observed"""
+    flows: builtins.int
+    bytes_sent: builtins.int
+    bytes_received: builtins.int
+    first_seen_us: builtins.int
+    last_seen_us: builtins.int
+    @property
+    def service(self) -> segctl.proto.v1.hostpolicy_pb2.PortRange: ...
+    def __init__(
+        self,
+        *,
+        host: builtins.str = ...,
+        workload: builtins.str = ...,
+        ingress: builtins.bool = ...,
+        remote: builtins.bytes = ...,
+        peer_host: builtins.str = ...,
+        peer_workload: builtins.str = ...,
+        service: segctl.proto.v1.hostpolicy_pb2.PortRange | None = ...,
+        service_name: builtins.str = ...,
+        rule: builtins.str = ...,
+        verdict: builtins.str = ...,
+        flows: builtins.int = ...,
+        bytes_sent: builtins.int = ...,
+        bytes_received: builtins.int = ...,
+        first_seen_us: builtins.int = ...,
+        last_seen_us: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["service", b"service"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bytes_received", b"bytes_received", "bytes_sent", b"bytes_sent", "first_seen_us", b"first_seen_us", "flows", b"flows", "host", b"host", "ingress", b"ingress", "last_seen_us", b"last_seen_us", "peer_host", b"peer_host", "peer_workload", b"peer_workload", "remote", b"remote", "rule", b"rule", "service", b"service", "service_name", b"service_name", "verdict", b"verdict", "workload", b"workload"]) -> None: ...
+
+global___FlowRecord = FlowRecord
+
+@typing.final
+class RuleUseRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: builtins.int
+    rule: builtins.str
+    def __init__(
+        self,
+        *,
+        rule: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["rule", b"rule"]) -> None: ...
+
+global___RuleUseRequest = RuleUseRequest
+
+@typing.final
+class RuleUseReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: builtins.int
+    @property
+    def rules(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RuleUse]: ...
+    def __init__(
+        self,
+        *,
+        rules: collections.abc.Iterable[global___RuleUse] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["rules", b"rules"]) -> None: ...
+
+global___RuleUseReply = RuleUseReply
+
+@typing.final
+class RuleUse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    LAST_HIT_US_FIELD_NUMBER: builtins.int
+    HOSTS_FIELD_NUMBER: builtins.int
+    IN_POLICY_FIELD_NUMBER: builtins.int
+    rule: builtins.str
+    count: builtins.int
+    """of all hosts; where both ends count, the end that saw more"""
+    last_hit_us: builtins.int
+    """0: never since it is counted"""
+    hosts: builtins.int
+    """that reported a hit"""
+    in_policy: builtins.bool
+    """of the active generation"""
+    def __init__(
+        self,
+        *,
+        rule: builtins.str = ...,
+        count: builtins.int = ...,
+        last_hit_us: builtins.int = ...,
+        hosts: builtins.int = ...,
+        in_policy: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "hosts", b"hosts", "in_policy", b"in_policy", "last_hit_us", b"last_hit_us", "rule", b"rule"]) -> None: ...
+
+global___RuleUse = RuleUse
 
 @typing.final
 class AuditRequest(google.protobuf.message.Message):

@@ -80,6 +80,16 @@ class AdminStub(object):
                 request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DeniedRequest.SerializeToString,
                 response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DeniedReply.FromString,
                 _registered_method=True)
+        self.Flows = channel.unary_unary(
+                '/segctl.v1.Admin/Flows',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.FlowsRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.FlowsReply.FromString,
+                _registered_method=True)
+        self.RuleUse = channel.unary_unary(
+                '/segctl.v1.Admin/RuleUse',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseReply.FromString,
+                _registered_method=True)
         self.Push = channel.unary_stream(
                 '/segctl.v1.Admin/Push',
                 request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.PushRequest.SerializeToString,
@@ -182,6 +192,18 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Flows(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RuleUse(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Push(self, request, context):
         """editor
         """
@@ -279,6 +301,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Denied,
                     request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DeniedRequest.FromString,
                     response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DeniedReply.SerializeToString,
+            ),
+            'Flows': grpc.unary_unary_rpc_method_handler(
+                    servicer.Flows,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.FlowsRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.FlowsReply.SerializeToString,
+            ),
+            'RuleUse': grpc.unary_unary_rpc_method_handler(
+                    servicer.RuleUse,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseReply.SerializeToString,
             ),
             'Push': grpc.unary_stream_rpc_method_handler(
                     servicer.Push,
@@ -565,6 +597,60 @@ class Admin(object):
             '/segctl.v1.Admin/Denied',
             segctl_dot_proto_dot_v1_dot_admin__pb2.DeniedRequest.SerializeToString,
             segctl_dot_proto_dot_v1_dot_admin__pb2.DeniedReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Flows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/Flows',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.FlowsRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.FlowsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RuleUse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/RuleUse',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseReply.FromString,
             options,
             channel_credentials,
             insecure,

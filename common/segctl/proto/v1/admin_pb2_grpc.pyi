@@ -68,6 +68,16 @@ class AdminStub:
         segctl.proto.v1.admin_pb2.DeniedReply,
     ]
 
+    Flows: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.FlowsRequest,
+        segctl.proto.v1.admin_pb2.FlowsReply,
+    ]
+
+    RuleUse: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.RuleUseRequest,
+        segctl.proto.v1.admin_pb2.RuleUseReply,
+    ]
+
     Push: grpc.UnaryStreamMultiCallable[
         segctl.proto.v1.admin_pb2.PushRequest,
         segctl.proto.v1.admin_pb2.PushProgress,
@@ -158,6 +168,16 @@ class AdminAsyncStub:
     Denied: grpc.aio.UnaryStreamMultiCallable[
         segctl.proto.v1.admin_pb2.DeniedRequest,
         segctl.proto.v1.admin_pb2.DeniedReply,
+    ]
+
+    Flows: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.FlowsRequest,
+        segctl.proto.v1.admin_pb2.FlowsReply,
+    ]
+
+    RuleUse: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.RuleUseRequest,
+        segctl.proto.v1.admin_pb2.RuleUseReply,
     ]
 
     Push: grpc.aio.UnaryStreamMultiCallable[
@@ -269,6 +289,20 @@ class AdminServicer(metaclass=abc.ABCMeta):
         request: segctl.proto.v1.admin_pb2.DeniedRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[segctl.proto.v1.admin_pb2.DeniedReply], collections.abc.AsyncIterator[segctl.proto.v1.admin_pb2.DeniedReply]]: ...
+
+    @abc.abstractmethod
+    def Flows(
+        self,
+        request: segctl.proto.v1.admin_pb2.FlowsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.FlowsReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.FlowsReply]]: ...
+
+    @abc.abstractmethod
+    def RuleUse(
+        self,
+        request: segctl.proto.v1.admin_pb2.RuleUseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.RuleUseReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.RuleUseReply]]: ...
 
     @abc.abstractmethod
     def Push(

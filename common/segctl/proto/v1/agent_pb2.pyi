@@ -77,6 +77,7 @@ class AgentMessage(google.protobuf.message.Message):
     HEARTBEAT_FIELD_NUMBER: builtins.int
     PROBE_FIELD_NUMBER: builtins.int
     IN_FORCE_FIELD_NUMBER: builtins.int
+    IMPACT_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello:
         """first, once"""
@@ -93,6 +94,8 @@ class AgentMessage(google.protobuf.message.Message):
     def probe(self) -> global___ProbeReply: ...
     @property
     def in_force(self) -> global___InForce: ...
+    @property
+    def impact(self) -> global___ImpactReply: ...
     def __init__(
         self,
         *,
@@ -103,10 +106,11 @@ class AgentMessage(google.protobuf.message.Message):
         heartbeat: global___Heartbeat | None = ...,
         probe: global___ProbeReply | None = ...,
         in_force: global___InForce | None = ...,
+        impact: global___ImpactReply | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["hello", "facts", "ack", "nack", "heartbeat", "probe", "in_force"] | None: ...
+    def HasField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "impact", b"impact", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "impact", b"impact", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["hello", "facts", "ack", "nack", "heartbeat", "probe", "in_force", "impact"] | None: ...
 
 global___AgentMessage = AgentMessage
 
@@ -119,6 +123,7 @@ class ControllerMessage(google.protobuf.message.Message):
     HEARTBEAT_FIELD_NUMBER: builtins.int
     PROBE_FIELD_NUMBER: builtins.int
     CHUNK_FIELD_NUMBER: builtins.int
+    IMPACT_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome:
         """first, once"""
@@ -133,6 +138,8 @@ class ControllerMessage(google.protobuf.message.Message):
     def chunk(self) -> global___Chunk:
         """a HostPolicy over 1 MB comes in parts"""
 
+    @property
+    def impact(self) -> global___ImpactRequest: ...
     def __init__(
         self,
         *,
@@ -141,10 +148,11 @@ class ControllerMessage(google.protobuf.message.Message):
         heartbeat: global___Heartbeat | None = ...,
         probe: global___ProbeRequest | None = ...,
         chunk: global___Chunk | None = ...,
+        impact: global___ImpactRequest | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["chunk", b"chunk", "heartbeat", b"heartbeat", "kind", b"kind", "policy", b"policy", "probe", b"probe", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "heartbeat", b"heartbeat", "kind", b"kind", "policy", b"policy", "probe", b"probe", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "policy", "heartbeat", "probe", "chunk"] | None: ...
+    def HasField(self, field_name: typing.Literal["chunk", b"chunk", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "policy", "heartbeat", "probe", "chunk", "impact"] | None: ...
 
 global___ControllerMessage = ControllerMessage
 
@@ -269,8 +277,15 @@ class Facts(google.protobuf.message.Message):
     UNITS_FIELD_NUMBER: builtins.int
     LISTENERS_FIELD_NUMBER: builtins.int
     KERNEL_FIELD_NUMBER: builtins.int
+    WORKLOADS_FIELD_NUMBER: builtins.int
+    MARK_MASK_FIELD_NUMBER: builtins.int
+    TABLE_GUARD_FIELD_NUMBER: builtins.int
     kernel: builtins.str
     """uname -r"""
+    mark_mask: builtins.int
+    """our bits of the conntrack mark"""
+    table_guard: builtins.str
+    """owned: the kernel refuses others' changes; watched: they are undone"""
     @property
     def addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """4 or 16 bytes, this host's own, loopback and link-local left out"""
@@ -279,6 +294,8 @@ class Facts(google.protobuf.message.Message):
     def units(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UnitFact]: ...
     @property
     def listeners(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Listener]: ...
+    @property
+    def workloads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___WorkloadFact]: ...
     def __init__(
         self,
         *,
@@ -286,8 +303,11 @@ class Facts(google.protobuf.message.Message):
         units: collections.abc.Iterable[global___UnitFact] | None = ...,
         listeners: collections.abc.Iterable[global___Listener] | None = ...,
         kernel: builtins.str = ...,
+        workloads: collections.abc.Iterable[global___WorkloadFact] | None = ...,
+        mark_mask: builtins.int = ...,
+        table_guard: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "kernel", b"kernel", "listeners", b"listeners", "units", b"units"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "kernel", b"kernel", "listeners", b"listeners", "mark_mask", b"mark_mask", "table_guard", b"table_guard", "units", b"units", "workloads", b"workloads"]) -> None: ...
 
 global___Facts = Facts
 
@@ -310,6 +330,35 @@ class UnitFact(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["cgroup", b"cgroup", "workload", b"workload"]) -> None: ...
 
 global___UnitFact = UnitFact
+
+@typing.final
+class WorkloadFact(google.protobuf.message.Message):
+    """How the processes of a workload are told from others on this host, and how strong that is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    IDENTIFIED_FIELD_NUMBER: builtins.int
+    STRENGTH_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    identified: builtins.str
+    """slice, unit, cgroup, user, group, container, executable, rest"""
+    strength: builtins.str
+    """race-free, closed-until-known, best-effort"""
+    why: builtins.str
+    """a sentence for people"""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        identified: builtins.str = ...,
+        strength: builtins.str = ...,
+        why: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["identified", b"identified", "name", b"name", "strength", b"strength", "why", b"why"]) -> None: ...
+
+global___WorkloadFact = WorkloadFact
 
 @typing.final
 class Listener(google.protobuf.message.Message):
@@ -477,6 +526,8 @@ class ReportBatch(google.protobuf.message.Message):
     DENIALS_FIELD_NUMBER: builtins.int
     EVENTS_FIELD_NUMBER: builtins.int
     LOST_FIELD_NUMBER: builtins.int
+    FLOWS_FIELD_NUMBER: builtins.int
+    HITS_FIELD_NUMBER: builtins.int
     epoch: builtins.str
     """random, anew at each agent start"""
     sequence: builtins.int
@@ -486,6 +537,10 @@ class ReportBatch(google.protobuf.message.Message):
     def denials(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Denial]: ...
     @property
     def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Event]: ...
+    @property
+    def flows(self) -> global___FlowBatch: ...
+    @property
+    def hits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RuleHits]: ...
     def __init__(
         self,
         *,
@@ -494,10 +549,141 @@ class ReportBatch(google.protobuf.message.Message):
         denials: collections.abc.Iterable[global___Denial] | None = ...,
         events: collections.abc.Iterable[global___Event] | None = ...,
         lost: builtins.int = ...,
+        flows: global___FlowBatch | None = ...,
+        hits: collections.abc.Iterable[global___RuleHits] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["denials", b"denials", "epoch", b"epoch", "events", b"events", "lost", b"lost", "sequence", b"sequence"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["flows", b"flows"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["denials", b"denials", "epoch", b"epoch", "events", b"events", "flows", b"flows", "hits", b"hits", "lost", b"lost", "sequence", b"sequence"]) -> None: ...
 
 global___ReportBatch = ReportBatch
+
+@typing.final
+class FlowBatch(google.protobuf.message.Message):
+    """Accepted flows of one window of time, aggregated; one row in every column. Rows differ in workload, direction,
+    remote address, protocol, port, rule or verdict.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FROM_US_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
+    WORKLOADS_FIELD_NUMBER: builtins.int
+    RULES_FIELD_NUMBER: builtins.int
+    WORKLOAD_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    DIRECTION_FIELD_NUMBER: builtins.int
+    REMOTES_FIELD_NUMBER: builtins.int
+    PROTOCOL_FIELD_NUMBER: builtins.int
+    PORT_FIELD_NUMBER: builtins.int
+    FLOWS_FIELD_NUMBER: builtins.int
+    BYTES_SENT_FIELD_NUMBER: builtins.int
+    BYTES_RECEIVED_FIELD_NUMBER: builtins.int
+    FIRST_MS_FIELD_NUMBER: builtins.int
+    LAST_MS_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    LOST_FIELD_NUMBER: builtins.int
+    from_us: builtins.int
+    """Unix time of the window"""
+    until_us: builtins.int
+    remotes: builtins.bytes
+    """16 bytes a row; IPv4 as ::ffff:a.b.c.d"""
+    lost: builtins.int
+    """flows that were seen and are in no row"""
+    @property
+    def workloads(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """dictionary of `workload`"""
+
+    @property
+    def rules(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """dictionary of `rule`; "" is none: accepted by mode or as an essential"""
+
+    @property
+    def workload(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def rule(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def direction(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """0 out, 1 in"""
+
+    @property
+    def protocol(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """IP protocol number"""
+
+    @property
+    def port(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """destination port of the flow's first packet, or ICMP type"""
+
+    @property
+    def flows(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """new in this window"""
+
+    @property
+    def bytes_sent(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """by this host in this window; 0 where the kernel does not count (nf_conntrack_acct)"""
+
+    @property
+    def bytes_received(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def first_ms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """first and last seen, after from_us"""
+
+    @property
+    def last_ms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def verdict(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """0 allowed, 1 would-deny, 2 observed"""
+
+    def __init__(
+        self,
+        *,
+        from_us: builtins.int = ...,
+        until_us: builtins.int = ...,
+        workloads: collections.abc.Iterable[builtins.str] | None = ...,
+        rules: collections.abc.Iterable[builtins.str] | None = ...,
+        workload: collections.abc.Iterable[builtins.int] | None = ...,
+        rule: collections.abc.Iterable[builtins.int] | None = ...,
+        direction: collections.abc.Iterable[builtins.int] | None = ...,
+        remotes: builtins.bytes = ...,
+        protocol: collections.abc.Iterable[builtins.int] | None = ...,
+        port: collections.abc.Iterable[builtins.int] | None = ...,
+        flows: collections.abc.Iterable[builtins.int] | None = ...,
+        bytes_sent: collections.abc.Iterable[builtins.int] | None = ...,
+        bytes_received: collections.abc.Iterable[builtins.int] | None = ...,
+        first_ms: collections.abc.Iterable[builtins.int] | None = ...,
+        last_ms: collections.abc.Iterable[builtins.int] | None = ...,
+        verdict: collections.abc.Iterable[builtins.int] | None = ...,
+        lost: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes_received", b"bytes_received", "bytes_sent", b"bytes_sent", "direction", b"direction", "first_ms", b"first_ms", "flows", b"flows", "from_us", b"from_us", "last_ms", b"last_ms", "lost", b"lost", "port", b"port", "protocol", b"protocol", "remotes", b"remotes", "rule", b"rule", "rules", b"rules", "until_us", b"until_us", "verdict", b"verdict", "workload", b"workload", "workloads", b"workloads"]) -> None: ...
+
+global___FlowBatch = FlowBatch
+
+@typing.final
+class RuleHits(google.protobuf.message.Message):
+    """How often a rule has permitted something on this host, in one direction: TCP connections and datagrams judged."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: builtins.int
+    INGRESS_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    LAST_HIT_US_FIELD_NUMBER: builtins.int
+    rule: builtins.str
+    ingress: builtins.bool
+    count: builtins.int
+    """since this host began to count; never falls"""
+    last_hit_us: builtins.int
+    def __init__(
+        self,
+        *,
+        rule: builtins.str = ...,
+        ingress: builtins.bool = ...,
+        count: builtins.int = ...,
+        last_hit_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "ingress", b"ingress", "last_hit_us", b"last_hit_us", "rule", b"rule"]) -> None: ...
+
+global___RuleHits = RuleHits
 
 @typing.final
 class ReportAck(google.protobuf.message.Message):
@@ -632,3 +818,103 @@ class Event(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "culprit_name", b"culprit_name", "culprit_pid", b"culprit_pid", "kind", b"kind", "message", b"message"]) -> None: ...
 
 global___Event = Event
+
+@typing.final
+class ImpactRequest(google.protobuf.message.Message):
+    """"Which of your live connections would this draft cut?" The draft comes in parts of at most 1 MB."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    DRAFT_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    draft: builtins.bytes
+    """of a serialized HostPolicy"""
+    more: builtins.bool
+    limit: builtins.int
+    """connections to name; the rest are counted"""
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        draft: builtins.bytes = ...,
+        more: builtins.bool = ...,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["draft", b"draft", "id", b"id", "limit", b"limit", "more", b"more"]) -> None: ...
+
+global___ImpactRequest = ImpactRequest
+
+@typing.final
+class ImpactReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    LIVE_FIELD_NUMBER: builtins.int
+    CUT_FIELD_NUMBER: builtins.int
+    CONNECTIONS_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    live: builtins.int
+    """flows looked at"""
+    cut: builtins.int
+    error: builtins.str
+    @property
+    def connections(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LiveConnection]: ...
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        live: builtins.int = ...,
+        cut: builtins.int = ...,
+        connections: collections.abc.Iterable[global___LiveConnection] | None = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["connections", b"connections", "cut", b"cut", "error", b"error", "id", b"id", "live", b"live"]) -> None: ...
+
+global___ImpactReply = ImpactReply
+
+@typing.final
+class LiveConnection(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INGRESS_FIELD_NUMBER: builtins.int
+    WORKLOAD_FIELD_NUMBER: builtins.int
+    REMOTE_FIELD_NUMBER: builtins.int
+    SERVICE_FIELD_NUMBER: builtins.int
+    REMOTE_PORT_FIELD_NUMBER: builtins.int
+    LOCAL_PORT_FIELD_NUMBER: builtins.int
+    PROCESS_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    ingress: builtins.bool
+    workload: builtins.str
+    remote: builtins.bytes
+    """4 or 16 bytes"""
+    remote_port: builtins.int
+    """of an incoming connection; 0: not known"""
+    local_port: builtins.int
+    """of an outgoing one"""
+    rule: builtins.str
+    """which permits it now; empty: mode or essential"""
+    @property
+    def service(self) -> segctl.proto.v1.hostpolicy_pb2.PortRange: ...
+    @property
+    def process(self) -> global___ProcessInfo: ...
+    def __init__(
+        self,
+        *,
+        ingress: builtins.bool = ...,
+        workload: builtins.str = ...,
+        remote: builtins.bytes = ...,
+        service: segctl.proto.v1.hostpolicy_pb2.PortRange | None = ...,
+        remote_port: builtins.int = ...,
+        local_port: builtins.int = ...,
+        process: global___ProcessInfo | None = ...,
+        rule: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["process", b"process", "service", b"service"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ingress", b"ingress", "local_port", b"local_port", "process", b"process", "remote", b"remote", "remote_port", b"remote_port", "rule", b"rule", "service", b"service", "workload", b"workload"]) -> None: ...
+
+global___LiveConnection = LiveConnection

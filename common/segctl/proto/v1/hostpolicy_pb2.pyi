@@ -82,9 +82,12 @@ class Entry(google.protobuf.message.Message):
     GROUP_FIELD_NUMBER: builtins.int
     PORTS_FIELD_NUMBER: builtins.int
     MANAGED_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
     rule: builtins.str
     group: builtins.str
     managed: builtins.bool
+    until: builtins.int
+    """Unix time in seconds from which on it permits nothing more; 0: no end"""
     @property
     def ports(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PortRange]: ...
     def __init__(
@@ -94,8 +97,9 @@ class Entry(google.protobuf.message.Message):
         group: builtins.str = ...,
         ports: collections.abc.Iterable[global___PortRange] | None = ...,
         managed: builtins.bool = ...,
+        until: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["group", b"group", "managed", b"managed", "ports", b"ports", "rule", b"rule"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["group", b"group", "managed", b"managed", "ports", b"ports", "rule", b"rule", "until", b"until"]) -> None: ...
 
 global___Entry = Entry
 
@@ -109,12 +113,17 @@ class LocalWorkload(google.protobuf.message.Message):
     MODE_FIELD_NUMBER: builtins.int
     INGRESS_FIELD_NUMBER: builtins.int
     EGRESS_FIELD_NUMBER: builtins.int
+    OUTGOING_FIELD_NUMBER: builtins.int
+    INCOMING_FIELD_NUMBER: builtins.int
     name: builtins.str
     process_kind: builtins.str
-    """unit, cgroup, user; empty for the workload "host" """
+    """unit, cgroup, user, group, container, executable; empty for the workload "host" """
     process_pattern: builtins.str
     mode: builtins.str
     """observe, test, enforce"""
+    outgoing: builtins.str
+    """What a denied application sees: drop, reject. Empty: reject going out, drop coming in."""
+    incoming: builtins.str
     @property
     def ingress(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Entry]: ...
     @property
@@ -128,8 +137,10 @@ class LocalWorkload(google.protobuf.message.Message):
         mode: builtins.str = ...,
         ingress: collections.abc.Iterable[global___Entry] | None = ...,
         egress: collections.abc.Iterable[global___Entry] | None = ...,
+        outgoing: builtins.str = ...,
+        incoming: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["egress", b"egress", "ingress", b"ingress", "mode", b"mode", "name", b"name", "process_kind", b"process_kind", "process_pattern", b"process_pattern"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["egress", b"egress", "incoming", b"incoming", "ingress", b"ingress", "mode", b"mode", "name", b"name", "outgoing", b"outgoing", "process_kind", b"process_kind", "process_pattern", b"process_pattern"]) -> None: ...
 
 global___LocalWorkload = LocalWorkload
 

@@ -79,8 +79,12 @@ def test_nesting_ends_at_the_limit() -> None:
 
 
 def test_a_megabyte_of_brackets_is_refused_without_recursion() -> None:
-    assert read(b"[" * MAX_FILE_BYTES)[1] == [f"1:{MAX_DEPTH + 1} yaml-depth"]
-    assert read(b"{a: " * 200_000)[1] == [f"1:{MAX_DEPTH * 4 + 1} yaml-depth"]
+    # Newer versions of libyaml have a limit of their own, which they reach first since they read ahead.
+    for content in (b"[" * MAX_FILE_BYTES, b"{a: " * 200_000):
+        (found,) = read(content)[
+            1
+        ]
+        assert found.startswith("1:") and found.endswith(" yaml-depth")
 
 
 def test_size_ends_at_the_limit() -> None:
