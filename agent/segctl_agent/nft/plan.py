@@ -9,22 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from segctl_agent.nft.keys import Keys
 from segctl_agent.nft.operations import (
     AddChain,
+    AddCounter,
+    AddElements,
     AddRule,
     AddSet,
     AddTable,
     Batch,
     DeleteChain,
+    DeleteCounter,
     DeleteElements,
     DeleteForeign,
     DeleteSet,
     FlushChain,
     FlushSet,
     Operation,
-    element_delta,
 )
-from segctl_agent.nft.ruleset import Data, ForeignKind, NftSet, Ruleset, Verdict, jumps, lookups
+from segctl_agent.nft.ruleset import Data, Elements, ForeignKind, NftSet, Ruleset, Verdict, jumps, lookups
 
 
 def plan(now: Ruleset | None, wanted: Ruleset) -> Batch:
@@ -72,7 +75,7 @@ def _forget(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], flush: f
     for name, before in sorted(now.sets.items()):
         after = wanted.sets.get(name)
         if after is None or after.spec != before.spec:
-            if before.elements and before.spec.verdicts:
+            if before.elements and (before.spec.verdicts or before.spec.counts):
                 yield FlushSet(name)
         elif before.spec.interval:
             # The kernel's interval tree costs milliseconds for a single change: refilled as a whole.
@@ -85,6 +88,7 @@ def _forget(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], flush: f
             yield DeleteSet(name)
     yield from (DeleteForeign(f) for f in sorted(now.foreign, key=lambda f: (f.kind is not ForeignKind.SET, f)))
     yield from (DeleteChain(n) for n in sorted(lost_chains))
+    yield from (DeleteCounter(n) for n in sorted(now.counters - wanted.counters))
 
 
 def _refers(nft_set: NftSet, chains: frozenset[str]) -> bool:
@@ -93,13 +97,14 @@ def _refers(nft_set: NftSet, chains: frozenset[str]) -> bool:
 
 def _gone(before: NftSet, after: NftSet, lost_chains: frozenset[str]) -> Iterator[bytes]:
     """Keys to delete: removed, with other data, or referring to a chain that is made again."""
-    for key in before.elements.keys() - after.elements.keys():
-        yield key
-    if before.spec.verdicts:
+    if before.elements is after.elements or (isinstance(before.elements, Keys) and before.elements == after.elements):
+        return
+    yield from set(before.elements) - set(after.elements)
+    if before.spec.verdicts or before.spec.counts:
         for key, data in after.elements.items():
             if key in before.elements and (before.elements[key] != data or _in(data, lost_chains)):
                 yield key
-    elif any(v is not None for v in before.elements.values()):
+    elif not isinstance(before.elements, Keys):  # a plain set with data: it is not as we write it
         yield from (k for k, v in before.elements.items() if v is not None and k in after.elements)
 
 
@@ -116,6 +121,7 @@ def _build(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], fill: fro
         existing = now.sets.get(name)
         if existing is None or existing.spec != nft_set.spec:
             yield AddSet(name, nft_set.spec)
+    yield from (AddCounter(n) for n in sorted(wanted.counters - now.counters))
     for name, nft_set in sorted(wanted.sets.items()):
         yield from _fill(name, now.sets.get(name), nft_set, lost_chains)
     for name in sorted(fill & frozenset(wanted.chains)):
@@ -123,13 +129,17 @@ def _build(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], fill: fro
 
 
 def _fill(name: str, before: NftSet | None, after: NftSet, lost_chains: frozenset[str]) -> Iterator[Operation]:
-    new: dict[bytes, Data]
+    new: Elements
     if before is None or before.spec != after.spec:
-        new = dict(after.elements)
+        new = after.elements
     elif after.spec.interval:
-        new = dict(after.elements) if before.elements != after.elements or _refers(before, lost_chains) else {}
+        new = after.elements if before.elements != after.elements or _refers(before, lost_chains) else {}
+    elif before.elements is after.elements:
+        return
     else:
         gone = frozenset(_gone(before, after, lost_chains))
-        new = {k: v for k, v in after.elements.items() if k not in before.elements or k in gone}
+        fresh = set(after.elements).difference(before.elements) | gone & after.elements.keys()
+        plain = after.spec.plain
+        new = Keys.of(after.spec.key_length, fresh) if plain else {k: after.elements[k] for k in fresh}
     if new:
-        yield from element_delta(name, after.spec, (), new.items())
+        yield AddElements(name, after.spec, new)

@@ -19,9 +19,9 @@ VERSIONS: tuple[Version, ...] = (4, 6)
 PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 _NFT_PROTOCOL = {"icmp": "icmp", "tcp": "tcp", "udp": "udp", "icmpv6": "ipv6-icmp"}
 
-EQUAL, NOT_EQUAL, AT_MOST, AT_LEAST = 0, 1, 3, 5
+EQUAL, NOT_EQUAL, LESS, AT_MOST, AT_LEAST = 0, 1, 2, 3, 5
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
-_NFPROTO, _L4PROTO, _IIF, _OIF, _SKUID, _PKTTYPE = 15, 16, 4, 5, 10, 19
+_NFPROTO, _L4PROTO, _IIF, _OIF, _SKUID, _PKTTYPE, _TIME_NS = 15, 16, 4, 5, 10, 19, 30
 _CT_STATE, _CT_DIRECTION, _CT_MARK = 0, 1, 3
 _CT_STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8}
 
@@ -111,6 +111,24 @@ def ct_mark_is(mask: int, value: int) -> Statement:
     return Statement(exprs, f"ct mark & {mask:#010x} == {value:#010x}")
 
 
+def ct_mark_verdict(mask: int, name: str) -> Statement:
+    """The verdict that map `name` has for the bits of `mask`; a mark that is not in it is no match."""
+    exprs = (_ct(_CT_MARK), _bitwise(mask), _lookup(name, to_verdict=True))
+    return Statement(exprs, f"ct mark & {mask:#010x} vmap @{name}")
+
+
+def before(seconds: int) -> Statement:
+    """True until this Unix time. The kernel's clock is its real one, in nanoseconds (NFT_META_TIME_NS)."""
+    to_network = Expr("byteorder", ((1, _n(1)), (2, _n(1)), (3, _n(1)), (4, _n(8)), (5, _n(8))))
+    limit = struct.pack(">Q", seconds * 1_000_000_000)
+    return Statement((_meta(_TIME_NS), to_network, _cmp(limit, LESS)), f"meta time < {seconds}")
+
+
+def count(counter: str) -> Statement:
+    """Counts the packet in a named counter of the table (NFT_OBJECT_COUNTER is 1)."""
+    return Statement((Expr("objref", ((1, _n(1)), (2, _string(counter)))),), f'counter name "{counter}"')
+
+
 def ct_mark_set(mask: int, value: int) -> Statement:
     """Write `value` into the bits of `mask`; the other bits of the mark keep what they hold."""
     keep = ~mask & 0xFFFFFFFF
@@ -120,6 +138,11 @@ def ct_mark_set(mask: int, value: int) -> Statement:
 
 def protocol(name: str) -> Statement:
     return Statement((_meta(_L4PROTO), _cmp(bytes([PROTOCOL_NUMBERS[name]]))), f"meta l4proto {_NFT_PROTOCOL[name]}")
+
+
+def protocol_not(name: str) -> Statement:
+    exprs = (_meta(_L4PROTO), _cmp(bytes([PROTOCOL_NUMBERS[name]]), NOT_EQUAL))
+    return Statement(exprs, f"meta l4proto != {_NFT_PROTOCOL[name]}")
 
 
 def _bounds(low: int, high: int, width: int) -> tuple[Expr, ...]:
@@ -136,11 +159,11 @@ def destination_port(name: Literal["tcp", "udp"], low: int, high: int) -> Statem
     return Statement(exprs, f"{name} dport {_span(low, high)}")
 
 
-def source_port(low: int, high: int, *, tcp_known: bool = False) -> Statement:
-    """The source port of a TCP segment. `tcp_known`: an earlier statement of the rule has compared the protocol."""
-    known = () if tcp_known else protocol("tcp").exprs
-    exprs = (*known, _payload(_TRANSPORT_HEADER, 0, 2), *_bounds(low, high, 2))
-    return Statement(exprs, f"tcp sport {_span(low, high)}")
+def source_port(name: Literal["tcp", "udp"], low: int, high: int, *, known: bool = False) -> Statement:
+    """The source port of a segment or datagram. `known`: an earlier statement of the rule has compared the protocol."""
+    compared = () if known else protocol(name).exprs
+    exprs = (*compared, _payload(_TRANSPORT_HEADER, 0, 2), *_bounds(low, high, 2))
+    return Statement(exprs, f"{name} sport {_span(low, high)}")
 
 
 def tcp_without_syn() -> Statement:
@@ -184,13 +207,28 @@ def address_in(side: Side, name: str, *, version: Version) -> Statement:
     return Statement(exprs, f"{'ip' if version == 4 else 'ip6'} {side} @{name}")
 
 
-def flow_in(side: Side, name: str, *, version: Version, port: Literal["sport", "dport"] = "dport") -> Statement:
-    """Remote address . protocol . port, looked up in a set."""
+Port = Literal["sport", "dport"]
+
+
+def _flow(side: Side, version: Version, port: Port) -> tuple[tuple[Expr, ...], str]:
+    """Remote address . protocol . port, loaded as one key."""
     length, second, third = (4, 9, 10) if version == 4 else (16, 2, 13)
     offset = 0 if port == "sport" else 2
     key = (_address(side, length), _meta(_L4PROTO, second), _payload(_TRANSPORT_HEADER, offset, 2, third))
-    family = "ip" if version == 4 else "ip6"
-    return Statement((*_family(length), *key, _lookup(name)), f"{family} {side} . meta l4proto . th {port} @{name}")
+    return (*_family(length), *key), f"{'ip' if version == 4 else 'ip6'} {side} . meta l4proto . th {port}"
+
+
+def flow_in(side: Side, name: str, *, version: Version, port: Port = "dport") -> Statement:
+    """The flow is in the set or map."""
+    key, text = _flow(side, version, port)
+    return Statement((*key, _lookup(name)), f"{text} @{name}")
+
+
+def flow_counted(side: Side, name: str, *, version: Version, port: Port = "dport") -> Statement:
+    """The flow is in the map, and is counted in the counter that the map has for it: one look does both."""
+    key, text = _flow(side, version, port)
+    counter = Expr("objref", ((3, _n(1)), (4, _string(name))))
+    return Statement((*key, counter), f"counter name {text} map @{name}")
 
 
 def _connection(version: Version) -> tuple[tuple[Expr, ...], str]:
