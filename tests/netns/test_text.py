@@ -14,6 +14,7 @@ from segctl_agent.nft.plan import plan
 from segctl_agent.nft.ruleset import ACCEPT, DROP, Chain, KeyType, NftSet, Rule, Ruleset, SetSpec, goto
 from segctl_agent.nft.text import to_text
 from segctl_agent.render import render
+from segctl_agent.render.ends import denied_spec
 
 from tests.netns.samples import SAMPLES, SHOP_FACTS
 from tests.netns.spaces import Space
@@ -100,7 +101,11 @@ STATEMENTS: dict[str, Callable[[], s.Statement]] = {
     "cgroup exists": lambda: s.cgroup_exists(1, "nothing"),
     "broadcast": s.not_to_this_host,
     "limit": lambda: s.limit(5, 7),
-    "log": lambda: s.log("segctl 1 in deny " + "x" * 40, 1510, 96, 1),
+    "log": lambda: s.log("segctl 1 in deny " + "x" * 40, 1510, 96),
+    "limit over": lambda: s.limit(5, 7, over=True),
+    "tcp or udp": s.tcp_or_udp,
+    "denied v4": lambda: s.counted_over("saddr", "d4", 1, 2, version=4),
+    "denied v6": lambda: s.counted_over("daddr", "d6", 3, 4, version=6),
     "counter": s.counter,
     "prohibited": s.reject_prohibited,
 }
@@ -118,6 +123,8 @@ def test_every_statement_alone(space: Space, other: Space) -> None:
         "u": NftSet(SetSpec((KeyType.UID,), verdicts=True), {b"\x21\0\0\0": DROP}),
         "c": NftSet(SetSpec((KeyType.CGROUPSV2,), verdicts=True)),
         "nothing": NftSet(SetSpec((KeyType.CGROUPSV2,))),
+        "d4": NftSet(denied_spec(4)),
+        "d6": NftSet(denied_spec(6)),
         "again4": NftSet(SetSpec((KeyType.IPV4_ADDR, *ports), size=64, timeout_ms=3000)),
         "again6": NftSet(SetSpec((KeyType.IPV6_ADDR, *ports), size=64, timeout_ms=1500)),
     }

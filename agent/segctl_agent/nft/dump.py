@@ -30,6 +30,7 @@ from segctl_agent.nft.ruleset import (
 
 # Attributes that hold attributes, by expression; the kernel does not always set the flag that says so.
 _NESTED = {"immediate": {2}, "cmp": {3}, "bitwise": {4, 5, 7}, "range": {3, 4}}
+_DYNSET_EXPRESSIONS = 10
 _SET_ANONYMOUS, _CHAIN_BINDING = 0x1, 0x4
 _NUMBERS = {k.number: k for k in KeyType}
 
@@ -44,7 +45,15 @@ def parse_expr(data: bytes) -> Expr:
     )
     if name == "counter":
         attrs = ((1, bytes(8)), (2, bytes(8)))
+    if name == "dynset":
+        attrs = tuple((k, _listed(v) if k == _DYNSET_EXPRESSIONS and isinstance(v, bytes) else v) for k, v in attrs)
     return Expr(name, attrs)
+
+
+def _listed(payload: bytes) -> Attributes:
+    """A list of expressions in the order in which they run: what each element of a dynamic set carries."""
+    exprs = [parse_expr(e) for _, e in attributes(payload)]
+    return tuple((1, ((1, e.name.encode() + b"\0"), (2, e.attrs))) for e in exprs)
 
 
 def _data(payload: bytes) -> Attributes:

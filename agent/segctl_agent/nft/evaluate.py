@@ -140,6 +140,8 @@ def _expression(walk: _Walk, expr: Expr) -> Verdict | None:
             prefix = values.get(2, b"").rstrip(b"\0").decode()
             walk.trail.append(f'log "{prefix}"')
             walk.logged_test = walk.logged_test or prefix.split()[3:4] == ["test"]
+        case "dynset" if 10 in nests:  # its element has a rate, which is not exceeded yet
+            raise _NoMatch
         case "counter" | "limit" | "dynset":  # a flow that opens has nothing remembered about it
             pass
         case _:

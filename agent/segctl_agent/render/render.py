@@ -4,7 +4,7 @@ docs/architecture.md, "The table"."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import MappingProxyType
 
 from segctl.model.hostpolicy import HostPolicy
@@ -15,7 +15,6 @@ from segctl_agent.identity import DEPTH, DIRECTIONS, Direction, Identity, leaf_m
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.ruleset import (
     ACCEPT,
-    DROP,
     INPUT,
     OUTPUT,
     Chain,
@@ -25,12 +24,23 @@ from segctl_agent.nft.ruleset import (
     Rule,
     Ruleset,
     SetSpec,
+    Statement,
     goto,
 )
+from segctl_agent.render.ends import (
+    Permit,
+    back_name,
+    end_chain,
+    end_name,
+    end_sets,
+    refuse_chains,
+    unknown_chain,
+    unknown_name,
+)
 from segctl_agent.render.essentials import essential_sets, incoming, outgoing
-from segctl_agent.render.marks import accepted
-from segctl_agent.render.sets import denied_connections, network_sets
-from segctl_agent.render.workloads import WorkloadRenderer, again_name, back_name, end_chain, end_name, log_rule
+from segctl_agent.render.marks import accepted, judged, loose
+from segctl_agent.render.sets import network_sets
+from segctl_agent.render.workloads import WorkloadRenderer
 
 NOTHING = "nothing"
 CGROUP_MAP = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
@@ -47,9 +57,10 @@ def render(policy: HostPolicy, facts: HostFacts, epoch: int) -> Ruleset:
     sets: dict[str, NftSet] = {NOTHING: NftSet(SetSpec((KeyType.CGROUPSV2,))), **essential_sets(policy.essentials)}
     sets.update(_cgroup_maps(identity, (*facts.cgroups.items(), *facts.departed)))
     used: set[str] = set()
+    refused = Statement(())  # an epoch names no workload
     for direction in DIRECTIONS:
         chains.update(_identity_chains(direction, identity))
-        chains[f"unknown_{direction}"] = _unknown(direction, enforcing=policy.enforcing)
+        chains[unknown_name(direction)] = unknown_chain(direction, refused, enforcing=policy.enforcing)
         used |= _workloads(policy, identity, direction, epoch, chains, sets)
     if identity.users:
         owners: dict[bytes, Data] = {
@@ -60,8 +71,8 @@ def render(policy: HostPolicy, facts: HostFacts, epoch: int) -> Ruleset:
     for name in used:
         sets.update(network_sets(f"g{name}", groups[name]))
     sets.update(network_sets("managed", policy.managed))
-    if policy.enforcing:
-        sets.update({again_name(version): denied_connections(version) for version in s.VERSIONS})
+    chains.update(refuse_chains(policy))
+    sets.update(end_sets(policy))
     return Ruleset(MappingProxyType(chains), MappingProxyType(sets))
 
 
@@ -79,6 +90,7 @@ def _workloads(
 ) -> set[str]:
     """Adds the chains and sets of every workload; answers the groups that rules refer to."""
     mark = accepted(epoch)
+    permit = Permit(mark, judged(epoch), Statement(()))
     groups = {g.name: g.networks for g in policy.groups}
     renderer = WorkloadRenderer(direction, groups, frozenset(policy.managed), mark)
     by_owner = (Rule.of(s.uid_verdict("uid_out")),) if identity.users and direction == "out" else ()
@@ -86,7 +98,7 @@ def _workloads(
     for workload in policy.workloads:
         rendered = renderer.render(workload, by_owner if workload.name == HOST_WORKLOAD else ())
         chains[workload_chain(workload.name, direction)] = rendered.chain
-        chains[end_name(workload.name, direction)] = end_chain(direction, workload, epoch)
+        chains[end_name(workload.name, direction)] = end_chain(direction, workload, permit, loose())
         if workload.mode is not Mode.OBSERVE:
             chains[back_name(workload.name, direction)] = renderer.back(workload)
         sets.update(rendered.sets)
@@ -141,23 +153,3 @@ def _identity_chains(direction: Direction, identity: Identity) -> dict[str, Chai
 
 def _cgroup_verdict(level: int, name: str) -> Rule:
     return Rule.of(s.cgroup_verdict(level, name))
-
-
-def _unknown(direction: Direction, *, enforcing: bool) -> Chain:
-    """A socket whose cgroup is not mapped yet. Dropped without an answer, a SYN comes again when it is mapped. A
-    session that comes here is of a cgroup that is gone and forgotten: nobody can judge it any more, and it ends."""
-    if not enforcing:
-        return Chain((Rule.of(s.verdict(ACCEPT)),))
-    reset = Rule.of(s.ct_state("established"), s.protocol("tcp"), s.reject_reset())
-    return Chain((log_rule(direction, "deny", "?"), Rule.of(s.counter()), reset, Rule.of(s.verdict(DROP))))
-
-
-def denied_counters(packets: Mapping[str, int], policy: HostPolicy) -> dict[tuple[Direction, str], int]:
-    """Kernel.counters as (direction, workload) -> packets that were denied or would be; `?` is the unknown cgroup."""
-    out: dict[tuple[Direction, str], int] = {}
-    names = [w.name for w in policy.workloads]
-    for direction in DIRECTIONS:
-        for chain, name in [*((end_name(n, direction), n) for n in names), (f"unknown_{direction}", "?")]:
-            if chain in packets:
-                out[direction, name] = packets[chain]
-    return out

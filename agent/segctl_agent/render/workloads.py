@@ -6,31 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from segctl.model.hostpolicy import Entry, LocalWorkload
-from segctl.model.policy import Mode, Network, PortRange
+from segctl.model.policy import Network, PortRange
 
 from segctl_agent.identity import Direction, workload_chain
 from segctl_agent.nft import statements as s
-from segctl_agent.nft.ruleset import ACCEPT, DROP, RETURN, Chain, NftSet, Rule, Statement, goto, jump
-from segctl_agent.render.marks import accepted, judged, loose
+from segctl_agent.nft.ruleset import ACCEPT, RETURN, Chain, NftSet, Rule, Statement, goto
+from segctl_agent.render.ends import end_name
 from segctl_agent.render.sets import flow_spec, flow_suffix, frozen
 
-NFLOG_GROUP = 1510
-_SNAPLEN, _THRESHOLD = 96, 1
-_LOG_RATE, _LOG_BURST = 1000, 2000
-
 BackPort = Callable[[int, int], Statement]
-
-
-def prefix(direction: Direction, verdict: str, workload: str) -> str:
-    """The log prefix, version 1: direction, `deny` or `test`, and the workload or `?`. At most 58 bytes; old kernels
-    cut at 64."""
-    return f"segctl 1 {direction} {verdict} {workload}"
-
-
-def log_rule(direction: Direction, verdict: str, workload: str) -> Rule:
-    return Rule.of(
-        s.limit(_LOG_RATE, _LOG_BURST), s.log(prefix(direction, verdict, workload), NFLOG_GROUP, _SNAPLEN, _THRESHOLD)
-    )
 
 
 def port_statement(ports: PortRange, *, family_known: bool) -> Statement:
@@ -150,47 +134,3 @@ def _versions(networks: tuple[Network, ...], *, wide: bool) -> frozenset[s.Versi
         if mine and any(n.prefixlen < n.max_prefixlen for n in mine) is wide:
             out.add(version)
     return frozenset(out)
-
-
-def end_name(workload: str, direction: Direction) -> str:
-    return f"end_{workload}_{direction}"
-
-
-def back_name(workload: str, direction: Direction) -> str:
-    return f"back_{workload}_{direction}"
-
-
-def end_chain(direction: Direction, workload: LocalWorkload, epoch: int) -> Chain:
-    """What becomes of packets that nothing permits. In modes that let them pass, the mark keeps the rest of the flow
-    from being logged again."""
-    mark = accepted(epoch)
-    if workload.mode is Mode.OBSERVE:
-        return Chain((Rule.of(mark, s.verdict(ACCEPT)),))
-    older = Rule.of(*loose(), s.verdict(jump(back_name(workload.name, direction))))
-    verdict = "deny" if workload.mode is Mode.ENFORCE else "test"
-    broadcast = (Rule.of(s.not_to_this_host(), s.verdict(DROP if verdict == "deny" else ACCEPT)),)
-    noted = (log_rule(direction, verdict, workload.name), Rule.of(s.counter()))
-    head = (*(broadcast if direction == "in" else ()), older, *noted)
-    if workload.mode is Mode.TEST:
-        return Chain((Rule.of(judged(epoch), s.verdict(ACCEPT)), *head, Rule.of(mark, s.verdict(ACCEPT))))
-    reset = Rule.of(s.ct_state("established"), s.protocol("tcp"), s.reject_reset())
-    if direction == "in":
-        return Chain((*head, reset, Rule.of(s.verdict(DROP))))
-    return Chain((*_answered_again(), *head, reset, *_dropped_first(), Rule.of(s.reject_prohibited())))
-
-
-def again_name(version: s.Version) -> str:
-    return f"again{version}"
-
-
-def _answered_again() -> tuple[Rule, ...]:
-    """The retransmit of a SYN that was denied: noted before, now answered."""
-    return tuple(
-        Rule.of(s.tcp_syn(), s.connection_in(again_name(v), version=v), s.reject_prohibited()) for v in s.VERSIONS
-    )
-
-
-def _dropped_first() -> tuple[Rule, ...]:
-    """The first SYN is lost, so that the socket still is there when the agent asks whose it is: an ICMP error would end
-    a connect that does not block before (ADR 7). When the set is full, the next rule answers."""
-    return tuple(Rule.of(s.tcp_syn(), s.connection_add(again_name(v), version=v), s.verdict(DROP)) for v in s.VERSIONS)

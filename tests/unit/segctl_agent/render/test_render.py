@@ -9,12 +9,12 @@ from ipaddress import ip_address, ip_network
 import pytest
 from segctl.model.hostpolicy import Entry, Group, LocalWorkload
 from segctl.model.policy import Mode, Process, ProcessKind
+from segctl_agent.denials.prefix import encode
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft.evaluate import Evaluation, Packet, evaluate
 from segctl_agent.nft.ruleset import KeyType
 from segctl_agent.render import EPOCHS, denied_counters, render
 from segctl_agent.render.sets import network_sets, size_for
-from segctl_agent.render.workloads import prefix
 
 from tests.netns.samples import EMPTY, LOCKED, OBSERVING, SHOP, SHOP_FACTS, host_workload, networks, policy, ports
 
@@ -163,7 +163,7 @@ def test_adjacent_networks_are_one_interval() -> None:
 
 
 def test_prefixes_fit_the_oldest_kernels() -> None:
-    assert len(prefix("out", "deny", "x" * 40)) < 64
+    assert len(encode("out", "deny", "x" * 40)) < 64
 
 
 def test_counters_by_workload() -> None:
