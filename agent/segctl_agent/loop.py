@@ -33,7 +33,7 @@ from segctl_agent.facts.users import resolve_users
 from segctl_agent.messages import denial_message
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.watch import NftWatch
-from segctl_agent.render import denied_counters
+from segctl_agent.render import MarkLayout, denied_counters
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session
 from segctl_agent.state import StateFolder
@@ -52,11 +52,11 @@ NAMES_SECONDS = 60.0
 class Loop:
     """One agent process. `run` returns its exit code."""
 
-    def __init__(self, folder: StateFolder, identity: Identity, notifier: Notifier) -> None:
+    def __init__(self, folder: StateFolder, identity: Identity, notifier: Notifier, layout: MarkLayout) -> None:
         self._folder, self._identity, self._notifier = folder, identity, notifier
         self._reports = ReportQueue()
         self._kernel = NetlinkKernel()
-        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid())
+        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid(), layout)
         self._agent = Agent(folder, identity.host, self._enforcer, self._reports)
         self._cgroup_root = find_cgroup2_root()
         self._cgroups = CgroupWatcher(self._cgroup_root)
@@ -201,7 +201,7 @@ class Loop:
                     "state": self._agent.status,
                     "generation": in_force.generation,
                     "digest": in_force.digest,
-                    "epoch": self._enforcer.epoch,
+                    "decision_ids": self._enforcer.decisions.turn,
                     "controller": session.connected_to,
                     "problem": session.problem,
                     "reports_waiting": self._reports.waiting,
