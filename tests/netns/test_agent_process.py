@@ -103,7 +103,7 @@ def enrolled(folder: Path, generation: bool = True) -> StateFolder:
     save_identity(folder, Authority().identity("db-1", ("127.0.0.1:1",)))
     state = StateFolder(folder)
     if generation:
-        state.write_generation(POLICY, 1)
+        state.write_generation(POLICY, (1, 1))
     return state
 
 
@@ -238,7 +238,7 @@ def test_damaged_state(tmp_path: Path) -> None:
 
     def host() -> None:
         state = enrolled(folder)
-        state.write_generation(replace(POLICY, generation=6), 1)
+        state.write_generation(replace(POLICY, generation=6), (1, 1))
         where = ("--state", str(folder))
         newest = folder / "generation.1"
         newest.write_bytes(newest.read_bytes()[:100])

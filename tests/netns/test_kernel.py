@@ -43,8 +43,8 @@ GARBAGE = {
     "a foreign base chain": "add chain inet segctl evil { type filter hook input priority -5; policy accept; }",
     "a chain that ours go to": "add chain inet segctl x; add rule inet segctl x accept; "
     "insert rule inet segctl id_in goto x",
-    "elements removed and added": "flush set inet segctl w_shop-db_in4; add element inet segctl gall4 { 9.9.9.9 }",
-    "intervals": "flush set inet segctl gmon4; add element inet segctl gmon4 { 1.0.0.0/8, 2.0.0.0/8, 3.3.3.3 }",
+    "elements removed and added": "flush map inet segctl w_shop-db_in4; add element inet segctl managed4 { 9.9.9.9 }",
+    "intervals": "flush set inet segctl nmon4; add element inet segctl nmon4 { 1.0.0.0/8, 2.0.0.0/8, 3.3.3.3 }",
     "other data": "delete element inet segctl uid_out { 34 }; add element inet segctl uid_out { 34 : accept }",
     "a catch-all": "add element inet segctl cg2_in { * : accept }",
     "a foreign set that rules use": "add set inet segctl s { type ether_addr; }; "
@@ -54,6 +54,11 @@ GARBAGE = {
     "a map to a counter": "add counter inet segctl n; add map inet segctl o { type ipv4_addr : counter; }; "
     'add element inet segctl o { 1.1.1.1 : "n" }; add rule inet segctl id_in counter name "n"',
     "a sleeping table": "add table inet segctl { flags dormant; }",
+    "a counter of another name": "add counter inet segctl stranger; insert rule inet segctl input counter name stranger",
+    "a counter in place of another": "add counter inet segctl n; "
+    "delete element inet segctl w_shop-db_in4 { 10.0.0.1 . tcp . 5432 }; "
+    'add element inet segctl w_shop-db_in4 { 10.0.0.1 . tcp . 5432 : "n" }',
+    "a decision that lives longer": "add element inet segctl live_in { 0x00000900 : accept }",
     "a named quota": "add quota inet segctl q { over 1 mbytes }",
     "a bound chain": "insert rule inet segctl input jump { accept; }",
     "a jump from a foreign chain": "add chain inet segctl y; add rule inet segctl y jump w_shop-db_in",
@@ -185,12 +190,14 @@ def test_a_hundred_thousand_addresses(space: Space) -> None:
 
 def test_foreign_things_are_named(space: Space) -> None:
     def body() -> Ruleset | None:
-        nft("add table inet segctl; add counter inet segctl n; add set inet segctl t { type ether_addr; }")
+        nft(
+            "add table inet segctl; add quota inet segctl q { over 1 mbytes }; add set inet segctl t { type ether_addr; }"
+        )
         return NetlinkKernel().read()
 
     found = space.run(body)
     assert found is not None
-    assert found.foreign == {Foreign("n", ForeignKind.OBJECT, 1), Foreign("t", ForeignKind.SET)}
+    assert found.foreign == {Foreign("q", ForeignKind.OBJECT, 2), Foreign("t", ForeignKind.SET)}
 
 
 def test_a_tamper_notice_names_the_process_and_the_tables(space: Space) -> None:
