@@ -175,7 +175,7 @@ class Loop:
         try:
             attributor = Attributor(self._cgroups.path_of, self._cgroup_root)
             pipeline = DenialPipeline(
-                NflogReader(), attributor.attribute, self._denied, lambda: self._agent.in_force().generation
+                NflogReader(), attributor.attribute_many, self._denied, lambda: self._agent.in_force().generation
             )
             pipeline.start(loop)
         except KernelError as error:

@@ -24,7 +24,18 @@ from segctl_agent.nft.operations import (
     Operation,
     describe,
 )
-from segctl_agent.nft.ruleset import Attributes, Data, Elements, Expr, ForeignKind, Odd, Rule, SetSpec, Verdict
+from segctl_agent.nft.ruleset import (
+    DYNAMIC_SIZE,
+    Attributes,
+    Data,
+    Elements,
+    Expr,
+    ForeignKind,
+    Odd,
+    Rule,
+    SetSpec,
+    Verdict,
+)
 from segctl_agent.nft.statements import verdict_attributes
 
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, NEWRULE, GETRULE, DELRULE = range(9)
@@ -132,7 +143,7 @@ def set_attributes(spec: SetSpec) -> bytes:
     out = u32(3, set_flags(spec) | concatenated) + u32(4, key_number(spec)) + u32(5, spec.key_length)
     if spec.verdicts:
         out += u32(6, VERDICT_TYPE) + u32(7, 16)
-    if spec.size:
+    if spec.size and not (spec.dynamic and spec.size == DYNAMIC_SIZE):
         out += nested(9, u32(1, spec.size))
     out += u32(10, 1)
     if spec.dynamic:

@@ -21,7 +21,20 @@ from segctl.model.policy import Answer, Mode
 from segctl_agent.denials.prefix import NFLOG_GROUP, UNKNOWN_WORKLOAD, encode
 from segctl_agent.identity import DIRECTIONS, Direction
 from segctl_agent.nft import statements as s
-from segctl_agent.nft.ruleset import ACCEPT, DROP, Chain, KeyType, NftSet, Rule, SetSpec, Statement, Verdict, goto, jump
+from segctl_agent.nft.ruleset import (
+    ACCEPT,
+    DROP,
+    DYNAMIC_SIZE,
+    Chain,
+    KeyType,
+    NftSet,
+    Rule,
+    SetSpec,
+    Statement,
+    Verdict,
+    goto,
+    jump,
+)
 from segctl_agent.render.sets import denied_connections
 
 SNAPLEN: Final = 96
@@ -29,7 +42,7 @@ LOG_RATE, LOG_BURST = 1000, 2000
 """Packets a second that one chain logs."""
 KEY_RATE, KEY_BURST = 1, 2
 """Packets a second of one remote address, protocol and port that one chain logs."""
-DENIED_KEYS: Final = 65_535
+DENIED_KEYS: Final = DYNAMIC_SIZE
 DENIED_SECONDS: Final = 60
 
 _SILENT = "refuse_silent"

@@ -19,7 +19,7 @@ def test_the_first_packet_goes_out_at_once_and_its_repeats_once_an_interval():
     assert coalescer.add(key(), 100, 0.0) is Step.NEW
     assert coalescer.add(key(), 200, 0.1) is Step.REPEAT
     who = Attribution(ProcessInfo(pid=7))
-    coalescer.attribute(key(), who)
+    coalescer.attribute(key(), who, 0.1)
     assert coalescer.add(key(), 300, 0.2) is Step.COUNTED
     assert coalescer.due(0.9) == []
     assert coalescer.next_due() == 1.0
