@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 from segctl.model.hostpolicy import HostPolicy, LocalWorkload
-from segctl.model.policy import Mode
+from segctl.model.policy import Answer, Mode
 from segctl_agent.denials.coalesce import NOT_LOGGED
 from segctl_agent.denials.counts import Direction
 from segctl_agent.denials.values import Verdict
@@ -281,9 +281,11 @@ def test_a_refused_mark_opens_nothing_and_is_no_hindrance_later() -> None:
                 return bool(server.recv(8))
             return False
 
+        # An ICMP error would be the client's next answer, whatever became of its next datagram.
+        silent = replace(shop(), workloads=(replace(shop().workloads[0], outgoing=Answer.DROP),))
         out = []
         for refused in (REFUSED, LIVE):
-            closed = table(shop(), refused=refused)
+            closed = table(silent, refused=refused)
             # Only the output end decides here; in `opened` it permits.
             closed = replace(closed, chains={k: v for k, v in closed.chains.items() if k != "input"})
             output = closed.chains["output"]
