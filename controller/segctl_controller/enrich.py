@@ -70,7 +70,7 @@ def enrich(
         reason=decision.reason,
         rule=decision.name,
         suggestion=_suggestion(denied, policy, inventory, local, holder, peer_workload, decision, today),
-        service_name=service_name(policy, denied.port) if _declared(policy, denied.port) else "",
+        service_name=service_name(policy, denied.port) if is_declared(policy, denied.port) else "",
     )
 
 
@@ -97,7 +97,7 @@ def _suggestion(
     return offer.text or f"# {offer.refusal}"
 
 
-def _declared(policy: Policy, port: PortRange) -> bool:
+def is_declared(policy: Policy, port: PortRange) -> bool:
     return any(p == port for service in policy.services.values() for p in service.ports)
 
 
