@@ -1,4 +1,7 @@
-"""Flows and hits as a host reports them, taken as hostile: every column bounded, every time brought near our clock."""
+"""Flows and hits as a host reports them, taken as hostile: every column bounded, every time brought near our clock.
+
+What does not hold together is refused whole. Times never are: a clock that jumps makes honest hosts tell strange ones.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ COLUMNS: tuple[tuple[str, int], ...] = (
     ("flows", LARGEST_COUNT),
     ("bytes_sent", LARGEST_COUNT),
     ("bytes_received", LARGEST_COUNT),
-    ("first_ms", LONGEST_WINDOW // 1000),
-    ("last_ms", LONGEST_WINDOW // 1000),
+    ("first_ms", 2**32 - 1),
+    ("last_ms", 2**32 - 1),
     ("verdict", max(FlowVerdict)),
 )
 """Columns of plain numbers with the largest that each may hold."""
@@ -40,16 +43,14 @@ def check_flows(batch: agent_pb2.FlowBatch) -> None:
     rows = len(batch.workload)
     if rows > MOST_FLOWS or max(len(batch.workloads), len(batch.rules)) > MOST_NAMES:
         raise LimitError(f"a report holds at most {MOST_FLOWS} flows of {MOST_NAMES} workloads and {MOST_NAMES} rules")
-    if not 0 <= batch.until_us - batch.from_us <= LONGEST_WINDOW or batch.from_us < 0 or batch.lost > LARGEST_COUNT:
-        raise WireError("flows need a window of at most a day that ends after it begins, and a sane lost count")
+    if batch.lost > LARGEST_COUNT:
+        raise WireError("flows need a sane lost count")
     if len(batch.remotes) != rows * ADDRESS:
         raise WireError(f"the column remotes of {rows} flows has {len(batch.remotes)} bytes, not {ADDRESS} a flow")
     for name, column in (("workload", batch.workload), ("rule", batch.rule)):
         _column(name, column, rows, len(batch.workloads if name == "workload" else batch.rules) - 1)
     for name, largest in COLUMNS:
         _column(name, getattr(batch, name), rows, largest)
-    if any(first > last for first, last in zip(batch.first_ms, batch.last_ms, strict=True)):
-        raise WireError("a flow was last seen before it was first seen")
     _check_names("workload", batch.workloads)
     _check_names("rule", (rule for rule in batch.rules if rule))
 
@@ -69,14 +70,8 @@ def _check_names(what: str, names: Iterable[str]) -> None:
 
 
 def flows_of(host: str, batch: agent_pb2.FlowBatch, now_us: int) -> Iterator[FlowRecord]:
-    """The rows of a batch that `check_flows` has passed.
-
-    A window that lies in the future or further back than flows are kept comes from a clock that is wrong: its flows
-    were seen just now, as far as we can know.
-    """
-    sane = now_us - OLDEST < batch.until_us <= now_us + FUTURE
-    start = batch.from_us if sane else now_us - (batch.until_us - batch.from_us)
-    end = batch.until_us if sane else now_us
+    """The rows of a batch that `check_flows` has passed."""
+    start, end = _window(batch.from_us, batch.until_us, now_us)
     rows = zip(
         batch.workload,
         batch.rule,
@@ -97,8 +92,19 @@ def flows_of(host: str, batch: agent_pb2.FlowBatch, now_us: int) -> Iterator[Flo
         key = FlowKey(
             host, workloads[workload], bool(direction), remote, protocol, port, rules[rule], verdicts[verdict]
         )
-        first_us, last_us = min(start + first * 1000, end), min(start + last * 1000, end)
-        yield FlowRecord(key, flows, sent, received, first_us, last_us)
+        last_us = min(start + last * 1000, end)
+        yield FlowRecord(key, flows, sent, received, min(start + first * 1000, last_us), last_us)
+
+
+def _window(from_us: int, until_us: int, now_us: int) -> tuple[int, int]:
+    """One that lies in the future, or further back than flows are kept, comes from a wrong clock: it ended just now, as
+    far as we can know. One that has no sane length was just now."""
+    length = until_us - from_us
+    if not 0 <= length <= LONGEST_WINDOW:
+        return now_us, now_us
+    if now_us - OLDEST < until_us <= now_us + FUTURE:
+        return from_us, until_us
+    return now_us - length, now_us
 
 
 def hits_of(

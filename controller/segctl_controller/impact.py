@@ -22,7 +22,7 @@ made: hosts that are slow to answer do not keep the others from being asked."""
 NAMED_BY_HOST = 50
 MOST_NAMED = 1000
 LARGEST_COUNT = 2**53
-LONGEST_NAME = 64
+LONGEST_NAME = 128
 LONGEST_TEXT = 4096
 log = logging.getLogger(__name__)
 

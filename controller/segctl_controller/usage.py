@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from ipaddress import IPv4Address, IPv6Address
 
 from segctl.model.inventory import Address
@@ -26,12 +25,11 @@ MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 class Usage:
-    """Questions about flows come one at a time: each may read a million rows, on the thread that reports wait for."""
+    """Questions wait for one another, and nothing else waits for them: each may read a million rows."""
 
     def __init__(self, fleet: Fleet, db: StoreThread) -> None:
         self._fleet = fleet
         self._db = db
-        self._one = asyncio.Lock()
 
     async def flows(self, request: admin_pb2.FlowsRequest) -> admin_pb2.FlowsReply:
         """Raises InvalidRequestError, or NotFoundError for a host that is not enrolled."""
@@ -43,12 +41,11 @@ class Usage:
         limit = min(request.limit or 100, MOST_FLOWS)
         wanted = FlowFilter(limit, request.host, request.workload, request.rule, min(request.since_us, 2**62))
         store = self._db.store
-        async with self._one:
-            rows = await self._db.call(store.flows, wanted)
-            lost = await self._db.call(store.flows_lost, request.host, wanted.since_us)
-            peers = [self._fleet.holders.get(_address(row.key.remote), "") for row in rows]
-            asked = {row: self._far_end(row, peer) for row, peer in zip(rows, peers, strict=True) if peer}
-            found = await self._db.call(store.far_ends, tuple(asked.values())) if asked else ()
+        rows = await self._db.read(store.flows, wanted)
+        lost = await self._db.read(store.flows_lost, request.host, wanted.since_us)
+        peers = [self._fleet.holders.get(_address(row.key.remote), "") for row in rows]
+        asked = {row: self._far_end(row, peer) for row, peer in zip(rows, peers, strict=True) if peer}
+        found = await self._db.read(store.far_ends, tuple(asked.values())) if asked else ()
         workloads = dict(zip(asked, found, strict=True))
         views = [self._view(row, peer, workloads.get(row, "")) for row, peer in zip(rows, peers, strict=True)]
         return admin_pb2.FlowsReply(flows=views, lost=lost)
@@ -84,7 +81,7 @@ class Usage:
     async def rules(self, request: admin_pb2.RuleUseRequest) -> admin_pb2.RuleUseReply:
         """Rules of the active policy, hit or not, and rules of earlier ones that were hit; by name."""
         _bounded(request.rule)
-        used = {use.rule: use for use in await self._db.call(self._db.store.rule_use, request.rule)}
+        used = {use.rule: use for use in await self._db.read(self._db.store.rule_use, request.rule)}
         policy = {rule.name for rule in self._fleet.active.policy.rules}
         wanted = {request.rule} & (policy | set(used)) if request.rule else policy | set(used)
         if request.rule and not wanted:

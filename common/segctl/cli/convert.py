@@ -53,7 +53,7 @@ def cut(m: pb.CutConnection) -> v.Cut:
         host=m.host,
         workload=c.workload,
         direction="ingress" if c.ingress else "egress",
-        process=process(c.process) if c.HasField("process") else None,
+        process=process(c.process) if c.process.pid or c.process.exe else None,
         peer_address=address(c.remote),
         peer_host=m.peer_host,
         service=port(c.service),

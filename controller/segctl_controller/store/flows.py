@@ -22,11 +22,13 @@ SLACK = 20
 
 
 class FlowTable:
-    """Remembers how many rows came in since it last counted them; everything else is in the database."""
+    """Remembers how many rows came in since it last counted them, and the oldest hour that is kept. Both are hints:
+    what a transaction that failed left undone, the next hour or the next twentieth makes up for."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._unchecked = limits.flows
+        self._oldest = 0
 
     def add(self, connection: Connection, batch: Batch) -> None:
         if batch.flows:
@@ -34,8 +36,10 @@ class FlowTable:
         if batch.flows_lost:
             lose(connection, batch.host, hour_of(batch.at_us), batch.flows_lost)
         oldest = hour_of(batch.at_us - self._limits.flow_days * DAY_US)
-        connection.execute(delete(flows).where(flows.c.hour_us < oldest))
-        connection.execute(delete(flow_losses).where(flow_losses.c.hour_us < oldest))
+        if oldest != self._oldest:
+            connection.execute(delete(flows).where(flows.c.hour_us < oldest))
+            connection.execute(delete(flow_losses).where(flow_losses.c.hour_us < oldest))
+            self._oldest = oldest
         self._unchecked += len(batch.flows)
         if self._unchecked >= max(1, self._limits.flows // SLACK):
             _prune(connection, self._limits.flows)

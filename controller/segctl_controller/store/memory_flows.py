@@ -70,7 +70,7 @@ class MemoryFlows:
 
     def sums(self, wanted: FlowFilter) -> tuple[FlowRecord, ...]:
         found: dict[FlowKey, FlowRecord] = {}
-        for (_, key), row in self._rows.items():
+        for (_, key), row in tuple(self._rows.items()):
             asked = ((wanted.host, key.host), (wanted.workload, key.workload), (wanted.rule, key.rule))
             if row.last_us >= wanted.since_us and all(want in ("", have) for want, have in asked):
                 found[key] = _merged(found[key], row) if key in found else row

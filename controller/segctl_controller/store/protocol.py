@@ -30,7 +30,8 @@ Admit = Callable[[TokenRecord, FindHost], HostRecord]
 
 
 class Store(Protocol):
-    """Synchronous; each method is one transaction and one thread calls at a time.
+    """Synchronous; each method is one transaction and one thread calls at a time. What reads flows and hits takes long,
+    and may be called by one second thread.
 
     A method that takes an `Entry` writes it to the audit log in the same transaction. Raises StoreFullError when the
     disk is full (nothing of the call is stored) and StateError when the database cannot be used.

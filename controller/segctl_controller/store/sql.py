@@ -33,7 +33,7 @@ from segctl_controller.store.records import (
     TokenRecord,
 )
 from segctl_controller.store.reports import add_batch, add_event, lost, newest_denials, newest_events
-from segctl_controller.store.sqlite import open_engine, translated
+from segctl_controller.store.sqlite import open_engine, open_reader, translated
 
 
 class SqlStore:
@@ -43,14 +43,22 @@ class SqlStore:
         self._path = path
         self._limits = limits or Limits()
         self._engine = open_engine(path)
+        self._reader = open_reader(path)
         self._flow_table = flows.FlowTable(self._limits)
 
     def close(self) -> None:
+        self._reader.dispose()
         self._engine.dispose()
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with translated(self._path), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """Beside the transactions, on a thread of its own."""
+        with translated(self._path), self._reader.begin() as connection:
             yield connection
 
     def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry) -> GenerationRecord:
@@ -219,19 +227,19 @@ class SqlStore:
             return lost(connection, host, since_us)
 
     def flows(self, wanted: FlowFilter) -> tuple[FlowRecord, ...]:
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return flows.sums(connection, wanted)
 
     def flows_lost(self, host: str, since_us: int) -> int:
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return flows.lost(connection, host, since_us)
 
     def far_ends(self, asked: Sequence[FarEnd]) -> tuple[str, ...]:
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return flows.far_ends(connection, asked)
 
     def rule_use(self, rule: str) -> tuple[RuleUse, ...]:
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return hits.rule_use(connection, rule)
 
     def add_event(self, event: EventRecord, entry: Entry | None = None) -> None:

@@ -124,8 +124,8 @@ flows = Table(
 flow_losses = Table(
     "flow_losses",
     metadata,
-    Column("host", Text, ForeignKey("hosts.name", ondelete="CASCADE"), primary_key=True),
     Column("hour_us", BigInteger, primary_key=True),
+    Column("host", Text, ForeignKey("hosts.name", ondelete="CASCADE"), primary_key=True),
     Column("lost", BigInteger, nullable=False),
 )
 

@@ -192,8 +192,8 @@ async def test_an_agent_that_fails_or_lies_is_named_and_keeps_its_session(tmp_pa
         *(
             agent_pb2.ImpactReply(live=1, cut=1, connections=[connection(**fields)])
             for fields in (
-                {"remote": "::1", "workload": "w" * 65},
-                {"rule": "r" * 65},
+                {"remote": "::1", "workload": "w" * 129},
+                {"rule": "r" * 129},
                 {"local_port": 65536},
                 {"remote_port": 2**31},
                 {"service": hostpolicy_pb2.PortRange(protocol="tcp", low=1, high=2)},

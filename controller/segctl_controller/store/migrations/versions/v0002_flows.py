@@ -49,10 +49,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "flow_losses",
-        _host(),
         _big("hour_us"),
+        _host(),
         _big("lost"),
-        sa.PrimaryKeyConstraint("host", "hour_us"),
+        sa.PrimaryKeyConstraint("hour_us", "host"),
     )
     # No foreign key: the hits of a host that is enrolled anew are kept and added to.
     op.create_table(
