@@ -18,7 +18,7 @@ from segctl_controller.enrich import Context as Enriched
 from segctl_controller.enrich import Denied, enrich
 from segctl_controller.errors import LimitError
 from segctl_controller.feed import Feed
-from segctl_controller.flowbatch import check_flows, flows_of, hits_of
+from segctl_controller.flowbatch import MOST_FLOWS, check_flows, flows_of, hits_of
 from segctl_controller.pace import Paces
 from segctl_controller.registry import Registry
 from segctl_controller.rpc import Caller, Context, Refusing, caller_of
@@ -65,7 +65,7 @@ class ReportService:
                 if message is grpc.aio.EOF:
                     return
                 await asyncio.sleep(self._paces.delay(caller.name))
-                await asyncio.sleep(self._flow_paces.delay(caller.name, len(message.flows.workload)))
+                await asyncio.sleep(self._flow_paces.delay(caller.name, min(len(message.flows.workload), MOST_FLOWS)))
                 self._registry.verify(caller.name, caller.serial)
                 batch = await self._batch(caller, message)
                 stored = await self._db.call(self._db.store.add_batch, batch)
@@ -101,13 +101,20 @@ class ReportService:
     async def _hits(
         self, caller: Caller, message: agent_pb2.ReportBatch, now: int
     ) -> tuple[tuple[HitRecord, ...], tuple[EventRecord, ...]]:
-        """The hits of its own rules, and now and then an event about the others."""
+        """The hits of its own rules, and now and then an event about the others.
+
+        A rule that it was taken at its word for once stays its own: the rulebook begins anew with the controller.
+        """
         if not message.hits:
             return (), ()
         host = caller.name
         await self._registry.fleet.compiled(host)
+        known = self._registry.fleet.rulebook.rules_of(host)
+        taken, strange = hits_of(host, message.hits, known, now)
+        if strange:
+            known |= await self._db.call(self._db.store.rules_hit, host)
+            taken, strange = hits_of(host, message.hits, known, now)
         self._registry.verify(host, caller.serial)
-        taken, strange = hits_of(host, message.hits, self._registry.fleet.rulebook.rules_of(host), now)
         clock = asyncio.get_running_loop().time()
         if not strange or clock - self._strange_told.get(host, -STRANGE_SECONDS) < STRANGE_SECONDS:
             return taken, ()

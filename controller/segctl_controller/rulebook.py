@@ -11,7 +11,7 @@ REMEMBERED = 8
 
 
 class Rulebook:
-    """In memory only: after a restart of the controller it begins with the active generation."""
+    """In memory only: when the controller starts it begins with the active generation."""
 
     def __init__(self) -> None:
         self._sent: dict[str, deque[frozenset[str]]] = {}

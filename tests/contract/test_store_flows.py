@@ -179,6 +179,8 @@ def test_hits_of_hosts_add_up_by_direction(store: Store) -> None:
     store.add_batch(Batch("db1", "e", 1, NOW, hits=(hit("db1", count=6, ingress=True, at=9), hit("db1", rule="a"))))
     assert store.rule_use("") == (RuleUse("a", 1, 0, 7, 1), RuleUse("web-db", 5, 7, 9, 2))
     assert store.rule_use("z") == ()
+    assert store.rules_hit("web1") == {"web-db", "z"}
+    assert store.rules_hit("nobody") == frozenset()
 
 
 def test_a_host_that_is_enrolled_anew_counts_on_top(store: Store) -> None:

@@ -46,6 +46,10 @@ def forget(connection: Connection, host: str) -> None:
     connection.execute(delete(rule_hits).where(rule_hits.c.host == host))
 
 
+def rules_hit(connection: Connection, host: str) -> frozenset[str]:
+    return frozenset(connection.scalars(select(rule_hits.c.rule).where(rule_hits.c.host == host)))
+
+
 def rule_use(connection: Connection, rule: str) -> tuple[RuleUse, ...]:
     def total(ingress: int) -> ColumnElement[int]:
         counted = func.total(case((rule_hits.c.ingress == ingress, rule_hits.c.before + rule_hits.c.count), else_=0))

@@ -220,6 +220,9 @@ class MemoryStore:
     def rule_use(self, rule: str) -> tuple[RuleUse, ...]:
         return self._flows.rule_use(rule)
 
+    def rules_hit(self, host: str) -> frozenset[str]:
+        return self._flows.rules_hit(host)
+
     def add_event(self, event: EventRecord, entry: Entry | None = None) -> None:
         self._events = _pruned([*self._events, event], self._limits.events)
         if entry is not None:

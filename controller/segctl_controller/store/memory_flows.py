@@ -93,6 +93,9 @@ class MemoryFlows:
         }
         return names.pop() if len(names) == 1 else ""
 
+    def rules_hit(self, host: str) -> frozenset[str]:
+        return frozenset(rule for name, rule, _ in self._hits if name == host)
+
     def rule_use(self, rule: str) -> tuple[RuleUse, ...]:
         counts = {key: hit.count + self._before[key] for key, hit in self._hits.items()}
         keys = [key for key, count in counts.items() if count and rule in ("", key[1])]

@@ -115,6 +115,9 @@ class Store(Protocol):
     def rule_use(self, rule: str) -> tuple[RuleUse, ...]:
         """Every rule with a hit, by name; `rule` empty: all."""
 
+    def rules_hit(self, host: str) -> frozenset[str]:
+        """The rules that the host has told hits of, in either direction."""
+
     def add_event(self, event: EventRecord, entry: Entry | None = None) -> None: ...
 
     def events(self, limit: int) -> tuple[EventRecord, ...]:

@@ -242,6 +242,10 @@ class SqlStore:
         with self._reading() as connection:
             return hits.rule_use(connection, rule)
 
+    def rules_hit(self, host: str) -> frozenset[str]:
+        with self._transaction() as connection:
+            return hits.rules_hit(connection, host)
+
     def add_event(self, event: EventRecord, entry: Entry | None = None) -> None:
         with self._transaction() as connection:
             add_event(connection, event, self._limits)

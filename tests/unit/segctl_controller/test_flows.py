@@ -315,6 +315,26 @@ async def test_a_rule_of_a_generation_ago_may_still_be_told(tmp_path: Path) -> N
         assert list((await lab.admin().Status(admin_pb2.StatusRequest())).events) == []
 
 
+async def test_totals_of_an_old_rule_are_no_lie_after_a_restart(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web, _ = await fleet(lab)
+        await report(web, batch(1, hits=[agent_pb2.RuleHits(rule="web-db", count=1, last_hit_us=NOW)]))
+        await lab.push(SHOP.replace("web-db, from", "orders, from"))
+    async with running_controller(tmp_path) as lab:
+        again = FakeAgent(lab, web.name, web.identity)
+        await report(again, batch(2, hits=[agent_pb2.RuleHits(rule="web-db", count=3, last_hit_us=NOW)]))
+        assert (await use(lab))["web-db"] == (3, NOW, 1, False)
+        assert list((await lab.admin().Status(admin_pb2.StatusRequest())).events) == []
+
+
+async def test_a_batch_over_the_bound_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web, _ = await fleet(lab)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await report(web, batch(flows=flows(workload=[0] * 1_000_000)))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 async def test_a_controller_that_starts_knows_the_rules_before_it_judges(tmp_path: Path) -> None:
     async with running_controller(tmp_path) as lab:
         web, _ = await fleet(lab)
