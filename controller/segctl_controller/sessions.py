@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Coroutine
@@ -19,6 +18,7 @@ from segctl_controller.errors import LimitError, PreconditionError, ReplacedErro
 from segctl_controller.facts import Claims, read_claims
 from segctl_controller.fleet import Desired
 from segctl_controller.pace import Paces
+from segctl_controller.questions import Questions
 from segctl_controller.registry import Registry
 from segctl_controller.rpc import Context, Refusing, caller_of, source_address
 from segctl_controller.store.records import ProofRecord
@@ -84,10 +84,9 @@ class Session:
         self._heard_at = asyncio.get_running_loop().time()
         self._slot: Desired | None = None
         self._probes: deque[agent_pb2.ProbeRequest] = deque()
-        self._replies: dict[int, asyncio.Future[agent_pb2.ProbeReply]] = {}
         self._drafts: dict[int, list[bytes]] = {}
-        self._impacts: dict[int, asyncio.Future[agent_pb2.ImpactReply]] = {}
-        self._ids = itertools.count(1)
+        self.probes = Questions[agent_pb2.ProbeReply](host, MOST_PROBES)
+        self.impacts = Questions[agent_pb2.ImpactReply](host, MOST_IMPACTS)
         self._wake = asyncio.Event()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sent: OrderedDict[str, int] = OrderedDict()
@@ -120,25 +119,13 @@ class Session:
 
     async def probe(self, request: agent_pb2.ProbeRequest) -> agent_pb2.ProbeReply:
         """Ask the agent; the caller sets the timeout. Raises LimitError when too many questions are open."""
-        if len(self._replies) >= MOST_PROBES:
-            raise LimitError(f"host {self._host} has {MOST_PROBES} open questions; try again in a moment")
-        number = next(self._ids)
-        reply: asyncio.Future[agent_pb2.ProbeReply] = asyncio.get_running_loop().create_future()
-        self._replies[number] = reply
-        question = agent_pb2.ProbeRequest()
-        question.CopyFrom(request)
-        question.id = number
-        self._probes.append(question)
-        self._wake.set()
-        try:
+        with self.probes.ask() as (number, reply):
+            question = agent_pb2.ProbeRequest()
+            question.CopyFrom(request)
+            question.id = number
+            self._probes.append(question)
+            self._wake.set()
             return await reply
-        finally:
-            del self._replies[number]
-
-    def answered(self, reply: agent_pb2.ProbeReply) -> None:
-        waiting = self._replies.get(reply.id)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
 
     @property
     def previews(self) -> bool:
@@ -148,24 +135,13 @@ class Session:
     async def impact(self, draft: bytes, limit: int) -> agent_pb2.ImpactReply:
         """Ask what the host policy `draft`, serialized, would cut; the caller sets the timeout. A draft that was not
         begun to be sent by then is not sent any more. Raises LimitError when too many questions are open."""
-        if len(self._impacts) >= MOST_IMPACTS:
-            raise LimitError(f"host {self._host} previews {MOST_IMPACTS} drafts already; try again in a moment")
-        number = next(self._ids)
-        reply: asyncio.Future[agent_pb2.ImpactReply] = asyncio.get_running_loop().create_future()
-        self._impacts[number] = reply
-        self._drafts[number] = draft_messages(number, draft, limit)
-        self._wake.set()
-        try:
-            return await reply
-        finally:
-            del self._impacts[number]
-            self._drafts.pop(number, None)
-
-    def previewed(self, reply: agent_pb2.ImpactReply) -> None:
-        """Replies that nobody asked for, or waits for any more, are ignored."""
-        waiting = self._impacts.get(reply.id)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
+        with self.impacts.ask() as (number, reply):
+            self._drafts[number] = draft_messages(number, draft, limit)
+            self._wake.set()
+            try:
+                return await reply
+            finally:
+                self._drafts.pop(number, None)
 
     def put_claims(self, claims: Claims) -> None:
         """The newest facts take the place of those that still wait."""
@@ -330,9 +306,9 @@ class SessionService:
             await asyncio.sleep(self._paces.delay(session.host))
             self._registry.in_force(session, message.in_force.released)
         elif kind == "probe":
-            session.answered(message.probe)
+            session.probes.answer(message.probe.id, message.probe)
         elif kind == "impact":
-            session.previewed(message.impact)
+            session.impacts.answer(message.impact.id, message.impact)
         elif kind != "heartbeat":
             raise WireError(f"a session takes no {kind or 'empty message'} here")
 

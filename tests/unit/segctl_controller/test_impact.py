@@ -231,7 +231,7 @@ async def test_open_questions_of_one_host_are_bounded() -> None:
     session = Session("web1", Origin(None, "boot", frozenset()), 10.0)
     waiting = [asyncio.create_task(session.impact(b"draft", 5)) for _ in range(MOST_IMPACTS)]
     await asyncio.sleep(0)
-    with pytest.raises(LimitError, match="previews 4 drafts already"):
+    with pytest.raises(LimitError, match="host web1 has 4 open questions"):
         await session.impact(b"draft", 5)
     assert len(await session.next_messages(1)) == MOST_IMPACTS
     for task in waiting:
