@@ -70,7 +70,7 @@ def enrich(
         reason=decision.reason,
         rule=decision.name,
         suggestion=_suggestion(denied, policy, inventory, local, holder, peer_workload, decision, today),
-        service_name=service_name(policy, denied.port) if is_declared(policy, denied.port) else "",
+        service_name=service_name(policy, denied.port) if _declared(policy, denied.port) else "",
     )
 
 
@@ -97,7 +97,12 @@ def _suggestion(
     return offer.text or f"# {offer.refusal}"
 
 
-def is_declared(policy: Policy, port: PortRange) -> bool:
+def declared_service(policy: Policy, port: PortRange) -> str:
+    """The name of the declared service of just this port, or empty."""
+    return service_name(policy, port) if _declared(policy, port) else ""
+
+
+def _declared(policy: Policy, port: PortRange) -> bool:
     return any(p == port for service in policy.services.values() for p in service.ports)
 
 

@@ -6,11 +6,10 @@ from ipaddress import IPv4Address, IPv6Address
 
 from segctl.model.inventory import Address
 from segctl.model.policy import PortRange
-from segctl.policy.propose import service_name
 from segctl.proto.v1 import admin_pb2
 from segctl.wire import address_to_wire, port_range_to_wire
 
-from segctl_controller.enrich import is_declared
+from segctl_controller.enrich import declared_service
 from segctl_controller.errors import InvalidRequestError, NotFoundError
 from segctl_controller.fleet import Fleet
 from segctl_controller.store.records import FarEnd, FlowFilter, FlowKey, FlowRecord, FlowVerdict, RuleUse
@@ -68,7 +67,7 @@ class Usage:
             peer_host=peer,
             peer_workload=peer_workload,
             service=port_range_to_wire(service),
-            service_name=service_name(policy, service) if is_declared(policy, service) else "",
+            service_name=declared_service(policy, service),
             rule=key.rule,
             verdict=VERDICTS[key.verdict],
             flows=row.flows,
