@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from segctl.model.inventory import Address
-from segctl.model.policy import PortRange
+from segctl.model.policy import Policy, PortRange
 from segctl.proto.v1 import admin_pb2
-from segctl.wire import address_to_wire, port_range_to_wire
+from segctl.wire import port_range_to_wire
 
 from segctl_controller.enrich import declared_service
 from segctl_controller.errors import InvalidRequestError, NotFoundError
@@ -46,36 +48,17 @@ class Usage:
         asked = {row: self._far_end(row, peer) for row, peer in zip(rows, peers, strict=True) if peer}
         found = await self._db.read(store.far_ends, tuple(asked.values())) if asked else ()
         workloads = dict(zip(asked, found, strict=True))
-        views = [self._view(row, peer, workloads.get(row, "")) for row, peer in zip(rows, peers, strict=True)]
+        ends = [(row, peer, workloads.get(row, "")) for row, peer in zip(rows, peers, strict=True)]
+        # In a thread: ten thousand rows take longer than the heartbeats of the fleet should wait.
+        views = await asyncio.to_thread(_views, ends, self._fleet.active.policy)
         return admin_pb2.FlowsReply(flows=views, lost=lost)
 
     def _far_end(self, row: FlowRecord, peer: str) -> FarEnd:
         """Of our addresses only those of the family that the flow has: the others cannot be meant."""
         ours = self._fleet.hosts.get(row.key.host)
-        version = _address(row.key.remote).version
+        version = 4 if row.key.remote.startswith(MAPPED) else 6
         remotes = tuple(_column(a) for a in (ours.addresses if ours else ()) if a.version == version)
         return FarEnd(peer, not row.key.ingress, remotes, row.key.protocol, row.key.port, row.last_us)
-
-    def _view(self, row: FlowRecord, peer: str, peer_workload: str) -> admin_pb2.FlowRecord:
-        key, policy = row.key, self._fleet.active.policy
-        service = service_of(key)
-        return admin_pb2.FlowRecord(
-            host=key.host,
-            workload=key.workload,
-            ingress=key.ingress,
-            remote=address_to_wire(_address(key.remote)),
-            peer_host=peer,
-            peer_workload=peer_workload,
-            service=port_range_to_wire(service),
-            service_name=declared_service(policy, service),
-            rule=key.rule,
-            verdict=VERDICTS[key.verdict],
-            flows=row.flows,
-            bytes_sent=row.bytes_sent,
-            bytes_received=row.bytes_received,
-            first_seen_us=row.first_us,
-            last_seen_us=row.last_us,
-        )
 
     async def rules(self, request: admin_pb2.RuleUseRequest) -> admin_pb2.RuleUseReply:
         """Rules of the active policy, hit or not, and rules of earlier ones that were hit; by name."""
@@ -88,6 +71,34 @@ class Usage:
                 f"no rule {request.rule!r} is in the policy in force, and none of that name was ever hit"
             )
         return admin_pb2.RuleUseReply(rules=[_use(name, used.get(name), name in policy) for name in sorted(wanted)])
+
+
+def _views(ends: Sequence[tuple[FlowRecord, str, str]], policy: Policy) -> list[admin_pb2.FlowRecord]:
+    """Of rows, each with its peer and the peer's workload."""
+    services = {service_of(row.key) for row, _, _ in ends}
+    names = {service: declared_service(policy, service) for service in services}
+    return [_view(row, peer, peer_workload, names[service_of(row.key)]) for row, peer, peer_workload in ends]
+
+
+def _view(row: FlowRecord, peer: str, peer_workload: str, name: str) -> admin_pb2.FlowRecord:
+    key = row.key
+    return admin_pb2.FlowRecord(
+        host=key.host,
+        workload=key.workload,
+        ingress=key.ingress,
+        remote=key.remote.removeprefix(MAPPED),
+        peer_host=peer,
+        peer_workload=peer_workload,
+        service=port_range_to_wire(service_of(key)),
+        service_name=name,
+        rule=key.rule,
+        verdict=VERDICTS[key.verdict],
+        flows=row.flows,
+        bytes_sent=row.bytes_sent,
+        bytes_received=row.bytes_received,
+        first_seen_us=row.first_us,
+        last_seen_us=row.last_us,
+    )
 
 
 def service_of(key: FlowKey) -> PortRange:
