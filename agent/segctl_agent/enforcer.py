@@ -28,7 +28,7 @@ from segctl_agent.nft.kernel import Kernel
 from segctl_agent.nft.operations import Batch, Operation, element_delta
 from segctl_agent.nft.plan import plan
 from segctl_agent.nft.ruleset import Data, Elements, Ruleset
-from segctl_agent.render import CGROUP_MAP, MarkLayout, live_maps, render, render_chains
+from segctl_agent.render import MarkLayout, cgroup_map, live_map, render, render_chains
 
 _ATTEMPTS = 3
 _MOST_DEPARTED = 256
@@ -170,7 +170,7 @@ class Enforcer:
             self._departed.pop(number, None)
         forgotten = [(self._departed.pop(n), n) for n in list(self._departed)[:-_MOST_DEPARTED]]
         if self._identity is None or self.wanted is None:
-            return
+            return None
         gone: dict[str, set[bytes]] = defaultdict(set)
         new: dict[str, dict[bytes, Data]] = defaultdict(dict)
         for path, number in forgotten:
@@ -186,14 +186,21 @@ class Enforcer:
             after = {**before, **new[name]}
             for key in gone[name] - new[name].keys():
                 after.pop(key, None)
+            if cgroup_map(len(after)) != sets[name].spec:
+                return self._resize()
             changed = {k for k in gone[name] | new[name].keys() if before.get(k) != after.get(k)}
             fresh = {k: after[k] for k in changed if k in after}
-            operations += element_delta(name, CGROUP_MAP, (k for k in changed if k in before), fresh.items())
+            operations += element_delta(name, sets[name].spec, (k for k in changed if k in before), fresh.items())
             sets[name] = replace(sets[name], elements=MappingProxyType(after))
         if not operations:
-            return
+            return None
         self.wanted = replace(self.wanted, sets=MappingProxyType(sets))
         self._apply_delta(Batch(tuple(operations)))
+
+    def _resize(self) -> None:
+        """A map of cgroups outgrows its size, or has become much too large: it is made anew, with all that is in it."""
+        if self.policy is not None:
+            self._commit(self.policy, self._facts.users, (), self._clock())
 
     def addresses_changed(self, addresses: frozenset[Address]) -> bool:
         """True when that changed the table."""
@@ -293,7 +300,7 @@ class Enforcer:
         before, wanted = self.decisions, replace(self.wanted, sets=MappingProxyType({**self.wanted.sets, **moved.sets}))
         if lost:
             self.decisions = self._assign(policy, lost)
-            sets = {**wanted.sets, **live_maps(self.decisions, self.layout)}
+            sets = {**wanted.sets, **live_map(self.decisions, self.layout)}
             chains = render_chains(policy, self.facts, self.decisions, self.layout)
             wanted = replace(wanted, sets=MappingProxyType(sets), chains=chains)
         generation = self._seen

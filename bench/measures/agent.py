@@ -16,7 +16,7 @@ from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.messages import GETSETELEM
 from segctl_agent.nft.netlink import Netlink
 from segctl_agent.nft.ruleset import TABLE
-from segctl_agent.render import CGROUP_MAP
+from segctl_agent.render import cgroup_map
 from segctl_agent.state import StateFolder
 
 from bench.lab_figures import in_network_of, shop_in_force
@@ -78,7 +78,7 @@ def _unit_start(cgroup: Path, netlink: Netlink) -> float:
 
 def _mapped(netlink: Netlink) -> set[bytes]:
     messages = netlink.dump(GETSETELEM, string(1, TABLE) + string(2, _MAP))
-    return set(parse_elements(messages, CGROUP_MAP))
+    return set(parse_elements(messages, cgroup_map(0)))
 
 
 def _poll_ms(netlink: Netlink) -> float:

@@ -15,7 +15,7 @@ from segctl_agent.nft.digest import RulesetDigest
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import AddElements, Batch, DeleteElements, DeleteTable
 from segctl_agent.nft.ruleset import Chain, Ruleset, goto
-from segctl_agent.render import CGROUP_MAP
+from segctl_agent.render import cgroup_map
 
 from tests.unit.segctl_agent.enforcing import (
     CONTROLLER,
@@ -306,12 +306,12 @@ def test_a_cgroup_that_was_given_to_another_workload_is_judged_anew() -> None:
     e.put(policy())
     e.cgroups_changed({"system.slice/db.service": 42}, {})
     key, before = struct.pack("=Q", 43), ids(kernel)
-    kernel.apply(Batch((AddElements("cg2_out", CGROUP_MAP, {key: goto("w_db_out")}),)))
+    kernel.apply(Batch((AddElements("cg2_out", cgroup_map(0), {key: goto("w_db_out")}),)))
     assert e.heal() == ("the elements of set cg2_out were changed",)
     assert kernel.content == fresh(e)
     assert all(n != before[d] for d, n in ids(kernel).items())
     before = ids(kernel)
-    kernel.apply(Batch((DeleteElements("cg2_out", CGROUP_MAP, (struct.pack("=Q", 42),)),)))
+    kernel.apply(Batch((DeleteElements("cg2_out", cgroup_map(0), (struct.pack("=Q", 42),)),)))
     assert e.heal() == ("the elements of set cg2_out were changed",)
     assert ids(kernel) == before  # one that is missing let nothing pass
 
