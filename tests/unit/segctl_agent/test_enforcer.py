@@ -139,6 +139,19 @@ def test_the_newest_cgroups_that_are_gone_keep_their_elements() -> None:
     assert kernel.content == fresh(e)
 
 
+def test_a_map_of_cgroups_grows_when_it_is_full() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.put(policy())
+    small = e.wanted.sets["cg2_in"].spec.size
+    before = ids(kernel)
+    for number in range(100, 100 + 2 * small):
+        e.cgroups_changed({f"system.slice/u{number}.service": number}, {})
+    assert kernel.content == fresh(e) == e.wanted
+    assert e.wanted.sets["cg2_in"].spec.size >= 2 * small
+    assert ids(kernel) == before
+
+
 def test_a_cgroup_below_a_unit_changes_nothing() -> None:
     kernel = FakeKernel()
     e = enforcer(kernel)
