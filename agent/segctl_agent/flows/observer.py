@@ -40,8 +40,8 @@ class _Record:
 
     def __init__(self, key: FlowKey | None, version: int) -> None:
         self.key, self.version = key, version
-        self.live = self.flows = self.sent = self.received = self.told_us = 0
-        self.first_us = 0
+        self.live = self.flows = self.sent = self.received = self.first_us = 0
+        self.told_us = -REFRESH_US  # due from the first window on
 
 
 # A flow's record; with the bytes that were counted so far, where the kernel counts and the flow may count more.
