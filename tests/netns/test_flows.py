@@ -57,7 +57,7 @@ SHOP = LocalWorkload(
     egress=(entry("shop-to-db", "there", tcp(5432)),),
 )
 POLICY = policy(SHOP, groups={"there": (f"{THERE}/32", f"{THERE6}/128")}, host=Mode.OBSERVE)
-LIVE: dict[DecisionId, str] = {("out", 2): "shop", ("in", 4): "shop", ("in", 5): "host"}
+LIVE: dict[DecisionId, str] = {("out", 2): "shop", ("in", 4): "shop", ("in", 5): "host", ("out", 1): ""}
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class ImpactAnswerer:
 
     def _process(self, cut: Cut, diag: SockDiag) -> ProcessInfo:
         found = find_socket(cut.flow, diag)
-        return self._describe(found).process if found is not None else ProcessInfo()
+        return self._describe(found.info).process if found is not None else ProcessInfo()
 
 
 def read_draft(data: bytes, host: str) -> HostPolicy:
@@ -104,7 +104,7 @@ def connection_message(cut: Cut, process: ProcessInfo) -> pb.LiveConnection:
     for protocol in ("tcp", "udp", "icmp", "icmpv6"):
         if protocol == name:
             service = PortRange(protocol, cut.side.service, cut.side.service)
-    ingress = cut.flow.direction == "in"
+    ingress = cut.direction == "in"
     return pb.LiveConnection(
         ingress=ingress,
         workload=cut.workload,

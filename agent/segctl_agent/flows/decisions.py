@@ -20,7 +20,8 @@ class RecentDecisions:
         self._workloads: dict[DecisionId, str] = {}
 
     def learn(self, live: Mapping[DecisionId, str]) -> None:
-        """The ids that are live now, each with its workload: to be called after every commit."""
+        """The ids that are live now, each with its workload (ESSENTIALS for theirs), to be called after every commit.
+        Ids that are never live, because they name what was refused, are none of them."""
         self._workloads.update(live)
 
     def workload(self, direction: Direction, number: int) -> str | None:

@@ -11,7 +11,8 @@ from segctl_agent.conntrack.values import ConntrackRow
 from segctl_agent.flows.live import LiveFlow, live_flows, passes
 from segctl_agent.flows.observer import WorkloadOf
 from segctl_agent.flows.permits import PolicyIndex
-from segctl_agent.flows.values import ESSENTIAL, Marks, Side, side
+from segctl_agent.flows.values import ESSENTIALS, Marks, Side, side
+from segctl_agent.identity import Direction
 
 MAX_NAMED = 1000
 
@@ -21,6 +22,7 @@ class Cut:
     """`rule` permits it now; "" for the mode or an essential."""
 
     flow: LiveFlow
+    direction: Direction
     workload: str
     side: Side
     rule: str
@@ -52,7 +54,7 @@ def impact(
     last: ConntrackRow | None = None
     ends_last = False
     for flow in live_flows(dump, marks):
-        workload = HOST_WORKLOAD if flow.number == ESSENTIAL else workload_of(flow.direction, flow.number)
+        workload = workload_of(flow.direction, flow.number)
         if workload is None:
             continue
         again = flow.row is last  # its other half: one flow
@@ -67,9 +69,9 @@ def impact(
 
 
 def _lives_on(flow: LiveFlow, workload: str, present: PolicyIndex | None, draft: PolicyIndex, now: float) -> bool:
-    if passes(flow, workload, draft, now):
+    if passes(flow, workload or HOST_WORKLOAD, draft, now):
         return True
-    if flow.number != ESSENTIAL:
+    if workload != ESSENTIALS:
         return False
     # The built-in essentials (DHCP, the agent's own channel) are in no declaration, and in every policy.
     return present is None or not any(
@@ -79,9 +81,9 @@ def _lives_on(flow: LiveFlow, workload: str, present: PolicyIndex | None, draft:
 
 
 def _cut(flow: LiveFlow, workload: str, present: PolicyIndex | None, now: float) -> Cut:
-    if present is not None and flow.number != ESSENTIAL:
+    if present is not None and workload != ESSENTIALS:
         for direction, seen in flow.judged_as():
             rule = present.permitting_rule(direction, workload, seen.remote, flow.row.protocol, seen.service, now)
             if rule is not None:
-                return Cut(flow, workload, seen, rule)
-    return Cut(flow, workload, side(flow.row, flow.direction), "")
+                return Cut(flow, direction, workload, seen, rule)
+    return Cut(flow, flow.direction, workload or HOST_WORKLOAD, side(flow.row, flow.direction), "")

@@ -9,8 +9,10 @@ from ipaddress import ip_address
 from segctl_agent.conntrack.values import TCP, TCP_OVER, ConntrackRow
 from segctl_agent.facts.values import Address
 from segctl_agent.flows.permits import PolicyIndex
-from segctl_agent.flows.values import Marks, Side, side, turned
+from segctl_agent.flows.values import Marks, Side, sides
 from segctl_agent.identity import Direction
+
+End = tuple[Address, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,30 +25,32 @@ class LiveFlow:
     loose: bool
 
     def judged_as(self) -> Iterator[tuple[Direction, Side]]:
-        """As a hook of this host sees it; a session older than the table also the other way round."""
-        yield self.direction, side(self.row, self.direction)
-        if self.loose and self.row.protocol == TCP:
-            other: Direction = "in" if self.direction == "out" else "out"
-            yield other, side(turned(self.row), other)
+        return sides(self.row, self.direction, loose=self.loose)
 
-    def socket_ends(self) -> tuple[tuple[Address, int], tuple[Address, int]]:
-        """(local, remote) as the local socket knows them: a sender never learns of its destination's NAT."""
+    def socket_ends(self) -> Iterator[tuple[End, End]]:
+        """(local, remote) as the local socket may know them: a sender never learns of its destination's NAT."""
         row = self.row
-        if self.direction == "out":
-            near, far = (row.source, row.source_port), (row.destination, row.destination_port)
-        else:
-            near, far = (row.reply_source, row.reply_source_port), (row.reply_destination, row.reply_destination_port)
-        return (ip_address(near[0]), near[1]), (ip_address(far[0]), far[1])
+        sent = (ip_address(row.source), row.source_port), (ip_address(row.destination), row.destination_port)
+        served = (
+            (ip_address(row.reply_source), row.reply_source_port),
+            (ip_address(row.reply_destination), row.reply_destination_port),
+        )
+        both = (sent, served) if self.direction == "out" else (served, sent)
+        return iter(both if self.loose else both[:1])
 
 
 def live_flows(dump: Iterable[Sequence[ConntrackRow]], marks: Marks) -> Iterator[LiveFlow]:
     """Every half that a decision let pass. TCP connections that are over are left out; of UDP and ICMP nobody knows
     before conntrack forgets them."""
+    read: dict[int, tuple[int, int, bool]] = {}
     for rows in dump:
         for row in rows:
             if row.protocol == TCP and row.tcp_state in TCP_OVER:
                 continue
-            outgoing, incoming, loose = marks.out_id(row.mark), marks.in_id(row.mark), marks.loose(row.mark)
+            halves = read.get(row.mark)
+            if halves is None:
+                halves = read[row.mark] = marks.out_id(row.mark), marks.in_id(row.mark), marks.loose(row.mark)
+            outgoing, incoming, loose = halves
             if outgoing:
                 yield LiveFlow(row, "out", outgoing, loose)
             if incoming:

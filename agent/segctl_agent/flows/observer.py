@@ -3,7 +3,7 @@
     dump ── mark ──▶ decision id ──▶ workload, direction ── side, rule ──▶ FlowKey ──▶ one row of the window
 
 A flow is new when the dump before did not have it. Left out: flows without an id (loopback, forwarded, other tables'),
-flows under the essentials' id, whose workload nobody asked for, and ids that this process never knew.
+flows of essentials, whose workload nobody asked for, and ids that this process never knew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from segctl_agent.conntrack.values import TCP, ConntrackRow
 from segctl_agent.flows.permits import Judgement, PolicyIndex
-from segctl_agent.flows.values import ESSENTIAL, FlowKey, FlowRow, FlowWindow, Marks, side, turned
+from segctl_agent.flows.values import ESSENTIALS, FlowKey, FlowRow, FlowWindow, Marks, sides
 from segctl_agent.identity import Direction
 
 MAX_FLOWS: Final = 1 << 18
@@ -25,7 +25,7 @@ REFRESH_US: Final = 300_000_000
 WorkloadOf = Callable[[Direction, int], str | None]
 
 
-class End(NamedTuple):
+class Half(NamedTuple):
     """A mark's half: under which direction, for which workload a flow was let pass."""
 
     direction: Direction
@@ -100,38 +100,38 @@ class _Turn:
     def __init__(self, observer: FlowObserver, index: PolicyIndex, from_us: int, at_us: int, *, first: bool) -> None:
         self._of, self._index = observer, index
         self._from_us, self._at_us, self._first = from_us, at_us, first
-        self._ends: dict[int, tuple[End, ...]] = {}
+        self._halves: dict[int, tuple[Half, ...]] = {}
         self._judged: dict[tuple[Direction, str, bytes, int, int], Judgement] = {}
         self.seen: dict[int, _Seen] = {}
         self.lost = 0
 
     def take(self, rows: Sequence[ConntrackRow]) -> None:
-        ends_of, before, seen = self._ends, self._of._seen, self.seen
+        halves_of, before, seen = self._halves, self._of._seen, self.seen
         version, nameless = self._of._version, self._of._nameless
         for row in rows:
-            ends = ends_of.get(row.mark)
-            if ends is None:
-                ends = ends_of[row.mark] = attributed(row.mark, self._of._marks, self._of._workload_of)
-            for end in ends:
+            halves = halves_of.get(row.mark)
+            if halves is None:
+                halves = halves_of[row.mark] = attributed(row.mark, self._of._marks, self._of._workload_of)
+            for half in halves:
                 # 64 bits of a keyed hash (PEP 456) stand for the flow: a tenth of the memory of its tuple.
-                name = hash((row[1:5], row.protocol, row.id, end.direction))
+                name = hash((row[1:5], row.protocol, row.id, half.direction))
                 known = before.pop(name, None)
                 if known is None:
                     if name not in seen:
-                        self._new(name, row, end)
+                        self._new(name, row, half)
                     continue
                 record = known if isinstance(known, _Record) else known[0]
                 if record.version != version and record is not nameless:
-                    record = self._find(row, end) or nameless
+                    record = self._find(row, half) or nameless
                 record.live += 1
                 record.first_us = self._from_us
-                seen[name] = self._count(record, known, row, end)
+                seen[name] = self._count(record, known, row)
 
-    def _new(self, name: int, row: ConntrackRow, end: End) -> None:
+    def _new(self, name: int, row: ConntrackRow, half: Half) -> None:
         if len(self.seen) + len(self._of._seen) >= self._of._max_flows:
             self.lost += 1
             return
-        record = self._find(row, end)
+        record = self._find(row, half)
         if record is None:
             self.lost += 1
             record = self._of._nameless
@@ -142,31 +142,28 @@ class _Turn:
         if self._first:
             self.seen[name] = (record, row.original_bytes, row.reply_bytes) if row.original_bytes else record
         else:
-            self.seen[name] = self._count(record, (record, 0, 0), row, end)
+            self.seen[name] = self._count(record, (record, 0, 0), row)
 
-    def _count(self, record: _Record, known: _Seen, row: ConntrackRow, end: End) -> _Seen:
+    def _count(self, record: _Record, known: _Seen, row: ConntrackRow) -> _Seen:
         """Adds what was counted since, and gives what to remember. An entry that is over counts no more."""
-        if not row.original_bytes or isinstance(known, _Record):
+        if not row.original_bytes or isinstance(known, _Record) or record.key is None:
             return record
         original, reply = max(0, row.original_bytes - known[1]), max(0, row.reply_bytes - known[2])
-        sent, received = (original, reply) if end.direction == "out" else (reply, original)
-        record.sent += sent
-        record.received += received
+        from_remote = row.source == record.key.remote
+        record.sent += reply if from_remote else original
+        record.received += original if from_remote else reply
         over = row.protocol == TCP and row.tcp_state > 6  # TIME_WAIT, CLOSE
         return record if over else (record, row.original_bytes, row.reply_bytes)
 
-    def _find(self, row: ConntrackRow, end: End) -> _Record | None:
-        direction, workload, loose = end
-        seen_by = side(row, direction)
-        judged = self._judge(direction, workload, seen_by.remote, row.protocol, seen_by.service)
-        if loose and not judged.rule:
-            other: Direction = "in" if direction == "out" else "out"
-            back = side(turned(row), other)
-            other_way = self._judge(other, workload, back.remote, row.protocol, back.service)
-            if other_way.rule:
-                direction, seen_by, judged = other, back, other_way
+    def _find(self, row: ConntrackRow, half: Half) -> _Record | None:
+        workload = half.workload
+        ways = [
+            (direction, seen, self._judge(direction, workload, seen.remote, row.protocol, seen.service))
+            for direction, seen in sides(row, half.direction, loose=half.loose)
+        ]
+        direction, seen, judged = next((way for way in ways if way[2].rule), ways[0])
         return self._of._record(
-            FlowKey(direction, workload, seen_by.remote, row.protocol, seen_by.port, judged.rule, judged.verdict)
+            FlowKey(direction, workload, seen.remote, row.protocol, seen.port, judged.rule, judged.verdict)
         )
 
     def _judge(self, direction: Direction, workload: str, remote: bytes, protocol: int, port: int) -> Judgement:
@@ -179,15 +176,15 @@ class _Turn:
         return found
 
 
-def attributed(mark: int, marks: Marks, workload_of: WorkloadOf) -> tuple[End, ...]:
+def attributed(mark: int, marks: Marks, workload_of: WorkloadOf) -> tuple[Half, ...]:
     """The halves of a mark that name a workload; a flow from one container to another has both."""
-    out: list[End] = []
+    out: list[Half] = []
     loose = marks.loose(mark)
     ids: tuple[tuple[Direction, int], ...] = (("out", marks.out_id(mark)), ("in", marks.in_id(mark)))
     for direction, number in ids:
-        workload = workload_of(direction, number) if number > ESSENTIAL else None
-        if workload is not None:
-            out.append(End(direction, workload, loose))
+        workload = workload_of(direction, number) if number else None
+        if workload is not None and workload != ESSENTIALS:
+            out.append(Half(direction, workload, loose))
     return tuple(out)
 
 

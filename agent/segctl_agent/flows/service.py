@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from segctl.errors import KernelError
 from segctl.model.hostpolicy import HostPolicy
@@ -13,6 +13,7 @@ from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.conntrack.reader import ConntrackReader
 from segctl_agent.conversation import ImpactAsked
 from segctl_agent.denials.attribute import Attributor
+from segctl_agent.facts.values import Endpoint
 from segctl_agent.flows.answer import ImpactAnswerer
 from segctl_agent.flows.decisions import DecisionId, RecentDecisions
 from segctl_agent.flows.sockets import SocketPlaces
@@ -26,9 +27,9 @@ log = logging.getLogger(__name__)
 
 
 class FlowService:
-    """`policy` and `live` (decision id -> workload) are what the kernel holds, `identity` places cgroups by it;
-    `path_of` and `attributor` must be good for other threads (CgroupWatcher.known_path). `on_batch` takes what is to
-    be reported, in the loop's thread."""
+    """`policy` and `live` (id -> workload of every decision that is live now) are what the kernel holds, `identity`
+    places cgroups by it; `controllers` are the ends of the agent's channel. `path_of` and `attributor` must be good for
+    other threads (CgroupWatcher.known_path). `on_batch` takes what is to be reported, in the loop's thread."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class FlowService:
         identity: Callable[[], Identity | None],
         path_of: Callable[[int], str | None],
         attributor: Attributor,
+        controllers: Callable[[], Collection[Endpoint]],
         on_batch: Callable[[pb.FlowBatch], None],
         table: Table | None = None,
     ) -> None:
@@ -48,7 +50,7 @@ class FlowService:
         self._watcher = FlowWatcher(table, marks, self._decisions, policy, live, self._report)
         self._answerer = ImpactAnswerer(host, table, marks, self._decisions, policy, live, attributor.describe)
         places = SocketPlaces(identity, path_of)
-        self._sweeper = Sweeper(table, marks, self._decisions.workload, places)
+        self._sweeper = Sweeper(table, marks, self._decisions.workload, places, controllers)
         self._sweeping = asyncio.Lock()
 
     async def run(self) -> None:

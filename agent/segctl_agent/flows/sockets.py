@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from segctl.model.policy import HOST_WORKLOAD
 
 from segctl_agent.facts.sockdiag import TCP_LISTEN, SockDiag, SocketInfo
-from segctl_agent.flows.live import LiveFlow
+from segctl_agent.flows.live import End, LiveFlow
 from segctl_agent.flows.values import PROTOCOL_NAMES
 from segctl_agent.identity import Direction, Identity
 
 WorkloadOfSocket = Callable[[Direction, SocketInfo], str | None]
 
 
-def find_socket(flow: LiveFlow, diag: SockDiag) -> SocketInfo | None:
+class LocalSocket(NamedTuple):
+    """A flow's socket on this host, and the tuple by which it was found."""
+
+    info: SocketInfo
+    local: End
+    remote: End
+
+    @property
+    def own(self) -> bool:
+        """It serves this flow alone. A UDP socket without a peer serves others too."""
+        return self.info.protocol == "tcp" or bool(self.info.remote_port)
+
+
+def find_socket(flow: LiveFlow, diag: SockDiag) -> LocalSocket | None:
     """The socket of this flow, None where there is none here. Raises KernelError.
 
-    The kernel's lookup falls through to a listener, or to a UDP socket without a peer: that serves others too. A
-    listener is no answer; a UDP socket without a peer has `remote_port` 0.
-    """
+    The kernel's lookup falls through to a listener: that is no answer."""
     name = PROTOCOL_NAMES.get(flow.row.protocol)
     if name not in ("tcp", "udp"):
         return None
-    (local, local_port), (remote, remote_port) = flow.socket_ends()
-    found = diag.find(name, local, local_port, remote, remote_port)
-    return None if found is not None and found.state == TCP_LISTEN and name == "tcp" else found
+    for local, remote in flow.socket_ends():
+        found = diag.find(name, *local, *remote)
+        if found is not None and (name == "udp" or found.state != TCP_LISTEN):
+            return LocalSocket(found, local, remote)
+    return None
 
 
 class SocketPlaces:

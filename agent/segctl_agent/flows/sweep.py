@@ -2,26 +2,27 @@
 
 A decision that died is noticed by the next packet of each of its flows. A session without traffic would linger; so
 after the commit every flow under a dead id is judged here, by the policy and the socket's own workload, as the kernel
-would judge its next packet. What is still permitted is left alone: its next packet gets it a live id.
+would judge its next packet. What is still permitted is left alone: its next packet gets it a live id. So are flows of
+essentials and the agent's own channel, which no rule permits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass, field
 from time import time
 
 from segctl.errors import KernelError
 from segctl.model.hostpolicy import HostPolicy
 
-from segctl_agent.conntrack.values import TCP
-from segctl_agent.facts.sockdiag import SockDiag, SocketInfo
+from segctl_agent.facts.sockdiag import SockDiag
+from segctl_agent.facts.values import Endpoint
 from segctl_agent.flows.decisions import DecisionId
 from segctl_agent.flows.live import LiveFlow, live_flows, passes
 from segctl_agent.flows.observer import WorkloadOf
 from segctl_agent.flows.permits import PolicyIndex
-from segctl_agent.flows.sockets import WorkloadOfSocket, find_socket
-from segctl_agent.flows.values import ESSENTIAL, Marks
+from segctl_agent.flows.sockets import LocalSocket, WorkloadOfSocket, find_socket
+from segctl_agent.flows.values import ESSENTIALS, Marks
 from segctl_agent.flows.watcher import Table
 
 
@@ -40,7 +41,7 @@ class Swept:
 
 class Sweeper:
     """`workload_of` knows dead ids too (RecentDecisions.workload); `workload_of_socket` places a socket by the policy
-    in force, None when its cgroup is not known (see `SocketPlaces`)."""
+    in force, None when its cgroup is not known (see `SocketPlaces`). `controllers`: the ends of the agent's channel."""
 
     def __init__(
         self,
@@ -48,18 +49,26 @@ class Sweeper:
         marks: Marks,
         workload_of: WorkloadOf,
         workload_of_socket: WorkloadOfSocket,
+        controllers: Callable[[], Collection[Endpoint]] = tuple,
         clock: Callable[[], float] = time,
     ) -> None:
         self._table, self._marks, self._clock = table, marks, clock
         self._workload_of, self._workload_of_socket = workload_of, workload_of_socket
+        self._controllers = controllers
 
     def sweep(self, policy: HostPolicy, live_ids: Container[DecisionId]) -> Swept:
         """To be called after the commit of `policy`, whose ids are `live_ids`. About 10 ms, 5 us for each entry of
         the table and 0.1 ms for each flow under a dead id: call it in a thread. Raises KernelError when conntrack or
         sock_diag cannot be read."""
         swept, index, now = Swept(), PolicyIndex(policy), self._clock()
-        dump = live_flows(self._table.read(), self._marks)
-        dead = [f for f in dump if f.number != ESSENTIAL and (f.direction, f.number) not in live_ids]
+        spared = {(e.address.packed, e.port) for e in self._controllers()}
+        dead = [
+            flow
+            for flow in live_flows(self._table.read(), self._marks)
+            if (flow.direction, flow.number) not in live_ids
+            and self._workload_of(flow.direction, flow.number) != ESSENTIALS
+            and (flow.row.destination, flow.row.destination_port) not in spared
+        ]
         swept.dead = len(dead)
         if dead:
             with SockDiag() as diag:
@@ -72,19 +81,18 @@ class Sweeper:
         if found is None:
             workload = self._workload_of(flow.direction, flow.number)
         else:
-            workload = self._workload_of_socket(flow.direction, found)
+            workload = self._workload_of_socket(flow.direction, found.info)
         if workload is None:
             swept.lingering += 1
             swept.problems["the workload of its socket is not known"] = None
         elif not passes(flow, workload, index, now):
             self._end(flow, found, diag, swept)
 
-    def _end(self, flow: LiveFlow, found: SocketInfo | None, diag: SockDiag, swept: Swept) -> None:
+    def _end(self, flow: LiveFlow, found: LocalSocket | None, diag: SockDiag, swept: Swept) -> None:
         """The socket first: what it still sends on its way out, its conntrack entry tells apart."""
-        if found is not None and (flow.row.protocol == TCP or found.remote_port):
-            (local, local_port), (remote, remote_port) = flow.socket_ends()
+        if found is not None and found.own:
             try:
-                if diag.destroy(found, local, local_port, remote, remote_port):
+                if diag.destroy(found.info, *found.local, *found.remote):
                     swept.ended += 1
             except KernelError as error:
                 swept.lingering += 1

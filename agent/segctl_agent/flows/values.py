@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol
 
 from segctl_agent.conntrack.values import ICMP, ICMPV6, TCP, UDP, ConntrackRow
 from segctl_agent.identity import Direction
 
-ESSENTIAL: Final = 1
-"""The decision id of what passes before any workload is asked (ADR 9)."""
+ESSENTIALS: Final = ""
+"""The workload of the decisions about what passes before any workload is asked (ADR 9)."""
 
 Verdict = Literal["allowed", "would-deny", "observed"]
 VERDICTS: Final[tuple[Verdict, ...]] = ("allowed", "would-deny", "observed")
@@ -51,9 +52,20 @@ def side(row: ConntrackRow, direction: Direction) -> Side:
     return Side(row.source, row.reply_source_port, row.destination_port, row.source_port, row.reply_source_port)
 
 
+def sides(row: ConntrackRow, direction: Direction, *, loose: bool) -> Iterator[tuple[Direction, Side]]:
+    """As which flow a hook of this host may have judged it. conntrack takes whoever speaks first for the client; of a
+    session older than the table (`loose`) that may be the server: then its ends are exchanged, and the decision is the
+    other direction's, or was taken the other way round."""
+    yield direction, side(row, direction)
+    if loose and row.protocol == TCP:
+        back = turned(row)
+        yield direction, side(back, direction)
+        other: Direction = "in" if direction == "out" else "out"
+        yield other, side(back, other)
+
+
 def turned(row: ConntrackRow) -> ConntrackRow:
-    """The same flow with its ends exchanged. conntrack takes whoever speaks first for the client, and is wrong about
-    sessions older than the table (the bit LOOSE)."""
+    """The same flow with its ends exchanged."""
     return row._replace(
         source=row.reply_source,
         destination=row.reply_destination,
@@ -63,10 +75,6 @@ def turned(row: ConntrackRow) -> ConntrackRow:
         reply_destination=row.destination,
         reply_source_port=row.source_port,
         reply_destination_port=row.destination_port,
-        original_packets=row.reply_packets,
-        original_bytes=row.reply_bytes,
-        reply_packets=row.original_packets,
-        reply_bytes=row.original_bytes,
     )
 
 

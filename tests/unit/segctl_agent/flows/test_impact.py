@@ -44,7 +44,7 @@ CHANNEL = row("10.0.0.1", 7001, "10.0.0.200", 7443, mark=mark(outgoing=1))
 
 def decisions() -> RecentDecisions:
     found = RecentDecisions()
-    found.learn({("out", 2): "shop", ("in", 3): "shop", ("out", 4): "shop"})
+    found.learn({("out", 1): "", ("in", 1): "", ("out", 2): "shop", ("in", 3): "shop", ("out", 4): "shop"})
     return found
 
 
@@ -93,9 +93,10 @@ def test_a_flow_of_a_workload_lives_on_as_an_essential() -> None:
 
 
 def test_a_session_older_than_the_table_lives_on_by_either_direction() -> None:
-    turned = row("10.0.0.1", 443, "10.0.0.9", 6000, mark=mark(outgoing=2, loose=True))
-    assert would(NARROW, turned).cut == 0
-    assert would(policy(replace(SHOP, ingress=()), groups=GROUPS), turned).cut == 1
+    for decision in ({"outgoing": 2}, {"incoming": 3}):
+        turned = row("10.0.0.1", 443, "10.0.0.9", 6000, mark=mark(**decision, loose=True))
+        assert would(NARROW, turned).cut == 0
+        assert would(policy(replace(SHOP, ingress=()), groups=GROUPS), turned).cut == 1
 
 
 def test_two_halves_are_one_flow_and_both_must_be_permitted() -> None:

@@ -37,7 +37,9 @@ class Stage:
 
     def __init__(self, **bounds: int) -> None:
         self.decisions = RecentDecisions()
-        self.decisions.learn({("out", 2): "shop", ("in", 3): "shop", ("out", 4): "host", ("in", 4): "host"})
+        self.decisions.learn(
+            {("out", 1): "", ("out", 2): "shop", ("in", 3): "shop", ("out", 4): "host", ("in", 4): "host"}
+        )
         self.observer = FlowObserver(Layout(), self.decisions.workload, **bounds)
         self.index = PolicyIndex(POLICY)
         self.at = 0
@@ -141,6 +143,12 @@ def test_a_session_older_than_the_table_is_turned_where_only_that_is_permitted()
     answered = row("10.0.0.1", 443, "10.0.0.9", 6000, mark=mark(outgoing=2, loose=True))
     key = Stage().sees(answered).rows[0].key
     assert key == FlowKey("in", "shop", packed("10.0.0.9"), 6, 443, "clients", "allowed")
+    # The way back marks the flow with the decision of the direction it was permitted in.
+    stage = Stage()
+    sent = {"original_bytes": 100, "reply_bytes": 7}
+    stage.sees(answered._replace(mark=mark(incoming=3, loose=True)))
+    (counted,) = stage.sees(answered._replace(mark=mark(incoming=3, loose=True), id=9, **sent)).rows
+    assert (counted.key, counted.bytes_sent, counted.bytes_received) == (key, 100, 7)
     straight = to_db()._replace(mark=mark(outgoing=2, loose=True))
     assert Stage().sees(straight).rows[0].key == TO_DB
 

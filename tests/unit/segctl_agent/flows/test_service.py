@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
 
 from segctl import wire
 from segctl.errors import KernelError
@@ -13,6 +14,7 @@ from segctl_agent.conntrack.reader import Tally
 from segctl_agent.conntrack.values import ConntrackRow
 from segctl_agent.conversation import ImpactAsked
 from segctl_agent.denials.attribute import Attributor
+from segctl_agent.facts.values import Endpoint
 from segctl_agent.flows.decisions import DecisionId
 from segctl_agent.flows.service import FlowService, summary
 from segctl_agent.flows.sweep import Swept
@@ -52,6 +54,7 @@ class Stage:
             lambda: None,
             lambda _: None,
             attributor,
+            lambda: (Endpoint(ip_address("192.0.2.200"), 7443),),
             self.batches.append,
             self.table,
         )
@@ -65,6 +68,16 @@ async def test_a_forbidden_flow_under_a_dead_id_is_forgotten_and_its_neighbour_i
     stage.live = {("out", 3): "shop"}
     assert await stage.service.sweep() == Swept(dead=1, forgotten=1)
     assert stage.table.rows == (neighbour,)
+
+
+async def test_essentials_and_the_agents_own_channel_are_spared() -> None:
+    stage = Stage()
+    stage.live = {("in", 1): "", ("out", 2): "shop"}
+    stage.service.committed()
+    rescue = row("192.0.2.9", 6000, "192.0.2.1", 22, mark=mark(incoming=1))
+    channel = row("192.0.2.1", 5001, "192.0.2.200", 7443, mark=mark(outgoing=77))
+    stage.table.rows, stage.live = (rescue, channel), {}
+    assert await stage.service.sweep() == Swept()
 
 
 async def test_what_cannot_be_read_or_attributed_is_told() -> None:
