@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from segctl.errors import KernelError, StateError
 from segctl.model.hostpolicy import HostPolicy
@@ -20,7 +20,7 @@ from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.boot import put_last_good
 from segctl_agent.change import size_of
-from segctl_agent.conversation import InForce, NewPolicy
+from segctl_agent.conversation import ImpactAsked, InForce, NewPolicy
 from segctl_agent.enforcer import Applied, Enforcer
 from segctl_agent.facts.values import Address, Endpoint, ListenerFact
 from segctl_agent.messages import event_message, facts_message
@@ -48,6 +48,7 @@ class Agent:
         self.facts_changed: Callable[[], object] = lambda: None
         self.in_force_changed: Callable[[], object] = lambda: None
         self.report_waiting: Callable[[], object] = lambda: None
+        self.answer_impact: Callable[[ImpactAsked], Awaitable[pb.ImpactReply]] | None = None
         self.listeners: tuple[ListenerFact, ...] = ()
         self.held = ""
         self.status = "starting"
@@ -95,6 +96,11 @@ class Agent:
         except KernelError as error:
             return pb.ProbeReply(id=request.id, error=str(error))
         return answer(request, ruleset, self.enforcer.policy, self.enforcer.facts, self._why_open())
+
+    async def impact(self, asked: ImpactAsked) -> pb.ImpactReply:
+        if self.answer_impact is None:
+            return pb.ImpactReply(id=asked.id, error="this agent cannot read its host's connections")
+        return await self.answer_impact(asked)
 
     def _why_open(self) -> str:
         """Why there is no table, when there is none."""

@@ -61,7 +61,7 @@ class Attributor:
                 else "the socket was gone"
             )
             return _by_uid(logged, reason)
-        return self._describe(found)
+        return self.describe(found)
 
     def _find(self, logged: LoggedPacket, packet: Packet, ingress: bool) -> SocketInfo | None:
         ours = (packet.source, packet.source_port)
@@ -74,7 +74,8 @@ class Attributor:
             return None
         return found
 
-    def _describe(self, found: SocketInfo) -> Attribution:
+    def describe(self, found: SocketInfo) -> Attribution:
+        """The process that holds a socket."""
         user = user_name(found.uid)
         path = self._path_of(found.cgroup) if found.cgroup else None
         if path is None:
