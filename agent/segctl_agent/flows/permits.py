@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from heapq import merge
 from typing import NamedTuple
 
+from segctl.model.addresses import AddressSet, find
 from segctl.model.hostpolicy import Entry, HostPolicy, LocalWorkload
 from segctl.model.policy import HOST_WORKLOAD, Essentials, Mode, Network
 
@@ -27,7 +28,7 @@ class Judgement(NamedTuple):
 
 
 class _Networks:
-    """Sorted ranges of one family: two numbers a network, for 100,000 of them 1.6 MB of IPv4."""
+    """Sorted ranges of one family."""
 
     def __init__(self, networks: Iterable[Network], version: int) -> None:
         ends = sorted(_range(n) for n in networks if n.version == version)
@@ -38,6 +39,12 @@ class _Networks:
     def __contains__(self, address: int) -> bool:
         at = bisect_right(self._low, address) - 1
         return at >= 0 and address <= self._high[at]
+
+
+def _holds(addresses: AddressSet, remote: bytes) -> bool:
+    data = addresses.packed(4 if len(remote) == 4 else 6)
+    at = find(data, remote)
+    return data[at : at + len(remote)] == remote
 
 
 def _range(network: Network) -> tuple[int, int]:
@@ -71,7 +78,7 @@ class PolicyIndex:
     def __init__(self, policy: HostPolicy) -> None:
         self.policy = policy
         self._workloads = {w.name: w for w in policy.workloads}
-        self._groups = {g.name: g.networks for g in policy.groups}
+        self._groups = {g.name: g for g in policy.groups}
         self._entries: dict[tuple[Direction, str], _Entries] = {}
         self._networks: dict[tuple[str, str, int], _Networks] = {}
 
@@ -96,9 +103,10 @@ class PolicyIndex:
         for entry in entries.opening(name, port):
             if entry.until and entry.until <= now:
                 continue
-            if not entry.managed and address in self._index("managed", "", self.policy.managed, version):
+            if not entry.managed and _holds(self.policy.managed, remote):
                 continue
-            if address in self._index("group", entry.group, self._groups[entry.group], version):
+            group = self._groups[entry.group]
+            if _holds(group.hosts, remote) or address in self._index("group", group.name, group.networks, version):
                 return entry.rule
         return None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
+from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import LocalWorkload
 from segctl.model.policy import Essentials, Mode, PortRange, Process, ProcessKind
 from segctl_agent.flows.permits import PolicyIndex, permitting_rule
@@ -32,7 +33,7 @@ POLICY = policy(
     LocalWorkload("seen", DB, Mode.OBSERVE),
     LocalWorkload("tried", DB, Mode.TEST),
     groups=GROUPS,
-    managed=(ip_network("10.0.0.5/32"),),
+    managed=AddressSet.of([ip_address("10.0.0.5")]),
     essentials=Essentials(
         dns=(ip_network("10.9.0.1/32"),), ntp=(ip_network("10.9.0.2/32"),), rescue=(ip_network("10.8.0.0/24"),)
     ),
