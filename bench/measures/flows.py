@@ -51,6 +51,8 @@ _ROW_GOAL = Goal("<=", 4)
 class _Layout:
     """The default of ADR 9."""
 
+    out_mask, in_mask = 0xFFF00000, 0x000FFF00
+
     def out_id(self, mark: int) -> int:
         return mark >> 20
 

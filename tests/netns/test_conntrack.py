@@ -103,7 +103,7 @@ def test_the_kernel_picks_entries_by_mark():
 
 
 def test_this_very_entry_is_deleted_and_no_other():
-    def body() -> tuple[list[bool], list[int]]:
+    def body() -> tuple[list[bool], list[int], int]:
         tracked()
         datagram = socket.socket(type=socket.SOCK_DGRAM)
         for port in (53, 54):
@@ -118,9 +118,9 @@ def test_this_very_entry_is_deleted_and_no_other():
             reader.delete(first),
             reader.delete(ping),
         ]
-        return answers, [r.destination_port for r in table()]
+        return answers, [r.destination_port for r in table()], reader.count()
 
-    assert in_namespaces(body) == ([False, True, False, True], [54])
+    assert in_namespaces(body) == ([False, True, False, True], [54], 1)
 
 
 def test_a_large_table_comes_in_parts_and_within_the_bound():

@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from segctl.errors import KernelError
@@ -30,6 +31,7 @@ _HEADER = struct.Struct("=IHHII")
 _CTA_TUPLE_ORIG, _CTA_MARK, _CTA_ID, _CTA_ZONE, _CTA_MARK_MASK = 1, 8, 12, 18, 21
 _BUFFER = 1 << 16
 _REPLY_SECONDS = 5.0
+_COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 
 
 @dataclass(slots=True)
@@ -81,6 +83,13 @@ class ConntrackReader:
                 rows.append(row)
         tally.rows += len(rows)
         return True
+
+    def count(self) -> int:
+        """How many entries there are in this network namespace, as far as we may know."""
+        try:
+            return int(_COUNT.read_text())
+        except (OSError, ValueError):
+            return 0
 
     def delete(self, row: ConntrackRow) -> bool:
         """Ends this very entry. False when it is gone already, or another has its place."""

@@ -52,6 +52,8 @@ class FlowService:
         places = SocketPlaces(identity, path_of)
         self._sweeper = Sweeper(table, marks, self._decisions.workload, places, controllers)
         self._sweeping = asyncio.Lock()
+        self._known: frozenset[DecisionId] = frozenset()
+        self._died: frozenset[DecisionId] = frozenset()
 
     async def run(self) -> None:
         """Watches flows until cancelled."""
@@ -67,19 +69,24 @@ class FlowService:
 
     def committed(self) -> None:
         """After every commit, at once: what ids stand for is remembered beyond their death."""
-        self._decisions.learn(self._live())
+        live = self._live()
+        self._decisions.learn(live)
+        self._died |= self._known - live.keys()
+        self._known = frozenset(live)
 
     async def sweep(self) -> Swept:
         """After a commit that took something away; several in a row make no more than one wait. What the kernel
         refuses is logged: sessions then end at their next packet."""
         self.committed()
         async with self._sweeping:
-            policy, live = self._policy(), frozenset(self._live())
+            policy, live, died = self._policy(), self._known, self._died
             if policy is None:
                 return Swept()
+            self._died = frozenset()
             try:
-                swept = await asyncio.to_thread(self._sweeper.sweep, policy, live)
+                swept = await asyncio.to_thread(self._sweeper.sweep, policy, live, died)
             except KernelError as error:
+                self._died |= died
                 log.warning("idle sessions are not ended now, but at their next packet: %s", error)
                 return Swept(problems={str(error): None})
         if swept.ended or swept.forgotten or swept.lingering:

@@ -21,6 +21,8 @@ def packed(address: str) -> bytes:
 class Layout:
     """The default of ADR 9."""
 
+    out_mask, in_mask = 0xFFF00000, 0x000FFF00
+
     def out_id(self, mark: int) -> int:
         return mark >> 20 & 0xFFF
 

@@ -121,6 +121,9 @@ class FakeTable:
             raise KernelError(self.error)
         yield self.rows
 
+    def count(self) -> int:
+        return len(self.rows)
+
     def delete(self, row: ConntrackRow) -> bool:
         return True
 

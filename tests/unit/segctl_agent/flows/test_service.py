@@ -27,12 +27,17 @@ FLOW = row("192.0.2.1", 5000, "192.0.2.2", 443, mark=mark(outgoing=2))
 
 class FakeTable:
     def __init__(self) -> None:
-        self.rows, self.error = (FLOW,), ""
+        self.rows: tuple[ConntrackRow, ...] = (FLOW,)
+        self.error, self.entries, self.asked = "", 0, list[tuple[int, int]]()
 
     def read(self, tally: Tally | None = None, *, mark: int = 0, mask: int = 0) -> Iterator[Sequence[ConntrackRow]]:
         if self.error:
             raise KernelError(self.error)
-        yield self.rows
+        self.asked.append((mark, mask))
+        yield [r for r in self.rows if r.mark & mask == mark]
+
+    def count(self) -> int:
+        return self.entries
 
     def delete(self, row: ConntrackRow) -> bool:
         found = row in self.rows
@@ -68,6 +73,21 @@ async def test_a_forbidden_flow_under_a_dead_id_is_forgotten_and_its_neighbour_i
     stage.live = {("out", 3): "shop"}
     assert await stage.service.sweep() == Swept(dead=1, forgotten=1)
     assert stage.table.rows == (neighbour,)
+
+
+async def test_in_a_large_table_the_kernel_picks_the_flows_of_ids_that_died() -> None:
+    stage = Stage()
+    stage.live = {("out", 2): "shop", ("in", 3): "shop", ("out", 4): "host"}
+    lingers = row("192.0.2.9", 5001, "192.0.2.1", 443, mark=mark(incoming=3))
+    stage.table.rows, stage.table.entries = (FLOW, lingers), 100_000
+    await stage.service.sweep()
+    assert stage.table.asked == [(0, 0)]  # nobody knows what was dead before
+    stage.policy, stage.live = policy(host=Mode.OBSERVE), {("out", 4): "host"}
+    assert await stage.service.sweep() == Swept(dead=2)  # permitted now, and under dead ids until their next packet
+    assert stage.table.asked[1:] == [(3 << 8, 0xFFF00), (2 << 20, 0xFFF00000)]
+    stage.policy, stage.live = POLICY, {("out", 5): "host"}
+    assert await stage.service.sweep() == Swept(dead=2, forgotten=2)
+    assert stage.table.asked[3:] == [(3 << 8, 0xFFF00), (2 << 20, 0xFFF00000), (4 << 20, 0xFFF00000)]
 
 
 async def test_essentials_and_the_agents_own_channel_are_spared() -> None:

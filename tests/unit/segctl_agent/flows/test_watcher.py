@@ -32,6 +32,9 @@ class FakeTable:
             tally.left_out += self.left_out
         yield self.rows
 
+    def count(self) -> int:
+        return len(self.rows)
+
     def delete(self, row: ConntrackRow) -> bool:
         raise AssertionError("a watcher deletes nothing")
 
