@@ -54,6 +54,7 @@ class FlowService:
         self._sweeping = asyncio.Lock()
         self._known: frozenset[DecisionId] = frozenset()
         self._died: frozenset[DecisionId] = frozenset()
+        self._swept = False
 
     async def run(self) -> None:
         """Watches flows until cancelled."""
@@ -75,12 +76,12 @@ class FlowService:
         self._known = frozenset(live)
 
     async def sweep(self) -> Swept:
-        """After a commit that took something away; several in a row make no more than one wait. What the kernel
-        refuses is logged: sessions then end at their next packet."""
+        """After every commit, and now and then for decisions that end by themselves. Looks at nothing when no id died
+        since the last call. What the kernel refuses is logged: sessions then end at their next packet."""
         self.committed()
         async with self._sweeping:
             policy, live, died = self._policy(), self._known, self._died
-            if policy is None:
+            if policy is None or (self._swept and not died):
                 return Swept()
             self._died = frozenset()
             try:
@@ -89,6 +90,7 @@ class FlowService:
                 self._died |= died
                 log.warning("idle sessions are not ended now, but at their next packet: %s", error)
                 return Swept(problems={str(error): None})
+            self._swept = True
         if swept.ended or swept.forgotten or swept.lingering:
             log.info("%s", summary(swept))
         return swept

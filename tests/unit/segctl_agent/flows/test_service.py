@@ -106,8 +106,13 @@ async def test_what_cannot_be_read_or_attributed_is_told() -> None:
     swept = await stage.service.sweep()  # whose it was, nobody ever said
     assert (swept.dead, swept.lingering, stage.table.rows) == (1, 1, (FLOW,))
     assert "1 end at their next packet (the workload" in summary(swept)
-    stage.table.error = "no conntrack"
+    assert await stage.service.sweep() == Swept()  # nothing died since
+    stage.live = {("out", 5): "shop"}
+    stage.service.committed()
+    stage.table.error, stage.live = "no conntrack", {}
     assert list((await stage.service.sweep()).problems) == ["no conntrack"]
+    stage.table.error = ""
+    assert (await stage.service.sweep()).dead == 1  # what died then is not forgotten
     stage.policy = None
     assert await stage.service.sweep() == Swept()
 
