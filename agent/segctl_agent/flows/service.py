@@ -60,6 +60,13 @@ class FlowService:
         """Watches flows until cancelled."""
         await self._watcher.run()
 
+    def look(self) -> None:
+        """One look, now. Raises KernelError."""
+        self.committed()
+        window = self._watcher.look()
+        if window is not None:
+            self._report(window)
+
     async def impact(self, asked: ImpactAsked) -> pb.ImpactReply:
         """Agent.answer_impact."""
         return await self._answerer.answer(asked)
