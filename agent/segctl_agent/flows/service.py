@@ -71,10 +71,6 @@ class FlowService:
         """Agent.answer_impact."""
         return await self._answerer.answer(asked)
 
-    def ids_in_use(self) -> frozenset[DecisionId]:
-        """See FlowWatcher.ids_in_use. Raises KernelError."""
-        return self._watcher.ids_in_use()
-
     def committed(self) -> None:
         """After every commit, at once: what ids stand for is remembered beyond their death."""
         live = self._live()

@@ -124,4 +124,3 @@ async def test_an_impact_knows_ids_that_died_since() -> None:
     draft = wire.host_policy_to_wire(policy(host=Mode.OBSERVE)).SerializeToString()
     reply = await stage.service.impact(ImpactAsked(4, draft, 1))
     assert (reply.id, reply.live, reply.cut, reply.error) == (4, 1, 0, "")
-    assert stage.service.ids_in_use() == {("out", 2)}
