@@ -18,6 +18,7 @@ from segctl_agent.conversation import ImpactAsked
 from segctl_agent.denials.attribute import Attributor
 from segctl_agent.flows.answer import ImpactAnswerer
 from segctl_agent.flows.decisions import DecisionId, RecentDecisions
+from segctl_agent.flows.live import ids_in_use
 from segctl_agent.flows.values import FlowRow
 from segctl_agent.flows.watcher import FlowWatcher
 from segctl_agent.messages import flow_batches
@@ -124,7 +125,7 @@ def test_flows_bear_their_workload_and_rule(hosts: TwoHosts) -> None:
             ("out", "shop", THERE, 6, 5432, "shop-to-db", "allowed", 2),
             ("out", "shop", THERE6, 6, 5432, "shop-to-db", "allowed", 1),
         ]
-        assert watching.ids_in_use() == {("out", 2), ("out", 1), ("in", 4), ("in", 5)}
+        assert ids_in_use(ConntrackReader().read(), Layout()) == {("out", 2), ("out", 1), ("in", 4), ("in", 5)}
         for end in (*local, *pairs[0]):
             end.close()
         with hosts.over_there():

@@ -54,18 +54,22 @@ class FlowService:
         self._sweeping = asyncio.Lock()
         self._known: frozenset[DecisionId] = frozenset()
         self._died: frozenset[DecisionId] = frozenset()
+        self._swept = False
 
     async def run(self) -> None:
         """Watches flows until cancelled."""
         await self._watcher.run()
 
+    def look(self) -> None:
+        """One look, now. Raises KernelError."""
+        self.committed()
+        window = self._watcher.look()
+        if window is not None:
+            self._report(window)
+
     async def impact(self, asked: ImpactAsked) -> pb.ImpactReply:
         """Agent.answer_impact."""
         return await self._answerer.answer(asked)
-
-    def ids_in_use(self) -> frozenset[DecisionId]:
-        """See FlowWatcher.ids_in_use. Raises KernelError."""
-        return self._watcher.ids_in_use()
 
     def committed(self) -> None:
         """After every commit, at once: what ids stand for is remembered beyond their death."""
@@ -75,12 +79,12 @@ class FlowService:
         self._known = frozenset(live)
 
     async def sweep(self) -> Swept:
-        """After a commit that took something away; several in a row make no more than one wait. What the kernel
-        refuses is logged: sessions then end at their next packet."""
+        """After every commit, and now and then for decisions that end by themselves. Looks at nothing when no id died
+        since the last call. What the kernel refuses is logged: sessions then end at their next packet."""
         self.committed()
         async with self._sweeping:
             policy, live, died = self._policy(), self._known, self._died
-            if policy is None:
+            if policy is None or (self._swept and not died):
                 return Swept()
             self._died = frozenset()
             try:
@@ -89,6 +93,7 @@ class FlowService:
                 self._died |= died
                 log.warning("idle sessions are not ended now, but at their next packet: %s", error)
                 return Swept(problems={str(error): None})
+            self._swept = True
         if swept.ended or swept.forgotten or swept.lingering:
             log.info("%s", summary(swept))
         return swept

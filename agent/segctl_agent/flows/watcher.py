@@ -97,12 +97,3 @@ class FlowWatcher:
         finally:
             self._took = self._cost() - began
         return replace(window, lost=window.lost + tally.left_out + tally.malformed)
-
-    def ids_in_use(self) -> frozenset[DecisionId]:
-        """The ids that flows bear now, dead or live, read from the kernel: only another may be given anew. About 10 ms
-        and 4 us a flow; may be called from any thread. Raises KernelError."""
-        out: set[DecisionId] = set()
-        for mark in {row.mark for rows in self._table.read() for row in rows}:
-            out.add(("out", self._marks.out_id(mark)))
-            out.add(("in", self._marks.in_id(mark)))
-        return frozenset(out - {("out", 0), ("in", 0)})

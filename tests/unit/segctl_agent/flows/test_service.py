@@ -106,8 +106,13 @@ async def test_what_cannot_be_read_or_attributed_is_told() -> None:
     swept = await stage.service.sweep()  # whose it was, nobody ever said
     assert (swept.dead, swept.lingering, stage.table.rows) == (1, 1, (FLOW,))
     assert "1 end at their next packet (the workload" in summary(swept)
-    stage.table.error = "no conntrack"
+    assert await stage.service.sweep() == Swept()  # nothing died since
+    stage.live = {("out", 5): "shop"}
+    stage.service.committed()
+    stage.table.error, stage.live = "no conntrack", {}
     assert list((await stage.service.sweep()).problems) == ["no conntrack"]
+    stage.table.error = ""
+    assert (await stage.service.sweep()).dead == 1  # what died then is not forgotten
     stage.policy = None
     assert await stage.service.sweep() == Swept()
 
@@ -119,4 +124,3 @@ async def test_an_impact_knows_ids_that_died_since() -> None:
     draft = wire.host_policy_to_wire(policy(host=Mode.OBSERVE)).SerializeToString()
     reply = await stage.service.impact(ImpactAsked(4, draft, 1))
     assert (reply.id, reply.live, reply.cut, reply.error) == (4, 1, 0, "")
-    assert stage.service.ids_in_use() == {("out", 2)}

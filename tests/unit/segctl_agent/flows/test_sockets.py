@@ -10,11 +10,11 @@ from segctl.model.hostpolicy import LocalWorkload
 from segctl.model.policy import Mode, Process, ProcessKind
 from segctl_agent.facts.sockdiag import SocketInfo
 from segctl_agent.flows.decisions import RecentDecisions
-from segctl_agent.flows.live import LiveFlow
+from segctl_agent.flows.live import LiveFlow, ids_in_use
 from segctl_agent.flows.sockets import SocketPlaces
 from segctl_agent.identity import Identity
 
-from tests.unit.segctl_agent.flows.rows import mark, policy, row
+from tests.unit.segctl_agent.flows.rows import Layout, mark, policy, row
 
 POLICY = policy(
     LocalWorkload("shop", Process(ProcessKind.UNIT, "shop.service"), Mode.ENFORCE),
@@ -59,6 +59,14 @@ def test_an_id_is_remembered_until_it_is_given_again() -> None:
     )
     decisions.learn({("out", 2): "host"})
     assert decisions.workload("out", 2) == "host"
+
+
+def test_the_ids_that_flows_bear() -> None:
+    flow = row(
+        "10.0.0.1", 5000, "10.0.0.2", 443, mark=mark(outgoing=2, incoming=9), tcp_state=7
+    )  # over, and remembered
+    dump = [[flow], [flow._replace(mark=mark(incoming=1)), flow._replace(mark=0)]]
+    assert ids_in_use(dump, Layout()) == {("out", 2), ("in", 9), ("in", 1)}
 
 
 def test_the_ends_are_those_the_local_socket_knows_under_nat() -> None:

@@ -87,12 +87,6 @@ def test_without_a_policy_nothing_is_looked_at() -> None:
     assert stage.watcher.look() is None
 
 
-def test_the_ids_that_flows_bear() -> None:
-    stage = Stage()
-    stage.table.rows = (FLOW, FLOW._replace(mark=mark(incoming=1)), FLOW._replace(mark=0))
-    assert stage.watcher.ids_in_use() == {("out", 2), ("in", 9), ("in", 1)}
-
-
 async def test_windows_come_and_a_refusal_is_survived() -> None:
     stage = Stage()
     stage.table.rows = (FLOW,)
