@@ -353,7 +353,7 @@ async def test_probes_are_answered_from_the_kernel(tmp_path: Path, running: bool
 
 
 async def test_an_impact_is_answered_by_who_reads_the_connections_and_refused_without(tmp_path: Path) -> None:
-    agent = Agent(StateFolder(tmp_path), "db-1", Enforcer(Kernel(), lambda _: {}, 0), ReportQueue())
+    agent, _ = make(tmp_path)
     asked = ImpactAsked(7, b"draft", 3)
     refused = await agent.impact(asked)
     assert (refused.id, refused.error) == (7, "this agent cannot read its host's connections")
