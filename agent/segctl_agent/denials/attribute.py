@@ -6,7 +6,7 @@ its packet is looked at, and then a reason stands in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segctl.errors import KernelError
@@ -61,7 +61,7 @@ class Attributor:
                 else "the socket was gone"
             )
             return _by_uid(logged, reason)
-        return self.describe(found)
+        return self._describe(found)
 
     def _find(self, logged: LoggedPacket, packet: Packet, ingress: bool) -> SocketInfo | None:
         ours = (packet.source, packet.source_port)
@@ -74,8 +74,11 @@ class Attributor:
             return None
         return found
 
-    def describe(self, found: SocketInfo) -> Attribution:
-        """The process that holds a socket."""
+    def describe(self, sockets: Sequence[SocketInfo]) -> list[Attribution]:
+        """The processes that hold these sockets."""
+        return [self._describe(found) for found in sockets]
+
+    def _describe(self, found: SocketInfo) -> Attribution:
         user = user_name(found.uid)
         path = self._path_of(found.cgroup) if found.cgroup else None
         if path is None:

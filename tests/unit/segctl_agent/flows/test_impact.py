@@ -131,7 +131,14 @@ class FakeTable:
 def answerer(table: FakeTable) -> ImpactAnswerer:
     live: Any = {("out", 2): "shop", ("in", 3): "shop"}
     return ImpactAnswerer(
-        "web-1", table, Layout(), RecentDecisions(), lambda: NOW, lambda: live, lambda _: Attribution(), lambda: 0.0
+        "web-1",
+        table,
+        Layout(),
+        RecentDecisions(),
+        lambda: NOW,
+        lambda: live,
+        lambda found: [Attribution()] * len(found),
+        lambda: 0.0,
     )
 
 
