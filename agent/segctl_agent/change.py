@@ -62,9 +62,7 @@ def members_moved(old: HostPolicy, new: HostPolicy) -> dict[str, tuple[AddressSe
     )
     if not same:
         return None
-    return {
-        a.name: (a.hosts, b.hosts) for a, b in zip(old.groups, new.groups, strict=True) if a.hosts != b.hosts
-    }
+    return {a.name: (a.hosts, b.hosts) for a, b in zip(old.groups, new.groups, strict=True) if a.hosts != b.hosts}
 
 
 def _processes(policy: HostPolicy) -> Iterable[object]:

@@ -6,6 +6,7 @@ are given in turn, round and round; one that is live, or that a flow still carri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -37,16 +38,61 @@ class Decision:
         return self.until != REFUSED
 
 
+Turn = tuple[int, int]
+"""The ids that were given last, (out, in)."""
+
+
+def turn_to_number(turn: Turn) -> int:
+    """For the disk: 32 bits."""
+    return turn[0] << 16 | turn[1]
+
+
+def turn_from_number(number: int) -> Turn:
+    return number >> 16, number & 0xFFFF
+
+
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """`ids` of the decisions of one policy. `turn` is the id given last in each direction, (out, in)."""
+    """`ids` of the decisions of one policy."""
 
     ids: Mapping[Decision, int] = field(default_factory=lambda: MappingProxyType({}))
-    turn: tuple[int, int] = (0, 0)
+    turn: Turn = (0, 0)
 
     @property
     def by_id(self) -> dict[tuple[Direction, int], Decision]:
         return {(d.direction, number): d for d, number in self.ids.items()}
+
+
+_UNKNOWN_IN_NAMES = "UNKNOWN"  # nft takes no question mark; workloads have no capitals
+
+
+def chain_name(decision: Decision, number: int) -> str:
+    """Decisions are noted in the table as the names of empty chains, so that who reads it knows them."""
+    until = "refused" if decision.until == REFUSED else str(decision.until)
+    workload = _UNKNOWN_IN_NAMES if decision.workload == UNKNOWN else decision.workload
+    return f"mark_{decision.direction}_{number}_{until}_{workload}"
+
+
+_CHAIN = re.compile(r"mark_(in|out)_([1-9]\d{0,4})_(refused|0|[1-9]\d{0,9})_(.*)", re.DOTALL)
+
+
+def noted(chains: Iterable[str], most: int) -> Decisions | None:
+    """The decisions that the names of a table's chains note. None when they are not as we write them."""
+    ids: dict[Decision, int] = {}
+    for name in chains:
+        found = _CHAIN.fullmatch(name)
+        if found is None:
+            continue
+        direction: Direction = "in" if found[1] == "in" else "out"
+        workload = UNKNOWN if found[4] == _UNKNOWN_IN_NAMES else found[4]
+        decision = Decision(direction, workload, REFUSED if found[3] == "refused" else int(found[3]))
+        if decision in ids or int(found[2]) > most:
+            return None
+        ids[decision] = int(found[2])
+    if not ids or len(set(Decisions(ids).by_id)) != len(ids):
+        return None
+    out, into = (max((n for d, n in ids.items() if d.direction == x), default=0) for x in ("out", "in"))
+    return Decisions(MappingProxyType(ids), (out, into))
 
 
 InUse = Callable[[], Collection[tuple[Direction, int]]]
@@ -70,14 +116,21 @@ def needed(policy: HostPolicy) -> tuple[Decision, ...]:
 
 
 def assign(
-    old: Decisions, wanted: Iterable[Decision], renew: Collection[Decision], most: int, in_use: InUse = nobody
+    old: Decisions,
+    wanted: Iterable[Decision],
+    renew: Collection[Decision],
+    most: int,
+    in_use: InUse = nobody,
+    *,
+    stranger: bool = False,
 ) -> Decisions:
-    """Keeps the id of every decision that is not in `renew`. Raises KernelError when there are not enough ids."""
+    """Keeps the id of every decision that is not in `renew`. `stranger`: who gave ids before, and which, is not known.
+    Raises KernelError when there are not enough ids."""
     wanted = tuple(wanted)
     ids = {d: old.ids[d] for d in wanted if d in old.ids and (d not in renew or not d.lives)}
     turn = {"out": old.turn[0], "in": old.turn[1]}
     taken: set[tuple[Direction, int]] = {(d.direction, n) for known in (old.ids, ids) for d, n in known.items()}
-    carried: Collection[tuple[Direction, int]] | None = None
+    carried: Collection[tuple[Direction, int]] | None = in_use() if stranger else None
     for decision in wanted:
         if decision in ids:
             continue
@@ -90,8 +143,8 @@ def assign(
                 break
         else:
             raise KernelError(
-                f"this policy needs more than {most} decision ids, or as many are still on live flows: give the agent a "
-                "wider --mark-mask"
+                f"this policy needs more than {most} decision ids, or so many are still on live flows: give the agent "
+                "a wider --mark-mask"
             )
         ids[decision] = turn[direction] = number
         taken.add((direction, number))

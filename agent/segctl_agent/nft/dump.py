@@ -33,6 +33,7 @@ from segctl_agent.nft.ruleset import (
 
 # Attributes that hold attributes, by expression; the kernel does not always set the flag that says so.
 _NESTED = {"immediate": {2}, "cmp": {3}, "bitwise": {4, 5, 7}, "range": {3, 4}}
+_DYNSET_FLAGS, _DYNSET_EXPRESSIONS, _DYNSET_HAS_EXPRESSIONS = 9, 10, 0x2
 _SET_ANONYMOUS, _CHAIN_BINDING = 0x1, 0x4
 _NUMBERS = {k.number: k for k in KeyType}
 
@@ -47,7 +48,20 @@ def parse_expr(data: bytes) -> Expr:
     )
     if name == "counter":
         attrs = ((1, bytes(8)), (2, bytes(8)))
+    if name == "dynset":
+        attrs = tuple((k, _dynset(k, v)) for k, v in attrs)
     return Expr(name, attrs)
+
+
+def _dynset(kind: int, payload: bytes | Attributes) -> bytes | Attributes:
+    """The expressions that each element carries, in the order in which they run, and the flags without that there are
+    any, which the kernel does not tell back."""
+    if kind == _DYNSET_FLAGS and isinstance(payload, bytes):
+        return struct.pack(">I", number(payload) & ~_DYNSET_HAS_EXPRESSIONS)
+    if kind != _DYNSET_EXPRESSIONS or not isinstance(payload, bytes):
+        return payload
+    exprs = [parse_expr(e) for _, e in attributes(payload)]
+    return tuple((1, ((1, e.name.encode() + b"\0"), (2, e.attrs))) for e in exprs)
 
 
 def _data(payload: bytes) -> Attributes:

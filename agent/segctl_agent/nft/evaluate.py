@@ -143,6 +143,8 @@ def _expression(walk: _Walk, expr: Expr) -> Verdict | None:
             prefix = values.get(2, b"").rstrip(b"\0").decode()
             walk.trail.append(f'log "{prefix}"')
             walk.logged_test = walk.logged_test or prefix.split()[3:4] == ["test"]
+        case "dynset" if 10 in nests:  # its element has a rate, which is not exceeded yet
+            raise _NoMatch
         case "objref" if 4 in values:
             _find_flow(walk, values[4], values[3], inverted=False)
         case "byteorder":

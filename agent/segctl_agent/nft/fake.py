@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -72,6 +72,9 @@ class FakeKernel:
 
     def counters(self) -> dict[str, int]:
         return dict(self.packets)
+
+    def chains(self) -> Mapping[str, Chain]:
+        return self.content.chains if self.content is not None else {}
 
     def hits(self) -> dict[str, int]:
         held = self.content.counters if self.content is not None else frozenset()

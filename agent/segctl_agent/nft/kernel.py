@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from segctl.errors import KernelError
@@ -48,6 +48,9 @@ class Kernel(Protocol):
     def counters(self) -> dict[str, int]:
         """Packets counted in each chain that has a counter."""
 
+    def chains(self) -> Mapping[str, Chain]:
+        """The chains of our table with their rules, without a look at any set. Empty when there is no table."""
+
     def hits(self) -> dict[str, int]:
         """Packets counted in each named counter."""
 
@@ -81,6 +84,9 @@ class NetlinkKernel:
 
     def counters(self) -> dict[str, int]:
         return self._consistent(self._counters)
+
+    def chains(self) -> Mapping[str, Chain]:
+        return self._consistent(self._chains)
 
     def hits(self) -> dict[str, int]:
         return self._consistent(self._hits)
@@ -124,15 +130,18 @@ class NetlinkKernel:
         if flags is None:
             return None
         ours = string(1, self._table)
-        hooks = dict(c for m in self._netlink.dump(GETCHAIN, b"") if (c := parse_chain(m, self._table)))
-        rules: dict[str, list[Rule]] = {name: [] for name in hooks}
-        for message in self._netlink.dump(GETRULE, ours):
-            chain, rule = parse_rule(message)
-            rules.setdefault(chain, []).append(rule)
-        chains = {name: Chain(tuple(rules[name]), base) for name, base in hooks.items()}
+        chains = self._chains()
         sets, foreign = self._sets(ours)
         counters, others = self._objects(ours)
         return Ruleset(chains, sets, flags, frozenset(foreign | others), frozenset(counters))
+
+    def _chains(self) -> Mapping[str, Chain]:
+        hooks = dict(c for m in self._netlink.dump(GETCHAIN, b"") if (c := parse_chain(m, self._table)))
+        rules: dict[str, list[Rule]] = {name: [] for name in hooks}
+        for message in self._netlink.dump(GETRULE, string(1, self._table)):
+            chain, rule = parse_rule(message)
+            rules.setdefault(chain, []).append(rule)
+        return {name: Chain(tuple(rules[name]), base) for name, base in hooks.items()}
 
     def _sets(self, ours: bytes) -> tuple[dict[str, NftSet], set[Foreign]]:
         sets: dict[str, NftSet] = {}

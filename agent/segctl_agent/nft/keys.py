@@ -86,7 +86,7 @@ def strided(keys: bytes, width: int, template: bytes, at: int) -> bytearray:
 
 def unstrided(data: bytes, width: int, stride: int, at: int) -> bytes | None:
     """The reverse of `strided`: the keys, or None when the bytes before them are not the same in every record."""
-    if stride <= 0 or len(data) % stride or at + width > stride:
+    if not data or stride <= 0 or len(data) % stride or at + width > stride:
         return None
     count = len(data) // stride
     fixed = (*range(at), *range(at + width, stride))

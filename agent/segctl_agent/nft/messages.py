@@ -27,7 +27,18 @@ from segctl_agent.nft.operations import (
     Operation,
     describe,
 )
-from segctl_agent.nft.ruleset import Attributes, Counts, Data, Expr, ForeignKind, Odd, Rule, SetSpec, Verdict
+from segctl_agent.nft.ruleset import (
+    DYNAMIC_SIZE,
+    Attributes,
+    Counts,
+    Data,
+    Expr,
+    ForeignKind,
+    Odd,
+    Rule,
+    SetSpec,
+    Verdict,
+)
 from segctl_agent.nft.statements import verdict_attributes
 
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, NEWRULE, GETRULE, DELRULE = range(9)
@@ -36,6 +47,7 @@ NEWOBJ, GETOBJ, DELOBJ, NEWFLOWTABLE, GETFLOWTABLE, DELFLOWTABLE = 18, 19, 20, 2
 
 SET_INTERVAL, SET_MAP, SET_TIMEOUT, SET_EVAL, SET_OBJECT, SET_CONCAT = 0x4, 0x8, 0x10, 0x20, 0x40, 0x80
 ELEMENT_INTERVAL_END, ELEMENT_CATCHALL = 0x1, 0x2
+_DYNSET_EXPRESSIONS, DYNSET_HAS_EXPRESSIONS = 10, 0x2
 VERDICT_TYPE = 0xFFFFFF00
 COUNTER = 1  # NFT_OBJECT_COUNTER
 CREATE, APPEND = 0x400, 0x800
@@ -122,7 +134,14 @@ def _chain(op: AddChain | FlushChain | DeleteChain | AddRule, table: bytes) -> t
 
 def expressions(rule: Rule) -> bytes:
     """NFTA_RULE_EXPRESSIONS."""
-    return nested(4, *(nested(1, string(1, e.name), nested(2, _pack(e.attrs))) for e in rule.exprs))
+    return nested(4, *(nested(1, string(1, e.name), nested(2, _pack(_written(e)))) for e in rule.exprs))
+
+
+def _written(expr: Expr) -> Attributes:
+    """The kernel wants to be told that a dynset has expressions, and does not repeat it in a dump (nft_dynset.c)."""
+    if expr.name != "dynset" or all(k != _DYNSET_EXPRESSIONS for k, _ in expr.attrs):
+        return expr.attrs
+    return tuple((k, struct.pack(">I", DYNSET_HAS_EXPRESSIONS) if k == 9 else v) for k, v in expr.attrs)
 
 
 def _pack(attrs: Attributes) -> bytes:
@@ -141,7 +160,7 @@ def set_attributes(spec: SetSpec) -> bytes:
         out += u32(6, VERDICT_TYPE) + u32(7, 16)
     if spec.counts:
         out += u32(15, COUNTER)
-    if spec.size:
+    if spec.size and not (spec.dynamic and spec.size == DYNAMIC_SIZE):
         out += nested(9, u32(1, spec.size))
     out += u32(10, 1)
     if spec.dynamic:

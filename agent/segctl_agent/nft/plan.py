@@ -7,7 +7,8 @@ Base chains stay where they are, because a chain that is deleted and made again 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 
 from segctl_agent.nft.keys import Keys
 from segctl_agent.nft.operations import (
@@ -29,11 +30,15 @@ from segctl_agent.nft.operations import (
 )
 from segctl_agent.nft.ruleset import Data, Elements, ForeignKind, NftSet, Ruleset, Verdict, jumps, lookups
 
+Moves = Mapping[str, tuple[Collection[bytes], Elements]]
+"""Set name -> (keys that go, elements that come)."""
 
-def plan(now: Ruleset | None, wanted: Ruleset) -> Batch:
-    """The operations that turn `now` (None: there is no table) into `wanted`. Empty when they are equal."""
+
+def plan(now: Ruleset | None, wanted: Ruleset, moves: Moves = MappingProxyType({})) -> Batch:
+    """The operations that turn `now` (None: there is no table) into `wanted`. Empty when they are equal. `moves` are
+    sets whose difference is known already: they are not compared."""
     if now is None:
-        return Batch((AddTable(), *_build(Ruleset(), wanted, frozenset(), frozenset(wanted.chains))))
+        return Batch((AddTable(), *_build(Ruleset(), wanted, frozenset(), frozenset(wanted.chains), {})))
     if now == wanted:
         return Batch()
     lost_chains = frozenset(n for n, c in now.chains.items() if n not in wanted.chains or _reshaped(now, wanted, n))
@@ -44,8 +49,8 @@ def plan(now: Ruleset | None, wanted: Ruleset) -> Batch:
     return Batch(
         (
             *awake,
-            *_forget(now, wanted, lost_chains, rewritten),
-            *_build(now, wanted, lost_chains, rewritten | (frozenset(wanted.chains) - frozenset(now.chains))),
+            *_forget(now, wanted, lost_chains, rewritten, moves),
+            *_build(now, wanted, lost_chains, rewritten | (frozenset(wanted.chains) - frozenset(now.chains)), moves),
         )
     )
 
@@ -70,7 +75,9 @@ def _rewritten(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], lost_
     )
 
 
-def _forget(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], flush: frozenset[str]) -> Iterator[Operation]:
+def _forget(
+    now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], flush: frozenset[str], moves: Moves
+) -> Iterator[Operation]:
     yield from (FlushChain(n) for n in sorted(flush) if now.chains[n].rules)
     for name, before in sorted(now.sets.items()):
         after = wanted.sets.get(name)
@@ -81,7 +88,7 @@ def _forget(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], flush: f
             # The kernel's interval tree costs milliseconds for a single change: refilled as a whole.
             if before.elements != after.elements or _refers(before, lost_chains):
                 yield FlushSet(name)
-        elif gone := tuple(_gone(before, after, lost_chains)):
+        elif gone := tuple(moves[name][0] if name in moves else _gone(before, after, lost_chains)):
             yield DeleteElements(name, before.spec, gone)
     for name, before in sorted(now.sets.items()):
         if name not in wanted.sets or wanted.sets[name].spec != before.spec:
@@ -112,7 +119,9 @@ def _in(data: Data, chains: frozenset[str]) -> bool:
     return isinstance(data, Verdict) and data.chain in chains
 
 
-def _build(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], fill: frozenset[str]) -> Iterator[Operation]:
+def _build(
+    now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], fill: frozenset[str], moves: Moves
+) -> Iterator[Operation]:
     for name, chain in sorted(wanted.chains.items()):
         before = now.chains.get(name)
         if before is None or name in lost_chains or before.base != chain.base:
@@ -123,7 +132,10 @@ def _build(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], fill: fro
             yield AddSet(name, nft_set.spec)
     yield from (AddCounter(n) for n in sorted(wanted.counters - now.counters))
     for name, nft_set in sorted(wanted.sets.items()):
-        yield from _fill(name, now.sets.get(name), nft_set, lost_chains)
+        if name not in moves:
+            yield from _fill(name, now.sets.get(name), nft_set, lost_chains)
+        elif moves[name][1]:
+            yield AddElements(name, nft_set.spec, moves[name][1])
     for name in sorted(fill & frozenset(wanted.chains)):
         yield from (AddRule(name, rule) for rule in wanted.chains[name].rules)
 

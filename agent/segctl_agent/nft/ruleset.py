@@ -6,7 +6,6 @@ counters' values and handles take no part.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,6 +14,10 @@ from types import MappingProxyType
 from segctl_agent.nft.keys import Keys
 
 TABLE = "segctl"
+
+DYNAMIC_SIZE = 0xFFFF
+"""What the kernel gives a dynamic set without a size (nft_dynset_init). Such a set grows as it must; one that is made
+with a size has its whole table from the start, a megabyte for 65,536 elements."""
 
 Attributes = tuple[tuple[int, "bytes | Attributes"], ...]
 
@@ -253,19 +256,3 @@ def jumps(rule: Rule) -> Iterator[str]:
                 for verdict_kind, verdict in data:
                     if verdict_kind == 2 and isinstance(verdict, tuple):
                         yield from (v.rstrip(b"\0").decode() for k, v in verdict if k == 2 and isinstance(v, bytes))
-
-
-def kernel_digest(ruleset: Ruleset) -> str:
-    """Hex sha256 of the canonical content. The ids of cgroups are left out: they are facts of a host and a boot."""
-    digest = hashlib.sha256()
-    for name, chain in sorted(ruleset.chains.items()):
-        digest.update(repr(("chain", name, chain.base, tuple(r.exprs for r in chain.rules))).encode())
-    for name, nft_set in sorted(ruleset.sets.items()):
-        digest.update(repr(("set", name, nft_set.spec)).encode())
-        if isinstance(nft_set.elements, Keys):
-            digest.update(nft_set.elements.packed)
-        elif KeyType.CGROUPSV2 not in nft_set.spec.key:
-            for key, data in sorted(nft_set.elements.items(), key=lambda item: item[0]):
-                digest.update(key + b"\0" + (str(data).encode() if data else b"") + b"\n")
-    digest.update(repr((ruleset.flags, sorted(ruleset.foreign), sorted(ruleset.counters))).encode())
-    return digest.hexdigest()

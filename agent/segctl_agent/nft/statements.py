@@ -76,9 +76,9 @@ def _family(address_length: int) -> tuple[Expr, ...]:
     return (_meta(_NFPROTO), _cmp(b"\x02" if address_length == 4 else b"\x0a"))
 
 
-def _address(side: Side, length: int) -> Expr:
+def _address(side: Side, length: int, register: int = 1) -> Expr:
     offset = {("saddr", 4): 12, ("daddr", 4): 16, ("saddr", 16): 8, ("daddr", 16): 24}[side, length]
-    return _payload(_NETWORK_HEADER, offset, length)
+    return _payload(_NETWORK_HEADER, offset, length, register)
 
 
 def verdict_attributes(verdict: Verdict) -> Attributes:
@@ -136,6 +136,11 @@ def ct_mark_set(mask: int, value: int) -> Statement:
     return Statement(exprs, f"ct mark set ct mark & {keep:#010x} | {value:#010x}")
 
 
+def tcp_or_udp() -> Statement:
+    """Protocols 6 to 17 (tcp, udp, and between them none that is in use): one comparison less than a set."""
+    return Statement((_meta(_L4PROTO), *_bounds(6, 17, 1)), "meta l4proto 6-17")
+
+
 def protocol(name: str) -> Statement:
     return Statement((_meta(_L4PROTO), _cmp(bytes([PROTOCOL_NUMBERS[name]]))), f"meta l4proto {_NFT_PROTOCOL[name]}")
 
@@ -171,6 +176,13 @@ def tcp_without_syn() -> Statement:
     masked = ((1, _n(1)), (2, _n(1)), (3, _n(1)), (4, ((1, b"\x02"),)), (5, ((1, b"\0"),)), (6, _n(0)))
     exprs = (*protocol("tcp").exprs, _payload(_TRANSPORT_HEADER, 13, 1), Expr("bitwise", masked), _cmp(b"\0"))
     return Statement(exprs, "tcp flags & syn == 0x0")
+
+
+def tcp_reset() -> Statement:
+    """A TCP segment with RST (0x04)."""
+    masked = ((1, _n(1)), (2, _n(1)), (3, _n(1)), (4, ((1, b"\x04"),)), (5, ((1, b"\0"),)), (6, _n(0)))
+    exprs = (*protocol("tcp").exprs, _payload(_TRANSPORT_HEADER, 13, 1), Expr("bitwise", masked), _cmp(b"\x04"))
+    return Statement(exprs, "tcp flags & rst == rst")
 
 
 def tcp_syn() -> Statement:
@@ -287,31 +299,44 @@ def not_to_this_host() -> Statement:
     return Statement((_meta(_PKTTYPE), _cmp(b"\0", NOT_EQUAL)), "meta pkttype != host")
 
 
-def limit(per_second: int, burst: int) -> Statement:
+def limit(per_second: int, burst: int, *, over: bool = False) -> Statement:
+    """Matches up to the rate; with `over`, only what exceeds it."""
     attrs: Attributes = (
         (1, struct.pack(">Q", per_second)),
         (2, struct.pack(">Q", 1)),
         (3, _n(burst)),
         (4, _n(0)),
-        (5, _n(0)),
+        (5, _n(int(over))),
     )
-    return Statement((Expr("limit", attrs),), f"limit rate {per_second}/second burst {burst} packets")
+    rate = f"{'over ' if over else ''}{per_second}/second"
+    return Statement((Expr("limit", attrs),), f"limit rate {rate} burst {burst} packets")
 
 
-def log(prefix: str, group: int, snaplen: int, threshold: int) -> Statement:
-    """To NFLOG group `group`: `snaplen` bytes of the packet, handed over after `threshold` packets."""
-    attrs: Attributes = (
-        (1, struct.pack(">H", group)),
-        (2, _string(prefix)),
-        (3, _n(snaplen)),
-        (4, struct.pack(">H", threshold)),
-    )
-    text = f'log prefix "{prefix}" group {group} snaplen {snaplen} queue-threshold {threshold}'
-    return Statement((Expr("log", attrs),), text)
+def log(prefix: str, group: int, snaplen: int) -> Statement:
+    """To NFLOG group `group`: `snaplen` bytes of the packet, handed over when the group's reader wants it."""
+    attrs: Attributes = ((1, struct.pack(">H", group)), (2, _string(prefix)), (3, _n(snaplen)))
+    return Statement((Expr("log", attrs),), f'log prefix "{prefix}" group {group} snaplen {snaplen}')
 
 
 def counter() -> Statement:
     return Statement((Expr("counter", ((1, bytes(8)), (2, bytes(8)))),), "counter")
+
+
+def counted_over(side: Side, name: str, per_second: int, burst: int, *, version: Version) -> Statement:
+    """Counts the packet in the element conntrack mark . remote address . protocol . destination port of a dynamic set,
+    and matches when the element's own rate is exceeded. A packet without conntrack entry or ports, or one that a full
+    set has no room for, does not match."""
+    length, second, third, fourth = (4, 9, 10, 11) if version == 4 else (16, 9, 13, 14)
+    port = _payload(_TRANSPORT_HEADER, 2, 2, fourth)
+    key = (_ct(_CT_MARK), _address(side, length, second), _meta(_L4PROTO, third), port)
+    each = (counter(), limit(per_second, burst, over=True))
+    listed: Attributes = tuple((1, ((1, _string(e.name)), (2, e.attrs))) for s in each for e in s.exprs)
+    attrs: Attributes = ((1, _string(name)), (3, _n(1)), (4, _n(1)), (6, bytes(8)), (9, _n(0)), (10, listed))
+    text = f"ct mark . {'ip' if version == 4 else 'ip6'} {side} . meta l4proto . th dport"
+    return Statement(
+        (*_family(length), *key, Expr("dynset", attrs)),
+        f"update @{name} {{ {text} {' '.join(s.text for s in each)} }}",
+    )
 
 
 def reject_reset() -> Statement:

@@ -120,6 +120,8 @@ def _tcp_out(essentials: Essentials, facts: HostFacts, marks: Marks) -> Iterator
 
 
 def _older_out(essentials: Essentials, facts: HostFacts, marks: Marks) -> Iterator[Rule]:
+    """The resets by which a session ends come first: without them its other end would not hear of it."""
+    yield _accept(s.ct_state("established", "related"), s.tcp_reset())
     for name, version in _names("rescue", essentials.rescue):
         for ports in essentials.rescue_ports:
             if ports.protocol == "tcp":

@@ -10,13 +10,12 @@ from types import MappingProxyType
 from segctl.model.hostpolicy import HostPolicy
 from segctl.model.policy import HOST_WORKLOAD, Mode
 
-from segctl_agent.decisions import Decisions
+from segctl_agent.decisions import UNKNOWN, Decisions, chain_name
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.identity import DEPTH, DIRECTIONS, Direction, Identity, leaf_map, level_chain, own_map, workload_chain
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.ruleset import (
     ACCEPT,
-    DROP,
     Chain,
     Data,
     KeyType,
@@ -27,20 +26,18 @@ from segctl_agent.nft.ruleset import (
     goto,
     jump,
 )
-from segctl_agent.render.essentials import essential_chains, essential_sets
-from segctl_agent.render.marks import LIVE, MarkLayout, Marks
-from segctl_agent.render.sets import denied_connections
-from segctl_agent.render.workloads import (
-    WorkloadRenderer,
-    again_name,
+from segctl_agent.render.ends import (
     back_name,
-    counter_name,
     end_chain,
     end_name,
-    log_rule,
-    shape_of,
-    workload_sets,
+    end_sets,
+    refuse_chains,
+    unknown_chain,
+    unknown_name,
 )
+from segctl_agent.render.essentials import essential_chains, essential_sets
+from segctl_agent.render.marks import LIVE, MarkLayout, Marks
+from segctl_agent.render.workloads import WorkloadRenderer, counter_name, shape_of, workload_sets
 
 NOTHING = "nothing"
 CGROUP_MAP = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
@@ -66,15 +63,20 @@ def render_chains(
     chains = essential_chains(policy.essentials, facts, marks)
     for until in sorted({d.until for d in decisions.ids if d.until > 0}):
         chains[until_chain(until)] = Chain((Rule.of(s.before(until), s.verdict(ACCEPT)),))
+    chains.update(refuse_chains(policy))
+    chains.update({chain_name(decision, number): Chain() for decision, number in decisions.ids.items()})
     for direction in DIRECTIONS:
         chains.update(_identity_chains(direction, identity))
-        chains[f"unknown_{direction}"] = _unknown(direction, enforcing=policy.enforcing)
+        chains[unknown_name(direction)] = unknown_chain(
+            direction, marks.refused(direction, UNKNOWN), enforcing=policy.enforcing
+        )
         by_owner = (Rule.of(s.uid_verdict("uid_out")),) if identity.users and direction == "out" else ()
         for workload in policy.workloads:
             first = by_owner if workload.name == HOST_WORKLOAD else ()
             chains[workload_chain(workload.name, direction)] = renderer.chain(workload, direction, first)
-            permit = marks.permit(direction, workload.name)
-            chains[end_name(workload.name, direction)] = end_chain(direction, workload, permit, marks.loose())
+            chains[end_name(workload.name, direction)] = end_chain(
+                direction, workload, marks.permit(direction, workload.name), marks.older()
+            )
             if workload.mode is not Mode.OBSERVE:
                 chains[back_name(workload.name, direction)] = renderer.back(workload, direction)
     return MappingProxyType(chains)
@@ -92,8 +94,7 @@ def render_sets(policy: HostPolicy, facts: HostFacts) -> dict[str, NftSet]:
             struct.pack("=I", uid): goto(workload_chain(name, "out")) for uid, name in identity.users.items()
         }
         sets["uid_out"] = NftSet(_UID_MAP, MappingProxyType(owners))
-    if policy.enforcing:
-        sets.update({again_name(version): denied_connections(version) for version in s.VERSIONS})
+    sets.update(end_sets(policy))
     return sets
 
 
@@ -168,23 +169,3 @@ def _identity_chains(direction: Direction, identity: Identity) -> dict[str, Chai
 
 def _cgroup_verdict(level: int, name: str) -> Rule:
     return Rule.of(s.cgroup_verdict(level, name))
-
-
-def _unknown(direction: Direction, *, enforcing: bool) -> Chain:
-    """A socket whose cgroup is not mapped yet. Dropped without an answer, a SYN comes again when it is mapped. A
-    session that comes here is of a cgroup that is gone and forgotten: nobody can judge it any more, and it ends."""
-    if not enforcing:
-        return Chain((Rule.of(s.verdict(ACCEPT)),))
-    reset = Rule.of(s.ct_state("established"), s.protocol("tcp"), s.reject_reset())
-    return Chain((log_rule(direction, "deny", "?"), Rule.of(s.counter()), reset, Rule.of(s.verdict(DROP))))
-
-
-def denied_counters(packets: Mapping[str, int], policy: HostPolicy) -> dict[tuple[Direction, str], int]:
-    """Kernel.counters as (direction, workload) -> packets that were denied or would be; `?` is the unknown cgroup."""
-    out: dict[tuple[Direction, str], int] = {}
-    names = [w.name for w in policy.workloads]
-    for direction in DIRECTIONS:
-        for chain, name in [*((end_name(n, direction), n) for n in names), (f"unknown_{direction}", "?")]:
-            if chain in packets:
-                out[direction, name] = packets[chain]
-    return out

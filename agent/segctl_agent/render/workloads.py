@@ -7,30 +7,15 @@ from dataclasses import dataclass
 
 from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
-from segctl.model.policy import Mode, PortRange
+from segctl.model.policy import PortRange
 
 from segctl_agent.identity import DIRECTIONS, Direction, workload_chain
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.keys import Keys
-from segctl_agent.nft.ruleset import ACCEPT, DROP, RETURN, Chain, Counts, Data, NftSet, Rule, Statement, goto, jump
-from segctl_agent.render.marks import Marks, Permit
+from segctl_agent.nft.ruleset import RETURN, Chain, Counts, Data, NftSet, Rule, Statement, goto
+from segctl_agent.render.ends import end_name
+from segctl_agent.render.marks import Marks
 from segctl_agent.render.sets import address_sets, flow_map, flow_suffix, network_sets
-
-NFLOG_GROUP = 1510
-_SNAPLEN, _THRESHOLD = 96, 1
-_LOG_RATE, _LOG_BURST = 1000, 2000
-
-
-def prefix(direction: Direction, verdict: str, workload: str) -> str:
-    """The log prefix, version 1: direction, `deny` or `test`, and the workload or `?`. At most 58 bytes; old kernels
-    cut at 64."""
-    return f"segctl 1 {direction} {verdict} {workload}"
-
-
-def log_rule(direction: Direction, verdict: str, workload: str) -> Rule:
-    return Rule.of(
-        s.limit(_LOG_RATE, _LOG_BURST), s.log(prefix(direction, verdict, workload), NFLOG_GROUP, _SNAPLEN, _THRESHOLD)
-    )
 
 
 def port_statement(ports: PortRange, *, family_known: bool) -> Statement:
@@ -98,7 +83,7 @@ class WorkloadRenderer:
     def _permits(self, workload: LocalWorkload, of: Direction, at: Direction, leave: Statement) -> Iterator[Rule]:
         """The permissions of direction `of`, as rules in the hook of direction `at`: exact ones by one look, then those
         to enrolled hosts, then those to peers, from which enrolled hosts are kept out."""
-        entries = _entries(workload, of)
+        entries = entries_of(workload, of)
         enrolled = [rule for e in entries if e.managed for rule in self._rules(workload.name, e, of, at)]
         peers = [rule for e in entries if not e.managed for rule in self._rules(workload.name, e, of, at)]
         side = _side(at)
@@ -111,9 +96,9 @@ class WorkloadRenderer:
 
     def _lookups(self, workload: LocalWorkload, of: Direction, at: Direction) -> Iterator[Rule]:
         found: dict[tuple[int, s.Version], None] = {}
-        for entry in _entries(workload, of):
+        for entry in entries_of(workload, of):
             shape = self._shapes[entry.group]
-            if shape.merged and any(_exact(p) for p in entry.ports):
+            if shape.merged and any(exact(p) for p in entry.ports):
                 found.update(((entry.until, v), None) for v in shape.hosts)
         for until, version in sorted(found):
             name = flows_name(workload.name, of, until, version)
@@ -130,7 +115,7 @@ class WorkloadRenderer:
         shape = self._shapes[entry.group]
         counted = (s.count(counter_name(of, entry.rule)),) if of == at else ()
         for ports in entry.ports:
-            for base, versions in (("g", () if shape.merged and _exact(ports) else shape.hosts), ("n", shape.networks)):
+            for base, versions in (("g", () if shape.merged and exact(ports) else shape.hosts), ("n", shape.networks)):
                 for version in versions:
                     port = _port(ports, version, back=of != at)
                     if port is not None:
@@ -138,7 +123,7 @@ class WorkloadRenderer:
                         yield Rule.of(*_in_time(entry.until), remote, port, *counted, *accept)
 
 
-def _entries(workload: LocalWorkload, direction: Direction) -> tuple[Entry, ...]:
+def entries_of(workload: LocalWorkload, direction: Direction) -> tuple[Entry, ...]:
     return workload.ingress if direction == "in" else workload.egress
 
 
@@ -162,7 +147,7 @@ def _port(ports: PortRange, version: s.Version, *, back: bool) -> Statement | No
     return None
 
 
-def _exact(ports: PortRange) -> bool:
+def exact(ports: PortRange) -> bool:
     """One port: with a group of hosts, an exact match that needs no rule."""
     return ports.protocol in ("tcp", "udp") and ports.low == ports.high
 
@@ -176,7 +161,7 @@ def workload_sets(policy: HostPolicy, shapes: Mapping[str, Shape]) -> dict[str, 
     sets: dict[str, NftSet] = {}
     for workload in policy.workloads:
         for direction in DIRECTIONS:
-            for entry in sorted(_entries(workload, direction), key=lambda e: e.rule):
+            for entry in sorted(entries_of(workload, direction), key=lambda e: e.rule):
                 for version, keys in exact_keys(
                     entry, groups[entry.group], shapes[entry.group], policy.managed
                 ).items():
@@ -198,13 +183,13 @@ def workload_sets(policy: HostPolicy, shapes: Mapping[str, Shape]) -> dict[str, 
 def own_sets(policy: HostPolicy, shapes: Mapping[str, Shape]) -> frozenset[str]:
     """The groups whose hosts have a set of their own."""
     return frozenset(
-        e.group for e in policy.entries() if not (shapes[e.group].merged and all(_exact(p) for p in e.ports))
+        e.group for e in policy.entries() if not (shapes[e.group].merged and all(exact(p) for p in e.ports))
     )
 
 
 def exact_keys(entry: Entry, group: Group, shape: Shape, managed: AddressSet) -> dict[s.Version, Iterable[bytes]]:
     """The keys of an entry in its workload's maps, by family: every host with every single port."""
-    suffixes = [flow_suffix(p.protocol, p.low) for p in entry.ports if _exact(p)]
+    suffixes = [flow_suffix(p.protocol, p.low) for p in entry.ports if exact(p)]
     if not shape.merged or not suffixes:
         return {}
     out: dict[s.Version, Iterable[bytes]] = {}
@@ -215,56 +200,3 @@ def exact_keys(entry: Entry, group: Group, shape: Shape, managed: AddressSet) ->
             hosts = [h for h in hosts if h not in kept_out]
         out[version] = [host + suffix for host in hosts for suffix in suffixes]
     return out
-
-
-def end_name(workload: str, direction: Direction) -> str:
-    return f"end_{workload}_{direction}"
-
-
-def back_name(workload: str, direction: Direction) -> str:
-    return f"back_{workload}_{direction}"
-
-
-def end_chain(direction: Direction, workload: LocalWorkload, permit: Permit, loose: Statement) -> Chain:
-    """What becomes of packets that nothing permits. In modes that let them pass, the mark keeps the rest of the flow
-    from being logged again."""
-    if workload.mode is Mode.OBSERVE:
-        return Chain((Rule.of(*permit.accept),))
-    verdict = "deny" if workload.mode is Mode.ENFORCE else "test"
-    broadcast = (Rule.of(s.not_to_this_host(), s.verdict(DROP if verdict == "deny" else ACCEPT)),)
-    noted = (log_rule(direction, verdict, workload.name), Rule.of(s.counter()))
-    back = s.verdict(jump(back_name(workload.name, direction)))
-    head = (
-        *(broadcast if direction == "in" else ()),
-        Rule.of(s.ct_reply(), back),
-        Rule.of(loose, s.tcp_without_syn(), back),
-    )
-    if workload.mode is Mode.TEST:
-        judged = Rule.of(permit.judged, s.verdict(ACCEPT))
-        reply = Rule.of(s.ct_reply(), s.verdict(ACCEPT))
-        return Chain((judged, *head, reply, *noted, Rule.of(*permit.accept)))
-    tcp = s.protocol("tcp")
-    reply_ends = (Rule.of(s.ct_reply(), tcp, s.reject_reset()), Rule.of(s.ct_reply(), s.verdict(DROP)))
-    reset = Rule.of(s.ct_state("established"), tcp, s.reject_reset())
-    if direction == "in":
-        return Chain((*head, *reply_ends, *noted, reset, Rule.of(s.verdict(DROP))))
-    return Chain(
-        (*_answered_again(), *head, *reply_ends, *noted, reset, *_dropped_first(), Rule.of(s.reject_prohibited()))
-    )
-
-
-def again_name(version: s.Version) -> str:
-    return f"again{version}"
-
-
-def _answered_again() -> tuple[Rule, ...]:
-    """The retransmit of a SYN that was denied: noted before, now answered."""
-    return tuple(
-        Rule.of(s.tcp_syn(), s.connection_in(again_name(v), version=v), s.reject_prohibited()) for v in s.VERSIONS
-    )
-
-
-def _dropped_first() -> tuple[Rule, ...]:
-    """The first SYN is lost, so that the socket still is there when the agent asks whose it is: an ICMP error would end
-    a connect that does not block before (ADR 7). When the set is full, the next rule answers."""
-    return tuple(Rule.of(s.tcp_syn(), s.connection_add(again_name(v), version=v), s.verdict(DROP)) for v in s.VERSIONS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from itertools import pairwise
 
 Address = IPv4Address | IPv6Address
 
@@ -33,7 +34,7 @@ class AddressSet:
             if len(data) % width:
                 raise ValueError(f"{len(data)} bytes are no whole number of {width}-byte addresses")
             keys = _chunks(data, width)
-            if any(a >= b for a, b in zip(keys, keys[1:], strict=False)):
+            if any(a >= b for a, b in pairwise(keys)):
                 raise ValueError("addresses are not in ascending order, or one is there twice")
         return cls(v4, v6)
 

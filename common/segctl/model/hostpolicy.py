@@ -21,7 +21,7 @@ class Group:
 
     name: str
     networks: tuple[Network, ...] = ()
-    hosts: AddressSet = AddressSet()
+    hosts: AddressSet = field(default_factory=AddressSet)
 
     def __post_init__(self) -> None:
         single = [n.network_address for n in self.networks if n.prefixlen == n.max_prefixlen]
@@ -31,6 +31,9 @@ class Group:
 
     def __len__(self) -> int:
         return len(self.networks) + len(self.hosts)
+
+    def __contains__(self, address: object) -> bool:
+        return address in self.hosts or any(address in n for n in self.networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class HostPolicy:
     policy_digest: str
     workloads: tuple[LocalWorkload, ...]
     groups: tuple[Group, ...] = ()
-    managed: AddressSet = AddressSet()
+    managed: AddressSet = field(default_factory=AddressSet)
     essentials: Essentials = field(default_factory=Essentials)
 
     def entries(self) -> Iterator[Entry]:
