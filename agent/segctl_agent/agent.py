@@ -42,13 +42,14 @@ _HEAL_AGAIN_SECONDS = 0.2
 
 class Agent:
     """Implements session.Host. `facts_changed`, `in_force_changed` and `report_waiting` are called when there is
-    something to send."""
+    something to send, `committed` when a policy is in force."""
 
     def __init__(self, folder: StateFolder, host: str, enforcer: Enforcer, reports: ReportQueue) -> None:
         self.folder, self.host, self.enforcer, self.reports = folder, host, enforcer, reports
         self.facts_changed: Callable[[], object] = lambda: None
         self.in_force_changed: Callable[[], object] = lambda: None
         self.report_waiting: Callable[[], object] = lambda: None
+        self.committed: Callable[[], object] = lambda: None
         self.answer_impact: Callable[[ImpactAsked], Awaitable[pb.ImpactReply]] | None = None
         self.listeners: tuple[ListenerFact, ...] = ()
         self.held = ""
@@ -134,6 +135,7 @@ class Agent:
                 applied.turn,
                 applied.apply_us,
             )
+            self.committed()
             await self._store(new.policy, applied.turn)
         self.facts_changed()  # units are told by workload
         return Proof(applied.kernel_digest, applied.apply_us, applied.notes)
