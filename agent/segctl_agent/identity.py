@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache, lru_cache
 from typing import Literal
 
 from segctl.model.hostpolicy import HostPolicy, LocalWorkload
@@ -24,6 +25,8 @@ DIRECTIONS: tuple[Direction, ...] = ("in", "out")
 
 DEPTH = 8
 """The deepest cgroup level that the kernel is asked about: what lies deeper belongs to its ancestor at this level."""
+_KEY = struct.Struct("=Q")
+_REMEMBERED = 4096
 _KINDS = (ProcessKind.CGROUP, ProcessKind.UNIT, ProcessKind.USER, ProcessKind.GROUP)
 
 
@@ -103,12 +106,15 @@ class Identity:
         """uid -> workload, for the workloads by user whose user this host knows."""
         self.groups = _owners(ranked, ProcessKind.GROUP, users)
         """gid -> workload, likewise."""
+        self._opened: dict[str, bool] = {}
 
     def place(self, path: str) -> Leaf | Inner:
         """Where a cgroup (path below the root, without a leading slash) belongs."""
         parts = path.strip("/").split("/")
         slices = slices_of(parts)
         workload, by_user, slice_named, by_cgroup = self._workload(parts, slices)
+        if not (self._cgroups or parts[-1].endswith(SLICE)):
+            return Leaf(workload, by_user)
         only_slices = all(p.endswith(SLICE) for p in parts)
         # Below a cgroup pattern or a named slice a unit would not count.
         units_below = bool(self._units) and only_slices and slice_named is None and not by_cgroup
@@ -155,23 +161,33 @@ class Identity:
 
     def elements(self, path: str, cgroup: int) -> tuple[CgroupElement, ...]:
         """The elements that this cgroup needs, in both directions. None below a leaf: the leaf's covers it."""
-        parts = path.strip("/").split("/")
-        level = len(parts)
-        if level > DEPTH or any(isinstance(self.place("/".join(parts[:i])), Leaf) for i in range(1, level)):
+        path = path.strip("/")
+        above, _, _ = path.rpartition("/")
+        level = path.count("/") + 1
+        if level > DEPTH or (above and not self._open(above)):
             return ()
         place = self.place(path)
-        key = struct.pack("=Q", cgroup)
+        key = _KEY.pack(cgroup)
+        if isinstance(place, Leaf):
+            return tuple(CgroupElement(leaf_map(level, d), key, _goto(self.chain(place, d))) for d in DIRECTIONS)
         out: list[CgroupElement] = []
         for direction in DIRECTIONS:
-            workload = goto(self.chain(place, direction))
-            if isinstance(place, Leaf):
-                out.append(CgroupElement(leaf_map(level, direction), key, workload))
-                continue
-            out.append(CgroupElement(own_map(level, direction), key, workload))
+            out.append(CgroupElement(own_map(level, direction), key, _goto(self.chain(place, direction))))
             if level > 1:
-                deeper = goto(level_chain(level + 1, direction))
+                deeper = _goto(level_chain(level + 1, direction))
                 out.append(CgroupElement(leaf_map(level, direction), key, deeper))
         return tuple(out)
+
+    def _open(self, path: str) -> bool:
+        """Whether this cgroup and all above it are inner ones. Remembered: a cgroup that appears waits for it."""
+        known = self._opened.get(path)
+        if known is None:
+            above, _, _ = path.rpartition("/")
+            known = isinstance(self.place(path), Inner) and (not above or self._open(above))
+            if len(self._opened) >= _REMEMBERED:
+                self._opened.clear()
+            self._opened[path] = known
+        return known
 
     def chain(self, place: Leaf | Inner, direction: Direction) -> str:
         """The workload chain of a place. Outgoing, the owner of the socket decides about a user's workload, not the
@@ -190,20 +206,28 @@ def _owners(ranked: Iterable[tuple[str, Process]], kind: ProcessKind, users: Map
     return found
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def _goto(chain: str) -> Verdict:
+    return goto(chain)
+
+
 def workload_chain(workload: str, direction: Direction) -> str:
     """The chain of a workload. It bears the name and no number: a packet that the kernel is judging while a transaction
     commits may find the new element in a map and still go through the old rules of the chain it names."""
     return f"w_{workload}_{direction}"
 
 
+@cache
 def leaf_map(level: int, direction: Direction) -> str:
     return f"cg{level}_{direction}"
 
 
+@cache
 def own_map(level: int, direction: Direction) -> str:
     return f"own{level}_{direction}"
 
 
+@cache
 def level_chain(level: int, direction: Direction) -> str:
     return f"lvl{level}_{direction}"
 
