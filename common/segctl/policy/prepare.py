@@ -45,11 +45,16 @@ class Unprepared:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """`commands` make it take effect: in this order, by an administrator of the host."""
+    """`commands` make it take effect: in this order, by an administrator of the host.
+
+    `sockets` may exist, which the policy does not tell. One that does keeps its old cgroup until it is made anew, and
+    systemd makes it anew only while its service is stopped: a restart of both in one command fails (systemd 252).
+    """
 
     files: tuple[DropIn, ...]
     unprepared: tuple[Unprepared, ...]
     commands: tuple[str, ...]
+    sockets: tuple[str, ...]
 
 
 def prepare(workloads: Iterable[Workload], *, one_host: bool) -> Preparation:
@@ -75,7 +80,8 @@ def prepare(workloads: Iterable[Workload], *, one_host: bool) -> Preparation:
     slices = sorted({prepared_slice(f.workload) for f in files})
     if files:
         files.append(_ahead(slices))
-    return Preparation(tuple(files), tuple(left), _commands(files, slices))
+    sockets = tuple(sorted(_glob(f.unit) for f in files if f.unit.endswith(".socket")))
+    return Preparation(tuple(files), tuple(left), _commands(files, slices), sockets)
 
 
 def _socket_drop_ins(files: Iterable[DropIn], ordered: list[Workload]) -> list[DropIn]:
@@ -150,13 +156,9 @@ def _ahead(slices: list[str]) -> DropIn:
 def _commands(files: list[DropIn], slices: list[str]) -> tuple[str, ...]:
     if not files:
         return ()
-    # In one transaction: a socket does not start while its service runs.
-    units = sorted(_glob(f.unit) for f in files if f.workload)
-    return (
-        "systemctl daemon-reload",
-        "systemctl start " + " ".join(f"'{name}'" for name in slices),
-        "systemctl try-restart " + " ".join(f"'{name}'" for name in units),
-    )
+    units = sorted(_glob(f.unit) for f in files if f.workload and not f.unit.endswith(".socket"))
+    restart = ("systemctl try-restart " + " ".join(f"'{name}'" for name in units),) if units else ()
+    return ("systemctl daemon-reload", "systemctl start " + " ".join(f"'{name}'" for name in slices), *restart)
 
 
 def _glob(unit: str) -> str:

@@ -60,7 +60,12 @@ def prepare_host(app: App, paths: tuple[str, ...], host: str | None, directory: 
         app.result(wanted, [*_files(wanted), *_remarks(wanted)])
         return
     written = write_drop_ins(wanted.files, directory)
-    outcome = {"changed": written.changed, "removed": written.removed, "commands": wanted.commands}
+    outcome = {
+        "changed": written.changed,
+        "removed": written.removed,
+        "commands": wanted.commands,
+        "sockets": wanted.sockets,
+    }
     app.result({**outcome, "unprepared": wanted.unprepared}, [*_outcome(written, directory), *_remarks(wanted)])
 
 
@@ -102,4 +107,15 @@ def _remarks(wanted: Preparation) -> list[Line]:
     if not wanted.commands:
         return [*lines, line(dim("# No workload by unit: nothing to prepare."))]
     lines.append(line(dim("# It takes effect when the units start again:")))
-    return [*lines, *(line(dim("#   "), command) for command in wanted.commands)]
+    lines += [line(dim("#   "), command) for command in wanted.commands]
+    if wanted.sockets:
+        lines.append(
+            line(dim("# A listener that systemd made keeps its old slice. Where these sockets exist, one by one:"))
+        )
+        lines += [line(dim("#   "), _anew(socket)) for socket in wanted.sockets]
+    return lines
+
+
+def _anew(socket: str) -> str:
+    service = socket.removesuffix(".socket") + ".service"
+    return f"systemctl stop '{service}'; systemctl restart '{socket}'"

@@ -88,10 +88,12 @@ def test_a_socket_belongs_to_who_names_it_then_to_the_service_then_to_its_instan
     assert slices(of(("i", "f@*.service"), ("k", "*.socket"))) == {"f@.service.d": "seg-i.slice"}
 
 
-def test_the_commands_restart_sockets_and_services_together() -> None:
-    commands = of(("db", "pg@*.service"), ("web", "nginx.service")).commands
-    assert commands == (
+def test_the_commands_restart_services_and_name_the_sockets() -> None:
+    found = of(("db", "pg@*.service"), ("web", "nginx.service"), ("ssh", "ssh.socket"))
+    assert found.commands == (
         "systemctl daemon-reload",
-        "systemctl start 'seg-db.slice' 'seg-web.slice'",
-        "systemctl try-restart 'nginx.service' 'nginx.socket' 'pg.socket' 'pg@*.service' 'pg@*.socket'",
+        "systemctl start 'seg-db.slice' 'seg-ssh.slice' 'seg-web.slice'",
+        "systemctl try-restart 'nginx.service' 'pg@*.service'",
     )
+    assert found.sockets == ("nginx.socket", "pg.socket", "pg@*.socket", "ssh.socket")
+    assert len(of(("ssh", "ssh.socket")).commands) == 2
