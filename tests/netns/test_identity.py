@@ -29,17 +29,18 @@ REPEATS = 60
 SLICE = "seg.slice/seg-shop.slice"
 
 
-def policy(process: Process) -> HostPolicy:
+def policy(process: Process, *others: Process) -> HostPolicy:
     """Only `shop` may reach the remote, and be reached from it; everything enforces."""
     ports = (PortRange("tcp", REMOTE[1], REMOTE[1]), PortRange("tcp", LISTEN, LISTEN))
     entry = (Entry("shop", "remote", ports, True),)
     shop = LocalWorkload("shop", process, Mode.ENFORCE, ingress=entry, egress=entry)
-    workloads = (LocalWorkload("host", None, Mode.ENFORCE), shop)
+    closed = (LocalWorkload(f"other{n}", p, Mode.ENFORCE) for n, p in enumerate(others))
+    workloads = (LocalWorkload("host", None, Mode.ENFORCE), *closed, shop)
     return HostPolicy("server", 1, "", workloads, (Group("remote", (ip_network(f"{CLIENT}/32"),)),))
 
 
 @contextmanager
-def enforced(process: Process, *cgroups: str) -> Iterator[Wire]:
+def enforced(process: Process, *cgroups: str, others: tuple[Process, ...] = ()) -> Iterator[Wire]:
     """No agent follows: what is known of cgroups is what there is now."""
     for path in ("init.scope", *cgroups):
         (CGROUPS / path).mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def enforced(process: Process, *cgroups: str) -> Iterator[Wire]:
             kernel = NetlinkKernel()
             enforcer = Enforcer(kernel, lambda _: {}, 0)
             enforcer.cgroups_changed(sandbox_facts(SERVER).cgroups, {})
-            enforcer.put(policy(process))
+            enforcer.put(policy(process, *others))
             kernel.close()
         with wire.client.entered():
             listener = socket.create_server(REMOTE, backlog=1024)
@@ -72,12 +73,13 @@ def connects(
             made = socket.socket()
             after()
             made.settimeout(0.4)
-            made.connect(REMOTE)
-    except TimeoutError:
-        os._exit(1)
-    except BaseException:  # noqa: BLE001 - a fork of the test must not go on as the test
+            try:
+                made.connect(REMOTE)
+            except TimeoutError:
+                os._exit(1)
+            os._exit(0)
+    finally:  # a fork of the test must not go on as the test
         os._exit(2)
-    os._exit(0)
 
 
 def first_connections(wire: Wire, place: str, count: int) -> int:
@@ -138,6 +140,32 @@ def test_the_group_of_a_socket_is_its_makers_file_system_gid_at_that_moment(
                 before()
 
             return connects(wire, start, after)
+
+    assert space.run(inside) is passes
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "others", "passes"),
+    [
+        ("system.slice/x.service", (), True),
+        ("system.slice/x.service", (Process(ProcessKind.USER, "7"),), False),
+        ("system.slice/x.service", (Process(ProcessKind.UNIT, "x.service"),), False),
+        ("system.slice/y.service", (Process(ProcessKind.UNIT, "x.service"),), True),
+    ],
+    ids=["nothing else", "user", "unit", "another unit"],
+)
+def test_a_unit_and_a_user_go_before_a_group(
+    space: Space, cgroup: str, others: tuple[Process, ...], passes: bool
+) -> None:
+    def inside() -> bool:
+        with enforced(Process(ProcessKind.GROUP, str(GROUP)), cgroup, others=others) as wire:
+
+            def start() -> None:
+                join_cgroup(cgroup)
+                os.setgid(GROUP)
+                os.setuid(7)
+
+            return connects(wire, start)
 
     assert space.run(inside) is passes
 
