@@ -42,6 +42,7 @@ from segctl_agent.render.workloads import WorkloadRenderer, counter_name, shape_
 NOTHING = "nothing"
 CGROUP_MAP = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
 _UID_MAP = SetSpec((KeyType.UID,), verdicts=True)
+_GID_MAP = SetSpec((KeyType.GID,), verdicts=True)
 _LIVE_MAP = SetSpec((KeyType.MARK,), verdicts=True)
 
 
@@ -70,7 +71,7 @@ def render_chains(
         chains[unknown_name(direction)] = unknown_chain(
             direction, marks.refused(direction, UNKNOWN), enforcing=policy.enforcing
         )
-        by_owner = (Rule.of(s.uid_verdict("uid_out")),) if identity.users and direction == "out" else ()
+        by_owner = _by_owner(identity) if direction == "out" else ()
         for workload in policy.workloads:
             first = by_owner if workload.name == HOST_WORKLOAD else ()
             chains[workload_chain(workload.name, direction)] = renderer.chain(workload, direction, first)
@@ -89,11 +90,9 @@ def render_sets(policy: HostPolicy, facts: HostFacts) -> dict[str, NftSet]:
     sets: dict[str, NftSet] = {NOTHING: NftSet(SetSpec((KeyType.CGROUPSV2,))), **essential_sets(policy.essentials)}
     sets.update(_cgroup_maps(identity, (*facts.cgroups.items(), *facts.departed)))
     sets.update(workload_sets(policy, shapes))
-    if identity.users:
-        owners: dict[bytes, Data] = {
-            struct.pack("=I", uid): goto(workload_chain(name, "out")) for uid, name in identity.users.items()
-        }
-        sets["uid_out"] = NftSet(_UID_MAP, MappingProxyType(owners))
+    for name, spec, owners in (("uid_out", _UID_MAP, identity.users), ("gid_out", _GID_MAP, identity.groups)):
+        if owners:
+            sets[name] = NftSet(spec, MappingProxyType(_owner_elements(owners)))
     sets.update(end_sets(policy))
     return sets
 
@@ -116,6 +115,16 @@ def counters(policy: HostPolicy) -> frozenset[str]:
     """The counters of the rules, by direction."""
     incoming = {counter_name("in", e.rule) for w in policy.workloads for e in w.ingress}
     return frozenset(incoming | {counter_name("out", e.rule) for w in policy.workloads for e in w.egress})
+
+
+def _owner_elements(owners: Mapping[int, str]) -> dict[bytes, Data]:
+    return {struct.pack("=I", number): goto(workload_chain(name, "out")) for number, name in owners.items()}
+
+
+def _by_owner(identity: Identity) -> tuple[Rule, ...]:
+    """Before the rules of `host`, outgoing: sockets in cgroups that nothing names, by who made them."""
+    rules = ((identity.users, s.uid_verdict("uid_out")), (identity.groups, s.gid_verdict("gid_out")))
+    return tuple(Rule.of(statement) for owners, statement in rules if owners)
 
 
 def _to(chain: str) -> Rule:
