@@ -12,7 +12,18 @@ from segctl.model.policy import HOST_WORKLOAD, Mode
 
 from segctl_agent.decisions import UNKNOWN, Decisions, chain_name
 from segctl_agent.facts.values import HostFacts
-from segctl_agent.identity import DEPTH, DIRECTIONS, Direction, Identity, leaf_map, level_chain, own_map, workload_chain
+from segctl_agent.identity import (
+    DEPTH,
+    DIRECTIONS,
+    REST_CHAIN,
+    Direction,
+    Identity,
+    leaf_map,
+    level_chain,
+    own_map,
+    owner_chain,
+    workload_chain,
+)
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.ruleset import (
     ACCEPT,
@@ -71,15 +82,14 @@ def render_chains(
         chains[unknown_name(direction)] = unknown_chain(
             direction, marks.refused(direction, UNKNOWN), enforcing=policy.enforcing
         )
-        by_owner = _by_owner(identity) if direction == "out" else ()
         for workload in policy.workloads:
-            first = by_owner if workload.name == HOST_WORKLOAD else ()
-            chains[workload_chain(workload.name, direction)] = renderer.chain(workload, direction, first)
+            chains[workload_chain(workload.name, direction)] = renderer.chain(workload, direction)
             chains[end_name(workload.name, direction)] = end_chain(
                 direction, workload, marks.permit(direction, workload.name), marks.older()
             )
             if workload.mode is not Mode.OBSERVE:
                 chains[back_name(workload.name, direction)] = renderer.back(workload, direction)
+    chains.update(_owner_chains(identity, chains[workload_chain(HOST_WORKLOAD, "out")]))
     return MappingProxyType(chains)
 
 
@@ -121,10 +131,22 @@ def _owner_elements(owners: Mapping[int, str]) -> dict[bytes, Data]:
     return {struct.pack("=I", number): goto(workload_chain(name, "out")) for number, name in owners.items()}
 
 
-def _by_owner(identity: Identity) -> tuple[Rule, ...]:
-    """Before the rules of `host`, outgoing: sockets in cgroups that nothing names, by who made them."""
-    rules = ((identity.users, s.uid_verdict("uid_out")), (identity.groups, s.gid_verdict("gid_out")))
-    return tuple(Rule.of(statement) for owners, statement in rules if owners)
+def _owner_chains(identity: Identity, host: Chain) -> Mapping[str, Chain]:
+    """Outgoing, from cgroups that nothing names: whose it is, by who made the socket. Not so for replies: what they
+    answer was judged by the listener's cgroup, because the kernel does not tell a listener's owner."""
+    owners = ((identity.users, s.uid_verdict("uid_out")), (identity.groups, s.gid_verdict("gid_out")))
+    ask = tuple(Rule.of(statement) for known, statement in owners if known)
+    if not ask:
+        return {}
+    outgoing = workload_chain(HOST_WORKLOAD, "out")
+    chains = {outgoing: Chain((_reply_to(REST_CHAIN), *ask, _to(REST_CHAIN))), REST_CHAIN: host}
+    for name in identity.users.values():
+        chains[owner_chain(name)] = Chain((_reply_to(workload_chain(name, "out")), _to(outgoing)))
+    return chains
+
+
+def _reply_to(chain: str) -> Rule:
+    return Rule.of(s.ct_reply(), s.verdict(goto(chain)))
 
 
 def _to(chain: str) -> Rule:
