@@ -59,13 +59,14 @@ days = st.dates(date(2026, 1, 1), date(2028, 12, 31))
 modes = st.sampled_from(Mode)
 answers = st.sampled_from((None, *Answer))
 processes = st.one_of(
-    st.sampled_from(("a.service", "b.service", "db@*.service", "?.scope", "[ab].service", "*.socket")).map(
+    st.sampled_from(("a.service", "b.service", "db@*.service", "?.scope", "[ab].service", "*.socket", "a-b.slice")).map(
         lambda pattern: Process(ProcessKind.UNIT, pattern)
     ),
     st.sampled_from(("app.slice", "system.slice/a.service", "app/*", "*/b")).map(
         lambda pattern: Process(ProcessKind.CGROUP, pattern)
     ),
     st.sampled_from(("www-data", "33", "_x", "svc$")).map(lambda pattern: Process(ProcessKind.USER, pattern)),
+    st.sampled_from(("adm", "4")).map(lambda pattern: Process(ProcessKind.GROUP, pattern)),
 )
 texts = (
     st.text(st.characters(codec="utf-8", exclude_categories=_HIDDEN), min_size=1, max_size=40)

@@ -13,6 +13,7 @@ from segctl_agent.facts.values import Address, ListenerFact
 from segctl_agent.flows.values import VERDICTS, FlowRow, FlowWindow
 from segctl_agent.identity import Identity, Leaf
 from segctl_agent.nft.watch import TamperNotice
+from segctl_agent.strength import WorkloadFact
 
 MAX_ADDRESSES = 256
 MAX_UNITS = 2048
@@ -20,6 +21,8 @@ MAX_LISTENERS = 1024
 MAX_FLOW_ROWS = 2000
 """In one FlowBatch: about 100 KB."""
 _V4_MAPPED = bytes(10) + b"\xff\xff"
+MAX_WORKLOADS = 1024
+_MAX_WHY = 512
 _MAX_PATH, _MAX_NAME, _MAX_COMMAND, _MAX_MESSAGE = 1024, 128, 256, 2000
 
 
@@ -29,6 +32,7 @@ def facts_message(
     listeners: Iterable[ListenerFact],
     identity: Identity | None,
     kernel: str,
+    workloads: Iterable[WorkloadFact] = (),
 ) -> pb.Facts:
     own = sorted(
         (a for a in addresses if not (a.is_loopback or a.is_link_local or a.is_multicast or a.is_unspecified)),
@@ -48,6 +52,13 @@ def facts_message(
             cgroup=_text(fact.cgroup, _MAX_PATH),
             process=_text(fact.process, _MAX_NAME),
             uid=fact.uid,
+        )
+    for known in list(workloads)[:MAX_WORKLOADS]:
+        message.workloads.add(
+            name=_text(known.name, _MAX_NAME),
+            identified=known.identified,
+            strength=known.strength,
+            why=_text(known.why, _MAX_WHY),
         )
     return message
 

@@ -12,7 +12,18 @@ from segctl.model.policy import HOST_WORKLOAD, Mode
 
 from segctl_agent.decisions import UNKNOWN, Decisions, chain_name
 from segctl_agent.facts.values import HostFacts
-from segctl_agent.identity import DEPTH, DIRECTIONS, Direction, Identity, leaf_map, level_chain, own_map, workload_chain
+from segctl_agent.identity import (
+    DEPTH,
+    DIRECTIONS,
+    REST_CHAIN,
+    Direction,
+    Identity,
+    leaf_map,
+    level_chain,
+    own_map,
+    owner_chain,
+    workload_chain,
+)
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.ruleset import (
     ACCEPT,
@@ -42,6 +53,7 @@ from segctl_agent.render.workloads import WorkloadRenderer, counter_name, shape_
 
 NOTHING = "nothing"
 _UID_MAP = SetSpec((KeyType.UID,), verdicts=True)
+_GID_MAP = SetSpec((KeyType.GID,), verdicts=True)
 
 
 def render(policy: HostPolicy, facts: HostFacts, decisions: Decisions, layout: MarkLayout = MarkLayout()) -> Ruleset:  # noqa: B008 - a frozen value
@@ -69,15 +81,14 @@ def render_chains(
         chains[unknown_name(direction)] = unknown_chain(
             direction, marks.refused(direction, UNKNOWN), enforcing=policy.enforcing
         )
-        by_owner = (Rule.of(s.uid_verdict("uid_out")),) if identity.users and direction == "out" else ()
         for workload in policy.workloads:
-            first = by_owner if workload.name == HOST_WORKLOAD else ()
-            chains[workload_chain(workload.name, direction)] = renderer.chain(workload, direction, first)
+            chains[workload_chain(workload.name, direction)] = renderer.chain(workload, direction)
             chains[end_name(workload.name, direction)] = end_chain(
                 direction, workload, marks.permit(direction, workload.name), marks.older()
             )
             if workload.mode is not Mode.OBSERVE:
                 chains[back_name(workload.name, direction)] = renderer.back(workload, direction)
+    chains.update(_owner_chains(identity, chains[workload_chain(HOST_WORKLOAD, "out")]))
     return MappingProxyType(chains)
 
 
@@ -88,11 +99,9 @@ def render_sets(policy: HostPolicy, facts: HostFacts) -> dict[str, NftSet]:
     sets: dict[str, NftSet] = {NOTHING: NftSet(SetSpec((KeyType.CGROUPSV2,))), **essential_sets(policy.essentials)}
     sets.update(_cgroup_maps(identity, (*facts.cgroups.items(), *facts.departed)))
     sets.update(workload_sets(policy, shapes))
-    if identity.users:
-        owners: dict[bytes, Data] = {
-            struct.pack("=I", uid): goto(workload_chain(name, "out")) for uid, name in identity.users.items()
-        }
-        sets["uid_out"] = NftSet(_UID_MAP, MappingProxyType(owners))
+    for name, spec, owners in (("uid_out", _UID_MAP, identity.users), ("gid_out", _GID_MAP, identity.groups)):
+        if owners:
+            sets[name] = NftSet(spec, MappingProxyType(_owner_elements(owners)))
     sets.update(end_sets(policy))
     return sets
 
@@ -116,6 +125,28 @@ def counters(policy: HostPolicy) -> frozenset[str]:
     """The counters of the rules, by direction."""
     incoming = {counter_name("in", e.rule) for w in policy.workloads for e in w.ingress}
     return frozenset(incoming | {counter_name("out", e.rule) for w in policy.workloads for e in w.egress})
+
+
+def _owner_elements(owners: Mapping[int, str]) -> dict[bytes, Data]:
+    return {struct.pack("=I", number): goto(workload_chain(name, "out")) for number, name in owners.items()}
+
+
+def _owner_chains(identity: Identity, host: Chain) -> Mapping[str, Chain]:
+    """Outgoing, from cgroups that nothing names: whose it is, by who made the socket. Not so for replies: what they
+    answer was judged by the listener's cgroup, because the kernel does not tell a listener's owner."""
+    owners = ((identity.users, s.uid_verdict("uid_out")), (identity.groups, s.gid_verdict("gid_out")))
+    ask = tuple(Rule.of(statement) for known, statement in owners if known)
+    if not ask:
+        return {}
+    outgoing = workload_chain(HOST_WORKLOAD, "out")
+    chains = {outgoing: Chain((_reply_to(REST_CHAIN), *ask, _to(REST_CHAIN))), REST_CHAIN: host}
+    for name in identity.users.values():
+        chains[owner_chain(name)] = Chain((_reply_to(workload_chain(name, "out")), _to(outgoing)))
+    return chains
+
+
+def _reply_to(chain: str) -> Rule:
+    return Rule.of(s.ct_reply(), s.verdict(goto(chain)))
 
 
 def _to(chain: str) -> Rule:

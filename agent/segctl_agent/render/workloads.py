@@ -70,11 +70,11 @@ class WorkloadRenderer:
         self._managed = managed
         self._marks = marks
 
-    def chain(self, workload: LocalWorkload, direction: Direction, first: tuple[Rule, ...] = ()) -> Chain:
-        """What the workload may do. `first` are rules before everything else."""
+    def chain(self, workload: LocalWorkload, direction: Direction) -> Chain:
+        """What the workload may do."""
         leave = s.verdict(goto(end_name(workload.name, direction)))
         rules = self._permits(workload, direction, direction, leave)
-        return Chain((*first, *rules, Rule.of(leave)))
+        return Chain((*rules, Rule.of(leave)))
 
     def back(self, workload: LocalWorkload, direction: Direction) -> Chain:
         """Packets that go the other way than their flow was judged: replies, and segments of a session that is older

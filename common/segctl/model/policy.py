@@ -80,15 +80,17 @@ class ProcessKind(StrEnum):
     UNIT = "unit"
     CGROUP = "cgroup"
     USER = "user"
+    GROUP = "group"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Process:
     """How a workload's processes are told apart on their host.
 
-    unit: a glob on the name of a unit of the system manager (`postgresql@*.service`).
+    unit: a glob on the name of a unit of the system manager (`postgresql@*.service`); a slice names everything in it.
     cgroup: a glob on the path below the cgroup root, a segment at a time; everything below a match belongs to it.
     user: a user name or a decimal uid.
+    group: a group name or a decimal gid; of incoming connections the kernel does not tell it.
     """
 
     kind: ProcessKind

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import date
 from ipaddress import ip_address, ip_network
 
+from segctl.model import units
 from segctl.model.policy import Network, PortRange, Process, ProcessKind
 from segctl.policy.syntax.icmp import ICMP_TYPES, ICMPV6_TYPES
 from segctl.policy.syntax.log import Problem
@@ -21,7 +22,7 @@ NAME_PATTERN = r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?"
 VALUE_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 DATE_PATTERN = r"\d{4}-\d{2}-\d{2}"
 SERVICE_PATTERN = r"icmp|icmpv6|(tcp|udp)/\d{1,5}(-\d{1,5})?|(icmp|icmpv6)/(\d{1,3}(-\d{1,3})?|[a-z][a-z0-9-]*)"
-UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
+UNIT_SUFFIXES = (*units.UNIT_SUFFIXES, units.SLICE)
 ANY_SERVICE = "any"
 ANY_PORTS = (
     PortRange("icmp", 0, 255),
@@ -146,11 +147,10 @@ def sorted_ports(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
 
 
 def read_process(kind: ProcessKind, pattern: str) -> Process | Problem:
-    """A process pattern: a unit glob, a cgroup path glob, or a user."""
+    """A process pattern: a unit glob, a cgroup path glob, a user or a group."""
     if not 0 < len(pattern) <= MAX_PATTERN:
         return Problem("bad-process", f"a pattern has 1 to {MAX_PATTERN} characters", "shorten it")
-    check = {ProcessKind.UNIT: _check_unit, ProcessKind.CGROUP: _check_cgroup, ProcessKind.USER: _check_user}[kind]
-    return check(pattern) or Process(kind, pattern)
+    return _PROCESS_CHECKS[kind](pattern) or Process(kind, pattern)
 
 
 def _check_unit(pattern: str) -> Problem | None:
@@ -160,6 +160,9 @@ def _check_unit(pattern: str) -> Problem | None:
     if not _UNIT.fullmatch(pattern):
         mend = "use letters, digits, : _ . \\ @ - and the globs * ? [..]"
         return Problem("bad-process", f"{quoted(pattern)} has characters that no unit has", mend)
+    if pattern == "-.slice":
+        mend = "select by tags alone: they name every process of a host"
+        return Problem("bad-process", "-.slice holds every process there is", mend)
     return _check_brackets(pattern)
 
 
@@ -182,6 +185,12 @@ def _check_user(pattern: str) -> Problem | None:
     return Problem("bad-process", f"{quoted(pattern)} is not a user", "write a user name or a decimal uid, no glob")
 
 
+def _check_group(pattern: str) -> Problem | None:
+    if _check_user(pattern) is None:
+        return None
+    return Problem("bad-process", f"{quoted(pattern)} is not a group", "write a group name or a decimal gid, no glob")
+
+
 def _check_brackets(pattern: str) -> Problem | None:
     """fnmatch reads an unclosed bracket as a literal one, which nobody means."""
     at = 0
@@ -191,6 +200,14 @@ def _check_brackets(pattern: str) -> Problem | None:
         if at < 0:
             return Problem("bad-process", f"{quoted(pattern)}: [ is not closed", "write [abc] or [a-z]")
     return None
+
+
+_PROCESS_CHECKS = {
+    ProcessKind.UNIT: _check_unit,
+    ProcessKind.CGROUP: _check_cgroup,
+    ProcessKind.USER: _check_user,
+    ProcessKind.GROUP: _check_group,
+}
 
 
 def read_date(text: str) -> date | Problem:

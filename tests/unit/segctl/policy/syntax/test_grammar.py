@@ -113,6 +113,10 @@ def test_not_networks(text: str, code: str, mend: str) -> None:
         ("user", "www-data"),
         ("user", "0"),
         ("user", "4294967294"),
+        ("unit", "batch.slice"),
+        ("unit", "system-postgresql.slice"),
+        ("group", "adm"),
+        ("group", "4"),
     ],
 )
 def test_processes(kind: str, pattern: str) -> None:
@@ -123,7 +127,7 @@ def test_processes(kind: str, pattern: str) -> None:
     ("kind", "pattern"),
     [
         ("unit", "nginx"),
-        ("unit", "system.slice"),
+        ("unit", "-.slice"),
         ("unit", "a b.service"),
         ("unit", "a/b.service"),
         ("unit", "[ab.service"),
@@ -140,6 +144,8 @@ def test_processes(kind: str, pattern: str) -> None:
         ("user", "-1"),
         ("user", "007"),
         ("user", ""),
+        ("group", "adm*"),
+        ("group", "4294967295"),
     ],
 )
 def test_not_processes(kind: str, pattern: str) -> None:
