@@ -32,6 +32,7 @@ from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.messages import denial_message
 from segctl_agent.nft.kernel import NetlinkKernel
+from segctl_agent.nft.ownership import TableGuard
 from segctl_agent.nft.watch import NftWatch
 from segctl_agent.render import denied_counters
 from segctl_agent.reports import ReportQueue
@@ -52,16 +53,17 @@ NAMES_SECONDS = 60.0
 class Loop:
     """One agent process. `run` returns its exit code."""
 
-    def __init__(self, folder: StateFolder, identity: Identity, notifier: Notifier) -> None:
+    def __init__(self, folder: StateFolder, identity: Identity, notifier: Notifier, guard: TableGuard) -> None:
         self._folder, self._identity, self._notifier = folder, identity, notifier
         self._reports = ReportQueue()
-        self._kernel = NetlinkKernel()
+        self._kernel = NetlinkKernel(guard=guard)
         self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid())
         self._agent = Agent(folder, identity.host, self._enforcer, self._reports)
         self._cgroup_root = find_cgroup2_root()
         self._cgroups = CgroupWatcher(self._cgroup_root)
         self._addresses = AddressWatcher()
         self._resolved: dict[str, list[str]] = {}
+        self._watch: NftWatch | None = None
         self._pipeline: DenialPipeline | None = None
         self._stop = asyncio.Event()
         self._failure: SegctlError | None = None
@@ -72,12 +74,13 @@ class Loop:
         loop.set_exception_handler(self._callback_failed)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        watch = NftWatch(self._agent.changed_by, own_pid=os.getpid())
+        watch = self._watch = NftWatch(self._agent.changed_by, own_pid=os.getpid())
         self._cgroups.start(loop, self._agent.cgroups_changed)
         self._agent.addresses_changed(known_addresses(self._addresses))
         self._resolved = resolve_endpoints(self._identity.controllers, load_remembered(self._folder.path), lambda _: ())
         self._agent.controllers_changed(endpoints(self._resolved))
         self._agent.start()
+        self._guard_table()
         watch.start(loop)
         self._notifier.ready(self._agent.status)
         log.info("ready: %s", self._agent.status)
@@ -108,6 +111,16 @@ class Loop:
         log.info("stopped; the rules stay in force")
         return 0
 
+    def _guard_table(self) -> None:
+        """The table our own where the kernel lets us; what hinders that is told, and the table watched."""
+        try:
+            if self._enforcer.wanted is not None and self._kernel.take_over(self._enforcer.wanted):
+                log.info("a table without an owner was replaced by our own, without a gap")
+            guard, why = self._kernel.guard()
+        except KernelError as error:
+            guard, why = "watched", str(error)
+        log.info("the table is %s: %s", guard, why or "the kernel refuses others' changes")
+
     def _session(self) -> Session:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         session = Session(self._identity, self._agent, self._reports, boot_id)
@@ -126,6 +139,8 @@ class Loop:
                 self._pipeline.account(denied_counters(self._enforcer.counters(), policy))
 
         async def drift() -> None:
+            if self._watch is not None:
+                self._watch.read()  # who did it, before what was done
             self._agent.heal()
             await self._agent.store_again()
 

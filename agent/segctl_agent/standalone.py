@@ -21,6 +21,7 @@ from segctl_agent.facts.users import resolve_users
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.library import chain_lines
+from segctl_agent.nft.ownership import TableGuard
 from segctl_agent.nft.ruleset import Expr, Rule, Ruleset
 from segctl_agent.nft.text import to_text
 from segctl_agent.render import render
@@ -28,13 +29,13 @@ from segctl_agent.state import StateFolder
 
 log = logging.getLogger(__name__)
 
-_RELEASE_PROOF_SECONDS = 3.0
+_RELEASE_PROOF_SECONDS = 5.0
 _QUIET_SECONDS = 1.5
 
 
 def load_last_good(folder: StateFolder, identity: Identity) -> Boot:
     """Raises KernelError or StateError. The agent's user is the owner of the state folder, whoever runs this."""
-    kernel = NetlinkKernel()
+    kernel = NetlinkKernel(guard=TableGuard.AUTO)
     try:
         enforcer = Enforcer(kernel, resolve_users, folder.path.stat().st_uid)
         enforcer.cgroups_changed(CgroupWatcher(find_cgroup2_root()).scan(), {})
@@ -94,16 +95,20 @@ def _words(folder: StateFolder, held: Ruleset, cgroups: Mapping[str, int]) -> di
 
 
 def remove_rules(folder: StateFolder, reason: str) -> None:
-    """Removes our table and nothing else, and proves it: an agent amid a change might write it once more."""
+    """Removes our table and nothing else, and proves it: an agent amid a change might write it once more. A table that
+    a running agent owns is removed by that agent, as soon as it sees the hold."""
     log.critical("%s: removing the table inet segctl", reason)
     folder.hold(reason)
     kernel = NetlinkKernel()
+    owner = ""
     try:
         deadline = time.monotonic() + _RELEASE_PROOF_SECONDS
         quiet_since: float | None = None
         while time.monotonic() < deadline:
-            if kernel.read() is not None:
-                kernel.destroy()
+            if kernel.present():
+                owner = kernel.other_owner()
+                if not owner:
+                    kernel.destroy()
                 quiet_since = None
             elif quiet_since is None:
                 quiet_since = time.monotonic()
@@ -112,6 +117,11 @@ def remove_rules(folder: StateFolder, reason: str) -> None:
             time.sleep(0.05)
     finally:
         kernel.close()
+    if owner:
+        raise KernelError(
+            f"{owner} owns the table inet segctl and does not remove it: end that process "
+            "(`systemctl kill -s KILL segctl-agent`) and release again"
+        )
     raise KernelError(
         "the table inet segctl comes back: stop the agent (`systemctl stop segctl-agent`) and release again"
     )

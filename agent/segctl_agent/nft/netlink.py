@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,16 @@ _HEADER = struct.Struct("=IHHII")
 
 class DumpInterruptedError(Exception):
     """The kernel's state changed under a dump: read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What became of a batch. `code` 0: it was committed. `position`: of the message that was refused, -1 for the
+    whole."""
+
+    code: int
+    position: int = -1
+    why: str = ""
 
 
 def frame(kind: int, flags: int, sequence: int, payload: bytes, resource: int = 0) -> bytes:
@@ -74,6 +85,13 @@ class Netlink:
         """Apply all messages or none. Raises KernelFullError or KernelError naming the first that was refused."""
         if not messages:
             return
+        refusal = self.refusal(messages)
+        if refusal.code:
+            about = str(messages[refusal.position]) if refusal.position >= 0 else f"commit {len(messages)} messages"
+            raise kernel_error(refusal.code, about, refusal.why)
+
+    def refusal(self, messages: Sequence[Message]) -> Refusal:
+        """Apply all messages or none, and answer what the kernel says. Raises KernelError when they cannot be sent."""
         first = self._sequence = self._sequence + 1
         parts = [frame(_BATCH_BEGIN, _REQUEST, first, b"", NFNL_SUBSYS_NFTABLES)]
         last = first + len(messages)
@@ -88,9 +106,9 @@ class Netlink:
         except OSError as e:
             hint = f"send a transaction of {len(data)} bytes"
             raise kernel_error(e.errno or 0, hint) from e
-        self._outcome(messages, first)
+        return self._outcome(len(messages), first)
 
-    def _outcome(self, messages: Sequence[Message], first: int) -> None:
+    def _outcome(self, count: int, first: int) -> Refusal:
         """The kernel works on a batch inside send: every answer is already there."""
         acknowledged = False
         failure: tuple[int, int, str] | None = None
@@ -103,18 +121,17 @@ class Netlink:
                 failure = failure or (first, e.errno or errno.ENOBUFS, "answers were lost")
                 break
             for kind, flags, sequence, payload in _messages(bytes(self._buffer[:size])):
-                if kind != _ERROR or not first <= sequence <= first + len(messages):
+                if kind != _ERROR or not first <= sequence <= first + count:
                     continue
                 code = -struct.unpack_from("=i", payload)[0]
                 if code == 0:
-                    acknowledged = acknowledged or sequence == first + len(messages)
+                    acknowledged = acknowledged or sequence == first + count
                 elif failure is None:
                     failure = (sequence, code, _explanation(flags, payload))
         if failure is None and acknowledged:
-            return
+            return Refusal(0)
         sequence, code, why = failure or (first, errno.EIO, "the kernel did not answer")
-        about = str(messages[sequence - first - 1]) if sequence > first else f"commit {len(messages)} messages"
-        raise kernel_error(code, about, why)
+        return Refusal(code, sequence - first - 1, why)
 
     def dump(self, command: int, payload: bytes = b"", *, optional: bool = False) -> list[bytes]:
         """The attributes of every object. Raises DumpInterruptedError, FileNotFoundError or KernelError.
@@ -205,7 +222,8 @@ def grow(sock: socket.socket, force: int, plain: int, size: int) -> None:
 
 
 _MENDS = {
-    errno.EPERM: "it needs CAP_NET_ADMIN in this network namespace, and a table that no other program owns",
+    errno.EPERM: "it needs CAP_NET_ADMIN in this network namespace, and a table that no other program owns: see "
+    "`nft list tables` and docs/operations.md",
     errno.EACCES: "it needs CAP_NET_ADMIN in this network namespace",
     errno.EOPNOTSUPP: "this kernel has no nf_tables, or not this part of it: see docs/operations.md for the modules",
     errno.EPROTONOSUPPORT: "this kernel has no netfilter netlink: load the modules nfnetlink and nf_tables",
