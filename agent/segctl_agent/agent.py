@@ -41,13 +41,14 @@ _HEAL_AGAIN_SECONDS = 0.2
 
 class Agent:
     """Implements session.Host. `facts_changed`, `in_force_changed` and `report_waiting` are called when there is
-    something to send."""
+    something to send, `read_notices` to learn who changed the ruleset before what was changed is looked for."""
 
     def __init__(self, folder: StateFolder, host: str, enforcer: Enforcer, reports: ReportQueue) -> None:
         self.folder, self.host, self.enforcer, self.reports = folder, host, enforcer, reports
         self.facts_changed: Callable[[], object] = lambda: None
         self.in_force_changed: Callable[[], object] = lambda: None
         self.report_waiting: Callable[[], object] = lambda: None
+        self.read_notices: Callable[[], object] = lambda: None
         self.listeners: tuple[ListenerFact, ...] = ()
         self.held = ""
         self.status = "starting"
@@ -116,6 +117,7 @@ class Agent:
                 raise StateError(
                     f"{self.held}. The policy is not applied until `segctl-agent load` on that host ends it"
                 )
+            self.look()  # what the put would undo in passing is told too
             applied = await self._apply(new.policy)
             if self.held:
                 raise StateError(f"{self.held} while the policy was being applied")
@@ -178,6 +180,11 @@ class Agent:
             return
         self._culprit = notice
         self.check_hold()
+        self.heal()
+
+    def look(self) -> None:
+        """Heals what someone did since, even where its notice has not come yet."""
+        self.read_notices()
         self.heal()
 
     def heal(self) -> None:

@@ -28,13 +28,18 @@ from segctl_agent.endpoints import endpoints, load_remembered, look_up, remember
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
+from segctl_agent.facts.conntrack import ConntrackGauge
 from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.messages import denial_message
+from segctl_agent.neighbours import Neighbours
 from segctl_agent.nft.kernel import NetlinkKernel
+from segctl_agent.nft.others import read_others
 from segctl_agent.nft.ownership import TableGuard
-from segctl_agent.nft.watch import NftWatch
+from segctl_agent.nft.ruleset import TABLE
+from segctl_agent.nft.watch import NftWatch, TamperNotice
 from segctl_agent.render import denied_counters
+from segctl_agent.render.marks import MASK
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session
 from segctl_agent.state import StateFolder
@@ -48,6 +53,7 @@ DRIFT_SECONDS = 10.0
 LISTENERS_SECONDS = 10.0
 STATUS_SECONDS = 5.0
 NAMES_SECONDS = 60.0
+_MOST_FINDINGS = 100
 
 
 class Loop:
@@ -63,7 +69,8 @@ class Loop:
         self._cgroups = CgroupWatcher(self._cgroup_root)
         self._addresses = AddressWatcher()
         self._resolved: dict[str, list[str]] = {}
-        self._watch: NftWatch | None = None
+        self._neighbours = Neighbours(read_others, self._agent.tell, MASK)
+        self._conntrack = ConntrackGauge()
         self._pipeline: DenialPipeline | None = None
         self._stop = asyncio.Event()
         self._failure: SegctlError | None = None
@@ -74,7 +81,7 @@ class Loop:
         loop.set_exception_handler(self._callback_failed)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        watch = self._watch = NftWatch(self._agent.changed_by, own_pid=os.getpid())
+        watch = NftWatch(self._ruleset_changed, own_pid=os.getpid())
         self._cgroups.start(loop, self._agent.cgroups_changed)
         self._agent.addresses_changed(known_addresses(self._addresses))
         self._resolved = resolve_endpoints(self._identity.controllers, load_remembered(self._folder.path), lambda _: ())
@@ -82,6 +89,7 @@ class Loop:
         self._agent.start()
         self._guard_table()
         watch.start(loop)
+        self._agent.read_notices = watch.read
         self._notifier.ready(self._agent.status)
         log.info("ready: %s", self._agent.status)
         self._addresses.start(loop, self._agent.addresses_changed)
@@ -92,6 +100,7 @@ class Loop:
         tasks = [
             asyncio.create_task(session.run()),
             asyncio.create_task(self._refresh_names()),
+            asyncio.create_task(self._neighbours.run()),
             *(asyncio.create_task(_every(seconds, work)) for seconds, work in self._clockwork(session)),
         ]
         stopping = asyncio.create_task(self._stop.wait())
@@ -110,6 +119,11 @@ class Loop:
             raise self._failure
         log.info("stopped; the rules stay in force")
         return 0
+
+    def _ruleset_changed(self, notice: TamperNotice) -> None:
+        self._agent.changed_by(notice)
+        if notice.tables != {TABLE}:
+            self._neighbours.changed_by(notice)
 
     def _guard_table(self) -> None:
         """The table our own where the kernel lets us; what hinders that is told, and the table watched."""
@@ -139,12 +153,12 @@ class Loop:
                 self._pipeline.account(denied_counters(self._enforcer.counters(), policy))
 
         async def drift() -> None:
-            if self._watch is not None:
-                self._watch.read()  # who did it, before what was done
-            self._agent.heal()
+            self._agent.look()
             await self._agent.store_again()
 
         async def status() -> None:
+            if problem := self._conntrack.look():
+                self._agent.tell("kernel", problem)
             self._write_status(session)
 
         async def watchdog() -> None:
@@ -219,6 +233,7 @@ class Loop:
                     "epoch": self._enforcer.epoch,
                     "controller": session.connected_to,
                     "problem": session.problem,
+                    "neighbours": [str(finding) for finding in self._neighbours.findings[:_MOST_FINDINGS]],
                     "reports_waiting": self._reports.waiting,
                     "certificate_until": self._identity.valid_until.isoformat(),
                 }

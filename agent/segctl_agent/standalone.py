@@ -157,6 +157,7 @@ def describe(folder: StateFolder, identity: Identity) -> tuple[list[str], bool]:
     lines.append(
         f"controller: {controller}" if controller else f"controller: {status.get('problem') or 'no session yet'}"
     )
+    lines += [f"note: {finding}" for finding in status.get("neighbours", ())]
     lines.append(f"reports waiting: {status.get('reports_waiting', 0)}; status of {status.get('updated', 'never')}")
     return lines, good and bool(controller)
 

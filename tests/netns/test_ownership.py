@@ -184,7 +184,7 @@ def test_a_table_without_an_owner_is_taken_over() -> None:
 
 def test_a_takeover_that_is_cut_short_anywhere_is_finished_by_the_next() -> None:
     def host() -> None:
-        for cut in range(5):
+        for cut in range(len([*handover(WANTED, leftover=False)])):
             watching = NetlinkKernel()
             watching.apply(plan(None, WANTED))
             with Netlink() as netlink:

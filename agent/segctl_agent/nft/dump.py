@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from segctl_agent.nft.attributes import attributes, number, text
 from segctl_agent.nft.messages import (
@@ -73,13 +73,16 @@ def parse_chain(message: bytes, table: str) -> tuple[str, BaseHook | None] | Non
     found = dict(attributes(message))
     if text(found[1]) != table or number(found.get(10, b"")) & _CHAIN_BINDING:
         return None
+    return text(found[3]), parse_chain_hook(found)
+
+
+def parse_chain_hook(found: Mapping[int, bytes]) -> BaseHook | None:
+    """The hook of a NEWCHAIN message's attributes; None for a chain that is no base chain."""
     if 4 not in found:
-        return text(found[3]), None
+        return None
     hook = dict(attributes(found[4]))
     priority = struct.unpack(">i", hook[2])[0]
-    return text(found[3]), BaseHook(
-        number(hook[1]), priority, number(found.get(5, b"\1")) == 0, text(found.get(7, b""))
-    )
+    return BaseHook(number(hook[1]), priority, number(found.get(5, b"\1")) == 0, text(found.get(7, b"")))
 
 
 def parse_set(message: bytes) -> tuple[str, SetSpec | None] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
@@ -29,12 +30,12 @@ from segctl_agent.nft.ownership import (
     GUARDED,
     TableGuard,
     TableState,
+    answer_is_yes,
     deviation,
     flags_to_write,
     guard_in_force,
-    owner_name,
     parse_table,
-    supports_ownership,
+    probe,
 )
 from segctl_agent.nft.ruleset import TABLE, Chain, Elements, Foreign, ForeignKind, NftSet, Rule, Ruleset, SetSpec
 
@@ -43,6 +44,8 @@ __all__ = ["FakeKernel", "Kernel", "NetlinkKernel"]
 _ATTEMPTS = 20
 _GROWS_FROM = 1000
 _HANDOVER_SECONDS = 1.0
+_GRACE_SECONDS = 0.01
+"""Longer than a packet needs for its walk through the rules."""
 T = TypeVar("T")
 
 
@@ -77,7 +80,7 @@ class NetlinkKernel:
     def __init__(self, table: str = TABLE, guard: TableGuard = TableGuard.WATCH) -> None:
         self._table, self._guard = table, guard
         self._netlink = Netlink()
-        self._guarded = guard is TableGuard.AUTO and supports_ownership(self._netlink)
+        self._guarded = guard is TableGuard.AUTO and self._supports_ownership()
         if self._guarded:
             self._claim()
 
@@ -118,6 +121,7 @@ class NetlinkKernel:
         steps = handover(held, leftover, self._table) if due else remove_standby(held) if leftover else ()
         for messages in steps:
             self._netlink.batch(messages)
+            time.sleep(_GRACE_SECONDS)
         return due
 
     def guard(self) -> tuple[str, str]:
@@ -127,7 +131,11 @@ class NetlinkKernel:
     def other_owner(self) -> str:
         """The process that owns our table, for people; empty: nobody does, or we do."""
         owners = {state.owner for state in self._tables().values()} - {0, self._netlink.port}
-        return owner_name(min(owners)) if owners else ""
+        return _owner_name(min(owners)) if owners else ""
+
+    def _supports_ownership(self) -> bool:
+        refusal = self._netlink.refusal(probe())
+        return answer_is_yes(refusal.position, refusal.code)
 
     def _claim(self) -> None:
         """An agent that was killed a moment ago may not be gone yet."""
@@ -224,3 +232,11 @@ class NetlinkKernel:
             if packets is not None:
                 out[chain] = out.get(chain, 0) + packets
         return out
+
+
+def _owner_name(port: int) -> str:
+    """The first netlink socket of a process has its pid as its port; what others have tells nothing."""
+    try:
+        return f"{Path('/proc', str(port), 'comm').read_text().strip()} (pid {port})"
+    except OSError:
+        return f"the netlink socket {port}"

@@ -18,7 +18,7 @@ from segctl_agent.nft.messages import GETGEN, Message
 
 NETLINK_NETFILTER = 12
 NFNL_SUBSYS_NFTABLES = 10
-NFPROTO_INET = 1
+NFPROTO_UNSPEC, NFPROTO_INET = 0, 1
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _ERROR, _DONE, _BATCH_BEGIN, _BATCH_END = 2, 3, 0x10, 0x11
@@ -40,11 +40,11 @@ class Refusal:
     why: str = ""
 
 
-def frame(kind: int, flags: int, sequence: int, payload: bytes, resource: int = 0) -> bytes:
-    """struct nlmsghdr and struct nfgenmsg (family inet) before the attributes."""
+def frame(kind: int, flags: int, sequence: int, payload: bytes, resource: int = 0, family: int = NFPROTO_INET) -> bytes:
+    """struct nlmsghdr and struct nfgenmsg before the attributes."""
     return (
         _HEADER.pack(20 + len(payload), kind, flags, sequence, 0)
-        + struct.pack("=BBH", NFPROTO_INET, 0, socket.htons(resource))
+        + struct.pack("=BBH", family, 0, socket.htons(resource))
         + payload
     )
 
@@ -147,6 +147,15 @@ class Netlink:
                 out.append(body[4:])
         return out
 
+    def dump_families(self, command: int) -> Iterator[tuple[int, bytes]]:
+        """(family, attributes) of every object of every table of every family, as they come. Who does not take them to
+        the end must close this object: the kernel runs one dump a socket. Raises as `dump` does."""
+        for kind, flags, _, body in self._ask(command, _REQUEST | _DUMP, b"", optional=True, family=NFPROTO_UNSPEC):
+            if flags & _DUMP_INTERRUPTED:
+                raise DumpInterruptedError
+            if kind not in (_ERROR, _DONE):
+                yield body[0], body[4:]
+
     def generation(self) -> int:
         """The number of the ruleset's last change, by anyone, in this network namespace."""
         for kind, _, _, body in self._ask(GETGEN, _REQUEST, b""):
@@ -155,12 +164,12 @@ class Netlink:
         raise KernelError("nf_tables gave no generation number: is the module nf_tables loaded?")
 
     def _ask(
-        self, command: int, flags: int, payload: bytes, *, optional: bool = False
+        self, command: int, flags: int, payload: bytes, *, optional: bool = False, family: int = NFPROTO_INET
     ) -> Iterator[tuple[int, int, int, bytes]]:
         self._sequence += 1
         sequence = self._sequence
         try:
-            self._socket.send(frame(NFNL_SUBSYS_NFTABLES << 8 | command, flags, sequence, payload))
+            self._socket.send(frame(NFNL_SUBSYS_NFTABLES << 8 | command, flags, sequence, payload, family=family))
         except OSError as e:
             raise kernel_error(e.errno or 0, "ask nf_tables") from e
         single = not flags & _DUMP

@@ -1,4 +1,4 @@
-"""Who may change our table: the kernel's table ownership. Pure, but for one question to the kernel.
+"""Who may change our table: the kernel's table ownership. Pure.
 
 An owned table belongs to a netlink socket: nobody else's transaction may touch it (EPERM), and their `flush ruleset`
 passes it by. A persistent one outlives its owner as an orphan, with its rules in force, and the next process may adopt
@@ -12,11 +12,9 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 from segctl_agent.nft.attributes import attributes, number, string, text, u32
 from segctl_agent.nft.messages import CREATE, DELCHAIN, NEWTABLE, Message
-from segctl_agent.nft.netlink import Netlink
 from segctl_agent.nft.operations import AddTable, DeleteChain
 
 DORMANT, OWNER, PERSIST = 0x1, 0x2, 0x4
@@ -62,13 +60,17 @@ def deviation(now: TableState, guarded: bool) -> int:
     return now.flags ^ flags_to_write(now, guarded) if guarded else now.flags & ~GUARDED
 
 
-def supports_ownership(netlink: Netlink) -> bool:
-    """Asks with a transaction that cannot succeed: it changes nothing and nobody is told. Raises KernelError."""
+def probe() -> list[Message]:
+    """Asks whether the kernel has persistent ownership, with a transaction that cannot succeed: nothing changes, and
+    nobody is told."""
     name = string(1, _PROBE)
-    flags = u32(2, GUARDED)
     impossible = Message(DELCHAIN, 0, name + string(3, _PROBE), DeleteChain(_PROBE))
-    refused = netlink.refusal([Message(NEWTABLE, CREATE, name + flags, AddTable()), impossible])
-    return not (refused.position == 0 and refused.code in (errno.EOPNOTSUPP, errno.EINVAL))
+    return [Message(NEWTABLE, CREATE, name + u32(2, GUARDED), AddTable()), impossible]
+
+
+def answer_is_yes(position: int, code: int) -> bool:
+    """`position` of the first message of the probe that was refused, and the errno it was refused with."""
+    return not (position == 0 and code in (errno.EOPNOTSUPP, errno.EINVAL))
 
 
 def guard_in_force(mode: TableGuard, supported: bool, now: TableState | None, port: int) -> tuple[str, str]:
@@ -80,11 +82,3 @@ def guard_in_force(mode: TableGuard, supported: bool, now: TableState | None, po
     if now is not None and now.owner != port:
         return "watched", "the table was made without an owner; the next start of an agent gives it one"
     return "owned", ""
-
-
-def owner_name(port: int) -> str:
-    """The first netlink socket of a process has its pid as its port; what follows is a guess, for people."""
-    try:
-        return f"{(Path('/proc') / str(port) / 'comm').read_text().strip()} (pid {port})"
-    except OSError:
-        return f"the netlink socket {port}"
