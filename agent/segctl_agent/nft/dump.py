@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
-from segctl_agent.nft.attributes import attributes, number, text
+from segctl_agent.nft.attributes import attributes, number, string, text
 from segctl_agent.nft.messages import (
     ELEMENT_CATCHALL,
     ELEMENT_INTERVAL_END,
@@ -36,14 +37,22 @@ _NUMBERS = {k.number: k for k in KeyType}
 
 def parse_expr(data: bytes) -> Expr:
     """One NFTA_LIST_ELEM of a rule's expressions. A counter's values are zeroed: they are not configuration."""
+    return _COUNTER if data.startswith(_COUNTER_NAME) else _parse_expr(data)
+
+
+_COUNTER = Expr("counter", ((1, bytes(8)), (2, bytes(8))))
+_COUNTER_NAME = string(1, "counter")
+
+
+@lru_cache(maxsize=4096)
+def _parse_expr(data: bytes) -> Expr:
+    """A table is read again and again, and its rules are much alike."""
     found = dict(attributes(data))
     name = text(found[1])
     nests = _NESTED.get(name, set())
     attrs: Attributes = tuple(
         sorted((k, _data(v) if k in nests else v) for k, v in attributes(found.get(2, b"")) if k != 0)
     )
-    if name == "counter":
-        attrs = ((1, bytes(8)), (2, bytes(8)))
     return Expr(name, attrs)
 
 

@@ -15,7 +15,7 @@ from segctl_agent.nft.messages import GETCHAIN, GETRULE
 from segctl_agent.nft.netlink import DumpInterruptedError, Netlink
 from segctl_agent.nft.ruleset import TABLE, BaseHook
 
-MOST_RULES = 50_000
+MOST_RULES, MOST_PARSED = 50_000, 5_000
 _ATTEMPTS = 5
 _MATTERS = re.compile(
     rb"\0(?:notrack|queue|tproxy|flow_offload|fwd|ct|CONNMARK|CT|NOTRACK|NFQUEUE|TPROXY|FLOWOFFLOAD)\0"
@@ -47,7 +47,7 @@ def _read(netlink: Netlink, most: int) -> Snapshot:
     rules: list[OtherRule] = []
     unread = False
     for number, (family, message) in enumerate(netlink.dump_families(GETRULE)):
-        if number >= most:
+        if number >= most or len(rules) >= MOST_PARSED:
             unread = True
             break
         if _MATTERS.search(message):
