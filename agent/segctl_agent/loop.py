@@ -81,7 +81,7 @@ class Loop:
         loop.set_exception_handler(self._callback_failed)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        watch = NftWatch(self._ruleset_changed, own_pid=os.getpid())
+        watch = NftWatch(self._ruleset_changed, own_pid=os.getpid(), own_port=self._kernel.port)
         self._cgroups.start(loop, self._agent.cgroups_changed)
         self._agent.addresses_changed(known_addresses(self._addresses))
         self._resolved = resolve_endpoints(self._identity.controllers, load_remembered(self._folder.path), lambda _: ())

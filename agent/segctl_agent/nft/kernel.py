@@ -128,6 +128,11 @@ class NetlinkKernel:
         """("owned" or "watched", why it is no more than watched)."""
         return guard_in_force(self._guard, self._guarded, self._state(), self._netlink.port)
 
+    @property
+    def port(self) -> int:
+        """The netlink port that writes."""
+        return self._netlink.port
+
     def other_owner(self) -> str:
         """The process that owns our table, for people; empty: nobody does, or we do."""
         owners = {state.owner for state in self._tables().values()} - {0, self._netlink.port}
