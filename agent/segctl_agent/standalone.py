@@ -131,7 +131,7 @@ def describe(folder: StateFolder, identity: Identity) -> tuple[list[str], bool]:
     """Lines for people, and whether all is well: an agent runs, and the kernel holds our table."""
     kernel = NetlinkKernel()
     try:
-        ruleset = kernel.read()
+        ruleset, owner = kernel.read(), kernel.other_owner()
     finally:
         kernel.close()
     status = folder.read_status() or {}
@@ -149,6 +149,7 @@ def describe(folder: StateFolder, identity: Identity) -> tuple[list[str], bool]:
         lines.append(
             f"kernel: {len(ruleset.chains)} chains, {elements} elements, epoch {epoch_of(ruleset) or 'unknown'}"
         )
+        lines.append(f"table: owned by {owner}, nobody else can change it" if owner else "table: others can change it")
     if not running:
         lines.append("agent: not running; the rules in the kernel stay as they are (`systemctl start segctl-agent`)")
         return lines, False

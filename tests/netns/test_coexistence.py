@@ -21,7 +21,7 @@ from segctl.model.policy import Mode, PortRange, Process, ProcessKind
 
 from tests.netns.neighbours import Docker, Fail2ban, Firewalld, logs, prepare, spawn, tables
 from tests.netns.spaces import Space, join, run
-from tests.netns.test_agent_process import POLICY, enrolled, start, table, until
+from tests.netns.test_agent_process import POLICY, agent, enrolled, start, table, until
 
 pytestmark = pytest.mark.kernel
 
@@ -201,6 +201,32 @@ def test_the_service_nftables_is_restarted(tmp_path: Path, spaces: tuple[Space, 
                 assert (table(), "tamper" in host.log) == (ours, False)
             else:
                 until(lambda: host.log.count("tamper: nft (pid") == 1)
+            finish(host)
+
+    spaces[0].run(body)
+
+
+def test_a_rule_elsewhere_that_spoils_ours_is_told_with_the_culprit_and_means_what_we_say(
+    tmp_path: Path, spaces: tuple[Space, Space]
+) -> None:
+    rules = (
+        "add table ip raw; add chain ip raw pre { type filter hook prerouting priority raw; }; "
+        f"add rule ip raw pre tcp dport {BOTH} notrack; "
+        "add chain ip raw out { type filter hook output priority raw; }; "
+        f"add rule ip raw out tcp sport {BOTH} notrack"
+    )
+
+    def body() -> None:
+        with logs():
+            host = Host(tmp_path / "state", spaces[1].pid, "auto")
+            host.start_agent()
+            run("nft", rules)
+            assert host.verdicts(BOTH, OURS) == {BOTH: False, OURS: True}  # its answers are refused
+            until(lambda: host.log.count(" made this: table ip raw, chain ") == 2, 20)
+            assert "kernel: nft (pid " in host.log
+            assert "takes packets out of connection tracking" in host.log
+            until(lambda: "table ip raw, chain pre" in (tmp_path / "state" / "status.json").read_text(), 10)
+            assert "note: table ip raw, chain pre" in agent("status", "--state", str(tmp_path / "state")).stdout
             finish(host)
 
     spaces[0].run(body)

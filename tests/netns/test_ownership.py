@@ -250,7 +250,8 @@ def test_boot_then_agent_then_kill_9_then_agent_keep_one_table(tmp_path: Path) -
             assert nft("flush ruleset") == (0, "")
             assert nft("delete table inet segctl")[0] == 1
             assert agent("show", "--state", str(folder)).returncode == 0
-            assert "kernel: " in agent("status", "--state", str(folder)).stdout
+            assert f"owned by segctl-agent (pid {process.pid})" in agent("status", "--state", str(folder)).stdout
+            assert "policy drop" in run("nft", "list", "ruleset")
             assert (table(), handles()) == (first, chains)
             stop(process, number)
             assert state() == TableState(PERSIST)
