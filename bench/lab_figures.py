@@ -66,6 +66,6 @@ def store_policy(fleet: Fleet, host: str, entries: int) -> None:
     policy = replace(server_policy(entries), host=host, generation=1_000)
     directory = fleet.lab.hosts[host].state / "lib" / Path(AGENT_STATE).name
     owner = directory.stat()
-    StateFolder(directory).write_generation(policy, 1)
+    StateFolder(directory).write_generation(policy, (1, 1))
     for path in directory.glob("generation.*"):
         os.chown(path, owner.st_uid, owner.st_gid)

@@ -38,8 +38,7 @@ from segctl_agent.nft.others import read_others
 from segctl_agent.nft.ownership import TableGuard
 from segctl_agent.nft.ruleset import TABLE
 from segctl_agent.nft.watch import NftWatch, TamperNotice
-from segctl_agent.render import denied_counters
-from segctl_agent.render.marks import MASK
+from segctl_agent.render import MarkLayout, denied_counters
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session
 from segctl_agent.state import StateFolder
@@ -59,17 +58,19 @@ _MOST_FINDINGS = 100
 class Loop:
     """One agent process. `run` returns its exit code."""
 
-    def __init__(self, folder: StateFolder, identity: Identity, notifier: Notifier, guard: TableGuard) -> None:
+    def __init__(
+        self, folder: StateFolder, identity: Identity, notifier: Notifier, layout: MarkLayout, guard: TableGuard
+    ) -> None:
         self._folder, self._identity, self._notifier = folder, identity, notifier
         self._reports = ReportQueue()
         self._kernel = NetlinkKernel(guard=guard)
-        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid())
+        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid(), layout)
         self._agent = Agent(folder, identity.host, self._enforcer, self._reports)
         self._cgroup_root = find_cgroup2_root()
         self._cgroups = CgroupWatcher(self._cgroup_root)
         self._addresses = AddressWatcher()
         self._resolved: dict[str, list[str]] = {}
-        self._neighbours = Neighbours(read_others, self._agent.tell, MASK)
+        self._neighbours = Neighbours(read_others, self._agent.tell, layout.mask)
         self._conntrack = ConntrackGauge()
         self._pipeline: DenialPipeline | None = None
         self._stop = asyncio.Event()
@@ -230,7 +231,7 @@ class Loop:
                     "state": self._agent.status,
                     "generation": in_force.generation,
                     "digest": in_force.digest,
-                    "epoch": self._enforcer.epoch,
+                    "decision_ids": self._enforcer.decisions.turn,
                     "controller": session.connected_to,
                     "problem": session.problem,
                     "neighbours": [str(finding) for finding in self._neighbours.findings[:_MOST_FINDINGS]],

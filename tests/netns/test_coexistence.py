@@ -48,7 +48,7 @@ class Host:
     def __init__(self, folder: Path, client: int, guard: str) -> None:
         self._folder, self._client, self._guard = folder, client, guard
         self.hello = prepare()
-        enrolled(folder, generation=False).write_generation(HELLO_POLICY, 1)
+        enrolled(folder, generation=False).write_generation(HELLO_POLICY, (1, 1))
         for port in (BOTH, OURS, THEIRS):
             spawn(str(self.hello), str(port), cgroup="system.slice/hello.service")
 

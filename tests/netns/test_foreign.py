@@ -10,8 +10,8 @@ from segctl_agent.nft.foreign import Finding, Weight, analyse
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.others import read_others
 from segctl_agent.nft.plan import plan
-from segctl_agent.render import render
 
+from tests.decided import rendered
 from tests.netns.samples import SHOP, SHOP_FACTS
 from tests.netns.spaces import Space, run
 
@@ -122,7 +122,7 @@ def test_what_leaves_before_ip(space: Space) -> None:
 def test_our_own_table_is_none_of_the_others_and_many_rules_are_bounded(space: Space) -> None:
     def host() -> None:
         kernel = NetlinkKernel()
-        kernel.apply(plan(None, render(SHOP, SHOP_FACTS, 1)))
+        kernel.apply(plan(None, rendered(SHOP, SHOP_FACTS, 1)))
         assert findings() == ()
         rules = "".join(f"add rule ip many c ip saddr 10.0.{i >> 8}.{i & 255} accept\n" for i in range(2000))
         run("nft", "-f", "-", stdin=f"add table ip many\nadd chain ip many c\n{rules}")

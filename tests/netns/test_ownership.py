@@ -19,8 +19,8 @@ from segctl_agent.nft.operations import AddTable
 from segctl_agent.nft.ownership import DORMANT, GUARDED, PERSIST, TableGuard, TableState, parse_table
 from segctl_agent.nft.plan import plan
 from segctl_agent.nft.ruleset import TABLE
-from segctl_agent.render import render
 
+from tests.decided import rendered
 from tests.netns.samples import SHOP, SHOP_FACTS
 from tests.netns.spaces import in_namespaces, run
 from tests.netns.test_agent_process import agent, enrolled, start, table, until
@@ -32,11 +32,11 @@ TAMPERINGS = {
     "insert accept": "insert rule inet segctl input accept",
     "flush chain": "flush chain inet segctl output",
     "policy accept": "chain inet segctl input { policy accept; }",
-    "element": "add element inet segctl gall4 { 9.9.9.9 }",
+    "element": "add element inet segctl managed4 { 9.9.9.9 }",
     "sleep": "add table inet segctl { flags dormant; }",
     "foreign chain": "add chain inet segctl evil",
 }
-WANTED = render(SHOP, SHOP_FACTS, 1)
+WANTED = rendered(SHOP, SHOP_FACTS, 1)
 
 
 def nft(command: str) -> tuple[int, str]:
@@ -83,8 +83,8 @@ def test_the_kernel_refuses_what_others_do_to_our_table() -> None:
         assert kernel.read() == WANTED
         assert NetlinkKernel().read() == WANTED  # to read is free, from another socket too
         with pytest.raises(KernelError, match="no other program owns"):
-            NetlinkKernel().apply(plan(WANTED, render(SHOP, SHOP_FACTS, 2)))
-        kernel.apply(plan(kernel.read(), render(SHOP, SHOP_FACTS, 2)))
+            NetlinkKernel().apply(plan(WANTED, rendered(SHOP, SHOP_FACTS, 2)))
+        kernel.apply(plan(kernel.read(), rendered(SHOP, SHOP_FACTS, 2)))
         kernel.destroy()
         assert state() is None
 
@@ -155,7 +155,7 @@ def test_a_table_without_an_owner_stays_as_it_is_until_it_is_taken_over_or_gone(
         kernel = NetlinkKernel(guard=TableGuard.AUTO)
         assert kernel.guard()[0] == "watched"
         assert "made without an owner" in kernel.guard()[1]
-        kernel.apply(plan(kernel.read(), render(SHOP, SHOP_FACTS, 2)))
+        kernel.apply(plan(kernel.read(), rendered(SHOP, SHOP_FACTS, 2)))
         run("nft", "add table inet segctl { flags dormant; }")
         kernel.apply(plan(kernel.read(), WANTED))
         assert kernel.read() == WANTED
