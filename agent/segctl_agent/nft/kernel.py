@@ -45,7 +45,7 @@ __all__ = ["FakeKernel", "Kernel", "NetlinkKernel"]
 _ATTEMPTS = 20
 _GROWS_FROM = 1000
 _HANDOVER_SECONDS = 1.0
-_GRACE_SECONDS = 0.01
+GRACE_SECONDS = 0.01
 """Longer than a packet needs for its walk through the rules."""
 T = TypeVar("T")
 
@@ -148,7 +148,7 @@ class NetlinkKernel:
         steps = handover(held, leftover, self._table) if due else remove_standby(held) if leftover else ()
         for messages in steps:
             self._netlink.batch(messages)
-            time.sleep(_GRACE_SECONDS)
+            time.sleep(GRACE_SECONDS)
         return due
 
     def guard(self) -> tuple[str, str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import socket
 import struct
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -117,8 +117,9 @@ def _leave_out(sock: socket.socket, port: int) -> None:
             (0x06, 0, 0, 0xFFFFFFFF),  # all of it
         )
     )
-    code = ctypes.create_string_buffer(program, len(program))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(code)))
+    code = array("B", program)  # struct sock_fprog holds its address; the kernel copies it
+    address, length = code.buffer_info()
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", length // 8, address))
 
 
 def _events(data: bytes) -> Iterator[tuple[int, bytes]]:
