@@ -21,7 +21,7 @@ from segctl_agent.change import decisions_with, members_moved, narrowed
 from segctl_agent.decisions import ESSENTIALS, Decision, Decisions, InUse, Turn, assign, needed, nobody, noted
 from segctl_agent.drift import differences, misplaces, same_but_cgroups
 from segctl_agent.facts.values import Address, Endpoint, HostFacts
-from segctl_agent.identity import DIRECTIONS, Identity
+from segctl_agent.identity import DIRECTIONS, Direction, Identity
 from segctl_agent.members import Moved, move_members
 from segctl_agent.nft.digest import RulesetDigest
 from segctl_agent.nft.kernel import Kernel
@@ -80,7 +80,22 @@ class Enforcer:
         self.layout = layout
         self.policy: HostPolicy | None = None
         self.wanted: Ruleset | None = None
-        self.decisions = Decisions()
+        self._decisions = Decisions()
+        self._given: dict[tuple[Direction, int], Decision] = {}
+
+    @property
+    def decisions(self) -> Decisions:
+        """Those that the kernel holds."""
+        return self._decisions
+
+    @decisions.setter
+    def decisions(self, new: Decisions) -> None:
+        self._decisions = new
+        self._given.update(new.by_id)
+
+    def decision_of(self, direction: Direction, number: int) -> Decision | None:
+        """Whose id this is or was last: denials and flows are told a little after their decision may have gone."""
+        return self._given.get((direction, number))
 
     @property
     def identity(self) -> Identity | None:

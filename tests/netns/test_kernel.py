@@ -54,7 +54,7 @@ GARBAGE = {
     "a map to a counter": "add counter inet segctl n; add map inet segctl o { type ipv4_addr : counter; }; "
     'add element inet segctl o { 1.1.1.1 : "n" }; add rule inet segctl id_in counter name "n"',
     "a sleeping table": "add table inet segctl { flags dormant; }",
-    "a counter of another name": "add counter inet segctl stranger; insert rule inet segctl input counter name stranger",
+    "a counter of another name": "add counter inet segctl z; insert rule inet segctl input counter name z",
     "a counter in place of another": "add counter inet segctl n; "
     "delete element inet segctl w_shop-db_in4 { 10.0.0.1 . tcp . 5432 }; "
     'add element inet segctl w_shop-db_in4 { 10.0.0.1 . tcp . 5432 : "n" }',
@@ -191,7 +191,8 @@ def test_a_hundred_thousand_addresses(space: Space) -> None:
 def test_foreign_things_are_named(space: Space) -> None:
     def body() -> Ruleset | None:
         nft(
-            "add table inet segctl; add quota inet segctl q { over 1 mbytes }; add set inet segctl t { type ether_addr; }"
+            "add table inet segctl; add quota inet segctl q { over 1 mbytes }; "
+            "add set inet segctl t { type ether_addr; }"
         )
         return NetlinkKernel().read()
 

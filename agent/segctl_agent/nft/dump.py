@@ -10,7 +10,6 @@ from segctl_agent.nft.attributes import attributes, number, string, text
 from segctl_agent.nft.keys import Keys, unstrided
 from segctl_agent.nft.messages import (
     COUNTER,
-    DYNSET_HAS_EXPRESSIONS,
     ELEMENT_CATCHALL,
     ELEMENT_INTERVAL_END,
     SET_INTERVAL,
@@ -35,7 +34,7 @@ from segctl_agent.nft.ruleset import (
 
 # Attributes that hold attributes, by expression; the kernel does not always set the flag that says so.
 _NESTED = {"immediate": {2}, "cmp": {3}, "bitwise": {4, 5, 7}, "range": {3, 4}}
-_DYNSET_FLAGS, _DYNSET_EXPRESSIONS = 9, 10
+_DYNSET_FLAGS, _DYNSET_EXPRESSIONS, _DYNSET_HAS_EXPRESSIONS = 9, 10, 0x2
 _SET_ANONYMOUS, _CHAIN_BINDING = 0x1, 0x4
 _NUMBERS = {k.number: k for k in KeyType}
 
@@ -59,18 +58,17 @@ def _parse_expr(data: bytes) -> Expr:
         sorted((k, _data(v) if k in nests else v) for k, v in attributes(found.get(2, b"")) if k != 0)
     )
     if name == "dynset":
-        attrs = tuple((k, _listed(v) if k == _DYNSET_EXPRESSIONS and isinstance(v, bytes) else v) for k, v in attrs)
-        attrs = tuple((k, _written(v) if k == _DYNSET_FLAGS and isinstance(v, bytes) else v) for k, v in attrs)
+        attrs = tuple((k, _dynset(k, v)) for k, v in attrs)
     return Expr(name, attrs)
 
 
-def _written(flags: bytes) -> bytes:
-    """Without the flag that tells the kernel of expressions: it takes it and does not tell it again."""
-    return (number(flags) & ~DYNSET_HAS_EXPRESSIONS).to_bytes(4, "big")
-
-
-def _listed(payload: bytes) -> Attributes:
-    """A list of expressions in the order in which they run: what each element of a dynamic set carries."""
+def _dynset(kind: int, payload: bytes | Attributes) -> bytes | Attributes:
+    """The expressions that each element carries, in the order in which they run, and the flags without that there are
+    any, which the kernel does not tell back."""
+    if kind == _DYNSET_FLAGS and isinstance(payload, bytes):
+        return struct.pack(">I", number(payload) & ~_DYNSET_HAS_EXPRESSIONS)
+    if kind != _DYNSET_EXPRESSIONS or not isinstance(payload, bytes):
+        return payload
     exprs = [parse_expr(e) for _, e in attributes(payload)]
     return tuple((1, ((1, e.name.encode() + b"\0"), (2, e.attrs))) for e in exprs)
 

@@ -27,7 +27,18 @@ from segctl_agent.nft.operations import (
     Operation,
     describe,
 )
-from segctl_agent.nft.ruleset import Attributes, Counts, Data, Expr, ForeignKind, Odd, Rule, SetSpec, Verdict
+from segctl_agent.nft.ruleset import (
+    DYNAMIC_SIZE,
+    Attributes,
+    Counts,
+    Data,
+    Expr,
+    ForeignKind,
+    Odd,
+    Rule,
+    SetSpec,
+    Verdict,
+)
 from segctl_agent.nft.statements import verdict_attributes
 
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, NEWRULE, GETRULE, DELRULE = range(9)
@@ -150,7 +161,7 @@ def set_attributes(spec: SetSpec) -> bytes:
         out += u32(6, VERDICT_TYPE) + u32(7, 16)
     if spec.counts:
         out += u32(15, COUNTER)
-    if spec.size:
+    if spec.size and not (spec.dynamic and spec.size == DYNAMIC_SIZE):
         out += nested(9, u32(1, spec.size))
     out += u32(10, 1)
     if spec.dynamic:

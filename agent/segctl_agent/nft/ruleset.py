@@ -15,6 +15,10 @@ from segctl_agent.nft.keys import Keys
 
 TABLE = "segctl"
 
+DYNAMIC_SIZE = 0xFFFF
+"""What the kernel gives a dynamic set without a size (nft_dynset_init). Such a set grows as it must; one that is made
+with a size has its whole table from the start, a megabyte for 65,536 elements."""
+
 Attributes = tuple[tuple[int, "bytes | Attributes"], ...]
 
 

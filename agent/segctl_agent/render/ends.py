@@ -20,8 +20,21 @@ from segctl.model.policy import Answer, Mode
 from segctl_agent.denials.prefix import NFLOG_GROUP, UNKNOWN_WORKLOAD, encode
 from segctl_agent.identity import DIRECTIONS, Direction
 from segctl_agent.nft import statements as s
-from segctl_agent.nft.ruleset import ACCEPT, DROP, Chain, KeyType, NftSet, Rule, SetSpec, Statement, Verdict, goto, jump
-from segctl_agent.render.marks import Marks
+from segctl_agent.nft.ruleset import (
+    ACCEPT,
+    DROP,
+    DYNAMIC_SIZE,
+    Chain,
+    KeyType,
+    NftSet,
+    Rule,
+    SetSpec,
+    Statement,
+    Verdict,
+    goto,
+    jump,
+)
+from segctl_agent.render.marks import Permit
 from segctl_agent.render.sets import denied_connections
 
 SNAPLEN: Final = 96
@@ -29,7 +42,7 @@ LOG_RATE, LOG_BURST = 1000, 2000
 """Packets a second that one chain logs."""
 KEY_RATE, KEY_BURST = 1, 2
 """Packets a second of one remote address, protocol and port that one chain logs."""
-DENIED_KEYS: Final = 65_535
+DENIED_KEYS: Final = DYNAMIC_SIZE
 DENIED_SECONDS: Final = 60
 
 _SILENT = "refuse_silent"
@@ -56,19 +69,18 @@ def denied_name(direction: Direction, version: s.Version) -> str:
     return f"denied_{direction}{version}"
 
 
-def end_chain(direction: Direction, workload: LocalWorkload, marks: Marks) -> Chain:
-    """The end of a workload's chain. In modes that let packets pass, the mark keeps the rest of the flow from being
-    logged again.
+def end_chain(direction: Direction, workload: LocalWorkload, permit: Permit, older: tuple[Statement, ...]) -> Chain:
+    """The end of a workload's chain. `older` matches a segment of a session older than the table. In modes that let
+    packets pass, the mark keeps the rest of the flow from being logged again.
 
     A packet that goes the other way than its flow was judged (a reply whose decision ended, a session older than the
     table) is asked about in the other direction's terms. A reply that is refused there is no denial of its own: what it
     answers is refused and reported at the other hook.
     """
-    permit = marks.permit(direction, workload.name)
     if workload.mode is Mode.OBSERVE:
         return Chain((Rule.of(*permit.accept),))
     jump_back = s.verdict(jump(back_name(workload.name, direction)))
-    back = (Rule.of(s.ct_reply(), jump_back), Rule.of(marks.loose(), s.tcp_without_syn(), jump_back))
+    back = (Rule.of(s.ct_reply(), jump_back), Rule.of(*older, jump_back))
     if workload.mode is Mode.TEST:
         broadcast = (Rule.of(s.not_to_this_host(), s.verdict(ACCEPT)),) if direction == "in" else ()
         reply = Rule.of(s.ct_reply(), s.verdict(ACCEPT))
@@ -78,16 +90,15 @@ def end_chain(direction: Direction, workload: LocalWorkload, marks: Marks) -> Ch
     again = _answered_again() if refuse == "refuse_out" else ()
     broadcast = (Rule.of(s.not_to_this_host(), s.verdict(DROP)),) if direction == "in" else ()
     reply = Rule.of(s.ct_reply(), s.verdict(goto(_SILENT)))
-    noted = _noted(direction, "deny", workload.name, marks.refused(direction, workload.name), goto(refuse))
+    noted = _noted(direction, "deny", workload.name, permit.refused, goto(refuse))
     return Chain((*again, *broadcast, *back, reply, *noted))
 
 
-def unknown_chain(direction: Direction, marks: Marks, *, enforcing: bool) -> Chain:
+def unknown_chain(direction: Direction, refused: Statement, *, enforcing: bool) -> Chain:
     """A socket whose cgroup is not mapped yet. Dropped without an answer, a SYN comes again when it is mapped. A
     session that comes here is of a cgroup that is gone and forgotten: nobody can judge it any more, and it ends."""
     if not enforcing:
         return Chain((Rule.of(s.verdict(ACCEPT)),))
-    refused = marks.refused(direction, UNKNOWN_WORKLOAD)
     return Chain((*_noted(direction, "deny", UNKNOWN_WORKLOAD, refused, goto(_SILENT)),))
 
 

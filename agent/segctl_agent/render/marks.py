@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segctl_agent.decisions import ESSENTIALS, REFUSED, Decision, Decisions
+from segctl_agent.decisions import ESSENTIALS, REFUSED, UNKNOWN, Decision, Decisions
 from segctl_agent.identity import Direction
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.ruleset import ACCEPT, Statement
@@ -85,10 +85,16 @@ class MarkLayout:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Statements about one decision: `mark` marks a flow as let pass by it, `judged` matches a flow that is."""
+    """What the mark of a flow looks like to one decision.
+
+    mark: writes that the decision let the flow pass. judged: matches a flow that it let pass. refused: writes an id
+    that stands for the workload and direction but lets nothing pass: a denied packet may belong to a connection that
+    conntrack has confirmed, whose next packet must find no open door.
+    """
 
     mark: Statement
     judged: Statement
+    refused: Statement
 
     @property
     def accept(self) -> tuple[Statement, Statement]:
@@ -104,7 +110,9 @@ class Marks:
 
     def permit(self, direction: Direction, workload: str, until: int = 0) -> Permit:
         mask, value = self._bits(Decision(direction, workload, until))
-        return Permit(s.ct_mark_set(mask, value), s.ct_mark_is(mask, value))
+        known = Decision(direction, workload, REFUSED) in self.decisions.ids
+        refused = self.refused(direction, workload if known else UNKNOWN)
+        return Permit(s.ct_mark_set(mask, value), s.ct_mark_is(mask, value), refused)
 
     def essentials(self, direction: Direction) -> Permit:
         return self.permit(direction, ESSENTIALS)
@@ -123,6 +131,10 @@ class Marks:
 
     def loose(self) -> Statement:
         return s.ct_mark_is(self.layout.loose_bit, self.layout.loose_bit)
+
+    def older(self) -> tuple[Statement, ...]:
+        """A segment of a session older than the table, that opens nothing."""
+        return (self.loose(), s.tcp_without_syn())
 
     def _bits(self, decision: Decision) -> tuple[int, int]:
         layout = self.layout

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from segctl.model.hostpolicy import HostPolicy
 from segctl.model.policy import HOST_WORKLOAD, Mode
 
-from segctl_agent.decisions import Decisions, chain_name
+from segctl_agent.decisions import UNKNOWN, Decisions, chain_name
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.identity import DEPTH, DIRECTIONS, Direction, Identity, leaf_map, level_chain, own_map, workload_chain
 from segctl_agent.nft import statements as s
@@ -67,12 +67,16 @@ def render_chains(
     chains.update({chain_name(decision, number): Chain() for decision, number in decisions.ids.items()})
     for direction in DIRECTIONS:
         chains.update(_identity_chains(direction, identity))
-        chains[unknown_name(direction)] = unknown_chain(direction, marks, enforcing=policy.enforcing)
+        chains[unknown_name(direction)] = unknown_chain(
+            direction, marks.refused(direction, UNKNOWN), enforcing=policy.enforcing
+        )
         by_owner = (Rule.of(s.uid_verdict("uid_out")),) if identity.users and direction == "out" else ()
         for workload in policy.workloads:
             first = by_owner if workload.name == HOST_WORKLOAD else ()
             chains[workload_chain(workload.name, direction)] = renderer.chain(workload, direction, first)
-            chains[end_name(workload.name, direction)] = end_chain(direction, workload, marks)
+            chains[end_name(workload.name, direction)] = end_chain(
+                direction, workload, marks.permit(direction, workload.name), marks.older()
+            )
             if workload.mode is not Mode.OBSERVE:
                 chains[back_name(workload.name, direction)] = renderer.back(workload, direction)
     return MappingProxyType(chains)

@@ -21,6 +21,7 @@ from segctl.policy.decide import (
     Direction,
     Instance,
     could_call,
+    effective_answer,
     effective_mode,
     ends_of,
     instances,
@@ -118,6 +119,8 @@ class Compiler:
             mode=effective_mode(self._policy, instance),
             ingress=entries("ingress"),
             egress=entries("egress"),
+            outgoing=effective_answer(self._policy, instance, "egress"),
+            incoming=effective_answer(self._policy, instance, "ingress"),
         )
 
     def _key(self, direction: Direction, rule: Rule, theirs: Selector, local: Instance) -> _GroupKey | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, HostPolicy
 from segctl.model.inventory import Host, Inventory
-from segctl.model.policy import HOST_WORKLOAD, Mode
+from segctl.model.policy import HOST_WORKLOAD, Answer, Mode, ModeRule
 from segctl.policy.compile import compile_host
 from segctl.policy.digest import host_policy_digest
 
-from tests.shop import FLEET, SHOP, TODAY, host
+from tests.shop import FLEET, SHOP, TODAY, host, sel
 
 
 def compiled(name: str, inventory: Inventory = FLEET) -> HostPolicy:
@@ -64,6 +65,26 @@ def test_an_expired_rule_permits_nothing() -> None:
 def test_the_strictest_mode_holds() -> None:
     assert {w.mode for w in compiled("web1").workloads} == {Mode.ENFORCE}
     assert {w.mode for w in compiled("webd").workloads} == {Mode.TEST}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ((), (Answer.REJECT, Answer.DROP)),
+        (((None, None), (Answer.DROP, Answer.REJECT)), (Answer.DROP, Answer.REJECT)),
+        (((Answer.REJECT, Answer.REJECT), (Answer.DROP, Answer.DROP)), (Answer.DROP, Answer.DROP)),
+    ],
+)
+def test_drop_holds_over_reject(
+    said: tuple[tuple[Answer | None, Answer | None], ...], expected: tuple[Answer, Answer]
+) -> None:
+    """In every mode: the answers of an entry that only observes count as well."""
+    modes = tuple(ModeRule(sel(role="db"), Mode.OBSERVE, outgoing=out, incoming=into) for out, into in said)
+    policy = replace(SHOP, modes=(*SHOP.modes, *modes))
+    db1 = compile_host(policy, FLEET, "db1", 1, "d", TODAY)
+    assert {(w.outgoing, w.incoming) for w in db1.workloads} == {expected}
+    web1 = compile_host(policy, FLEET, "web1", 1, "d", TODAY)
+    assert {(w.outgoing, w.incoming) for w in web1.workloads} == {(Answer.REJECT, Answer.DROP)}
 
 
 def test_joining_a_group_changes_members_and_no_name() -> None:
