@@ -23,8 +23,8 @@ from segctl_agent.nft.ownership import (
 )
 from segctl_agent.nft.plan import plan
 from segctl_agent.nft.ruleset import TABLE
-from segctl_agent.render import render
 
+from tests.decided import rendered
 from tests.netns.samples import SHOP, SHOP_FACTS
 
 PORT = 4711
@@ -86,7 +86,7 @@ def test_how_the_table_is_guarded_is_told_with_the_reason() -> None:
 
 @pytest.mark.parametrize("leftover", [False, True])
 def test_one_of_the_two_tables_is_the_whole_policy_after_every_step_of_a_takeover(leftover: bool) -> None:
-    held = render(SHOP, SHOP_FACTS, 1)
+    held = rendered(SHOP, SHOP_FACTS, 1)
     kernels = {TABLE: FakeKernel(), STANDBY: FakeKernel()}
     for name, there in ((TABLE, True), (STANDBY, leftover)):
         kernels[name].apply(plan(None, held) if there else Batch())
