@@ -6,9 +6,9 @@ import re
 import select
 import subprocess
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
-from segctl_agent.drift import differences
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.ruleset import Ruleset
 from segctl_agent.nft.watch import NftWatch, TamperNotice
@@ -119,10 +119,27 @@ def _tamper(fleet: Fleet, bystander: _Bystander, command: str) -> float:
 
 
 def _wrong(held: Ruleset, whole: Ruleset) -> str:
-    """Every healing takes another epoch, so rules with a mark differ: the objects and what sets hold must not."""
-    found = [d for d in differences(held, whole) if not d.startswith("the rules of chain")]
-    counts = [name for name in whole.chains if len(held.chains[name].rules) != len(whole.chains[name].rules)]
-    return "; ".join([*found, *(f"rules of {name}" for name in counts)])
+    """What is missing or too much. A healing lets flows be judged anew, under other numbers in names and in rules."""
+    expected, found = _shape(whole), _shape(held)
+    return "; ".join(
+        f"{thing} {found[thing]} instead of {expected[thing]}"
+        for thing in expected | found
+        if found[thing] != expected[thing]
+    )
+
+
+def _shape(ruleset: Ruleset) -> Counter[str]:
+    """How many rules the chains of each hook and name have, and how many elements the sets of each name."""
+    shape: Counter[str] = Counter()
+    for name, chain in ruleset.chains.items():
+        shape[f"rules of {_unnumbered(name)} at {chain.base}"] += 1 + len(chain.rules)
+    for name, found in ruleset.sets.items():
+        shape[f"elements of {_unnumbered(name)}"] += 1 + len(found.elements)
+    return shape
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"\d+", "N", name)
 
 
 def _handle(fleet: Fleet) -> str:
