@@ -51,6 +51,7 @@ class Agent:
         self.report_waiting: Callable[[], object] = lambda: None
         self.read_notices: Callable[[], object] = lambda: None
         self.listeners: tuple[ListenerFact, ...] = ()
+        self.table_guard = ""
         self.held = ""
         self.status = "starting"
         self._in_force = InForce()
@@ -87,7 +88,9 @@ class Agent:
     def facts(self) -> pb.Facts:
         facts = self.enforcer.facts
         identity = self.enforcer.identity
-        return facts_message(facts.addresses, facts.cgroups, self.listeners, identity, os.uname().release)
+        message = facts_message(facts.addresses, facts.cgroups, self.listeners, identity, os.uname().release)
+        message.table_guard = self.table_guard
+        return message
 
     def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply:
         if self._working:

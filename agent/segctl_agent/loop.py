@@ -133,10 +133,17 @@ class Loop:
         try:
             if self._enforcer.wanted is not None and self._kernel.take_over(self._enforcer.wanted):
                 log.info("a table without an owner was replaced by our own, without a gap")
-            guard, why = self._kernel.guard()
         except KernelError as error:
-            guard, why = "watched", str(error)
-        log.info("the table is %s: %s", guard, why or "the kernel refuses others' changes")
+            log.warning("the table cannot be taken over: %s", error)
+        self._look_at_guard()
+
+    def _look_at_guard(self) -> None:
+        """A table without an owner that somebody deletes is made anew with one."""
+        guard, why = self._kernel.guard()
+        if guard != self._agent.table_guard:
+            log.info("the table is %s: %s", guard, why or "the kernel refuses others' changes")
+            self._agent.table_guard = guard
+            self._agent.facts_changed()
 
     def _session(self) -> Session:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -157,6 +164,8 @@ class Loop:
 
         async def drift() -> None:
             self._agent.look()
+            if not self._agent.working:
+                self._look_at_guard()
             await self._agent.store_again()
 
         async def status() -> None:

@@ -295,6 +295,22 @@ def test_release_of_a_dead_and_of_a_hung_agent(tmp_path: Path) -> None:
     agents(host, tmp_path / "state")
 
 
+def test_an_agent_takes_over_what_a_watching_one_left(tmp_path: Path) -> None:
+    def host(folder: Path) -> None:
+        process = start(folder, "--table-guard", "watch")
+        held = table()
+        stop(process)
+        assert state() == TableState(0)
+        process = start(folder)
+        assert state() == TableState(GUARDED, process.pid)
+        assert table() == held
+        assert run("nft", "list", "tables") == "table inet segctl\n"
+        assert "without a gap" in (folder / "log").read_text()
+        stop(process)
+
+    agents(host, tmp_path / "state")
+
+
 def test_an_agent_that_is_told_to_watch_heals(tmp_path: Path) -> None:
     def host(folder: Path) -> None:
         process = start(folder, "--table-guard", "watch")
