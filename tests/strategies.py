@@ -7,7 +7,7 @@ words that YAML takes for something else (`no`, `1`, `2027-05-01`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, time
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Literal
 
@@ -55,6 +55,12 @@ names = st.one_of(
     st.sampled_from(("a", "no", "on", "null", "123", "x.y_z-0", "n" * 40)), st.text("ab1", min_size=1, max_size=4)
 )
 days = st.dates(date(2026, 1, 1), date(2028, 12, 31))
+ends = st.one_of(
+    days.map(lambda day: datetime.combine(day, time(), UTC)),
+    st.datetimes(datetime(2026, 1, 1), datetime(2028, 12, 31), timezones=st.just(UTC)).map(
+        lambda moment: moment.replace(microsecond=0)
+    ),
+)
 modes = st.sampled_from(Mode)
 processes = st.one_of(
     st.sampled_from(("a.service", "b.service", "db@*.service", "?.scope", "[ab].service", "*.socket")).map(
@@ -173,8 +179,8 @@ def _rule(draw: st.DrawFn, name: str, declared: _Declared) -> Rule:
     keys = st.lists(st.sampled_from(sorted(declared.tags)), max_size=2, unique=True)
     within = () if has_peer else tuple(draw(keys))
     words, ports = draw(declared.allowed())
-    review, expires = draw(st.none() | days), draw(st.none() | days)
-    return Rule(name, source, destination, words, ports, within, draw(texts), draw(texts), review, expires)
+    review, until = draw(st.none() | days), draw(st.none() | ends)
+    return Rule(name, source, destination, words, ports, within, draw(texts), draw(texts), review, until)
 
 
 @st.composite

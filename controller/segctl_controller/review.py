@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 
 from segctl.errors import PolicyError
 from segctl.model.findings import Finding, Severity
@@ -44,7 +44,7 @@ class Review:
 
 
 def review(
-    files: Sequence[SourceFile], inventory: Inventory | None, today: date, controller: Sequence[Address]
+    files: Sequence[SourceFile], inventory: Inventory | None, now: datetime, controller: Sequence[Address]
 ) -> Review:
     """Raises LimitError for sources over the bounds."""
     size = sum(len(f.content) + len(f.name) for f in files)
@@ -58,8 +58,8 @@ def review(
         return Review(None, parsed.findings)
     findings = (
         *parsed.findings,
-        *check_policy(parsed.policy, inventory, today, controller),
-        *run_tests(parsed.policy, today),
+        *check_policy(parsed.policy, inventory, now, controller),
+        *run_tests(parsed.policy, now),
     )
     return Review(parsed.policy, tuple(dict.fromkeys(findings)))
 
@@ -73,10 +73,10 @@ class Difference:
     hosts: tuple[str, ...]
 
 
-def compare(active: Active, policy: Policy, inventory: Inventory, today: date) -> Difference:
-    before, after = Compiler(active.policy, inventory, today), Compiler(policy, inventory, today)
+def compare(active: Active, policy: Policy, inventory: Inventory, now: datetime) -> Difference:
+    before, after = Compiler(active.policy, inventory, now), Compiler(policy, inventory, now)
     # The same number and digest on both sides: only what is enforced counts as a change.
     changed = (n for n in inventory.hosts if before.host_policy(n, 0, "") != after.host_policy(n, 0, ""))
     return Difference(
-        policy_digest(policy), diff_policies(active.policy, policy, inventory, today), tuple(sorted(changed))
+        policy_digest(policy), diff_policies(active.policy, policy, inventory, now), tuple(sorted(changed))
     )

@@ -59,6 +59,11 @@ def _words() -> _Schema:
             "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$",
         },
         "date": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"},
+        "end": {
+            "description": "2027-01-31, or 2027-01-31T18:00Z",
+            "type": "string",
+            "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?Z)?$",
+        },
         "tags": _by_name("Tags, every one of which must be carried.", _ref("value")),
         "selector": {
             "description": "Tags and a workload, or one peer. {} is everything.",
@@ -96,7 +101,10 @@ def _statements() -> _Schema:
                 "owner": {"type": "string", "minLength": 1, "maxLength": grammar.MAX_OWNER},
                 "why": {"type": "string", "minLength": 1},
                 "review": {"description": "When somebody looks at the rule again.", **_ref("date")},
-                "expires": {"description": "The last day (UTC) on which the rule permits.", **_ref("date")},
+                "expires": {
+                    "description": "The last day on which the rule permits, or the moment when it ends. UTC.",
+                    **_ref("end"),
+                },
             },
             ("name", "from", "to", "allow", "owner", "why"),
         ),
