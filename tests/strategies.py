@@ -70,6 +70,7 @@ processes = st.one_of(
         lambda pattern: Process(ProcessKind.CGROUP, pattern)
     ),
     st.sampled_from(("www-data", "33", "_x", "svc$")).map(lambda pattern: Process(ProcessKind.USER, pattern)),
+    st.sampled_from(("/usr/bin/a", "/opt/a b/c")).map(lambda pattern: Process(ProcessKind.EXECUTABLE, pattern)),
 )
 texts = (
     st.text(st.characters(codec="utf-8", exclude_categories=_HIDDEN), min_size=1, max_size=40)

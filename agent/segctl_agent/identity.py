@@ -1,7 +1,7 @@
 """Which workload a cgroup belongs to: pure, from the path and the host's workloads.
 
-Where several match, cgroup goes before unit, unit before user, a literal before a glob, a longer pattern before a
-shorter one, then the name decides. What nothing names belongs to the workload `host`.
+Where several match, executable goes before cgroup, cgroup before unit, unit before user, a literal before a glob, a
+longer pattern before a shorter one, then the name decides. What nothing names belongs to the workload `host`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal
 from segctl.model.hostpolicy import HostPolicy, LocalWorkload
 from segctl.model.policy import HOST_WORKLOAD, Process, ProcessKind
 
+from segctl_agent.execgate.names import gated, may_hold
 from segctl_agent.nft.ruleset import Verdict, goto
 
 Direction = Literal["in", "out"]
@@ -23,7 +24,7 @@ DIRECTIONS: tuple[Direction, ...] = ("in", "out")
 DEPTH = 8
 """The deepest cgroup level that the kernel is asked about: what lies deeper belongs to its ancestor at this level."""
 _UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
-_KINDS = (ProcessKind.CGROUP, ProcessKind.UNIT, ProcessKind.USER)
+_KINDS = (ProcessKind.EXECUTABLE, ProcessKind.CGROUP, ProcessKind.UNIT, ProcessKind.USER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Identity:
         ranked = [(w.name, w.process) for w in sorted(policy.workloads, key=_rank) if w.process is not None]
         self._cgroups = [(n, p.pattern.strip("/").split("/")) for n, p in ranked if p.kind is ProcessKind.CGROUP]
         self._units = [(n, p.pattern) for n, p in ranked if p.kind is ProcessKind.UNIT]
+        self._executables = frozenset(n for n, p in ranked if p.kind is ProcessKind.EXECUTABLE)
         self.users: dict[int, str] = {}
         """uid -> workload, for the workloads by user whose user this host knows."""
         for name, process in ranked:
@@ -93,12 +95,19 @@ class Identity:
     def place(self, path: str) -> Leaf | Inner:
         """Where a cgroup (path below the root, without a leading slash) belongs."""
         parts = path.strip("/").split("/")
+        executable = gated(parts)
+        if executable in self._executables:
+            return Leaf(executable)
+        if executable is not None:  # left from a policy before: it is its unit's
+            above = self.place("/".join(parts[:-1]))
+            return Leaf(above.workload, above.by_user)
         workload, by_user, by_cgroup = self._workload(parts)
         # A unit can appear below slices only, and below a cgroup pattern it would not count.
         units_below = bool(self._units) and not by_cgroup and all(p.endswith(".slice") for p in parts)
         users_below = bool(self.users) and not by_cgroup and parts == ["user.slice"]
         cgroups_below = any(len(p) > len(parts) and _prefix_matches(p, parts) for _, p in self._cgroups)
-        if len(parts) < DEPTH and (units_below or users_below or cgroups_below):
+        executables_below = bool(self._executables) and may_hold(parts)
+        if len(parts) < DEPTH and (units_below or users_below or cgroups_below or executables_below):
             return Inner(workload, by_user)
         return Leaf(workload, by_user)
 

@@ -80,6 +80,7 @@ class ProcessKind(StrEnum):
     UNIT = "unit"
     CGROUP = "cgroup"
     USER = "user"
+    EXECUTABLE = "executable"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,6 +90,7 @@ class Process:
     unit: a glob on the name of a unit of the system manager (`postgresql@*.service`).
     cgroup: a glob on the path below the cgroup root, a segment at a time; everything below a match belongs to it.
     user: a user name or a decimal uid.
+    executable: the absolute path of a program, where the host runs the exec gate.
     """
 
     kind: ProcessKind

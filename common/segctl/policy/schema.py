@@ -79,7 +79,8 @@ def _statements() -> _Schema:
     selector, services = _ref("selector"), _list(_ref("service"))
     pattern = {"type": ["string", "integer"], "minLength": 1, "maxLength": grammar.MAX_PATTERN}
     unit = {**pattern, "pattern": "(" + "|".join(s.replace(".", r"\.") for s in grammar.UNIT_SUFFIXES) + ")$"}
-    process = _object({"unit": unit, "cgroup": {**pattern, "pattern": "^[^/]"}, "user": pattern}, ())
+    cgroup, executable = {**pattern, "pattern": "^[^/]"}, {**pattern, "pattern": "^/[^*?[]*[^*?[/]$"}
+    process = _object({"unit": unit, "cgroup": cgroup, "user": pattern, "executable": executable}, ())
     rescue = _object({"from": _list(_ref("network")), "allow": services}, ("from",))
     ends = {"from": selector, "to": selector}
     return {

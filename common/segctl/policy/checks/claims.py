@@ -30,7 +30,7 @@ def find_rival_workloads(policy: Policy) -> Iterator[Finding]:
 
 
 def _is_glob(process: Process) -> bool:
-    return process.kind is not ProcessKind.USER and is_glob(process.pattern)
+    return process.kind in (ProcessKind.UNIT, ProcessKind.CGROUP) and is_glob(process.pattern)
 
 
 def _meet(a: Process, b: Process) -> bool:

@@ -151,11 +151,10 @@ def sorted_ports(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
 
 
 def read_process(kind: ProcessKind, pattern: str) -> Process | Problem:
-    """A process pattern: a unit glob, a cgroup path glob, or a user."""
+    """A process pattern: a unit glob, a cgroup path glob, a user or the path of an executable."""
     if not 0 < len(pattern) <= MAX_PATTERN:
         return Problem("bad-process", f"a pattern has 1 to {MAX_PATTERN} characters", "shorten it")
-    check = {ProcessKind.UNIT: _check_unit, ProcessKind.CGROUP: _check_cgroup, ProcessKind.USER: _check_user}[kind]
-    return check(pattern) or Process(kind, pattern)
+    return _PROCESS_CHECKS[kind](pattern) or Process(kind, pattern)
 
 
 def _check_unit(pattern: str) -> Problem | None:
@@ -196,6 +195,25 @@ def _check_brackets(pattern: str) -> Problem | None:
         if at < 0:
             return Problem("bad-process", f"{quoted(pattern)}: [ is not closed", "write [abc] or [a-z]")
     return None
+
+
+def _check_executable(pattern: str) -> Problem | None:
+    if not pattern.startswith("/"):
+        return Problem("bad-process", f"{quoted(pattern)} is not an absolute path", "write it like /usr/bin/rsync")
+    if set(pattern) & set("*?["):
+        message = f"{quoted(pattern)} is a glob: files are marked one by one"
+        return Problem("bad-process", message, "name one file; each one more is a workload of its own")
+    if not pattern.isprintable() or any(part in ("", ".", "..") for part in pattern[1:].split("/")):
+        return Problem("bad-process", f"{quoted(pattern)} is not the path of a file", "write it like /usr/bin/rsync")
+    return None
+
+
+_PROCESS_CHECKS = {
+    ProcessKind.UNIT: _check_unit,
+    ProcessKind.CGROUP: _check_cgroup,
+    ProcessKind.USER: _check_user,
+    ProcessKind.EXECUTABLE: _check_executable,
+}
 
 
 def read_date(text: str) -> date | Problem:
