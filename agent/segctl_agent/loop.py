@@ -128,6 +128,7 @@ class Loop:
         async def drift() -> None:
             self._agent.heal()
             await self._agent.store_again()
+            self._agent.check_gate()
 
         async def status() -> None:
             self._write_status(session)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import logging
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from segctl.errors import StateError
 
 from segctl_agent.execgate.gate import Gate
+from segctl_agent.execgate.lock import lock_gate
 from segctl_agent.execgate.watchdog import supervise
 from segctl_agent.facts.cgroups import find_cgroup2_root
 from segctl_agent.systemd import Notifier
@@ -42,27 +42,3 @@ def run_gate(folder: Path, notifier: Notifier) -> int:
         return 0
 
     return supervise(work)
-
-
-def lock_gate(folder: Path) -> int | None:
-    """One gate a folder: the descriptor of the lock, held as long as the process and its worker live. None: another has
-    it. The lock is on the folder itself, in which the gate need not be able to write. Raises StateError."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise StateError(f"cannot open {folder}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def gate_runs(folder: Path) -> bool:
-    """Whether an exec gate runs with this folder. Raises StateError."""
-    descriptor = lock_gate(folder)
-    if descriptor is None:
-        return True
-    os.close(descriptor)
-    return False

@@ -61,6 +61,8 @@ class Placing:
         try:
             self._move(pid, path)
         except OSError as error:
+            if new:
+                self.remove(path)
             raise CannotPlaceError(f"it cannot be moved to {path}: {error.strerror}") from error
         return new
 
