@@ -34,6 +34,7 @@ MEASURES = (
     Measure("connections", sandboxed=True, seconds=240),
     Measure("atomicity", sandboxed=True, seconds=340),
     Measure("applying", sandboxed=True, seconds=120),
+    Measure("executables", sandboxed=True, seconds=60),
     Measure("fleet", sandboxed=False, seconds=240),
     Measure("agent", sandboxed=False, seconds=180),
 )

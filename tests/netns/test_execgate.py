@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,12 +20,10 @@ import pytest
 from segctl.model.hostpolicy import Entry, Group, LocalWorkload
 from segctl.model.policy import Mode, PortRange, Process, ProcessKind
 from segctl_agent.enforcer import Enforcer
-from segctl_agent.execgate.command import run_gate
 from segctl_agent.execgate.lock import gate_runs
 from segctl_agent.execgate.targets import FILE
 from segctl_agent.facts.cgroups import CgroupWatcher
 from segctl_agent.nft.kernel import NetlinkKernel
-from segctl_agent.systemd import Notifier
 
 from tests.netns.samples import policy
 from tests.netns.spaces import CGROUPS, in_namespaces, run
@@ -32,6 +32,9 @@ pytestmark = pytest.mark.kernel
 
 UNIT = "system.slice/x.service"
 GATED = f"{UNIT}/segctl-exe-prog"
+RUN = "from segctl_agent.main import main; main()"
+AS_IN_THE_UNIT = ("setpriv", "--bounding-set", "-all,+sys_admin,+sys_ptrace,+dac_read_search", "--no-new-privs")
+"""The capabilities of systemd/segctl-exec-gate.service: the tests prove that they are enough."""
 
 
 class Stage:
@@ -46,7 +49,7 @@ class Stage:
         self.state.mkdir()
         self.unit = unit
         (CGROUPS / unit).mkdir(parents=True)
-        self.gate = 0
+        self.gate: subprocess.Popen[bytes] | None = None
         self.name(self.a)
 
     def name(self, *paths: Path) -> None:
@@ -57,15 +60,26 @@ class Stage:
 
     def start(self) -> None:
         """The gate, in a cgroup of its own, with its marks set."""
-        self.gate = os.fork()
-        if self.gate == 0:
-            join("system.slice/gate.service")
-            os._exit(run_gate(self.state, Notifier({})))
-        eventually(lambda: self.cgroup_of(self.a) == GATED if self.unit == UNIT else gate_runs(self.state))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.bind("\0segctl-gate-test")  # abstract: of this network namespace
+            told.settimeout(30)
+            self.gate = subprocess.Popen(
+                [*AS_IN_THE_UNIT, sys.executable, "-c", RUN, "exec-gate", "--state", self.state],
+                env={**os.environ, "NOTIFY_SOCKET": "@segctl-gate-test"},
+                preexec_fn=lambda: join("system.slice/gate.service"),
+            )
+            assert told.recv(4096).startswith(b"READY=1\n")
 
     @property
     def worker(self) -> int:
-        return int(Path(f"/proc/{self.gate}/task/{self.gate}/children").read_text().split()[0])
+        assert self.gate is not None
+        return int(Path(f"/proc/{self.gate.pid}/task/{self.gate.pid}/children").read_text().split()[0])
+
+    def ended(self) -> int:
+        """The exit code of a gate that ends by itself."""
+        assert self.gate is not None
+        code, self.gate = self.gate.wait(timeout=20), None
+        return code
 
     def popen(self, program: Path, script: str, uid: int = 0) -> subprocess.Popen[str]:
         def enter() -> None:
@@ -84,10 +98,10 @@ class Stage:
         return cgroup(self.say(program, "echo $(</proc/self/cgroup)"))
 
     def kill(self) -> None:
-        if self.gate:
-            os.kill(self.gate, signal.SIGKILL)
-            os.waitpid(self.gate, 0)
-            self.gate = 0
+        if self.gate is not None:
+            self.gate.kill()
+            self.gate.wait()
+            self.gate = None
 
     def close(self) -> None:
         self.kill()
@@ -224,6 +238,22 @@ def test_a_replaced_file_is_marked_anew_and_who_runs_the_old_one_stays() -> None
     on_stage(body)
 
 
+def test_another_users_process_is_told_by_what_it_runs() -> None:
+    def body(stage: Stage) -> None:
+        stage.start()
+        stage.folder.chmod(0o755)
+        stage.a.chmod(0o711)
+        other = stage.popen(stage.a, "echo up; exec 3<&0; read x", uid=65534)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "up\n"
+        time.sleep(2.5)  # a look or two of the gate
+        assert cgroup_of(other.pid) == GATED
+        other.kill()
+        other.wait()
+
+    on_stage(body)
+
+
 def test_what_runs_already_is_taken_over() -> None:
     def body(stage: Stage) -> None:
         early = stage.popen(stage.a, "echo up; read x")
@@ -245,8 +275,7 @@ def test_when_no_executable_is_named_the_gate_tidies_up_and_ends() -> None:
         assert held.stdout is not None
         assert held.stdout.readline() == "up\n"
         (stage.state / FILE).unlink()
-        assert os.waitstatus_to_exitcode(os.waitpid(stage.gate, 0)[1]) == 0
-        stage.gate = 0
+        assert stage.ended() == 0
         assert cgroup_of(held.pid) == UNIT
         assert not (CGROUPS / GATED).exists()
         assert not gate_runs(stage.state)
@@ -281,7 +310,6 @@ def test_where_no_cgroup_can_be_made_the_program_runs_as_its_unit(how: str) -> N
         if how == "delegated":
             os.chown(CGROUPS / unit, 7, 7)
         stage.start()
-        time.sleep(0.3)
         assert stage.cgroup_of(stage.a) == unit
 
     on_stage(body, unit=unit)
@@ -362,8 +390,7 @@ def test_a_gate_that_hangs_is_ended_within_a_second() -> None:
         started = time.monotonic()
         assert stage.cgroup_of(stage.a) == UNIT
         assert time.monotonic() - started < 2  # 1 s, and a machine that others use too
-        assert os.waitstatus_to_exitcode(os.waitpid(stage.gate, 0)[1]) == 1
-        stage.gate = 0
+        assert stage.ended() == 1
 
     on_stage(body)
 

@@ -25,6 +25,7 @@ class Placing:
 
     def __init__(self, root: Path, proc: Path = Path("/proc")) -> None:
         self.root, self._proc = root, proc
+        self._prefix = f"{root}/"
         self.cgroups: set[str] = set()
         """Ours, as paths below `root`."""
 
@@ -38,7 +39,8 @@ class Placing:
     def path_of(self, pid: int) -> str:
         """The cgroup of a process, below the root. Raises CannotPlaceError where it has none that we could divide."""
         try:
-            text = (self._proc / str(pid) / "cgroup").read_text(errors="surrogateescape")
+            with open(f"{self._proc}/{pid}/cgroup", "rb", buffering=0) as file:  # noqa: PTH123 - an exec waits for it
+                text = os.fsdecode(file.read())
         except OSError as error:
             raise CannotPlaceError(f"its cgroup cannot be read: {error.strerror}") from error
         path = next((line[3:].strip("/") for line in text.splitlines() if line.startswith("0::")), "")
@@ -57,6 +59,8 @@ class Placing:
         if len(parts) >= DEPTH or not may_hold(parts):
             raise CannotPlaceError(f"no cgroup can be made below {'/'.join(parts)}: too deep, or a user's own")
         path = "/".join((*parts, gate_cgroup(workload)))
+        if path in self.cgroups and self._joined(pid, path):
+            return False
         new = self._make(path)
         try:
             self._move(pid, path)
@@ -65,6 +69,14 @@ class Placing:
                 self.remove(path)
             raise CannotPlaceError(f"it cannot be moved to {path}: {error.strerror}") from error
         return new
+
+    def _joined(self, pid: int, path: str) -> bool:
+        """The way of all but the first: no look at what was looked at before. False for a cgroup that is gone."""
+        try:
+            self._move(pid, path)
+        except OSError:
+            return False
+        return True
 
     def move_back(self, pid: int, path: str) -> None:
         """Out of the cgroup of ours at `path`, into the one above."""
@@ -133,4 +145,8 @@ class Placing:
             return False
 
     def _move(self, pid: int, path: str) -> None:
-        (self.root / path / "cgroup.procs").write_text(str(pid))
+        descriptor = os.open(f"{self._prefix}{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, b"%d" % pid)
+        finally:
+            os.close(descriptor)
