@@ -23,7 +23,7 @@ from segctl_agent.change import size_of
 from segctl_agent.conversation import InForce, NewPolicy
 from segctl_agent.enforcer import Applied, Enforcer
 from segctl_agent.execgate.lock import gate_runs
-from segctl_agent.execgate.targets import targets_of, write_targets
+from segctl_agent.execgate.targets import target_notes, targets_of, write_targets
 from segctl_agent.facts.values import Address, Endpoint, ListenerFact
 from segctl_agent.messages import event_message, facts_message
 from segctl_agent.nft.ruleset import TABLE
@@ -133,7 +133,7 @@ class Agent:
             )
             await self._store(new.policy, applied.epoch)
         self.facts_changed()  # units are told by workload
-        return Proof(applied.kernel_digest, applied.apply_us, applied.notes)
+        return Proof(applied.kernel_digest, applied.apply_us, (*applied.notes, *target_notes(new.policy)))
 
     async def _apply(self, policy: HostPolicy) -> Applied:
         if size_of(policy) < LARGE_POLICY:

@@ -236,6 +236,8 @@ class TestWorkloads:
         ("one", "other", "rivals"),
         [
             ("{on: {}, process: {unit: a.service}}", "{on: {role: web}, process: {unit: a.service}}", True),
+            ("{on: {}, process: {executable: /bin/a}}", "{on: {}, process: {executable: /bin/a}}", True),
+            ("{on: {}, process: {executable: /bin/a}}", "{on: {}, process: {executable: /bin/b}}", False),
             ("{on: {role: db}, process: {unit: a.service}}", "{on: {role: web}, process: {unit: a.service}}", False),
             ("{on: {}, process: {unit: a.service}}", "{on: {}, process: {unit: b.service}}", False),
             ('{on: {}, process: {unit: "a*.service"}}', '{on: {}, process: {unit: "*b.service"}}', True),

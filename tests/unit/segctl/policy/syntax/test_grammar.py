@@ -113,6 +113,8 @@ def test_not_networks(text: str, code: str, mend: str) -> None:
         ("user", "www-data"),
         ("user", "0"),
         ("user", "4294967294"),
+        ("executable", "/usr/bin/rsync"),
+        ("executable", "/opt/a b/ü"),
     ],
 )
 def test_processes(kind: str, pattern: str) -> None:
@@ -139,6 +141,13 @@ def test_processes(kind: str, pattern: str) -> None:
         ("user", "4294967295"),
         ("user", "-1"),
         ("user", "007"),
+        ("executable", "rsync"),
+        ("executable", "/"),
+        ("executable", "/usr/bin/"),
+        ("executable", "/usr//bin/rsync"),
+        ("executable", "/usr/../bin/rsync"),
+        ("executable", "/usr/bin/python*"),
+        ("executable", "/usr/bin/a\nb"),
         ("user", ""),
     ],
 )
