@@ -1,7 +1,7 @@
 """Which files are marked, kept true while packages replace them: a mark is on an inode, a policy names a path.
 
-inotify on the folders of every name on the way to the file tells at once; a look at each path every second sees the
-rest (a folder that appears, a mount).
+inotify on the folder of every name on the way to the file tells at once, also of a link or a folder that is switched to
+another version; a look at each path every second sees the rest (a mount).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from segctl_agent.inotify import (
     EventSource,
 )
 
-MOST_LINKS = 16
+MOST_LINKS = 40
+"""As many as the kernel follows (path_resolution(7))."""
+MOST_NAMES = 512
 _WATCHED = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ATTRIB | IN_ONLYDIR
 File = tuple[int, int]
 """(device, inode)."""
@@ -42,10 +44,24 @@ class Marker(Protocol):
 
 
 def names_on_the_way(path: Path) -> list[Path]:
-    """The path and every symbolic link that it leads over at its end; the last is no link, or is missing."""
-    names = [path]
-    while len(names) <= MOST_LINKS and names[-1].is_symlink():
-        names.append(names[-1].parent / names[-1].readlink())
+    """Every name that a look-up of the absolute `path` goes over, folders and symbolic links included (symlink(7)): a
+    change of any of them may lead to another file."""
+    names: list[Path] = []
+    here, ahead, links = Path("/"), list(reversed(path.parts[1:])), 0
+    while ahead and len(names) < MOST_NAMES:
+        part = ahead.pop()
+        if part == "..":
+            here = here.parent
+            continue
+        name = here / part
+        names.append(name)
+        if links < MOST_LINKS and name.is_symlink():
+            links += 1
+            target = name.readlink()
+            here = Path("/") if target.is_absolute() else here
+            ahead.extend(reversed([part for part in target.parts if part != "/"]))
+        else:
+            here = name
     return names
 
 

@@ -33,7 +33,8 @@ class Placing:
         """Walks over all cgroups, and takes those of an earlier run for ours."""
         for directory, names, _ in os.walk(self.root):
             above = os.path.relpath(directory, self.root)
-            self.cgroups.update(f"{above}/{n}" for n in names if n.startswith(PREFIX) and self._is_ours(f"{above}/{n}"))
+            paths = [f"{above}/{name}" for name in names if name.startswith(PREFIX) and above != "."]
+            self.cgroups.update(path for path in paths if self._is_ours(path))
             yield above
 
     def path_of(self, pid: int) -> str:

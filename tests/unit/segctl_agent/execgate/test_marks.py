@@ -123,7 +123,40 @@ def test_what_is_no_file_or_cannot_be_marked_is_left_out(bench: Bench) -> None:
 
 def test_a_loop_of_links_has_an_end(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
-    assert len(names_on_the_way(tmp_path / "loop")) == MOST_LINKS + 1
+    assert names_on_the_way(tmp_path / "loop").count(tmp_path / "loop") == MOST_LINKS + 1
+
+
+def test_every_name_on_the_way_counts(tmp_path: Path) -> None:
+    (tmp_path / "v1" / "bin").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("v1")
+    (tmp_path / "v1" / "bin" / "a").symlink_to("../real")
+    found = [
+        str(n.relative_to(tmp_path)) for n in names_on_the_way(tmp_path / "current/bin/a") if n.is_relative_to(tmp_path)
+    ]
+    assert found == [".", "current", "v1", "v1/bin", "v1/bin/a", "v1/real"]
+
+
+@pytest.mark.parametrize("switch", ["a link", "a folder"])
+def test_another_version_is_noticed_when_the_way_to_it_changes(bench: Bench, switch: str) -> None:
+    for version in ("v1", "v2"):
+        (bench.folder / version).mkdir()
+    first, second = bench.file("v1/a"), bench.file("v2/a")
+    if switch == "a link":
+        (bench.folder / "now").symlink_to("v1")
+    else:
+        (bench.folder / "v1").rename(bench.folder / "now")
+    bench.name(w="now/a")
+    assert bench.workloads == {first: "w"}
+    bench.marks.concerned()
+    if switch == "a link":
+        (bench.folder / "new").symlink_to("v2")
+        (bench.folder / "new").rename(bench.folder / "now")
+    else:
+        (bench.folder / "now").rename(bench.folder / "old")
+        (bench.folder / "v2").rename(bench.folder / "now")
+    assert bench.marks.concerned()
+    assert bench.marks.refresh()
+    assert bench.workloads == {second: "w"}
 
 
 def test_closing_takes_the_marks_away(bench: Bench) -> None:
