@@ -63,13 +63,14 @@ ends = st.one_of(
 )
 modes = st.sampled_from(Mode)
 processes = st.one_of(
-    st.sampled_from(("a.service", "b.service", "db@*.service", "?.scope", "[ab].service", "*.socket")).map(
+    st.sampled_from(("a.service", "b.service", "db@*.service", "?.scope", "[ab].service", "*.socket", "a-b.slice")).map(
         lambda pattern: Process(ProcessKind.UNIT, pattern)
     ),
     st.sampled_from(("app.slice", "system.slice/a.service", "app/*", "*/b")).map(
         lambda pattern: Process(ProcessKind.CGROUP, pattern)
     ),
     st.sampled_from(("www-data", "33", "_x", "svc$")).map(lambda pattern: Process(ProcessKind.USER, pattern)),
+    st.sampled_from(("adm", "4")).map(lambda pattern: Process(ProcessKind.GROUP, pattern)),
     st.sampled_from(("/usr/bin/a", "/opt/a b/c")).map(lambda pattern: Process(ProcessKind.EXECUTABLE, pattern)),
 )
 texts = (

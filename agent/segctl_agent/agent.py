@@ -32,6 +32,7 @@ from segctl_agent.probe import answer
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Proof
 from segctl_agent.state import StateFolder
+from segctl_agent.strength import describe_identity
 from segctl_agent.throttle import Throttle
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,9 @@ class Agent:
     def facts(self) -> pb.Facts:
         facts = self.enforcer.facts
         identity = self.enforcer.identity
-        return facts_message(facts.addresses, facts.cgroups, self.listeners, identity, os.uname().release)
+        policy = self.enforcer.policy
+        workloads = describe_identity(policy, facts.users, facts.cgroups) if policy is not None else ()
+        return facts_message(facts.addresses, facts.cgroups, self.listeners, identity, os.uname().release, workloads)
 
     def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply:
         if self._working:

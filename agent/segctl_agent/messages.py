@@ -12,10 +12,13 @@ from segctl_agent.denials.values import Denial
 from segctl_agent.facts.values import Address, ListenerFact
 from segctl_agent.identity import Identity, Leaf
 from segctl_agent.nft.watch import TamperNotice
+from segctl_agent.strength import WorkloadFact
 
 MAX_ADDRESSES = 256
 MAX_UNITS = 2048
 MAX_LISTENERS = 1024
+MAX_WORKLOADS = 1024
+_MAX_WHY = 512
 _MAX_PATH, _MAX_NAME, _MAX_COMMAND, _MAX_MESSAGE = 1024, 128, 256, 2000
 
 
@@ -25,6 +28,7 @@ def facts_message(
     listeners: Iterable[ListenerFact],
     identity: Identity | None,
     kernel: str,
+    workloads: Iterable[WorkloadFact] = (),
 ) -> pb.Facts:
     own = sorted(
         (a for a in addresses if not (a.is_loopback or a.is_link_local or a.is_multicast or a.is_unspecified)),
@@ -44,6 +48,13 @@ def facts_message(
             cgroup=_text(fact.cgroup, _MAX_PATH),
             process=_text(fact.process, _MAX_NAME),
             uid=fact.uid,
+        )
+    for known in list(workloads)[:MAX_WORKLOADS]:
+        message.workloads.add(
+            name=_text(known.name, _MAX_NAME),
+            identified=known.identified,
+            strength=known.strength,
+            why=_text(known.why, _MAX_WHY),
         )
     return message
 

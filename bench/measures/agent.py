@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,12 @@ from statistics import median
 
 from segctl.model.hostpolicy import HostPolicy
 from segctl_agent.identity import leaf_map
-from segctl_agent.nft.attributes import string
-from segctl_agent.nft.dump import parse_elements
 from segctl_agent.nft.kernel import NetlinkKernel
-from segctl_agent.nft.messages import GETSETELEM
-from segctl_agent.nft.netlink import Netlink
 from segctl_agent.nft.ruleset import TABLE
-from segctl_agent.render import CGROUP_MAP
 from segctl_agent.state import StateFolder
 
 from bench.lab_figures import in_network_of, shop_in_force
+from bench.lookup import ElementLookup
 from bench.policies import server_policy
 from bench.rows import Goal, Row
 from bench.statistic import percentile
@@ -30,7 +27,8 @@ from lab.wait import until
 _HOST = "db1"
 _ENTRIES = 10_000
 _MAP = leaf_map(2, "in")
-_UNIT_GOAL, _MEMORY_GOAL, _START_GOAL = Goal("<", 5), Goal("<", 60), Goal("<", 1000)
+_UNIT_GOAL, _UNIT_P95_GOAL = Goal("<=", 1), Goal("<=", 3)
+_MEMORY_GOAL, _START_GOAL = Goal("<", 60), Goal("<", 1000)
 
 
 def measure(quick: bool) -> list[Row]:
@@ -46,28 +44,29 @@ def measure(quick: bool) -> list[Row]:
 def _unit_starts(fleet: Fleet, count: int) -> list[Row]:
     host = fleet.lab.hosts[_HOST]
     with in_network_of(host):
-        netlink = Netlink()
-    try:
-        times = [_unit_start(host.cgroup / "system.slice" / f"bench-{n}.service", netlink) for n in range(count)]
-        resolution = _poll_ms(netlink)
-    finally:
-        netlink.close()
+        lookup = ElementLookup(_MAP)
+    with lookup:
+        times = [_unit_start(host.cgroup / "system.slice" / f"bench-{n}.service", lookup) for n in range(count)]
+        resolution = _look_us(lookup)
     how = (
-        f"{count} units on {_HOST}, from mkdir of the cgroup until its element is in the kernel's map {_MAP}, asked "
-        f"for in a loop by another process ({resolution:.3f} ms a look); the agent watches with inotify"
+        f"{count} units on {_HOST}, from mkdir of the cgroup until its element is in the kernel's map {_MAP}, which "
+        f"another process looks up in a loop ({resolution:.0f} us a look, giving way to others after each); the agent "
+        "watches with inotify"
     )
     return [
         Row("unit start until its rules are in force, p50", median(times), "ms", how, _UNIT_GOAL),
-        Row("unit start until its rules are in force, p95", percentile(times, 0.95), "ms", how),
+        Row("unit start until its rules are in force, p95", percentile(times, 0.95), "ms", how, _UNIT_P95_GOAL),
     ]
 
 
-def _unit_start(cgroup: Path, netlink: Netlink) -> float:
+def _unit_start(cgroup: Path, lookup: ElementLookup) -> float:
     started = time.perf_counter()
     cgroup.mkdir()
     try:
-        key = cgroup.stat().st_ino.to_bytes(8, "little")
-        while key not in _mapped(netlink):
+        key = cgroup.stat().st_ino.to_bytes(8, sys.byteorder)
+        while not lookup.holds(key):
+            # A busy loop would keep the agent from this core for a whole time slice, which no unit's start does.
+            os.sched_yield()
             if time.perf_counter() - started > 5:
                 raise TimeoutError(f"{cgroup.name} was not in the map {_MAP} of {_HOST} after 5 s")
         return (time.perf_counter() - started) * 1000
@@ -76,16 +75,11 @@ def _unit_start(cgroup: Path, netlink: Netlink) -> float:
         time.sleep(0.02)  # The removal is an event too: the next start is to find an idle agent.
 
 
-def _mapped(netlink: Netlink) -> set[bytes]:
-    messages = netlink.dump(GETSETELEM, string(1, TABLE) + string(2, _MAP))
-    return set(parse_elements(messages, CGROUP_MAP))
-
-
-def _poll_ms(netlink: Netlink) -> float:
+def _look_us(lookup: ElementLookup) -> float:
     started = time.perf_counter()
-    for _ in range(100):
-        _mapped(netlink)
-    return (time.perf_counter() - started) * 10
+    for _ in range(1000):
+        lookup.holds(bytes(8))
+    return (time.perf_counter() - started) * 1e3
 
 
 @dataclass(frozen=True, slots=True)

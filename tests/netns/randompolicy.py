@@ -33,6 +33,10 @@ _PROCESSES = (
     Process(ProcessKind.UNIT, "db@*.service"),
     Process(ProcessKind.UNIT, "[ad]*.service"),
     Process(ProcessKind.UNIT, "session-1.scope"),
+    Process(ProcessKind.UNIT, "system-db.slice"),
+    Process(ProcessKind.UNIT, "app.slice"),
+    Process(ProcessKind.UNIT, "sys*.slice"),
+    Process(ProcessKind.UNIT, "*.socket"),
     Process(ProcessKind.CGROUP, "app.slice"),
     Process(ProcessKind.CGROUP, "app.slice/*.service/inner"),
     Process(ProcessKind.CGROUP, "system.slice/*/db@1.service"),
@@ -40,6 +44,8 @@ _PROCESSES = (
     Process(ProcessKind.USER, "www-data"),
     Process(ProcessKind.USER, "33"),
     Process(ProcessKind.USER, "0"),
+    Process(ProcessKind.GROUP, "www-data"),
+    Process(ProcessKind.GROUP, "0"),
 )
 # 10.77.0 to 10.77.2 are hosts, 10.77.3 is the stranger.
 _PEERS = {

@@ -22,6 +22,11 @@ def gated(parts: Sequence[str]) -> str | None:
     return parts[-1].removeprefix(PREFIX)
 
 
+def started_in(path: str) -> str:
+    """The cgroup that a process was started in, where `path` is the gate's below it; else `path`."""
+    return path.rpartition("/")[0] if gated(path.split("/")) is not None else path
+
+
 def may_hold(parts: Sequence[str]) -> bool:
     """Whether the gate may make a cgroup below this one. Users own what is below their managers (user@.service(5))."""
     return not any(part.startswith("user@") and part.endswith(".service") for part in parts) and gated(parts) is None

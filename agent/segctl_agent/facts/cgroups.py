@@ -76,6 +76,7 @@ class CgroupWatcher:
                 "cgroup v2; boot with systemd.unified_cgroup_hierarchy=1, or give the directory of the cgroup2 mount"
             )
         self.root = root
+        self._root = str(root)
         self._source = source
         self._ids: dict[str, int] = {}
         self._paths: dict[int, str] = {}
@@ -136,13 +137,29 @@ class CgroupWatcher:
         assert self._source is not None
         stale, self._stale = self._stale, True
         try:
-            for event in self._source.read():
+            events = self._source.read()
+            self._announce(events)
+            for event in events:
                 self._take(event)
             if stale:
                 self._rescan()
             self._stale = False
         finally:
             self._publish()
+
+    def _announce(self, events: list[Event]) -> None:
+        """Tells of new cgroups before anything else is done about them: until then their first packets are dropped.
+        The watch and the list of what they hold come right after; every event is acted upon once more."""
+        for event in events:
+            if event.mask & IN_CREATE and event.mask & IN_ISDIR and event.watch in self._watches:
+                path = self._path(event)
+                if path not in self._ids and path.count("/") < DEEPEST and not self._forged(path):
+                    self._note_itself(path)
+        self._publish()
+
+    def _path(self, event: Event) -> str:
+        parent = self._watches[event.watch]
+        return f"{parent}/{event.name}" if parent else event.name
 
     def _take(self, event: Event) -> None:
         if event.mask & IN_Q_OVERFLOW:
@@ -151,8 +168,7 @@ class CgroupWatcher:
         elif event.mask & IN_IGNORED:
             self._forget_watch(event.watch)
         elif event.mask & IN_ISDIR and event.watch in self._watches:
-            parent = self._watches[event.watch]
-            self._examine(f"{parent}/{event.name}" if parent else event.name)
+            self._examine(self._path(event))
 
     def _publish(self) -> None:
         """Tell the net difference since the last call: what came and went in between is no news."""
@@ -183,7 +199,7 @@ class CgroupWatcher:
             self._drop(path)
             return
         try:
-            number = (self.root / path).lstat().st_ino
+            number = self._number(path)
         except FileNotFoundError:
             self._drop(path)
             return
@@ -217,9 +233,12 @@ class CgroupWatcher:
 
     def _note_itself(self, path: str) -> None:
         try:
-            self._note(path, (self.root / path).lstat().st_ino)
+            self._note(path, self._number(path))
         except FileNotFoundError:
             self._drop(path)
+
+    def _number(self, path: str) -> int:
+        return os.lstat(f"{self._root}/{path}").st_ino
 
     def _note(self, path: str, number: int) -> None:
         self._touched.setdefault(path, self._ids.get(path))

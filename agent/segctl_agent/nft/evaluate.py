@@ -38,6 +38,7 @@ class Packet:
     source_port: int = 50000
     cgroup: tuple[int, ...] | None = None
     uid: int | None = None
+    gid: int | None = None
     loopback: bool = False
     broadcast: bool = False
     tcp_flags: int = 0x02
@@ -211,6 +212,8 @@ def _meta(packet: Packet, key: int) -> bytes:
             return interface
         case 10 if packet.uid is not None and packet.cgroup is not None:
             return struct.pack("=I", packet.uid)
+        case 11 if packet.gid is not None and packet.cgroup is not None:
+            return struct.pack("=I", packet.gid)
         case 19:
             return b"\1" if packet.broadcast else b"\0"
         case _:

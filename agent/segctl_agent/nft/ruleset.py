@@ -104,6 +104,7 @@ class KeyType(Enum):
     INET_SERVICE = ("inet_service", 13, 2)
     MARK = ("mark", 19, 4)
     UID = ("uid", 24, 4)
+    GID = ("gid", 25, 4)
     CGROUPSV2 = ("cgroupsv2", 46, 8)
 
     @property
@@ -120,7 +121,7 @@ class KeyType(Enum):
 
     @property
     def host_order(self) -> bool:
-        return self in (KeyType.MARK, KeyType.UID, KeyType.CGROUPSV2)
+        return self in (KeyType.MARK, KeyType.UID, KeyType.GID, KeyType.CGROUPSV2)
 
 
 @dataclass(frozen=True, slots=True)

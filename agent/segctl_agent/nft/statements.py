@@ -21,7 +21,7 @@ _NFT_PROTOCOL = {"icmp": "icmp", "tcp": "tcp", "udp": "udp", "icmpv6": "ipv6-icm
 
 EQUAL, NOT_EQUAL, AT_MOST, AT_LEAST = 0, 1, 3, 5
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
-_NFPROTO, _L4PROTO, _IIF, _OIF, _SKUID, _PKTTYPE = 15, 16, 4, 5, 10, 19
+_NFPROTO, _L4PROTO, _IIF, _OIF, _SKUID, _SKGID, _PKTTYPE = 15, 16, 4, 5, 10, 11, 19
 _CT_STATE, _CT_DIRECTION, _CT_MARK = 0, 1, 3
 _CT_STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8}
 
@@ -221,6 +221,11 @@ def uid_is(uid: int) -> Statement:
 
 def uid_verdict(name: str) -> Statement:
     return Statement((_meta(_SKUID), _lookup(name, to_verdict=True)), f"meta skuid vmap @{name}")
+
+
+def gid_verdict(name: str) -> Statement:
+    """By the file system gid of the process that made the socket, at that moment (nft_meta.c: f_cred->fsgid)."""
+    return Statement((_meta(_SKGID), _lookup(name, to_verdict=True)), f"meta skgid vmap @{name}")
 
 
 def _socket(level: int) -> Expr:

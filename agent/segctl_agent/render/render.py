@@ -35,6 +35,7 @@ from segctl_agent.render.workloads import WorkloadRenderer, again_name, back_nam
 NOTHING = "nothing"
 CGROUP_MAP = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
 _UID_MAP = SetSpec((KeyType.UID,), verdicts=True)
+_GID_MAP = SetSpec((KeyType.GID,), verdicts=True)
 
 
 def render(policy: HostPolicy, facts: HostFacts, epoch: int) -> Ruleset:
@@ -51,11 +52,9 @@ def render(policy: HostPolicy, facts: HostFacts, epoch: int) -> Ruleset:
         chains.update(_identity_chains(direction, identity))
         chains[f"unknown_{direction}"] = _unknown(direction, enforcing=policy.enforcing)
         used |= _workloads(policy, identity, direction, epoch, chains, sets)
-    if identity.users:
-        owners: dict[bytes, Data] = {
-            struct.pack("=I", uid): goto(workload_chain(name, "out")) for uid, name in identity.users.items()
-        }
-        sets["uid_out"] = NftSet(_UID_MAP, MappingProxyType(owners))
+    for name, spec, owners in (("uid_out", _UID_MAP, identity.users), ("gid_out", _GID_MAP, identity.groups)):
+        if owners:
+            sets[name] = NftSet(spec, MappingProxyType(_owner_elements(owners)))
     groups = {g.name: g.networks for g in policy.groups}
     for name in used:
         sets.update(network_sets(f"g{name}", groups[name]))
@@ -63,6 +62,16 @@ def render(policy: HostPolicy, facts: HostFacts, epoch: int) -> Ruleset:
     if policy.enforcing:
         sets.update({again_name(version): denied_connections(version) for version in s.VERSIONS})
     return Ruleset(MappingProxyType(chains), MappingProxyType(sets))
+
+
+def _owner_elements(owners: Mapping[int, str]) -> dict[bytes, Data]:
+    return {struct.pack("=I", number): goto(workload_chain(name, "out")) for number, name in owners.items()}
+
+
+def _by_owner(identity: Identity) -> tuple[Rule, ...]:
+    """Before the rules of `host`, outgoing: sockets in cgroups that nothing names, by who made them."""
+    rules = ((identity.users, s.uid_verdict("uid_out")), (identity.groups, s.gid_verdict("gid_out")))
+    return tuple(Rule.of(statement) for owners, statement in rules if owners)
 
 
 def _to(chain: str) -> Rule:
@@ -81,7 +90,7 @@ def _workloads(
     mark = accepted(epoch)
     groups = {g.name: g.networks for g in policy.groups}
     renderer = WorkloadRenderer(direction, groups, frozenset(policy.managed), mark)
-    by_owner = (Rule.of(s.uid_verdict("uid_out")),) if identity.users and direction == "out" else ()
+    by_owner = _by_owner(identity) if direction == "out" else ()
     used: set[str] = set()
     for workload in policy.workloads:
         rendered = renderer.render(workload, by_owner if workload.name == HOST_WORKLOAD else ())

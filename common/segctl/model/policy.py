@@ -80,6 +80,7 @@ class ProcessKind(StrEnum):
     UNIT = "unit"
     CGROUP = "cgroup"
     USER = "user"
+    GROUP = "group"
     EXECUTABLE = "executable"
 
 
@@ -87,9 +88,10 @@ class ProcessKind(StrEnum):
 class Process:
     """How a workload's processes are told apart on their host.
 
-    unit: a glob on the name of a unit of the system manager (`postgresql@*.service`).
+    unit: a glob on the name of a unit of the system manager (`postgresql@*.service`); a slice names everything in it.
     cgroup: a glob on the path below the cgroup root, a segment at a time; everything below a match belongs to it.
     user: a user name or a decimal uid.
+    group: a group name or a decimal gid; of incoming connections the kernel does not tell it.
     executable: the absolute path of a program, where the host runs the exec gate.
     """
 

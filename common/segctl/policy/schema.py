@@ -80,7 +80,8 @@ def _statements() -> _Schema:
     pattern = {"type": ["string", "integer"], "minLength": 1, "maxLength": grammar.MAX_PATTERN}
     unit = {**pattern, "pattern": "(" + "|".join(s.replace(".", r"\.") for s in grammar.UNIT_SUFFIXES) + ")$"}
     cgroup, executable = {**pattern, "pattern": "^[^/]"}, {**pattern, "pattern": "^/[^*?[]*[^*?[/]$"}
-    process = _object({"unit": unit, "cgroup": cgroup, "user": pattern, "executable": executable}, ())
+    kinds = {"unit": unit, "cgroup": cgroup, "user": pattern, "group": pattern, "executable": executable}
+    process = _object(kinds, ())
     rescue = _object({"from": _list(_ref("network")), "allow": services}, ("from",))
     ends = {"from": selector, "to": selector}
     return {

@@ -16,7 +16,7 @@ from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.agent import LARGE_POLICY, Agent
 from segctl_agent.conversation import InForce, NewPolicy
-from segctl_agent.enforcer import Enforcer
+from segctl_agent.enforcer import Enforcer, ResolveUsers
 from segctl_agent.execgate.targets import FILE, Target, read_targets
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import Batch, DeleteTable
@@ -65,9 +65,9 @@ def new(policy: HostPolicy) -> NewPolicy:
     return NewPolicy(policy, host_policy_digest(policy))
 
 
-def make(folder: Path, kernel: Kernel | None = None) -> tuple[Agent, Kernel]:
+def make(folder: Path, kernel: Kernel | None = None, resolve: ResolveUsers = lambda _: {}) -> tuple[Agent, Kernel]:
     kernel = kernel or Kernel()
-    return Agent(StateFolder(folder), "db-1", Enforcer(kernel, lambda _: {}, 0), ReportQueue()), kernel
+    return Agent(StateFolder(folder), "db-1", Enforcer(kernel, resolve, 0), ReportQueue()), kernel
 
 
 def events(agent: Agent) -> list[pb.Event]:
@@ -326,6 +326,30 @@ async def test_facts_leave_out_what_no_host_owns_and_name_the_units_of_workloads
     facts = agent.facts()
     assert list(facts.addresses) == [ip_address("10.0.0.7").packed, ip_address("2001:db8::7").packed]
     assert [(u.cgroup, u.workload) for u in facts.units] == [("system.slice/db.service", "db")]
+
+
+@pytest.mark.parametrize(("kind", "key"), [(ProcessKind.USER, "adm"), (ProcessKind.GROUP, "group:adm")])
+async def test_a_probe_speaks_for_an_owner(tmp_path: Path, kind: ProcessKind, key: str) -> None:
+    """Its permission is its own: what the host may do says nothing of it."""
+    known: dict[str, int] = {}
+    agent, _ = make(tmp_path, resolve=lambda names: {n: known[n] for n in names if n in known})
+    entry = (Entry("r", "g", (PortRange("tcp", 5432, 5432),), managed=True),)
+    workloads = (
+        LocalWorkload("adm", Process(kind, "adm"), Mode.ENFORCE, egress=entry),
+        LocalWorkload("host", None, Mode.ENFORCE),
+    )
+    policy = replace(POLICY, workloads=workloads, groups=(Group("g", (ip_network("10.0.0.1/32"),)),))
+    request = pb.ProbeRequest(id=7, workload="adm", remote=ip_address("10.0.0.1").packed, service={"protocol": "tcp"})
+    request.service.low = request.service.high = 5432
+    await agent.put(new(policy))
+    assert f"knows no {kind} 'adm'" in agent.probe(request).error
+    known[key] = 4
+    await agent.put(new(policy))
+    assert agent.probe(request).verdict == "allowed"
+    request.remote = ip_address("10.0.0.2").packed
+    assert agent.probe(request).verdict == "denied"
+    request.ingress = True
+    assert ("listener's group" in agent.probe(request).error) is (kind is ProcessKind.GROUP)
 
 
 @pytest.mark.parametrize("running", [True, False])

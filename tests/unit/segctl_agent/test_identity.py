@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from segctl.model.hostpolicy import HostPolicy, LocalWorkload
 from segctl.model.policy import Mode, Process, ProcessKind
-from segctl_agent.identity import DEPTH, Identity, Inner, Leaf, cgroup_elements, unit_of
+from segctl.model.units import unit_of
+from segctl_agent.identity import DEPTH, Identity, Inner, Leaf, cgroup_elements
 from segctl_agent.nft.ruleset import goto
 
-UNIT, CGROUP, USER = ProcessKind.UNIT, ProcessKind.CGROUP, ProcessKind.USER
+UNIT, CGROUP, USER, GROUP = ProcessKind.UNIT, ProcessKind.CGROUP, ProcessKind.USER, ProcessKind.GROUP
 
 
 def policy(*processes: tuple[str, ProcessKind, str]) -> HostPolicy:
@@ -55,6 +56,10 @@ def test_a_user_cannot_borrow_a_services_name() -> None:
         ((UNIT, "a.service"), (UNIT, "?.service")),
         ((UNIT, "?.service"), (UNIT, "*")),
         ((CGROUP, "s.slice/a.service"), (CGROUP, "s.slice")),
+        ((CGROUP, "s.slice"), (UNIT, "s.slice")),
+        ((UNIT, "s.slice"), (UNIT, "a.service")),
+        ((UNIT, "?.slice"), (UNIT, "a.service")),
+        ((UNIT, "s.slice"), (UNIT, "[s].slice")),
     ],
 )
 def test_precedence(winner: tuple[ProcessKind, str], loser: tuple[ProcessKind, str]) -> None:
@@ -72,6 +77,71 @@ def test_without_workloads_below_a_slice_is_a_leaf() -> None:
     assert place("app.slice", ("web", CGROUP, "app.slice")) == Leaf("web")
     assert place("app.slice", ("web", CGROUP, "app.slice"), ("db", CGROUP, "app.slice/db")) == Inner("web")
     assert place("other.slice", ("web", CGROUP, "app.slice/db")) == Leaf("host")
+
+
+def test_a_slice_names_everything_in_it_wherever_systemd_puts_it() -> None:
+    batch = ("batch", UNIT, "batch.slice")
+    assert place("batch.slice", batch, ("web", UNIT, "nginx.service")) == Leaf("batch")
+    assert place("batch.slice/batch-night.slice/nginx.service/x", batch, ("web", UNIT, "nginx.service")) == Leaf(
+        "batch"
+    )
+    assert place("other.slice/batch.slice", batch).workload == "host"  # not where systemd puts batch.slice
+    assert place("user.slice/user-33.slice/user@33.service/batch.slice", batch) == Leaf("host")
+    assert place("docker/batch.slice", batch) == Leaf("host")
+    assert place("system.slice/batch.slice", batch).workload == "host"
+
+
+def test_a_slice_within_a_slice_may_be_another_workloads() -> None:
+    outer, inner = ("outer", UNIT, "a.slice"), ("inner", UNIT, "a-b.slice")
+    assert place("a.slice", outer, inner) == Inner("outer")
+    assert place("a.slice/a-b.slice", outer, inner) == Leaf("inner")
+    assert place("a.slice/a-c.slice/x.service", outer, inner) == Leaf("outer")
+    assert place("a.slice", outer, ("inner", UNIT, "b.slice")) == Leaf("outer")
+    assert place("a.slice", outer, ("glob", UNIT, "a-*.slice")) == Leaf("outer")  # a literal before a glob
+    assert place("a.slice", ("glob", UNIT, "[a].slice"), inner) == Inner("glob")
+    assert place("a.slice/a-b.slice", ("long", UNIT, "a-[b].slice"), ("short", UNIT, "a*.slice")) == Leaf("long")
+    assert place("a.slice", ("long", UNIT, "a-[b].slice"), ("short", UNIT, "a*.slice")) == Inner("short")
+
+
+def test_the_slice_made_for_a_workload_by_unit_is_its_own() -> None:
+    db = ("shop-db", UNIT, "postgresql@*.service")
+    assert place("seg.slice", db) == Inner("host")
+    assert place("seg.slice/seg-shop\\x2ddb.slice", db, ("web", UNIT, "x.service")) == Leaf("shop-db")
+    assert place("seg.slice/seg-shop\\x2ddb.slice/x.service", db, ("web", UNIT, "x.service")) == Leaf("shop-db")
+    assert place("seg.slice/seg-shop.slice", db) == Inner("host")
+    for other in (("shop-db", USER, "33"), ("shop-db", CGROUP, "a.slice"), ("shop-db", UNIT, "b.slice")):
+        assert place("seg.slice/seg-shop\\x2ddb.slice", other).workload == "host"
+    assert place("seg.slice/seg-shop\\x2ddb.slice", db, ("z", UNIT, "seg-shop\\x2ddb.slice")) == Leaf("z")
+
+
+@pytest.mark.parametrize(
+    ("unit", "pattern"),
+    [
+        ("foo.socket", "foo.service"),
+        ("foo.socket", "f*.service"),
+        ("foo.socket", "foo@*.service"),  # Accept=yes
+        ("foo@1.socket", "foo@1.service"),
+        ("foo@1.socket", "foo@*.service"),
+    ],
+)
+def test_a_listener_of_a_socket_unit_is_its_services(unit: str, pattern: str) -> None:
+    path = f"system.slice/{unit}"
+    assert place(path, ("web", UNIT, pattern)) == Leaf("web")
+    assert place(path, ("web", UNIT, pattern), ("a", UNIT, "*.socket")) == Leaf("a")
+    assert place(path, ("web", UNIT, "other.service")) == Leaf("host")
+
+
+def test_of_a_socket_the_services_own_name_goes_before_its_instances() -> None:
+    assert place("s.slice/f.socket", ("a", UNIT, "f@*.service"), ("b", UNIT, "f.service")) == Leaf("b")
+
+
+def test_a_group_has_no_cgroup() -> None:
+    identity = Identity(
+        policy(("adm", GROUP, "adm"), ("b", GROUP, "7"), ("c", USER, "adm")), {"group:adm": 4, "adm": 9}
+    )
+    assert identity.groups == {4: "adm", 7: "b"}
+    assert identity.users == {9: "c"}
+    assert Identity(policy(("adm", GROUP, "adm")), {"group:adm": 4}).place("system.slice") == Leaf("host")
 
 
 def test_a_users_slice() -> None:
@@ -117,9 +187,12 @@ def test_nothing_is_asked_beyond_the_depth() -> None:
     assert DEPTH == 8
 
 
-_names = st.sampled_from(("a.slice", "b.slice", "a.service", "b.service", "user.slice", "user-33.slice", "x"))
+_top = ("a.slice", "a-b.slice", "a-b-c.slice", "b.slice", "user.slice", "user-33.slice", "seg.slice", "seg-w0.slice")
+_names = st.sampled_from((*_top, "a.service", "b.socket", "x"))
+_services = ("a.service", "*.service", "?.service", "b.service")
+_slices = ("a.slice", "a-b.slice", "a-*.slice", "*.slice", "?.slice", "a-b-[c].slice")
 _patterns = st.one_of(
-    st.tuples(st.just(UNIT), st.sampled_from(("a.service", "*.service", "?.service"))),
+    st.tuples(st.just(UNIT), st.sampled_from((*_services, *_slices))),
     st.tuples(st.just(CGROUP), st.lists(st.sampled_from(("a.slice", "*", "b.service", "x")), min_size=1).map("/".join)),
     st.tuples(st.just(USER), st.just("33")),
 )

@@ -6,6 +6,7 @@ import click
 
 from segctl.cli.app import App, Verb
 from segctl.cli.commands.options import REMOVAL, TAG, VerbGroup
+from segctl.cli.commands.prepare import prepare_host
 from segctl.cli.exits import CliError
 from segctl.cli.output import good, line
 from segctl.cli.output_status import render_host, render_hosts, tags
@@ -13,7 +14,10 @@ from segctl.cli.output_status import render_host, render_hosts, tags
 
 @click.group(cls=VerbGroup)
 def host() -> None:
-    """List, show and remove enrolled hosts."""
+    """List, show, prepare and remove enrolled hosts."""
+
+
+host.add_command(prepare_host)
 
 
 @host.command(

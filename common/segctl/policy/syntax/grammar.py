@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from ipaddress import ip_address, ip_network
 
+from segctl.model import units
 from segctl.model.policy import Network, PortRange, Process, ProcessKind
 from segctl.policy.syntax.icmp import ICMP_TYPES, ICMPV6_TYPES
 from segctl.policy.syntax.log import Problem
@@ -22,7 +23,7 @@ VALUE_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 DATE_PATTERN = r"\d{4}-\d{2}-\d{2}"
 MOMENT_PATTERN = DATE_PATTERN + r"T\d{2}:\d{2}(:\d{2})?Z"
 SERVICE_PATTERN = r"icmp|icmpv6|(tcp|udp)/\d{1,5}(-\d{1,5})?|(icmp|icmpv6)/(\d{1,3}(-\d{1,3})?|[a-z][a-z0-9-]*)"
-UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
+UNIT_SUFFIXES = (*units.UNIT_SUFFIXES, units.SLICE)
 ANY_SERVICE = "any"
 ANY_PORTS = (
     PortRange("icmp", 0, 255),
@@ -151,7 +152,7 @@ def sorted_ports(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
 
 
 def read_process(kind: ProcessKind, pattern: str) -> Process | Problem:
-    """A process pattern: a unit glob, a cgroup path glob, a user or the path of an executable."""
+    """A process pattern: a unit glob, a cgroup path glob, a user, a group or the path of an executable."""
     if not 0 < len(pattern) <= MAX_PATTERN:
         return Problem("bad-process", f"a pattern has 1 to {MAX_PATTERN} characters", "shorten it")
     return _PROCESS_CHECKS[kind](pattern) or Process(kind, pattern)
@@ -164,6 +165,9 @@ def _check_unit(pattern: str) -> Problem | None:
     if not _UNIT.fullmatch(pattern):
         mend = "use letters, digits, : _ . \\ @ - and the globs * ? [..]"
         return Problem("bad-process", f"{quoted(pattern)} has characters that no unit has", mend)
+    if pattern == "-.slice":
+        mend = "select by tags alone: they name every process of a host"
+        return Problem("bad-process", "-.slice holds every process there is", mend)
     return _check_brackets(pattern)
 
 
@@ -184,6 +188,12 @@ def _check_user(pattern: str) -> Problem | None:
     if _USER.fullmatch(pattern) or (_UID.fullmatch(pattern) and int(pattern) <= _MAX_UID):
         return None
     return Problem("bad-process", f"{quoted(pattern)} is not a user", "write a user name or a decimal uid, no glob")
+
+
+def _check_group(pattern: str) -> Problem | None:
+    if _check_user(pattern) is None:
+        return None
+    return Problem("bad-process", f"{quoted(pattern)} is not a group", "write a group name or a decimal gid, no glob")
 
 
 def _check_brackets(pattern: str) -> Problem | None:
@@ -212,6 +222,7 @@ _PROCESS_CHECKS = {
     ProcessKind.UNIT: _check_unit,
     ProcessKind.CGROUP: _check_cgroup,
     ProcessKind.USER: _check_user,
+    ProcessKind.GROUP: _check_group,
     ProcessKind.EXECUTABLE: _check_executable,
 }
 

@@ -115,6 +115,10 @@ def test_not_networks(text: str, code: str, mend: str) -> None:
         ("user", "4294967294"),
         ("executable", "/usr/bin/rsync"),
         ("executable", "/opt/a b/ü"),
+        ("unit", "batch.slice"),
+        ("unit", "system-postgresql.slice"),
+        ("group", "adm"),
+        ("group", "4"),
     ],
 )
 def test_processes(kind: str, pattern: str) -> None:
@@ -125,7 +129,7 @@ def test_processes(kind: str, pattern: str) -> None:
     ("kind", "pattern"),
     [
         ("unit", "nginx"),
-        ("unit", "system.slice"),
+        ("unit", "-.slice"),
         ("unit", "a b.service"),
         ("unit", "a/b.service"),
         ("unit", "[ab.service"),
@@ -149,6 +153,8 @@ def test_processes(kind: str, pattern: str) -> None:
         ("executable", "/usr/bin/python*"),
         ("executable", "/usr/bin/a\nb"),
         ("user", ""),
+        ("group", "adm*"),
+        ("group", "4294967295"),
     ],
 )
 def test_not_processes(kind: str, pattern: str) -> None:
