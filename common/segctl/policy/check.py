@@ -9,7 +9,7 @@ from segctl.model.findings import Finding
 from segctl.model.inventory import Address, Inventory
 from segctl.model.policy import Policy
 from segctl.policy.checks.access import find_lost_access
-from segctl.policy.checks.claims import find_rival_workloads
+from segctl.policy.checks.claims import find_incoming_by_group, find_rival_workloads
 from segctl.policy.checks.coverage import find_covered_rules
 from segctl.policy.checks.cuts import find_cut_rules
 from segctl.policy.checks.emptiness import find_empty_selectors, find_impossible_rules
@@ -52,6 +52,7 @@ def check_policy(
         *find_aged_rules(policy, now),
         *find_unused(policy),
         *find_rival_workloads(policy),
+        *find_incoming_by_group(policy),
         *find_hosts_without_mode(policy, inventory),
         *find_peers_over_hosts(policy, inventory),
     }

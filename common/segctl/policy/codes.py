@@ -73,6 +73,7 @@ CODES = MappingProxyType(
         "unused-service": "a service that nothing uses",
         "unused-peer": "a peer that nothing uses",
         "workload-overlap": "two workloads that may claim one process",
+        "group-incoming": "a rule to a workload by group, which never receives anything",
         "mode-missing": "hosts without a mode",
         "peer-covers-hosts": "a peer network with enrolled hosts inside",
     }

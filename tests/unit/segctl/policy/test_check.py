@@ -248,11 +248,20 @@ class TestWorkloads:
             ('{on: {}, process: {cgroup: "x/*"}}', '{on: {}, process: {cgroup: "y/*"}}', False),
             ("{on: {}, process: {user: a}}", "{on: {}, process: {user: a}}", True),
             ("{on: {}, process: {user: a}}", "{on: {}, process: {unit: a.service}}", False),
+            ("{on: {}, process: {group: a}}", "{on: {}, process: {group: a}}", True),
+            ("{on: {}, process: {group: a}}", "{on: {}, process: {user: a}}", False),
+            ('{on: {}, process: {unit: "a-*.slice"}}', '{on: {}, process: {unit: "*-b.slice"}}', True),
         ],
     )
     def test_rivals_for_one_process(self, one: str, other: str, rivals: bool) -> None:
         found = codes(policy(f"workloads:\n  one: {one}\n  other: {other}\n"))
         assert found == (["workload-overlap"] if rivals else [])
+
+    @pytest.mark.parametrize(("kind", "found"), [("group", ["group-incoming"]), ("user", [])])
+    def test_nothing_listens_as_a_group(self, kind: str, found: list[str]) -> None:
+        workload = f"workloads:\n  adm: {{on: {{}}, process: {{{kind}: adm}}}}\n"
+        text = workload + rules("name: r, from: {role: web}, to: {workload: adm}, allow: [tcp/22]")
+        assert [c for c in codes(policy(text)) if c == "group-incoming"] == found
 
 
 class TestHosts:
