@@ -46,6 +46,8 @@ _PROCESSES = (
     Process(ProcessKind.USER, "0"),
     Process(ProcessKind.GROUP, "www-data"),
     Process(ProcessKind.GROUP, "0"),
+    Process(ProcessKind.EXECUTABLE, "/usr/bin/a"),
+    Process(ProcessKind.EXECUTABLE, "/usr/bin/b"),
 )
 # 10.77.0 to 10.77.2 are hosts, 10.77.3 is the stranger.
 _PEERS = {

@@ -81,6 +81,8 @@ def claim(name: str, process: Process, place: Place, direction: str) -> Rank | N
     slices = path[: path.index(unit)]
     glob = any(c in pattern for c in "*?[")
     match process.kind:
+        case ProcessKind.EXECUTABLE:
+            return ("0 executable", False, False, 0) if path[-1] == f"segctl-exe-{name}" else None
         case ProcessKind.CGROUP:
             parts = pattern.split("/")
             hit = len(parts) <= len(path) and all(map(fnmatchcase, path, parts))
