@@ -32,6 +32,8 @@ pytestmark = pytest.mark.kernel
 
 UNIT = "system.slice/x.service"
 GATED = f"{UNIT}/segctl-exe-prog"
+AGENT = 977
+"""The user id of the agent, to whom the state folder belongs and nobody else may look into."""
 RUN = "from segctl_agent.main import main; main()"
 AS_IN_THE_UNIT = ("setpriv", "--bounding-set", "-all,+sys_admin,+sys_ptrace,+dac_read_search", "--no-new-privs")
 """The capabilities of systemd/segctl-exec-gate.service: the tests prove that they are enough."""
@@ -46,7 +48,8 @@ class Stage:
         for copy in (self.a, self.b):
             shutil.copy(program, copy)
         self.state = self.folder / "state"
-        self.state.mkdir()
+        self.state.mkdir(0o700)
+        os.chown(self.state, AGENT, AGENT)
         self.unit = unit
         (CGROUPS / unit).mkdir(parents=True)
         self.gate: subprocess.Popen[bytes] | None = None
@@ -56,6 +59,8 @@ class Stage:
         """What the agent does, atomically, with its list."""
         new = self.state / "new"
         new.write_text(json.dumps([{"workload": "prog", "path": str(path)} for path in paths]))
+        new.chmod(0o600)
+        os.chown(new, AGENT, AGENT)
         new.rename(self.state / FILE)
 
     def start(self) -> None:
@@ -383,6 +388,30 @@ def test_a_gate_that_is_killed_holds_up_nobody_and_gives_nobody_anything() -> No
         assert cgroup_of(running.pid) == GATED
         running.kill()
         running.wait()
+
+    on_stage(body)
+
+
+def test_a_gate_that_is_stopped_ends_with_its_worker() -> None:
+    def body(stage: Stage) -> None:
+        stage.start()
+        assert stage.gate is not None
+        stage.gate.terminate()
+        assert stage.ended() == 0
+        eventually(lambda: not gate_runs(stage.state))
+        assert stage.cgroup_of(stage.a) == UNIT
+
+    on_stage(body)
+
+
+def test_one_gate_a_host() -> None:
+    def body(stage: Stage) -> None:
+        stage.start()
+        second = subprocess.run(
+            [sys.executable, "-c", RUN, "exec-gate", "--state", stage.state], capture_output=True, text=True
+        )
+        assert second.returncode == 1
+        assert "another exec gate runs" in second.stderr
 
     on_stage(body)
 
