@@ -94,7 +94,7 @@ class Agent:
         facts = self.enforcer.facts
         identity = self.enforcer.identity
         policy = self.enforcer.policy
-        workloads = describe_identity(policy, facts.users, facts.cgroups) if policy is not None else ()
+        workloads = describe_identity(policy, facts.users, facts.cgroups, identity) if policy is not None else ()
         return facts_message(facts.addresses, facts.cgroups, self.listeners, identity, os.uname().release, workloads)
 
     def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply:

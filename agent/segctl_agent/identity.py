@@ -7,10 +7,11 @@ belongs to the workload `host`.
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from functools import cache, lru_cache
 from typing import Literal
 
@@ -28,7 +29,7 @@ DIRECTIONS: tuple[Direction, ...] = ("in", "out")
 DEPTH = 8
 """The deepest cgroup level that the kernel is asked about: what lies deeper belongs to its ancestor at this level."""
 _KEY = struct.Struct("=Q")
-_REMEMBERED = 4096
+_REMEMBERED = 8192
 _KINDS = (ProcessKind.EXECUTABLE, ProcessKind.CGROUP, ProcessKind.UNIT, ProcessKind.USER, ProcessKind.GROUP)
 
 
@@ -72,6 +73,11 @@ def _prefix_matches(pattern: list[str], path: list[str]) -> bool:
     return all(fnmatchcase(segment, part) for part, segment in zip(pattern, path, strict=False))
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def _matcher(glob: str) -> Callable[[str], object]:
+    return re.compile(translate(glob)).match
+
+
 class _Names:
     """Patterns for one kind of name, best first: a literal is one lookup, however many there are."""
 
@@ -83,15 +89,16 @@ class _Names:
                 self.globs.append((pattern, workload))
             else:
                 self.literal.setdefault(pattern, workload)
+        self._matchers = [(_matcher(pattern), workload) for pattern, workload in self.globs]
 
     def __bool__(self) -> bool:
         return bool(self.literal or self.globs)
 
     def find(self, name: str) -> str | None:
         found = self.literal.get(name)
-        if found is not None:
+        if found is not None or not self.globs:
             return found
-        return next((workload for pattern, workload in self.globs if fnmatchcase(name, pattern)), None)
+        return next((workload for matches, workload in self._matchers if matches(name)), None)
 
 
 class Identity:
@@ -110,9 +117,19 @@ class Identity:
         self.groups = _owners(ranked, ProcessKind.GROUP, users)
         """gid -> workload, likewise."""
         self._opened: dict[str, bool] = {}
+        self._places: dict[str, Leaf | Inner] = {}
 
     def place(self, path: str) -> Leaf | Inner:
-        """Where a cgroup (path below the root, without a leading slash) belongs."""
+        """Where a cgroup (path below the root, without a leading slash) belongs. Remembered: the same ones are
+        asked for again and again."""
+        known = self._places.get(path)
+        if known is None:
+            if len(self._places) >= _REMEMBERED:
+                self._places.clear()
+            known = self._places[path] = self._place(path)
+        return known
+
+    def _place(self, path: str) -> Leaf | Inner:
         parts = path.strip("/").split("/")
         executable = gated(parts)
         if executable in self._executables:

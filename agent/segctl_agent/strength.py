@@ -45,12 +45,13 @@ class _Seen:
 
 
 def describe_identity(
-    policy: HostPolicy, users: Mapping[str, int], cgroups: Mapping[str, int]
+    policy: HostPolicy, users: Mapping[str, int], cgroups: Mapping[str, int], identity: Identity | None = None
 ) -> tuple[WorkloadFact, ...]:
-    """The workloads that this module knows how to describe, sorted by name: those by container and by executable are
-    described where they are followed. `users` and `cgroups` as in HostFacts."""
+    """The workloads that this module knows how to describe, sorted by name: those by container are
+    described where they are followed. `users` and `cgroups` as in HostFacts; `identity` is that of the policy,
+    where the caller has one that remembers places."""
     divided = any(w.process is not None and w.process.kind is ProcessKind.EXECUTABLE for w in policy.workloads)
-    seen = _look(Identity(policy, users), cgroups, executables=divided)
+    seen = _look(identity or Identity(policy, users), cgroups, executables=divided)
     facts = (_describe(w, policy, users, seen.get(w.name, _Seen())) for w in policy.workloads)
     found = tuple(sorted((f for f in facts if f is not None), key=lambda f: f.name))
     return tuple(map(_divided, found)) if divided else found

@@ -72,7 +72,7 @@ def connects(
             before()
             made = socket.socket()
             after()
-            made.settimeout(0.4)
+            made.settimeout(0.9)
             try:
                 made.connect(REMOTE)
             except TimeoutError:
@@ -181,7 +181,7 @@ def test_of_a_listener_the_group_is_not_known(space: Space) -> None:
                 listener = socket.create_server((str(SERVER), LISTEN))
                 os.setegid(0)
             with wire.client.entered(), socket.socket() as made, listener:
-                made.settimeout(0.4)
+                made.settimeout(0.9)
                 return made.connect_ex((str(SERVER), LISTEN)) == 0
 
     assert space.run(inside) is False

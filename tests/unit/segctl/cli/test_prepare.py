@@ -8,7 +8,9 @@ import pytest
 from segctl.cli.drop_ins import write_drop_ins
 from segctl.cli.exits import CliError, Exit
 from segctl.policy.prepare import HEADER, DropIn
+from segctl.proto.v1 import admin_pb2 as pb
 
+from tests.unit.segctl.cli.admin_server import GENERATIONS, ScriptedAdmin
 from tests.unit.segctl.cli.conftest import Cli
 
 POLICY = b"""
@@ -55,6 +57,27 @@ def test_writes_once_and_removes_what_is_no_longer_wanted(offline: Cli, tmp_path
     changed = offline("host", "prepare", "-", "--write", str(where), "--json", stdin=less).json
     assert changed["removed"] == ["nginx.service.d/50-segctl.conf", "nginx.socket.d/50-segctl.conf"]
     assert not (where / "nginx.service.d").exists()
+
+
+def test_of_one_host_only_its_own_workloads(cli: Cli) -> None:
+    """web1 has the role web."""
+    document = cli("host", "prepare", "-", "--host", "web1", "--json", stdin=POLICY).json
+    assert {f["workload"] for f in document["files"]} == {"web", ""}
+    assert cli("host", "prepare", "-", "--host", "web9", stdin=POLICY).code == Exit.FINDINGS
+
+
+def test_without_files_the_policy_in_force(
+    cli: Cli, controller: ScriptedAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active = pb.Generation(number=8, active=True)
+    active.source.files.add(name="workloads.yaml", content=POLICY)
+    monkeypatch.setitem(GENERATIONS, 8, active)
+    controller.status = pb.StatusReply(active=active)
+    assert "seg-shop\\x2ddb.slice" in cli("host", "prepare").out
+    controller.status = pb.StatusReply()
+    ran = cli("host", "prepare")
+    assert ran.code == Exit.FINDINGS
+    assert "no policy is in force" in ran.err
 
 
 def test_a_policy_with_errors_writes_nothing(offline: Cli, tmp_path: Path) -> None:
