@@ -33,6 +33,7 @@ class Measure:
 MEASURES = (
     Measure("connections", sandboxed=True, seconds=240),
     Measure("atomicity", sandboxed=True, seconds=340),
+    Measure("denials", sandboxed=True, seconds=240),
     Measure("applying", sandboxed=True, seconds=120),
     Measure("executables", sandboxed=True, seconds=60),
     Measure("fleet", sandboxed=False, seconds=240),

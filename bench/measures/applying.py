@@ -10,6 +10,7 @@ from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.plan import plan
 from segctl_agent.render import render
 
+from bench.enforced import first_ids
 from bench.packer import Packer
 from bench.policies import PORT, SERVER, SERVER_UNIT, make_units, sandbox_facts, server_policy
 from bench.rows import Row
@@ -41,9 +42,10 @@ def _full_load(entries: int, runs: int) -> list[Row]:
         kernel, packer = NetlinkKernel(), Packer()
     policy, facts = server_policy(entries), sandbox_facts(SERVER)
     addresses = [int(client_address(i)) for i in range(entries)]
+    ids = first_ids(policy)
     ours, proven, bare = [], [], []
     for _ in range(runs):
-        ours.append(_cpu_ms(lambda: kernel.apply(plan(None, render(policy, facts, 1)))))
+        ours.append(_cpu_ms(lambda: kernel.apply(plan(None, render(policy, facts, ids)))))
         proven.append(_cpu_ms(lambda: _prove(kernel, entries)))
         kernel.destroy()
         bare.append(_cpu_ms(lambda: packer.load("packed", "web", addresses, _TCP, PORT.low)))
@@ -75,12 +77,13 @@ def _one_address(entries: int, runs: int) -> list[Row]:
         kernel = NetlinkKernel()
     facts = sandbox_facts(SERVER)
     before, after = server_policy(entries), server_policy(entries + 1)
-    now = render(before, facts, 1)
+    ids = first_ids(before)
+    now = render(before, facts, ids)
     kernel.apply(plan(None, now))
     whole, only_kernel = [], []
     for run in range(runs * 2):
         started = time.process_time()
-        wanted = render(before if run % 2 else after, facts, 1)
+        wanted = render(before if run % 2 else after, facts, ids)
         batch = plan(now, wanted)
         planned = time.process_time()
         kernel.apply(batch)

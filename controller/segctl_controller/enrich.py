@@ -97,6 +97,11 @@ def _suggestion(
     return offer.text or f"# {offer.refusal}"
 
 
+def declared_service(policy: Policy, port: PortRange) -> str:
+    """The name of the declared service of just this port, or empty."""
+    return service_name(policy, port) if _declared(policy, port) else ""
+
+
 def _declared(policy: Policy, port: PortRange) -> bool:
     return any(p == port for service in policy.services.values() for p in service.ports)
 

@@ -19,6 +19,7 @@ from segctl.wire import host_policy_to_wire
 
 from segctl_controller.clock import Clock
 from segctl_controller.contest import Contest
+from segctl_controller.rulebook import Rulebook
 from segctl_controller.store.records import HostRecord, ProofRecord
 
 DEBOUNCE = 0.05
@@ -82,6 +83,7 @@ class Fleet:
         self.hosts: dict[str, HostRecord] = {}
         self.standings: dict[str, Standing] = {}
         self.desired: dict[str, Desired] = {}
+        self.rulebook = Rulebook()
         self.revision = 0
         self.holders: dict[Address, str] = {}
         self._inventory: Inventory | None = None
@@ -104,6 +106,7 @@ class Fleet:
         self._move_addresses(name, record.addresses if record else (), ())
         self.standings.pop(name, None)
         self.desired.pop(name, None)
+        self.rulebook.forget(name)
         self._membership()
 
     def activate(self, active: Active) -> None:
@@ -164,6 +167,13 @@ class Fleet:
         finally:
             self._watchers.discard(event)
 
+    async def compiled(self, name: str) -> None:
+        """Wait until it is known what the host must hold: a controller that starts hears of it before."""
+        with self.watch() as changed:
+            while self.active.number and name in self.hosts and name not in self.desired:
+                changed.clear()
+                await changed.wait()
+
     async def run(self) -> None:
         """Keep what is desired in line with policy, membership and clock, until cancelled."""
         while True:
@@ -204,6 +214,7 @@ class Fleet:
                 if before is None or before.policy != host_policy:
                     wire = host_policy_to_wire(host_policy)
                     self.desired[name] = Desired(active.number, wire.digest, wire.SerializeToString(), host_policy)
+                    self.rulebook.note(host_policy)
                     self._on_desired(name)
                     changed += 1
                 if time.monotonic() - turn > PACE:

@@ -114,14 +114,14 @@ def owner(policy: Policy, inventory: Inventory, host: str, place: int, direction
 class Round:
     """One policy, compiled and applied, and what it makes of probes."""
 
-    def __init__(self, fleet: Fleet, policy: Policy, inventory: Inventory, epoch: int) -> None:
+    def __init__(self, fleet: Fleet, policy: Policy, inventory: Inventory, turn: int) -> None:
         self._fleet = fleet
         self._policy = policy
         self._inventory = inventory
         self.host_policies = {
             m.index: compile_host(policy, inventory, f"h{m.index}", 1, "digest", NOW) for m in fleet.hosts
         }
-        fleet.apply(self.host_policies, epoch)
+        fleet.apply(self.host_policies, turn)
 
     def _end(self, member: int, place: int, direction: str, at: Address) -> Instance | Address:
         if member not in self.host_policies:

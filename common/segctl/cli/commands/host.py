@@ -45,7 +45,12 @@ def list_hosts(app: App) -> None:
 @click.argument("name")
 @click.pass_obj
 def show_host(app: App, name: str) -> None:
-    """Show one host: tags, workloads with their effective modes and cgroups, listeners, problems, recent events."""
+    """Show one host: tags, workloads with their effective modes and cgroups, listeners, problems, recent events.
+
+    TOLD BY says by what the processes of a workload are told from others, HOW STRONG how well: race-free (no packet
+    before the identity is known), closed-until-known (what is not known yet is dropped where something is enforced) or
+    best-effort. Where it is weak, a sentence says why. An agent that does not say shows neither.
+    """
     with app.connect() as controller:
         shown = controller.host(name)
         events = () if app.json else controller.status().events
