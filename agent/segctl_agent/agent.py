@@ -23,6 +23,8 @@ from segctl_agent.change import size_of
 from segctl_agent.conversation import ImpactAsked, InForce, NewPolicy
 from segctl_agent.decisions import Turn
 from segctl_agent.enforcer import Applied, Enforcer
+from segctl_agent.execgate.lock import gate_runs
+from segctl_agent.execgate.targets import target_notes, targets_of, write_targets
 from segctl_agent.facts.values import Address, Endpoint, ListenerFact
 from segctl_agent.messages import event_message, facts_message
 from segctl_agent.nft.ruleset import TABLE
@@ -68,6 +70,7 @@ class Agent:
         self._healing: asyncio.TimerHandle | None = None
         self._culprit: TamperNotice | None = None
         self._problem = ""
+        self._gate_missed = self._gate_told = False
 
     def start(self) -> None:
         """The last good generation in force. Raises KernelError."""
@@ -76,6 +79,10 @@ class Agent:
         self._in_force = InForce(released=self.held)
         if boot.policy is not None:
             self._in_force = InForce(boot.policy.generation, host_policy_digest(boot.policy))
+            try:
+                write_targets(self.folder.path, boot.policy)
+            except StateError as error:
+                self.tell("state", str(error))
         for problem in boot.problems:
             self.tell("state", problem)
 
@@ -148,7 +155,7 @@ class Agent:
             self.committed()
             await self._store(new.policy, applied.turn)
         self.facts_changed()  # units are told by workload
-        return Proof(applied.kernel_digest, applied.apply_us, applied.notes)
+        return Proof(applied.kernel_digest, applied.apply_us, (*applied.notes, *target_notes(new.policy)))
 
     async def _apply(self, policy: HostPolicy) -> Applied:
         if size_of(policy) < LARGE_POLICY:
@@ -165,6 +172,7 @@ class Agent:
         """A disk that is full does not stop enforcement: it is told, and tried again."""
         try:
             await asyncio.to_thread(self.folder.write_generation, policy, turn)
+            await asyncio.to_thread(write_targets, self.folder.path, policy)
         except StateError as error:
             if self._unstored is None:
                 self.tell("state", str(error))
@@ -179,6 +187,20 @@ class Agent:
                 await self._store(*self._unstored)
                 if self._unstored is None:
                     log.info("the generation is stored now")
+
+    def check_gate(self) -> None:
+        """To be called now and then: tells once when executables are named and nothing tells them apart."""
+        policy = self.enforcer.policy
+        named = targets_of(policy) if policy is not None else ()
+        missed, self._gate_missed = self._gate_missed, bool(named) and not gate_runs(self.folder.path)
+        if self._gate_missed and missed and not self._gate_told:  # twice in a row: one that starts takes a moment
+            names = ", ".join(t.workload for t in named[:5])
+            self.tell(
+                "state",
+                f"no exec gate runs on this host, so no process belongs to {names}: "
+                "`systemctl enable --now segctl-exec-gate.path`",
+            )
+        self._gate_told = self._gate_missed and missed
 
     # What the watchers tell
 

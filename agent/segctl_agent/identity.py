@@ -1,7 +1,8 @@
 """Which workload a cgroup belongs to: pure, from the path and the host's workloads.
 
-Where several match, cgroup goes before slice, slice before unit, unit before user, user before group, a literal before
-a glob, a longer pattern before a shorter one, then the name decides. What nothing names belongs to the workload `host`.
+Where several match, executable goes before cgroup, cgroup before slice, slice before unit, unit before user, user
+before group, a literal before a glob, a longer pattern before a shorter one, then the name decides. What nothing names
+belongs to the workload `host`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from segctl.model.policy import HOST_WORKLOAD, Process, ProcessKind
 from segctl.model.units import SLICE, names_for_socket, prepared_slice, slices_of, unit_of
 
 from segctl_agent.byuser import owner_key
+from segctl_agent.execgate.names import gated, may_hold
 from segctl_agent.nft.ruleset import Verdict, goto
 
 Direction = Literal["in", "out"]
@@ -28,7 +30,7 @@ DEPTH = 8
 """The deepest cgroup level that the kernel is asked about: what lies deeper belongs to its ancestor at this level."""
 _KEY = struct.Struct("=Q")
 _REMEMBERED = 8192
-_KINDS = (ProcessKind.CGROUP, ProcessKind.UNIT, ProcessKind.USER, ProcessKind.GROUP)
+_KINDS = (ProcessKind.EXECUTABLE, ProcessKind.CGROUP, ProcessKind.UNIT, ProcessKind.USER, ProcessKind.GROUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class Identity:
         prepared = [(n, prepared_slice(n)) for n, pattern in units if not pattern.endswith(SLICE)]
         self._slices = _Names([*((n, p) for n, p in units if p.endswith(SLICE)), *prepared])
         self._units = _Names((n, p) for n, p in units if not p.endswith(SLICE))
+        self._executables = frozenset(n for n, p in ranked if p.kind is ProcessKind.EXECUTABLE)
         self.users = _owners(ranked, ProcessKind.USER, users)
         """uid -> workload, for the workloads by user whose user this host knows."""
         self.groups = _owners(ranked, ProcessKind.GROUP, users)
@@ -128,8 +131,16 @@ class Identity:
 
     def _place(self, path: str) -> Leaf | Inner:
         parts = path.strip("/").split("/")
+        executable = gated(parts)
+        if executable in self._executables:
+            return Leaf(executable)
+        if executable is not None:  # left from a policy before: it is its unit's
+            above = self.place("/".join(parts[:-1]))
+            return Leaf(above.workload, above.by_user)
         slices = slices_of(parts)
         workload, by_user, slice_named, by_cgroup = self._workload(parts, slices)
+        if len(parts) < DEPTH and self._executables and may_hold(parts):
+            return Inner(workload, by_user)
         if not (self._cgroups or parts[-1].endswith(SLICE)):
             return Leaf(workload, by_user)
         only_slices = all(p.endswith(SLICE) for p in parts)

@@ -184,6 +184,7 @@ class Loop:
             if not self._agent.working:
                 self._look_at_guard()
             await self._agent.store_again()
+            self._agent.check_gate()
 
         async def status() -> None:
             if problem := self._conntrack.look():

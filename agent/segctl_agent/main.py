@@ -141,6 +141,17 @@ def run(state: Path, table_guard: str, mark_mask: int) -> int:
     return asyncio.run(agent())
 
 
+@main.command("exec-gate")
+@state_option
+@_says_why
+def exec_gate(state: Path) -> int:
+    """Move what runs an executable of the policy into a cgroup of its own, as it starts. Ends when there is none."""
+    from segctl_agent.execgate.command import run_gate
+    from segctl_agent.systemd import Notifier
+
+    return run_gate(state, Notifier())
+
+
 @main.command()
 @state_option
 @mask_option

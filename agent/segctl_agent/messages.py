@@ -70,7 +70,9 @@ def _units(cgroups: Mapping[str, int], identity: Identity | None) -> list[pb.Uni
         return found
     for path, number in sorted(cgroups.items()):
         place = identity.place(path)
-        if isinstance(place, Leaf) and place.workload != HOST_WORKLOAD and identity.elements(path, number):
+        if place.workload == HOST_WORKLOAD or not identity.elements(path, number):
+            continue
+        if isinstance(place, Leaf) or identity.place(path.rpartition("/")[0]).workload != place.workload:
             found.append(pb.UnitFact(cgroup=_text(path, _MAX_PATH), workload=place.workload))
             if len(found) == MAX_UNITS:
                 break

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from segctl_agent.execgate.names import started_in
+
 SETTLED_SECONDS = 2.0
 """A process of this age has been where it is for longer than any start takes."""
 MOST = 20
@@ -55,12 +57,12 @@ def find_moves(before: Look, now: Look, workload_of: Callable[[str], str], rest:
         path = process.path
         known = before.processes.get(pid)
         if known is not None and known.started == process.started:
-            source = workload_of(known.path)
+            source = workload_of(started_in(known.path))
         elif path in before.listed or path not in before.paths:
             source = rest
         else:  # a policy has named this cgroup since
             continue
-        target = workload_of(path)
+        target = workload_of(started_in(path))  # the exec gate moves within a unit, as it should
         settled = process.started < before.at - SETTLED_SECONDS
         new_scope = path.endswith(".scope") and path not in before.paths
         if settled and source != target and not new_scope:

@@ -14,7 +14,7 @@ from segctl.model.policy import HOST_WORKLOAD, PortRange, ProcessKind
 from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.facts.values import Address, HostFacts
-from segctl_agent.identity import Direction, Identity, Leaf, leaf_map, workload_chain
+from segctl_agent.identity import Direction, Identity, leaf_map, workload_chain
 from segctl_agent.nft.evaluate import Packet, evaluate
 from segctl_agent.nft.ruleset import Ruleset, goto
 
@@ -103,7 +103,7 @@ def _process(
         return (), *((None, number) if kind is ProcessKind.GROUP else (number, None)), False
     for path in sorted(facts.cgroups):
         place = identity.place(path)
-        if isinstance(place, Leaf) and place.workload == workload:
+        if place.workload == workload:
             parts = path.split("/")
             above = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
             if all(p in facts.cgroups for p in above):

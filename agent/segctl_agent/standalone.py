@@ -15,6 +15,8 @@ from segctl_agent.credentials import Identity, load_identity
 from segctl_agent.decisions import needed, noted
 from segctl_agent.endpoints import endpoints, load_remembered, resolve_endpoints
 from segctl_agent.enforcer import Enforcer
+from segctl_agent.execgate.lock import gate_runs
+from segctl_agent.execgate.targets import FILE
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
 from segctl_agent.facts.users import resolve_users
@@ -150,6 +152,10 @@ def describe(folder: StateFolder, identity: Identity) -> tuple[list[str], bool]:
         elements = sum(len(s.elements) for s in ruleset.sets.values())
         lines.append(f"kernel: {len(ruleset.chains)} chains, {elements} elements")
         lines.append(f"table: owned by {owner}, nobody else can change it" if owner else "table: others can change it")
+    if (folder.path / FILE).exists():
+        gate = gate_runs(folder.path)
+        lines.append("exec gate: running" if gate else "exec gate: not running; no process belongs to an executable")
+        good = good and gate
     if not running:
         lines.append("agent: not running; the rules in the kernel stay as they are (`systemctl start segctl-agent`)")
         return lines, False

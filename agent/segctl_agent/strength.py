@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -19,7 +19,7 @@ from segctl.model.policy import HOST_WORKLOAD, Process, ProcessKind
 from segctl.model.units import SLICE, names_for_socket, prepared_slice, slices_of, unit_of
 
 from segctl_agent.byuser import owner_key
-from segctl_agent.identity import Identity, Leaf
+from segctl_agent.identity import Identity, Inner
 
 Identified = Literal["slice", "unit", "cgroup", "user", "group", "container", "executable", "rest"]
 Strength = Literal["race-free", "closed-until-known", "best-effort"]
@@ -47,20 +47,23 @@ class _Seen:
 def describe_identity(
     policy: HostPolicy, users: Mapping[str, int], cgroups: Mapping[str, int], identity: Identity | None = None
 ) -> tuple[WorkloadFact, ...]:
-    """The workloads that this module knows how to describe, sorted by name: those by container and by executable are
+    """The workloads that this module knows how to describe, sorted by name: those by container are
     described where they are followed. `users` and `cgroups` as in HostFacts; `identity` is that of the policy,
     where the caller has one that remembers places."""
-    seen = _look(identity or Identity(policy, users), cgroups)
+    divided = any(w.process is not None and w.process.kind is ProcessKind.EXECUTABLE for w in policy.workloads)
+    seen = _look(identity or Identity(policy, users), cgroups, executables=divided)
     facts = (_describe(w, policy, users, seen.get(w.name, _Seen())) for w in policy.workloads)
-    return tuple(sorted((f for f in facts if f is not None), key=lambda f: f.name))
+    found = tuple(sorted((f for f in facts if f is not None), key=lambda f: f.name))
+    return tuple(map(_divided, found)) if divided else found
 
 
-def _look(identity: Identity, cgroups: Mapping[str, int]) -> dict[str, _Seen]:
+def _look(identity: Identity, cgroups: Mapping[str, int], *, executables: bool) -> dict[str, _Seen]:
+    """Without executables only leaves count; with them nothing is a leaf for another reason than its depth."""
     units: dict[str, set[str]] = defaultdict(set)
     slices: dict[str, set[str]] = defaultdict(set)
     for path in cgroups:
         place = identity.place(path)
-        if not isinstance(place, Leaf) or place.workload == HOST_WORKLOAD:
+        if place.workload == HOST_WORKLOAD or (isinstance(place, Inner) and not executables):
             continue
         if unit_of(path) is not None:
             units[place.workload].add(path)
@@ -84,6 +87,8 @@ def _describe(
             return _by_cgroup(name, process)
         case ProcessKind.USER | ProcessKind.GROUP:
             return _by_owner(name, process, users)
+        case ProcessKind.EXECUTABLE:
+            return _by_executable(name, process)
         case _:
             return None
 
@@ -151,6 +156,22 @@ def _by_owner(name: str, process: Process, users: Mapping[str, int]) -> Workload
         "outgoing by the owner of the socket; incoming only to listeners in the user's own slice, others are the host's"
     )
     return WorkloadFact(name, identified, "closed-until-known", why)
+
+
+def _by_executable(name: str, process: Process) -> WorkloadFact:
+    why = (
+        f"by the exec gate, from its first packet on; whoever may execute {process.pattern} has its permissions, and "
+        "what it starts has them for up to a second"
+    )
+    return WorkloadFact(name, "executable", "best-effort", why)
+
+
+def _divided(fact: WorkloadFact) -> WorkloadFact:
+    """Where executables are named, each new cgroup may be one's: no cgroup vouches for what is below it."""
+    if fact.strength != "race-free" or fact.identified == "rest":
+        return fact
+    why = "the policy names executables here: each new cgroup in it is closed until it is known not to be one's"
+    return replace(fact, strength="closed-until-known", why=why)
 
 
 def _names(process: Process, unit: str) -> bool:

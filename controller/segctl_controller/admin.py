@@ -81,8 +81,8 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     async def _review(self, operator: str, source: admin_pb2.PolicySource) -> Review:
         """In a thread: a large policy takes longer than the heartbeats of the fleet can wait."""
-        files, inventory, today = source_from_wire(source), self._fleet.inventory, self._clock.today()
-        look = partial(review, files, inventory, today, self._registry.controller_addresses)
+        files, inventory, now = source_from_wire(source), self._fleet.inventory, self._clock.now()
+        look = partial(review, files, inventory, now, self._registry.controller_addresses)
         return await self._turns.take(operator, look)
 
     async def Check(self, request: admin_pb2.PolicySource, context: Context) -> admin_pb2.CheckReply:
@@ -92,14 +92,14 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     async def Plan(self, request: admin_pb2.PolicySource, context: Context) -> admin_pb2.PlanReply:
         async with self._gate.open(context, Role.VIEWER) as operator:
-            active, inventory, today = self._fleet.active, self._fleet.inventory, self._clock.today()
+            active, inventory, now = self._fleet.active, self._fleet.inventory, self._clock.now()
             found = await self._review(operator.name, request)
             reply = admin_pb2.PlanReply(
                 findings=findings_to_wire(found.findings), base_generation=active.number, tests=found.tests
             )
             if found.policy is None:
                 return reply
-            difference = await self._turns.take(operator.name, partial(compare, active, found.policy, inventory, today))
+            difference = await self._turns.take(operator.name, partial(compare, active, found.policy, inventory, now))
             reply.digest = difference.digest
             reply.hosts.extend(difference.hosts)
             for change in difference.diff.changes:

@@ -6,10 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 import grpc
 from segctl.errors import WireError
 from segctl.model.policy import PortRange
+from segctl.policy.decide import next_end
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl.wire import address_from_wire, denied_service_from_wire
 
@@ -50,7 +52,8 @@ class ReportService:
         self._clock = clock
         self._feed = feed
         self._cache: dict[Denied, Enriched] = {}
-        self._cached_for: tuple[int, object] = (-1, None)
+        self._cached_for = -1
+        self._cached_until: datetime | None = None
         self._paces = Paces(RATE, BURST)
         self._flow_paces = Paces(FLOW_RATE, FLOW_BURST)
         self._strange_told: dict[str, float] = {}
@@ -172,13 +175,14 @@ class ReportService:
         return DenialRecord(host, denial.workload, key, denial.count, first, last, body.SerializeToString())
 
     def _enriched(self, denied: Denied) -> Enriched:
-        fleet, today = self._registry.fleet, self._clock.today()
-        if self._cached_for != (fleet.revision, today) or len(self._cache) >= MOST_CACHED:
+        fleet, now = self._registry.fleet, self._clock.now()
+        ended = self._cached_until is not None and now >= self._cached_until
+        if ended or self._cached_for != fleet.revision or len(self._cache) >= MOST_CACHED:
             self._cache.clear()
-            self._cached_for = (fleet.revision, today)
+            self._cached_for, self._cached_until = fleet.revision, next_end(fleet.active.policy, now)
         known = self._cache.get(denied)
         if known is None:
-            known = enrich(denied, fleet.active.policy, fleet.inventory, fleet.holders, self._listener, today)
+            known = enrich(denied, fleet.active.policy, fleet.inventory, fleet.holders, self._listener, now)
             self._cache[denied] = known
         return known
 

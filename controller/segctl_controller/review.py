@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 
 from segctl.errors import PolicyError
 from segctl.model.findings import Finding, Severity
@@ -49,7 +49,7 @@ class Review:
 
 
 def review(
-    files: Sequence[SourceFile], inventory: Inventory | None, today: date, controller: Sequence[Address]
+    files: Sequence[SourceFile], inventory: Inventory | None, now: datetime, controller: Sequence[Address]
 ) -> Review:
     """Raises LimitError for sources over the bounds."""
     size = sum(len(f.content) + len(f.name) for f in files)
@@ -63,8 +63,8 @@ def review(
         return Review(None, parsed.findings)
     findings = (
         *parsed.findings,
-        *check_policy(parsed.policy, inventory, today, controller),
-        *run_tests(parsed.policy, today),
+        *check_policy(parsed.policy, inventory, now, controller),
+        *run_tests(parsed.policy, now),
     )
     return Review(parsed.policy, tuple(dict.fromkeys(findings)))
 
@@ -82,9 +82,9 @@ class Difference:
         return tuple(sorted(self.drafts))
 
 
-def compare(active: Active, policy: Policy, inventory: Inventory, today: date) -> Difference:
-    before, after = Compiler(active.policy, inventory, today), Compiler(policy, inventory, today)
+def compare(active: Active, policy: Policy, inventory: Inventory, now: datetime) -> Difference:
+    before, after = Compiler(active.policy, inventory, now), Compiler(policy, inventory, now)
     # The same number and digest on both sides: only what is enforced counts as a change.
     both = ((name, before.host_policy(name, 0, ""), after.host_policy(name, 0, "")) for name in inventory.hosts)
     drafts = {name: new for name, old, new in both if old != new}
-    return Difference(policy_digest(policy), diff_policies(active.policy, policy, inventory, today), drafts)
+    return Difference(policy_digest(policy), diff_policies(active.policy, policy, inventory, now), drafts)

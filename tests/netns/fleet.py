@@ -51,6 +51,7 @@ PLACES = (
     Place("system.slice/fresh.service", mapped=False),
     Place("system.slice/a.socket"),
     Place("seg.slice/seg-w1.slice/fresh.service", mapped=False),
+    Place("system.slice/b.service/segctl-exe-w0"),  # of the exec gate
 )
 TCP_PORTS, UDP_PORTS = (22, 53, 80, 81, 443), (53, 80, 123)
 PORTS = (

@@ -28,7 +28,7 @@ from segctl_agent.identity import Identity, Leaf
 from segctl_agent.nft.evaluate import Packet
 
 from tests.netns.fleet import PLACES, PORTS, Attempt, Fleet, Place, address
-from tests.netns.randompolicy import TODAY, RandomPolicies
+from tests.netns.randompolicy import NOW, RandomPolicies
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(900)]
 SECONDS = float(os.environ.get("SEGCTL_EQUIVALENCE_SECONDS", "30"))
@@ -81,6 +81,8 @@ def claim(name: str, process: Process, place: Place, direction: str) -> Rank | N
     slices = path[: path.index(unit)]
     glob = any(c in pattern for c in "*?[")
     match process.kind:
+        case ProcessKind.EXECUTABLE:
+            return ("0 executable", False, False, 0) if path[-1] == f"segctl-exe-{name}" else None
         case ProcessKind.CGROUP:
             parts = pattern.split("/")
             hit = len(parts) <= len(path) and all(map(fnmatchcase, path, parts))
@@ -117,7 +119,7 @@ class Round:
         self._policy = policy
         self._inventory = inventory
         self.host_policies = {
-            m.index: compile_host(policy, inventory, f"h{m.index}", 1, "digest", TODAY) for m in fleet.hosts
+            m.index: compile_host(policy, inventory, f"h{m.index}", 1, "digest", NOW) for m in fleet.hosts
         }
         fleet.apply(self.host_policies, turn)
 
@@ -135,7 +137,7 @@ class Round:
         source = self._end(probe.member, probe.place, "out", attempt.source)
         arriving = "none" if probe.icmp else "in"
         destination = self._end(probe.to_member, probe.to_place, arriving, attempt.destination)
-        said = explain_ends(self._policy, self._inventory, source, destination, probe.port, TODAY)
+        said = explain_ends(self._policy, self._inventory, source, destination, probe.port, NOW)
         places = {"egress": (probe.member, probe.place), "ingress": (probe.to_member, probe.to_place)}
         verdicts = {e.direction: self._unmapped(e, *places[e.direction], icmp=probe.icmp) for e in said.ends}
         return {str(d): v for d, v in verdicts.items()}, f"{source} -> {destination} {probe.port}: {said}"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from segctl.errors import StateError
 
+from segctl_agent.execgate.names import PREFIX, made_by_gate
 from segctl_agent.inotify import (
     IN_CREATE,
     IN_DELETE,
@@ -157,7 +158,7 @@ class CgroupWatcher:
         for event in events:
             if event.mask & IN_CREATE and event.mask & IN_ISDIR and event.watch in self._watches:
                 path = self._path(event)
-                if path not in self._ids and path.count("/") < DEEPEST:
+                if path not in self._ids and path.count("/") < DEEPEST and not self._forged(path):
                     self._note_itself(path)
         self._publish()
 
@@ -198,6 +199,9 @@ class CgroupWatcher:
     def _examine(self, path: str) -> None:
         """Make what we know of `path` and everything below it true."""
         if path.count("/") >= DEEPEST:
+            return
+        if self._forged(path):
+            self._drop(path)
             return
         try:
             number = self._number(path)
@@ -288,11 +292,24 @@ class CgroupWatcher:
             return []
         try:
             with os.scandir(self.root / path) as entries:
-                return [(e.name, e.inode()) for e in entries if e.is_dir(follow_symlinks=False)]
+                found = [(e.name, e.inode()) for e in entries if e.is_dir(follow_symlinks=False)]
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
                 return []
             raise StateError(f"cannot list the cgroups in {self.root / path}: {error.strerror}") from error
+        return [(name, number) for name, number in found if not self._forged(f"{path}/{name}")]
+
+    def _forged(self, path: str) -> bool:
+        """A cgroup that bears the exec gate's name and is not the gate's: it is never told, so that what is in it stays
+        unknown, and closed where the host enforces."""
+        above, _, name = path.rpartition("/")
+        if not name.startswith(PREFIX):
+            return False
+        try:
+            owner, owner_above = ((self.root / p.lstrip("/")).lstat().st_uid for p in (path, above))
+        except FileNotFoundError:
+            return True  # gone: a new one of the name is looked at anew
+        return not made_by_gate(owner, owner_above)
 
 
 def _of_slices(path: str) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
@@ -81,6 +81,7 @@ class ProcessKind(StrEnum):
     CGROUP = "cgroup"
     USER = "user"
     GROUP = "group"
+    EXECUTABLE = "executable"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -91,6 +92,7 @@ class Process:
     cgroup: a glob on the path below the cgroup root, a segment at a time; everything below a match belongs to it.
     user: a user name or a decimal uid.
     group: a group name or a decimal gid; of incoming connections the kernel does not tell it.
+    executable: the absolute path of a program, where the host runs the exec gate.
     """
 
     kind: ProcessKind
@@ -184,7 +186,7 @@ class Rule:
     """Opens the egress of the source process and the ingress of the destination process.
 
     `ports` is `allow` resolved, sorted and without duplicates; `allow` keeps the words of the author.
-    `expires` is the last day (UTC) on which the rule permits anything.
+    `until` is the moment (UTC) from which on it permits nothing: the end of its `expires` day, or the moment.
     """
 
     name: str
@@ -196,8 +198,17 @@ class Rule:
     owner: str = ""
     why: str = ""
     review: date | None = None
-    expires: date | None = None
+    until: datetime | None = None
     where: Position = field(default=NOWHERE, compare=False)
+
+    @property
+    def expires(self) -> str:
+        """`until` as policies say it: the last day, or the moment. Empty where there is no end."""
+        if self.until is None:
+            return ""
+        if self.until.timetz().replace(tzinfo=None) == time():
+            return (self.until - timedelta(days=1)).date().isoformat()
+        return self.until.strftime("%Y-%m-%dT%H:%M:%SZ" if self.until.second else "%Y-%m-%dT%H:%MZ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.agent import LARGE_POLICY, Agent
 from segctl_agent.conversation import ImpactAsked, InForce, NewPolicy
 from segctl_agent.enforcer import Enforcer, ResolveUsers
+from segctl_agent.execgate.targets import FILE, Target, read_targets
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import Batch, DeleteTable
 from segctl_agent.nft.watch import TamperNotice
@@ -390,3 +391,25 @@ async def test_an_impact_is_answered_by_who_reads_the_connections_and_refused_wi
 
     agent.answer_impact = answer
     assert (await agent.impact(asked)).live == 5
+
+
+async def test_the_list_of_executables_follows_the_policy_and_a_missing_gate_is_told_once(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    prog = LocalWorkload("prog", Process(ProcessKind.EXECUTABLE, "/usr/bin/prog"), Mode.ENFORCE)
+    named = replace(POLICY, workloads=(*POLICY.workloads, prog))
+    await agent.put(new(named))
+    assert read_targets(tmp_path) == (Target("prog", "/usr/bin/prog"),)
+    agent.check_gate()
+    assert events(agent) == []  # a gate that starts takes a moment
+    for _ in range(3):
+        agent.check_gate()
+    assert ["no exec gate runs on this host" in e.message for e in events(agent)] == [True]
+    (tmp_path / FILE).unlink()
+    again, _ = make(tmp_path, kernel)
+    again.start()
+    assert read_targets(tmp_path) == (Target("prog", "/usr/bin/prog"),)
+    await again.put(new(replace(POLICY, generation=6)))
+    assert not (tmp_path / FILE).exists()
+    again.check_gate()
+    again.check_gate()
+    assert events(again) == []

@@ -56,6 +56,14 @@ def test_a_scope_made_for_a_process_is_how_logins_work_one_that_was_there_is_not
     assert moves(before, Process(7, OLD, SCOPE)) == (Move(7, "web", "logins", SCOPE),)
 
 
+def test_the_exec_gate_moves_within_a_unit_and_into_another_it_would_be_a_move() -> None:
+    before = look(Process(7, OLD, WEB))
+    assert moves(before, Process(7, OLD, f"{WEB}/segctl-exe-prog")) == ()
+    assert moves(look(Process(7, OLD, f"{WEB}/segctl-exe-prog")), Process(7, OLD, WEB)) == ()
+    theirs = f"{DB}/segctl-exe-prog"
+    assert moves(before, Process(7, OLD, theirs)) == (Move(7, "web", "db", theirs),)
+
+
 def test_a_pid_that_came_again_is_another_process() -> None:
     assert moves(look(Process(7, OLD, WEB)), Process(7, YOUNG, DB)) == ()
 

@@ -89,3 +89,14 @@ def test_it_is_told_to_the_controller() -> None:
     assert [(w.name, w.identified, w.strength, w.why) for w in message.workloads] == [
         (f.name, f.identified, f.strength, f.why) for f in known
     ]
+
+
+def test_by_executable_and_what_that_does_to_the_others() -> None:
+    prog = Process(ProcessKind.EXECUTABLE, "/usr/bin/prog")
+    (found,) = (f for f in describe_identity(policy(prog), {}, {}) if f.name == "z0")
+    assert (found.identified, found.strength) == ("executable", "best-effort")
+    assert "/usr/bin/prog" in found.why
+    prepared = of_db(policy(prog), f"{OWN}/postgresql@a.service")
+    assert (prepared.identified, prepared.strength) == ("slice", "closed-until-known")
+    assert "executables" in prepared.why
+    assert of_db(policy(prog), "system.slice/postgresql@a.service").strength == "closed-until-known"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from ipaddress import ip_address
 
 import pytest
@@ -18,7 +18,7 @@ from tests.policies import example_sources, policy
 from tests.shop import fleet, host
 from tests.strategies import fleets
 
-TODAY = date(2026, 11, 22)
+TODAY = datetime(2026, 11, 22, tzinfo=UTC)
 RULE = "owner: o, why: w"
 SHOP_LAB = Inventory(
     {
@@ -204,6 +204,10 @@ class TestHygiene:
             ("expires: 2026-11-22", ["rule-expires"]),
             ("expires: 2026-12-22", ["rule-expires"]),
             ("expires: 2026-12-23", []),
+            ("expires: 2026-11-22T00:00Z", ["rule-expired"]),
+            ("expires: 2026-11-22T00:01Z", ["rule-expires"]),
+            ("expires: 2026-12-23T00:00Z", ["rule-expires"]),
+            ("expires: 2026-12-23T00:01Z", []),
             ("review: 2026-11-01", ["review-due"]),
             ("review: 2026-12-22", ["review-due"]),
             ("review: 2026-12-23", []),
@@ -232,6 +236,8 @@ class TestWorkloads:
         ("one", "other", "rivals"),
         [
             ("{on: {}, process: {unit: a.service}}", "{on: {role: web}, process: {unit: a.service}}", True),
+            ("{on: {}, process: {executable: /bin/a}}", "{on: {}, process: {executable: /bin/a}}", True),
+            ("{on: {}, process: {executable: /bin/a}}", "{on: {}, process: {executable: /bin/b}}", False),
             ("{on: {role: db}, process: {unit: a.service}}", "{on: {role: web}, process: {unit: a.service}}", False),
             ("{on: {}, process: {unit: a.service}}", "{on: {}, process: {unit: b.service}}", False),
             ('{on: {}, process: {unit: "a*.service"}}', '{on: {}, process: {unit: "*b.service"}}', True),

@@ -71,6 +71,8 @@ def test_what_parses_validates(policy: Policy) -> None:
         "{version: 1, workloads: {w: {on: {}, process: {}}}}",
         "{version: 1, workloads: {w: {on: {}, process: {user: a, unit: a.service}}}}",
         "{version: 1, workloads: {w: {on: {}, process: {unit: nginx}}}}",
+        "{version: 1, workloads: {w: {on: {}, process: {executable: bin/a}}}}",
+        "{version: 1, workloads: {w: {on: {}, process: {executable: /bin/*}}}}",
         "{version: 1, modes: [{select: {peer: x}, mode: test}]}",
         "{version: 1, modes: [{select: {}, mode: enforced}]}",
         "{version: 1, modes: [{select: {}, mode: enforce, incoming: refuse}]}",
