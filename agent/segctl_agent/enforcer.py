@@ -256,6 +256,9 @@ class Enforcer:
     def counters(self) -> dict[str, int]:
         return self._kernel.counters()
 
+    def hits(self) -> dict[str, int]:
+        return self._kernel.hits()
+
     def read(self) -> Ruleset | None:
         return self._kernel.read()
 

@@ -1,8 +1,7 @@
 """The running agent: wires watchers, enforcer, denials, reports and session, and keeps the clockwork.
 
     cgroups, addresses, names ──▶ Agent ──▶ Enforcer ──▶ kernel ──▶ NftWatch ──▶ Agent.heal
-    NFLOG ──▶ DenialPipeline ──▶ ReportQueue ──▶ Session ◀──▶ Agent.put
-    conntrack ──▶ FlowService ──▶ ReportQueue; after Agent.put, idle sessions end
+    NFLOG, conntrack, counters ──▶ Observers ──▶ ReportQueue ──▶ Session ◀──▶ Agent.put
 
 Order at start: facts, then the last good generation, then READY, and only then the network.
 """
@@ -14,21 +13,14 @@ import gc
 import logging
 import os
 import signal
-import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from segctl.errors import KernelError, SegctlError
-from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.agent import Agent
-from segctl_agent.conntrack.reader import ConntrackReader
 from segctl_agent.credentials import Identity
-from segctl_agent.denials.attribute import Attributor
-from segctl_agent.denials.nflog import NflogReader
-from segctl_agent.denials.pipeline import DenialPipeline
-from segctl_agent.denials.sampler import DeniedSets
-from segctl_agent.denials.values import Denial, Verdict
 from segctl_agent.endpoints import endpoints, load_remembered, look_up, remember, resolve_endpoints
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
@@ -36,19 +28,14 @@ from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
 from segctl_agent.facts.conntrack import ConntrackGauge
 from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
-from segctl_agent.flows.decisions import DecisionId
-from segctl_agent.flows.live import ids_in_use
-from segctl_agent.flows.service import FlowService
-from segctl_agent.flows.sweep import Swept
-from segctl_agent.identity import Direction
-from segctl_agent.messages import denial_message
 from segctl_agent.neighbours import Neighbours
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.others import read_others
 from segctl_agent.nft.ownership import TableGuard
 from segctl_agent.nft.ruleset import TABLE
 from segctl_agent.nft.watch import NftWatch, TamperNotice
-from segctl_agent.render import MarkLayout, denied_counters
+from segctl_agent.observers import HitKeeper, Observers, carried_ids
+from segctl_agent.render import MarkLayout
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session
 from segctl_agent.state import StateFolder
@@ -57,8 +44,6 @@ from segctl_agent.systemd import Notifier
 log = logging.getLogger(__name__)
 
 HOLD_SECONDS = 1.0
-SWEEP_SECONDS = 1.0
-COUNTERS_SECONDS = 5.0
 DRIFT_SECONDS = 10.0
 LISTENERS_SECONDS = 10.0
 STATUS_SECONDS = 5.0
@@ -75,17 +60,19 @@ class Loop:
         self._folder, self._identity, self._notifier = folder, identity, notifier
         self._reports = ReportQueue()
         self._kernel = NetlinkKernel(guard=guard)
-        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid(), layout, in_use=self._ids_in_use)
+        hits = HitKeeper(folder)
+        carried = partial(carried_ids, layout)
+        self._enforcer = Enforcer(
+            self._kernel, resolve_users, os.geteuid(), layout, in_use=carried, keep_hits=hits.look
+        )
         self._agent = Agent(folder, identity.host, self._enforcer, self._reports)
         self._cgroup_root = find_cgroup2_root()
         self._cgroups = CgroupWatcher(self._cgroup_root)
+        self._observers = Observers(self._agent, self._cgroups, hits)
         self._addresses = AddressWatcher()
         self._resolved: dict[str, list[str]] = {}
         self._neighbours = Neighbours(read_others, self._agent.tell, layout.mask)
         self._conntrack = ConntrackGauge()
-        self._pipeline: DenialPipeline | None = None
-        self._flows: FlowService | None = None
-        self._sweeps: set[asyncio.Task[Swept]] = set()
         self._stop = asyncio.Event()
         self._failure: SegctlError | None = None
 
@@ -107,15 +94,14 @@ class Loop:
         self._notifier.ready(self._agent.status)
         log.info("ready: %s", self._agent.status)
         self._addresses.start(loop, self._agent.addresses_changed)
-        self._start_denials(loop)
-        self._start_flows(loop)
+        self._observers.start(loop)
         session = self._session()
         gc.collect()
         gc.freeze()  # what start-up made lives on: the collector need not walk it again
         tasks = [
             asyncio.create_task(session.run()),
             asyncio.create_task(self._refresh_names()),
-            *([asyncio.create_task(self._flows.run())] if self._flows is not None else []),
+            asyncio.create_task(self._observers.run()),
             asyncio.create_task(self._neighbours.run()),
             *(asyncio.create_task(_every(seconds, work)) for seconds, work in self._clockwork(session)),
         ]
@@ -170,15 +156,6 @@ class Loop:
         async def hold() -> None:
             self._agent.check_hold()
 
-        async def counters() -> None:
-            policy = self._enforcer.policy
-            if self._pipeline is not None and policy is not None and not self._agent.working:
-                self._pipeline.account(denied_counters(self._enforcer.counters(), policy))
-
-        async def sweep() -> None:
-            if self._flows is not None and not self._agent.working:
-                await self._flows.sweep()  # permissions that ended by themselves
-
         async def drift() -> None:
             self._agent.look()
             if not self._agent.working:
@@ -196,11 +173,10 @@ class Loop:
 
         jobs: list[tuple[float, Callable[[], Awaitable[None]]]] = [
             (HOLD_SECONDS, hold),
-            (SWEEP_SECONDS, sweep),
-            (COUNTERS_SECONDS, counters),
             (DRIFT_SECONDS, drift),
             (LISTENERS_SECONDS, self._read_listeners),
             (STATUS_SECONDS, status),
+            *self._observers.jobs(),
         ]
         if self._notifier.watchdog_seconds:
             jobs.append((self._notifier.watchdog_seconds, watchdog))
@@ -229,82 +205,6 @@ class Loop:
                         "cannot remember the controllers' addresses in %s: %s", self._folder.path, error.strerror
                     )
             await asyncio.sleep(NAMES_SECONDS)
-
-    def _start_denials(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Without NFLOG the policy is enforced all the same, and that nothing describes the denials is told."""
-        try:
-            attributor = Attributor(self._cgroups.path_of, self._cgroup_root)
-            pipeline = DenialPipeline(
-                NflogReader(),
-                attributor.attribute_many,
-                self._denied,
-                lambda: self._agent.in_force().generation,
-                sets=DeniedSets(),
-                name_of=self._denier,
-            )
-            pipeline.start(loop)
-        except KernelError as error:
-            self._agent.tell("kernel", f"denials are enforced but cannot be described: {error}")
-            return
-        self._pipeline = pipeline
-
-    def _denier(self, direction: Direction, mark: int) -> tuple[str, Verdict] | None:
-        """Whose denial a mark in the kernel's sets stands for."""
-        decision = self._enforcer.decision_of(direction, self._enforcer.layout.id_of(direction, mark))
-        if decision is None:
-            return None
-        return decision.workload, "would-deny" if decision.lives else "denied"
-
-    def _start_flows(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Without conntrack's dumps the policy is enforced all the same, and a session ends at its next packet."""
-        try:
-            attributor = Attributor(self._cgroups.known_path, self._cgroup_root)
-        except KernelError as error:
-            self._agent.tell("kernel", f"flows cannot be seen: {error}")
-            return
-        flows = self._flows = FlowService(
-            self._identity.host,
-            self._enforcer.layout,
-            lambda: self._enforcer.policy,
-            self._live_decisions,
-            lambda: self._enforcer.identity,
-            self._cgroups.known_path,
-            attributor,
-            lambda: self._enforcer.facts.controller,
-            self._seen,
-        )
-        self._agent.answer_impact = flows.impact
-
-        def committed() -> None:
-            task = loop.create_task(flows.sweep())
-            self._sweeps.add(task)
-            task.add_done_callback(self._sweeps.discard)
-
-        self._agent.committed = committed
-
-    def _ids_in_use(self) -> Collection[DecisionId]:
-        """Without conntrack's dumps ids are given all the same: not to enforce would be worse."""
-        try:
-            return ids_in_use(ConntrackReader().read(), self._enforcer.layout)
-        except KernelError as error:
-            log.warning("whether flows bear old decision ids is not known: %s", error)
-            return ()
-
-    def _live_decisions(self) -> dict[DecisionId, str]:
-        now = time.time()
-        known = self._enforcer.decisions.by_id.items()
-        return {key: d.workload for key, d in known if d.lives and not 0 < d.until <= now}
-
-    def _seen(self, batch: pb.FlowBatch) -> None:
-        self._reports.add_flows(batch)
-        self._agent.report_waiting()
-
-    def _denied(self, denials: list[Denial], lost: int) -> None:
-        for denial in denials:
-            self._reports.add_denial(denial_message(denial))
-        if lost:
-            self._reports.add_lost(lost)
-        self._agent.report_waiting()
 
     def _write_status(self, session: Session) -> None:
         in_force = self._agent.in_force()
@@ -342,8 +242,7 @@ class Loop:
         watch.close()
         self._cgroups.close()
         self._addresses.close()
-        if self._pipeline is not None:
-            self._pipeline.close()
+        self._observers.close()
         self._kernel.close()
 
 

@@ -11,6 +11,7 @@ from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.denials.values import Denial, ProcessInfo
 from segctl_agent.facts.values import Address, ListenerFact
 from segctl_agent.flows.values import VERDICTS, FlowRow, FlowWindow
+from segctl_agent.hits import Hits
 from segctl_agent.identity import Identity, Leaf
 from segctl_agent.nft.watch import TamperNotice
 from segctl_agent.strength import WorkloadFact
@@ -166,3 +167,7 @@ def _text(value: str, most: int) -> str:
     """At most `most` bytes of UTF-8. A process or a cgroup may bear a name that is no text: Python reads it with lone
     surrogates, which no message can carry, so they are escaped."""
     return value.encode("utf-8", "backslashreplace")[:most].decode("utf-8", "ignore")
+
+
+def hit_messages(hits: Iterable[Hits]) -> list[pb.RuleHits]:
+    return [pb.RuleHits(rule=h.rule, ingress=h.direction == "in", count=h.count, last_hit_us=h.last_us) for h in hits]
