@@ -24,6 +24,7 @@ EFFECT = {
     "observe": "nothing is dropped and nothing is reported as denied",
     GONE: "its processes belong to host from now on",
 }
+ANSWERS = "the same is dropped, and answered in another way"
 
 
 def render_plan(plan: Plan, width: int, services: Services = MappingProxyType({})) -> list[Line]:
@@ -95,7 +96,9 @@ def _modes(modes: Sequence[ModeChange], width: int) -> list[Line]:
         members = list(group)
         became = GONE if after in ABSENT else after
         change = f"{'new' if before in ABSENT else before} → {became}"
-        lines.append(line("  ", warn(change) if after == "enforce" else change, dim(f"  {EFFECT.get(became, '')}")))
+        mode, was = became.split(",")[0], before.split(",")[0]  # what follows says how denials are answered
+        effect = ANSWERS if was == mode else EFFECT.get(mode, "")
+        lines.append(line("  ", warn(change) if mode == "enforce" and was != mode else change, dim(f"  {effect}")))
         for workload, those in groupby(members, key=lambda m: m.workload):
             names = [m.host for m in those]
             lines.append(line("    ", clip(f"{workload} on {hosts(names, HOSTS_SHOWN)}", width - 4 if width else 0)))

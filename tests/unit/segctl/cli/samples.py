@@ -62,6 +62,7 @@ PLAN = v.Plan(
     modes=(
         v.ModeChange("db1", "shop-db", "observe", "enforce"),
         v.ModeChange("db2", "shop-db", "observe", "enforce"),
+        v.ModeChange("db1", "host", "enforce", "enforce, incoming reject"),
         v.ModeChange("dev1", "host", "-", "observe"),
         v.ModeChange("web1", "old-web", "enforce", "-"),
     ),
