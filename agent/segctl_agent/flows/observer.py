@@ -63,6 +63,10 @@ class FlowObserver:
         self._version = 0
         self._until_us: int | None = None
 
+    def begin(self, at_us: int) -> None:
+        """Nothing of ours is on a flow yet at `at_us`: whatever comes is new."""
+        self._until_us = self._until_us or at_us
+
     def observe(self, dump: Iterable[Sequence[ConntrackRow]], index: PolicyIndex, at_us: int) -> FlowWindow:
         """One dump, taken at `at_us` (Unix time) while the policy of `index` was in force. In the first one nothing
         can be told to be new. Whatever the dump raises goes through; what was known then stays known."""

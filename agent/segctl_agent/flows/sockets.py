@@ -56,6 +56,7 @@ class SocketPlaces:
             return None
         place = identity.place(path)
         name = HOST_WORKLOAD if place.by_user and direction == "out" else place.workload
-        if name == HOST_WORKLOAD and direction == "out":
-            return identity.users.get(found.uid, HOST_WORKLOAD)
-        return name
+        if name != HOST_WORKLOAD or direction == "in":
+            return name
+        # sock_diag tells no group: where the policy names one, a socket of `host` may be that group's.
+        return identity.users.get(found.uid, None if identity.groups else HOST_WORKLOAD)

@@ -88,6 +88,7 @@ class FlowWatcher:
         """One dump; None without a policy. Raises KernelError."""
         policy = self._policy()
         if policy is None:
+            self._observer.begin(self._clock() // 1000)
             return None
         if self._index is None or self._index.policy is not policy:
             self._index = PolicyIndex(policy)

@@ -48,6 +48,18 @@ def test_a_socket_is_placed_as_the_kernel_places_it(direction, cgroup: int, uid:
     assert SocketPlaces(lambda: None, PATHS.get)(direction, of(cgroup, uid)) is None
 
 
+def test_where_the_group_might_decide_nobody_knows() -> None:
+    group = LocalWorkload("deploy", Process(ProcessKind.GROUP, "deploy"), Mode.ENFORCE)
+    identity = Identity(policy(*POLICY.workloads[1:], group), {"backup": 34, "group:deploy": 99})
+    places = SocketPlaces(lambda: identity, PATHS.get)
+    assert [places("out", of(6)), places("out", of(6, 34)), places("in", of(6)), places("out", of(5))] == [
+        None,
+        "backup",
+        "host",
+        "shop",
+    ]
+
+
 def test_an_id_is_remembered_until_it_is_given_again() -> None:
     decisions = RecentDecisions()
     decisions.learn({("out", 2): "shop"})

@@ -85,6 +85,11 @@ def test_without_a_policy_nothing_is_looked_at() -> None:
     stage = Stage()
     stage.policy, stage.table.error = None, "never asked"
     assert stage.watcher.look() is None
+    stage.policy, stage.table.error, stage.table.rows = POLICY, "", (FLOW,)
+    stage.watcher._decisions.learn({("out", 2): "host"})
+    window = stage.watcher.look()
+    assert window is not None
+    assert [r.flows for r in window.rows] == [1]  # it cannot have been there before the policy
 
 
 async def test_windows_come_and_a_refusal_is_survived() -> None:
