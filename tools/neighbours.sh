@@ -28,9 +28,5 @@ if [ -n "$wanted" ]; then
     dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$folder/root"
   done
 fi
-actions="$folder/root/usr/share/polkit-1/actions"
-if [ -d "$actions" ]; then # what firewalld's postinst does with update-alternatives
-  cp "$actions/org.fedoraproject.FirewallD1.server.policy.choice" "$actions/org.fedoraproject.FirewallD1.policy"
-fi
 rm -r "$folder/debs"
 printf '%s' "$packages" >"$folder/.complete"
