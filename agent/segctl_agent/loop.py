@@ -30,6 +30,7 @@ from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
 from segctl_agent.facts.listeners import read_listeners
+from segctl_agent.facts.moves import MOVES_SECONDS, MoveWatcher
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.identity import Direction
 from segctl_agent.messages import denial_message
@@ -62,6 +63,7 @@ class Loop:
         self._agent = Agent(folder, identity.host, self._enforcer, self._reports)
         self._cgroup_root = find_cgroup2_root()
         self._cgroups = CgroupWatcher(self._cgroup_root)
+        self._moves = MoveWatcher(self._cgroup_root)
         self._addresses = AddressWatcher()
         self._resolved: dict[str, list[str]] = {}
         self._pipeline: DenialPipeline | None = None
@@ -142,6 +144,7 @@ class Loop:
             (COUNTERS_SECONDS, counters),
             (DRIFT_SECONDS, drift),
             (LISTENERS_SECONDS, self._read_listeners),
+            (MOVES_SECONDS, self._look_for_moves),
             (STATUS_SECONDS, status),
         ]
         if self._notifier.watchdog_seconds:
@@ -154,6 +157,15 @@ class Loop:
         if found != self._agent.listeners:
             self._agent.listeners = found
             self._agent.facts_changed()
+
+    async def _look_for_moves(self) -> None:
+        """In a thread: on a large host a look takes some milliseconds, and a new cgroup must not wait for it."""
+        identity = self._enforcer.identity
+        if identity is None:
+            return
+        paths = self._cgroups.current()
+        for move in await asyncio.to_thread(self._moves.look, paths, lambda path: identity.place(path).workload):
+            self._agent.tell("tamper", move)
 
     async def _refresh_names(self) -> None:
         """Names of controllers that move: their new addresses become part of the agent's own channel."""
