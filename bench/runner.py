@@ -35,6 +35,7 @@ MEASURES = (
     Measure("atomicity", sandboxed=True, seconds=340),
     Measure("denials", sandboxed=True, seconds=240),
     Measure("applying", sandboxed=True, seconds=120),
+    Measure("flows", sandboxed=True, seconds=120),
     Measure("fleet", sandboxed=False, seconds=240),
     Measure("agent", sandboxed=False, seconds=180),
 )

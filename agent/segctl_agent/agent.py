@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from segctl.errors import KernelError, StateError
 from segctl.model.hostpolicy import HostPolicy
@@ -20,7 +20,7 @@ from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.boot import put_last_good
 from segctl_agent.change import size_of
-from segctl_agent.conversation import InForce, NewPolicy
+from segctl_agent.conversation import ImpactAsked, InForce, NewPolicy
 from segctl_agent.decisions import Turn
 from segctl_agent.enforcer import Applied, Enforcer
 from segctl_agent.facts.values import Address, Endpoint, ListenerFact
@@ -43,13 +43,15 @@ _HEAL_AGAIN_SECONDS = 0.2
 
 class Agent:
     """Implements session.Host. `facts_changed`, `in_force_changed` and `report_waiting` are called when there is
-    something to send."""
+    something to send, `committed` when a policy is in force."""
 
     def __init__(self, folder: StateFolder, host: str, enforcer: Enforcer, reports: ReportQueue) -> None:
         self.folder, self.host, self.enforcer, self.reports = folder, host, enforcer, reports
         self.facts_changed: Callable[[], object] = lambda: None
         self.in_force_changed: Callable[[], object] = lambda: None
         self.report_waiting: Callable[[], object] = lambda: None
+        self.committed: Callable[[], object] = lambda: None
+        self.answer_impact: Callable[[ImpactAsked], Awaitable[pb.ImpactReply]] | None = None
         self.listeners: tuple[ListenerFact, ...] = ()
         self.held = ""
         self.status = "starting"
@@ -100,6 +102,11 @@ class Agent:
             return pb.ProbeReply(id=request.id, error=str(error))
         return answer(request, ruleset, self.enforcer.policy, self.enforcer.facts, self._why_open())
 
+    async def impact(self, asked: ImpactAsked) -> pb.ImpactReply:
+        if self.answer_impact is None:
+            return pb.ImpactReply(id=asked.id, error="this agent cannot read its host's connections")
+        return await self.answer_impact(asked)
+
     def _why_open(self) -> str:
         """Why there is no table, when there is none."""
         if self.held:
@@ -131,6 +138,7 @@ class Agent:
                 applied.turn,
                 applied.apply_us,
             )
+            self.committed()
             await self._store(new.policy, applied.turn)
         self.facts_changed()  # units are told by workload
         return Proof(applied.kernel_digest, applied.apply_us, applied.notes)

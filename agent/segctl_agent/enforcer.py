@@ -27,8 +27,8 @@ from segctl_agent.nft.digest import RulesetDigest
 from segctl_agent.nft.kernel import Kernel
 from segctl_agent.nft.operations import AddElements, Batch, Operation, element_delta
 from segctl_agent.nft.plan import plan
-from segctl_agent.nft.ruleset import Data, Elements, Ruleset
-from segctl_agent.render import CGROUP_MAP, MarkLayout, live_maps, render, render_chains
+from segctl_agent.nft.ruleset import Data, Elements, NftSet, Ruleset
+from segctl_agent.render import MarkLayout, cgroup_map, live_map, render, render_chains
 
 _ATTEMPTS = 3
 _MOST_DEPARTED = 256
@@ -163,14 +163,18 @@ class Enforcer:
         those of sshd do, keeps its identity.
         """
         fresh: dict[str, dict[bytes, Data]] = {}
+        room = True
         if self._identity is not None and self.wanted is not None:
             for path, number in added.items():
                 for element in self._identity.elements(path, number):
                     # An id is never used again, so what the kernel has under it is the same: adding it anew is nothing.
                     fresh.setdefault(element.map, {})[element.key] = element.verdict
+            sets = self.wanted.sets
+            room = all(_room(sets[name], len(elements)) for name, elements in fresh.items())
         try:
-            if fresh:
-                self._apply_delta(Batch(tuple(AddElements(name, CGROUP_MAP, e) for name, e in fresh.items())))
+            if fresh and room and self.wanted is not None:
+                adds = (AddElements(name, self.wanted.sets[name].spec, e) for name, e in fresh.items())
+                self._apply_delta(Batch(tuple(adds)))
         finally:
             self._cgroups_noted(added, removed, fresh)
 
@@ -196,8 +200,12 @@ class Enforcer:
         for name in gone.keys() | fresh.keys():
             after = {**sets[name].elements, **fresh.get(name, {})}
             old = [key for key in gone[name] - fresh.get(name, {}).keys() if after.pop(key, None) is not None]
-            operations += element_delta(name, CGROUP_MAP, old, ())
+            operations += element_delta(name, sets[name].spec, old, ())
             sets[name] = replace(sets[name], elements=MappingProxyType(after))
+        if self.policy is not None and not all(_room(sets[name], 0) for name in gone.keys() | fresh.keys()):
+            # A map outgrows its size, or has become much too large: it is made anew, with all that is in it.
+            self._commit(self.policy, self._facts.users, (), self._clock())
+            return
         self.wanted = replace(self.wanted, sets=MappingProxyType(sets))
         if operations:
             self._apply_delta(Batch(tuple(operations)))
@@ -300,7 +308,7 @@ class Enforcer:
         before, wanted = self.decisions, replace(self.wanted, sets=MappingProxyType({**self.wanted.sets, **moved.sets}))
         if lost:
             self.decisions = self._assign(policy, lost)
-            sets = {**wanted.sets, **live_maps(self.decisions, self.layout)}
+            sets = {**wanted.sets, **live_map(self.decisions, self.layout)}
             chains = render_chains(policy, self.facts, self.decisions, self.layout)
             wanted = replace(wanted, sets=MappingProxyType(sets), chains=chains)
         generation = self._seen
@@ -385,3 +393,8 @@ class Enforcer:
         after = self._kernel.generation()
         if before is not None and after == (before + 1) % _GENERATIONS:
             self._seen = after
+
+
+def _room(nft_set: NftSet, more: int) -> bool:
+    """The map of cgroups is of the right size for what it holds and so many more."""
+    return cgroup_map(len(nft_set.elements) + more) == nft_set.spec

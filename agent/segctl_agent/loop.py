@@ -2,6 +2,7 @@
 
     cgroups, addresses, names ──▶ Agent ──▶ Enforcer ──▶ kernel ──▶ NftWatch ──▶ Agent.heal
     NFLOG ──▶ DenialPipeline ──▶ ReportQueue ──▶ Session ◀──▶ Agent.put
+    conntrack ──▶ FlowService ──▶ ReportQueue; after Agent.put, idle sessions end
 
 Order at start: facts, then the last good generation, then READY, and only then the network.
 """
@@ -13,12 +14,15 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from segctl.errors import KernelError, SegctlError
+from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.agent import Agent
+from segctl_agent.conntrack.reader import ConntrackReader
 from segctl_agent.credentials import Identity
 from segctl_agent.denials.attribute import Attributor
 from segctl_agent.denials.nflog import NflogReader
@@ -32,6 +36,10 @@ from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
 from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.moves import MOVES_SECONDS, MoveWatcher
 from segctl_agent.facts.users import resolve_users
+from segctl_agent.flows.decisions import DecisionId
+from segctl_agent.flows.live import ids_in_use
+from segctl_agent.flows.service import FlowService
+from segctl_agent.flows.sweep import Swept
 from segctl_agent.identity import Direction
 from segctl_agent.messages import denial_message
 from segctl_agent.nft.kernel import NetlinkKernel
@@ -45,6 +53,7 @@ from segctl_agent.systemd import Notifier
 log = logging.getLogger(__name__)
 
 HOLD_SECONDS = 1.0
+SWEEP_SECONDS = 1.0
 COUNTERS_SECONDS = 5.0
 DRIFT_SECONDS = 10.0
 LISTENERS_SECONDS = 10.0
@@ -59,7 +68,7 @@ class Loop:
         self._folder, self._identity, self._notifier = folder, identity, notifier
         self._reports = ReportQueue()
         self._kernel = NetlinkKernel()
-        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid(), layout)
+        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid(), layout, in_use=self._ids_in_use)
         self._agent = Agent(folder, identity.host, self._enforcer, self._reports)
         self._cgroup_root = find_cgroup2_root()
         self._cgroups = CgroupWatcher(self._cgroup_root)
@@ -67,6 +76,8 @@ class Loop:
         self._addresses = AddressWatcher()
         self._resolved: dict[str, list[str]] = {}
         self._pipeline: DenialPipeline | None = None
+        self._flows: FlowService | None = None
+        self._sweeps: set[asyncio.Task[Swept]] = set()
         self._stop = asyncio.Event()
         self._failure: SegctlError | None = None
 
@@ -87,12 +98,14 @@ class Loop:
         log.info("ready: %s", self._agent.status)
         self._addresses.start(loop, self._agent.addresses_changed)
         self._start_denials(loop)
+        self._start_flows(loop)
         session = self._session()
         gc.collect()
         gc.freeze()  # what start-up made lives on: the collector need not walk it again
         tasks = [
             asyncio.create_task(session.run()),
             asyncio.create_task(self._refresh_names()),
+            *([asyncio.create_task(self._flows.run())] if self._flows is not None else []),
             *(asyncio.create_task(_every(seconds, work)) for seconds, work in self._clockwork(session)),
         ]
         stopping = asyncio.create_task(self._stop.wait())
@@ -129,6 +142,10 @@ class Loop:
             if self._pipeline is not None and policy is not None and not self._agent.working:
                 self._pipeline.account(denied_counters(self._enforcer.counters(), policy))
 
+        async def sweep() -> None:
+            if self._flows is not None and not self._agent.working:
+                await self._flows.sweep()  # permissions that ended by themselves
+
         async def drift() -> None:
             self._agent.heal()
             await self._agent.store_again()
@@ -141,6 +158,7 @@ class Loop:
 
         jobs: list[tuple[float, Callable[[], Awaitable[None]]]] = [
             (HOLD_SECONDS, hold),
+            (SWEEP_SECONDS, sweep),
             (COUNTERS_SECONDS, counters),
             (DRIFT_SECONDS, drift),
             (LISTENERS_SECONDS, self._read_listeners),
@@ -208,6 +226,50 @@ class Loop:
         if decision is None:
             return None
         return decision.workload, "would-deny" if decision.lives else "denied"
+
+    def _start_flows(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Without conntrack's dumps the policy is enforced all the same, and a session ends at its next packet."""
+        try:
+            attributor = Attributor(self._cgroups.known_path, self._cgroup_root)
+        except KernelError as error:
+            self._agent.tell("kernel", f"flows cannot be seen: {error}")
+            return
+        flows = self._flows = FlowService(
+            self._identity.host,
+            self._enforcer.layout,
+            lambda: self._enforcer.policy,
+            self._live_decisions,
+            lambda: self._enforcer.identity,
+            self._cgroups.known_path,
+            attributor,
+            lambda: self._enforcer.facts.controller,
+            self._seen,
+        )
+        self._agent.answer_impact = flows.impact
+
+        def committed() -> None:
+            task = loop.create_task(flows.sweep())
+            self._sweeps.add(task)
+            task.add_done_callback(self._sweeps.discard)
+
+        self._agent.committed = committed
+
+    def _ids_in_use(self) -> Collection[DecisionId]:
+        """Without conntrack's dumps ids are given all the same: not to enforce would be worse."""
+        try:
+            return ids_in_use(ConntrackReader().read(), self._enforcer.layout)
+        except KernelError as error:
+            log.warning("whether flows bear old decision ids is not known: %s", error)
+            return ()
+
+    def _live_decisions(self) -> dict[DecisionId, str]:
+        now = time.time()
+        known = self._enforcer.decisions.by_id.items()
+        return {key: d.workload for key, d in known if d.lives and not 0 < d.until <= now}
+
+    def _seen(self, batch: pb.FlowBatch) -> None:
+        self._reports.add_flows(batch)
+        self._agent.report_waiting()
 
     def _denied(self, denials: list[Denial], lost: int) -> None:
         for denial in denials:

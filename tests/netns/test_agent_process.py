@@ -88,7 +88,7 @@ def table() -> Ruleset | None:
 
 def marks(held: Ruleset) -> set[bytes]:
     """The marks that count, as the table has them."""
-    return {key for name in ("live_in", "live_out") for key in held.sets[name].elements}
+    return set(held.sets["live"].elements)
 
 
 def until(condition: Callable[[], Any], seconds: float = 10.0) -> float:

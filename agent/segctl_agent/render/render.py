@@ -48,18 +48,17 @@ from segctl_agent.render.ends import (
 )
 from segctl_agent.render.essentials import essential_chains, essential_sets
 from segctl_agent.render.marks import LIVE, MarkLayout, Marks
+from segctl_agent.render.sets import busy_size
 from segctl_agent.render.workloads import WorkloadRenderer, counter_name, shape_of, workload_sets
 
 NOTHING = "nothing"
-CGROUP_MAP = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
 _UID_MAP = SetSpec((KeyType.UID,), verdicts=True)
 _GID_MAP = SetSpec((KeyType.GID,), verdicts=True)
-_LIVE_MAP = SetSpec((KeyType.MARK,), verdicts=True)
 
 
 def render(policy: HostPolicy, facts: HostFacts, decisions: Decisions, layout: MarkLayout = MarkLayout()) -> Ruleset:  # noqa: B008 - a frozen value
     """The table for this policy on this host. `decisions` are those that `decisions.needed` names."""
-    sets = {**render_sets(policy, facts), **live_maps(decisions, layout)}
+    sets = {**render_sets(policy, facts), **live_map(decisions, layout)}
     return Ruleset(render_chains(policy, facts, decisions, layout), MappingProxyType(sets), counters=counters(policy))
 
 
@@ -107,14 +106,15 @@ def render_sets(policy: HostPolicy, facts: HostFacts) -> dict[str, NftSet]:
     return sets
 
 
-def live_maps(decisions: Decisions, layout: MarkLayout) -> dict[str, NftSet]:
-    """The marks of the decisions that count: accepted, or as long as it is not their end yet."""
-    found: dict[Direction, dict[bytes, Data]] = {d: {} for d in DIRECTIONS}
+def live_map(decisions: Decisions, layout: MarkLayout) -> dict[str, NftSet]:
+    """The map of the marks that count: accepted, or as long as it is not their end yet."""
+    found: dict[bytes, Data] = {}
     for decision, number in decisions.ids.items():
         if decision.lives:
             mark = struct.pack("=I", layout.mark(decision.direction, number))
-            found[decision.direction][mark] = jump(until_chain(decision.until)) if decision.until else ACCEPT
-    return {LIVE[d]: NftSet(_LIVE_MAP, MappingProxyType(elements)) for d, elements in found.items()}
+            found[mark] = jump(until_chain(decision.until)) if decision.until else ACCEPT
+    spec = SetSpec((KeyType.MARK,), verdicts=True, size=busy_size(len(found)))
+    return {LIVE: NftSet(spec, MappingProxyType(found))}
 
 
 def until_chain(until: int) -> str:
@@ -161,7 +161,12 @@ def _cgroup_maps(identity: Identity, cgroups: Iterable[tuple[str, int]]) -> dict
     for path, cgroup in cgroups:
         for element in identity.elements(path, cgroup):
             found[element.map][element.key] = element.verdict
-    return {name: NftSet(CGROUP_MAP, MappingProxyType(elements)) for name, elements in found.items()}
+    return {name: NftSet(cgroup_map(len(elements)), MappingProxyType(elements)) for name, elements in found.items()}
+
+
+def cgroup_map(count: int) -> SetSpec:
+    """The type of a map of so many cgroups."""
+    return SetSpec((KeyType.CGROUPSV2,), verdicts=True, size=busy_size(count))
 
 
 def _identity_chains(direction: Direction, identity: Identity) -> dict[str, Chain]:

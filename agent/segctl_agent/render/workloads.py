@@ -18,8 +18,10 @@ from segctl_agent.render.marks import Marks
 from segctl_agent.render.sets import address_sets, flow_map, flow_suffix, network_sets
 
 
-def port_statement(ports: PortRange, *, family_known: bool) -> Statement:
+def port_statement(ports: PortRange, *, family_known: bool, tcp_known: bool = False) -> Statement:
     """The protocol and ports or message types; all of them need no comparison."""
+    if tcp_known:
+        return s.tcp_port(ports.low, ports.high)
     if ports.protocol in ("tcp", "udp"):
         if (ports.low, ports.high) == (0, 65535):
             return s.protocol(ports.protocol)

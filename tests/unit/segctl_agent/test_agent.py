@@ -15,7 +15,7 @@ from segctl.model.policy import Mode, PortRange, Process, ProcessKind
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.agent import LARGE_POLICY, Agent
-from segctl_agent.conversation import InForce, NewPolicy
+from segctl_agent.conversation import ImpactAsked, InForce, NewPolicy
 from segctl_agent.enforcer import Enforcer, ResolveUsers
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import Batch, DeleteTable
@@ -374,3 +374,16 @@ async def test_probes_are_answered_from_the_kernel(tmp_path: Path, running: bool
     assert "no workload 'nope'" in agent.probe(request).error
     request.remote = b"abc"
     assert agent.probe(request).error
+
+
+async def test_an_impact_is_answered_by_who_reads_the_connections_and_refused_without(tmp_path: Path) -> None:
+    agent, _ = make(tmp_path)
+    asked = ImpactAsked(7, b"draft", 3)
+    refused = await agent.impact(asked)
+    assert (refused.id, refused.error) == (7, "this agent cannot read its host's connections")
+
+    async def answer(asked: ImpactAsked) -> pb.ImpactReply:
+        return pb.ImpactReply(id=asked.id, live=len(asked.draft))
+
+    agent.answer_impact = answer
+    assert (await agent.impact(asked)).live == 5
