@@ -38,6 +38,8 @@ MEASURES = (
     Measure("flows", sandboxed=True, seconds=120),
     Measure("fleet", sandboxed=False, seconds=240),
     Measure("agent", sandboxed=False, seconds=180),
+    Measure("takeover", sandboxed=True, seconds=120),
+    Measure("tampering", sandboxed=False, seconds=180),
 )
 
 

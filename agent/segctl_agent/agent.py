@@ -43,7 +43,8 @@ _HEAL_AGAIN_SECONDS = 0.2
 
 class Agent:
     """Implements session.Host. `facts_changed`, `in_force_changed` and `report_waiting` are called when there is
-    something to send, `committed` when a policy is in force."""
+    something to send, `committed` when a policy is in force, `read_notices` to learn who changed the ruleset before
+    what was changed is looked for."""
 
     def __init__(self, folder: StateFolder, host: str, enforcer: Enforcer, reports: ReportQueue) -> None:
         self.folder, self.host, self.enforcer, self.reports = folder, host, enforcer, reports
@@ -52,7 +53,9 @@ class Agent:
         self.report_waiting: Callable[[], object] = lambda: None
         self.committed: Callable[[], object] = lambda: None
         self.answer_impact: Callable[[ImpactAsked], Awaitable[pb.ImpactReply]] | None = None
+        self.read_notices: Callable[[], object] = lambda: None
         self.listeners: tuple[ListenerFact, ...] = ()
+        self.table_guard = ""
         self.held = ""
         self.status = "starting"
         self._in_force = InForce()
@@ -91,7 +94,10 @@ class Agent:
         identity = self.enforcer.identity
         policy = self.enforcer.policy
         workloads = describe_identity(policy, facts.users, facts.cgroups, identity) if policy is not None else ()
-        return facts_message(facts.addresses, facts.cgroups, self.listeners, identity, os.uname().release, workloads)
+        kernel = os.uname().release
+        message = facts_message(facts.addresses, facts.cgroups, self.listeners, identity, kernel, workloads)
+        message.table_guard, message.mark_mask = self.table_guard, self.enforcer.layout.mask
+        return message
 
     def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply:
         if self._working:
@@ -127,6 +133,7 @@ class Agent:
                 raise StateError(
                     f"{self.held}. The policy is not applied until `segctl-agent load` on that host ends it"
                 )
+            self.look()  # what the put would undo in passing is told too
             applied = await self._apply(new.policy)
             if self.held:
                 raise StateError(f"{self.held} while the policy was being applied")
@@ -193,6 +200,11 @@ class Agent:
             return
         self._culprit = notice
         self.check_hold()
+        self.heal()
+
+    def look(self) -> None:
+        """Heals what someone did since, even where its notice has not come yet."""
+        self.read_notices()
         self.heal()
 
     def heal(self) -> None:

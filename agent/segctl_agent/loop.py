@@ -33,6 +33,7 @@ from segctl_agent.endpoints import endpoints, load_remembered, look_up, remember
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
+from segctl_agent.facts.conntrack import ConntrackGauge
 from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.moves import MOVES_SECONDS, MoveWatcher
 from segctl_agent.facts.users import resolve_users
@@ -42,8 +43,12 @@ from segctl_agent.flows.service import FlowService
 from segctl_agent.flows.sweep import Swept
 from segctl_agent.identity import Direction
 from segctl_agent.messages import denial_message
+from segctl_agent.neighbours import Neighbours
 from segctl_agent.nft.kernel import NetlinkKernel
-from segctl_agent.nft.watch import NftWatch
+from segctl_agent.nft.others import read_others
+from segctl_agent.nft.ownership import TableGuard
+from segctl_agent.nft.ruleset import TABLE
+from segctl_agent.nft.watch import NftWatch, TamperNotice
 from segctl_agent.render import MarkLayout, denied_counters
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session
@@ -59,15 +64,18 @@ DRIFT_SECONDS = 10.0
 LISTENERS_SECONDS = 10.0
 STATUS_SECONDS = 5.0
 NAMES_SECONDS = 60.0
+_MOST_FINDINGS = 100
 
 
 class Loop:
     """One agent process. `run` returns its exit code."""
 
-    def __init__(self, folder: StateFolder, identity: Identity, notifier: Notifier, layout: MarkLayout) -> None:
+    def __init__(
+        self, folder: StateFolder, identity: Identity, notifier: Notifier, layout: MarkLayout, guard: TableGuard
+    ) -> None:
         self._folder, self._identity, self._notifier = folder, identity, notifier
         self._reports = ReportQueue()
-        self._kernel = NetlinkKernel()
+        self._kernel = NetlinkKernel(guard=guard)
         self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid(), layout, in_use=self._ids_in_use)
         self._agent = Agent(folder, identity.host, self._enforcer, self._reports)
         self._cgroup_root = find_cgroup2_root()
@@ -75,6 +83,8 @@ class Loop:
         self._moves = MoveWatcher(self._cgroup_root)
         self._addresses = AddressWatcher()
         self._resolved: dict[str, list[str]] = {}
+        self._neighbours = Neighbours(read_others, self._agent.tell, layout.mask)
+        self._conntrack = ConntrackGauge()
         self._pipeline: DenialPipeline | None = None
         self._flows: FlowService | None = None
         self._sweeps: set[asyncio.Task[Swept]] = set()
@@ -87,13 +97,15 @@ class Loop:
         loop.set_exception_handler(self._callback_failed)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        watch = NftWatch(self._agent.changed_by, own_pid=os.getpid())
+        watch = NftWatch(self._ruleset_changed, own_pid=os.getpid(), own_port=self._kernel.port)
         self._cgroups.start(loop, self._agent.cgroups_changed)
         self._agent.addresses_changed(known_addresses(self._addresses))
         self._resolved = resolve_endpoints(self._identity.controllers, load_remembered(self._folder.path), lambda _: ())
         self._agent.controllers_changed(endpoints(self._resolved))
         self._agent.start()
+        self._guard_table()
         watch.start(loop)
+        self._agent.read_notices = watch.read
         self._notifier.ready(self._agent.status)
         log.info("ready: %s", self._agent.status)
         self._addresses.start(loop, self._agent.addresses_changed)
@@ -106,6 +118,7 @@ class Loop:
             asyncio.create_task(session.run()),
             asyncio.create_task(self._refresh_names()),
             *([asyncio.create_task(self._flows.run())] if self._flows is not None else []),
+            asyncio.create_task(self._neighbours.run()),
             *(asyncio.create_task(_every(seconds, work)) for seconds, work in self._clockwork(session)),
         ]
         stopping = asyncio.create_task(self._stop.wait())
@@ -124,6 +137,28 @@ class Loop:
             raise self._failure
         log.info("stopped; the rules stay in force")
         return 0
+
+    def _ruleset_changed(self, notice: TamperNotice) -> None:
+        self._agent.changed_by(notice)
+        if notice.tables != {TABLE}:
+            self._neighbours.changed_by(notice)
+
+    def _guard_table(self) -> None:
+        """The table our own where the kernel lets us; what hinders that is told, and the table watched."""
+        try:
+            if self._enforcer.wanted is not None and self._kernel.take_over(self._enforcer.wanted):
+                log.info("a table without an owner was replaced by our own, without a gap")
+        except KernelError as error:
+            log.warning("the table cannot be taken over: %s", error)
+        self._look_at_guard()
+
+    def _look_at_guard(self) -> None:
+        """A table without an owner that somebody deletes is made anew with one."""
+        guard, why = self._kernel.guard()
+        if guard != self._agent.table_guard:
+            log.info("the table is %s: %s", guard, why or "the kernel refuses others' changes")
+            self._agent.table_guard = guard
+            self._agent.facts_changed()
 
     def _session(self) -> Session:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -147,10 +182,14 @@ class Loop:
                 await self._flows.sweep()  # permissions that ended by themselves
 
         async def drift() -> None:
-            self._agent.heal()
+            self._agent.look()
+            if not self._agent.working:
+                self._look_at_guard()
             await self._agent.store_again()
 
         async def status() -> None:
+            if problem := self._conntrack.look():
+                self._agent.tell("kernel", problem)
             self._write_status(session)
 
         async def watchdog() -> None:
@@ -292,6 +331,7 @@ class Loop:
                     "decision_ids": self._enforcer.decisions.turn,
                     "controller": session.connected_to,
                     "problem": session.problem,
+                    "neighbours": [str(finding) for finding in self._neighbours.findings[:_MOST_FINDINGS]],
                     "reports_waiting": self._reports.waiting,
                     "certificate_until": self._identity.valid_until.isoformat(),
                 }

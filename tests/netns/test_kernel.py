@@ -229,6 +229,26 @@ def test_a_tamper_notice_names_the_process_and_the_tables(space: Space) -> None:
     assert (second.process, second.tables, second.generation) == ("nft", frozenset({"other"}), generation)
 
 
+def test_the_kernel_does_not_deliver_what_our_own_port_wrote(space: Space) -> None:
+    def body() -> list[TamperNotice]:
+        notices: list[TamperNotice] = []
+        kernel = NetlinkKernel()
+        watch = NftWatch(notices.append, own_port=kernel.port, buffer=2048)
+        wanted = rendered(SHOP, SHOP_FACTS, 1)
+        kernel.apply(plan(None, wanted))
+        watch.read()
+        assert notices == []  # delivered, they would not have fitted in that buffer
+        subprocess.run(["nft", "add table ip other"], check=True)
+        watch.read()
+        NetlinkKernel().apply(plan(wanted, rendered(SHOP, SHOP_FACTS, 2)))
+        watch.read()
+        return notices
+
+    other, *rest = space.run(body)
+    assert (other.process, other.tables) == ("nft", frozenset({"other"}))
+    assert rest  # another port of the same process
+
+
 def test_lost_notifications_are_a_notice_too(space: Space) -> None:
     def body() -> list[TamperNotice]:
         notices: list[TamperNotice] = []

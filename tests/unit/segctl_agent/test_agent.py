@@ -321,6 +321,9 @@ async def test_facts_leave_out_what_no_host_owns_and_name_the_units_of_workloads
     agent.addresses_changed(frozenset(map(ip_address, ("10.0.0.7", "127.0.0.1", "::1", "fe80::1", "2001:db8::7"))))
     agent.cgroups_changed({"system.slice": 5, "system.slice/db.service": 42, "system.slice/db.service/x": 43}, {})
     assert list(agent.facts().units) == []
+    assert agent.facts().table_guard == ""
+    agent.table_guard = "owned"
+    assert agent.facts().table_guard == "owned"
     await agent.put(new(POLICY))
     facts = agent.facts()
     assert list(facts.addresses) == [ip_address("10.0.0.7").packed, ip_address("2001:db8::7").packed]
