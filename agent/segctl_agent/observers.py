@@ -216,6 +216,7 @@ class Observers:
     # Moved processes
 
     async def _look_for_moves(self) -> None:
+        """In a thread: on a large host a look takes some milliseconds, and a new cgroup must not wait for it."""
         identity = self._agent.enforcer.identity
         if identity is None:
             return

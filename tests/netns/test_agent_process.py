@@ -23,6 +23,8 @@ from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Mode, PortRange, Process, ProcessKind
 from segctl_agent.credentials import save_identity
 from segctl_agent.drift import same_but_cgroups
+from segctl_agent.facts.moves import MOVES_SECONDS
+from segctl_agent.moves import SETTLED_SECONDS
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.ruleset import Ruleset
 from segctl_agent.state import StateFolder
@@ -333,3 +335,27 @@ def test_the_status_of_a_running_agent(tmp_path: Path) -> None:
     text, status = in_namespaces(host)
     assert "generation 5 in force" in text
     assert (status["host"], status["generation"], status["controller"]) == ("db-1", 5, "")
+
+
+def test_a_process_that_was_moved_into_another_workload_is_told(tmp_path: Path) -> None:
+    def body() -> str:
+        for path in ("init.scope", "system.slice/other.service", "system.slice/db.service"):
+            (CGROUPS / path).mkdir(parents=True)
+        state = tmp_path / "state"
+        enrolled(state)
+        sleeper = subprocess.Popen(["/bin/sleep", "60"])
+        (CGROUPS / "system.slice/other.service/cgroup.procs").write_text(str(sleeper.pid))
+        running = start(state)
+        try:
+            time.sleep(MOVES_SECONDS + SETTLED_SECONDS)
+            (CGROUPS / "system.slice/db.service/cgroup.procs").write_text(str(sleeper.pid))
+            until(lambda: "was moved into" in (state / "log").read_text())
+        finally:
+            sleeper.kill()
+            running.terminate()
+            running.wait(10)
+        return next(line for line in (state / "log").read_text().splitlines() if "was moved into" in line)
+
+    told = in_namespaces(body)
+    assert "tamper: process sleep (pid" in told
+    assert "of workload host was moved into system.slice/db.service of workload db" in told
