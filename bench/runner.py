@@ -36,8 +36,11 @@ MEASURES = (
     Measure("denials", sandboxed=True, seconds=240),
     Measure("applying", sandboxed=True, seconds=120),
     Measure("executables", sandboxed=True, seconds=60),
+    Measure("flows", sandboxed=True, seconds=120),
     Measure("fleet", sandboxed=False, seconds=240),
     Measure("agent", sandboxed=False, seconds=180),
+    Measure("takeover", sandboxed=True, seconds=120),
+    Measure("tampering", sandboxed=False, seconds=180),
 )
 
 

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from segctl.errors import KernelError, StateError
 from segctl.model.hostpolicy import HostPolicy
@@ -20,7 +20,7 @@ from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.boot import put_last_good
 from segctl_agent.change import size_of
-from segctl_agent.conversation import InForce, NewPolicy
+from segctl_agent.conversation import ImpactAsked, InForce, NewPolicy
 from segctl_agent.decisions import Turn
 from segctl_agent.enforcer import Applied, Enforcer
 from segctl_agent.execgate.lock import gate_runs
@@ -45,14 +45,19 @@ _HEAL_AGAIN_SECONDS = 0.2
 
 class Agent:
     """Implements session.Host. `facts_changed`, `in_force_changed` and `report_waiting` are called when there is
-    something to send."""
+    something to send, `committed` when a policy is in force, `read_notices` to learn who changed the ruleset before
+    what was changed is looked for."""
 
     def __init__(self, folder: StateFolder, host: str, enforcer: Enforcer, reports: ReportQueue) -> None:
         self.folder, self.host, self.enforcer, self.reports = folder, host, enforcer, reports
         self.facts_changed: Callable[[], object] = lambda: None
         self.in_force_changed: Callable[[], object] = lambda: None
         self.report_waiting: Callable[[], object] = lambda: None
+        self.committed: Callable[[], object] = lambda: None
+        self.answer_impact: Callable[[ImpactAsked], Awaitable[pb.ImpactReply]] | None = None
+        self.read_notices: Callable[[], object] = lambda: None
         self.listeners: tuple[ListenerFact, ...] = ()
+        self.table_guard = ""
         self.held = ""
         self.status = "starting"
         self._in_force = InForce()
@@ -96,7 +101,10 @@ class Agent:
         identity = self.enforcer.identity
         policy = self.enforcer.policy
         workloads = describe_identity(policy, facts.users, facts.cgroups, identity) if policy is not None else ()
-        return facts_message(facts.addresses, facts.cgroups, self.listeners, identity, os.uname().release, workloads)
+        kernel = os.uname().release
+        message = facts_message(facts.addresses, facts.cgroups, self.listeners, identity, kernel, workloads)
+        message.table_guard, message.mark_mask = self.table_guard, self.enforcer.layout.mask
+        return message
 
     def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply:
         if self._working:
@@ -106,6 +114,11 @@ class Agent:
         except KernelError as error:
             return pb.ProbeReply(id=request.id, error=str(error))
         return answer(request, ruleset, self.enforcer.policy, self.enforcer.facts, self._why_open())
+
+    async def impact(self, asked: ImpactAsked) -> pb.ImpactReply:
+        if self.answer_impact is None:
+            return pb.ImpactReply(id=asked.id, error="this agent cannot read its host's connections")
+        return await self.answer_impact(asked)
 
     def _why_open(self) -> str:
         """Why there is no table, when there is none."""
@@ -127,6 +140,7 @@ class Agent:
                 raise StateError(
                     f"{self.held}. The policy is not applied until `segctl-agent load` on that host ends it"
                 )
+            self.look()  # what the put would undo in passing is told too
             applied = await self._apply(new.policy)
             if self.held:
                 raise StateError(f"{self.held} while the policy was being applied")
@@ -138,6 +152,7 @@ class Agent:
                 applied.turn,
                 applied.apply_us,
             )
+            self.committed()
             await self._store(new.policy, applied.turn)
         self.facts_changed()  # units are told by workload
         return Proof(applied.kernel_digest, applied.apply_us, (*applied.notes, *target_notes(new.policy)))
@@ -207,6 +222,11 @@ class Agent:
             return
         self._culprit = notice
         self.check_hold()
+        self.heal()
+
+    def look(self) -> None:
+        """Heals what someone did since, even where its notice has not come yet."""
+        self.read_notices()
         self.heal()
 
     def heal(self) -> None:

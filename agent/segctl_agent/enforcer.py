@@ -25,10 +25,10 @@ from segctl_agent.identity import DIRECTIONS, Direction, Identity
 from segctl_agent.members import Moved, move_members
 from segctl_agent.nft.digest import RulesetDigest
 from segctl_agent.nft.kernel import Kernel
-from segctl_agent.nft.operations import Batch, Operation, element_delta
+from segctl_agent.nft.operations import AddElements, Batch, Operation, element_delta
 from segctl_agent.nft.plan import plan
-from segctl_agent.nft.ruleset import Data, Elements, Ruleset
-from segctl_agent.render import CGROUP_MAP, MarkLayout, live_maps, render, render_chains
+from segctl_agent.nft.ruleset import Data, Elements, NftSet, Ruleset
+from segctl_agent.render import MarkLayout, cgroup_map, live_map, render, render_chains
 
 _ATTEMPTS = 3
 _MOST_DEPARTED = 256
@@ -158,9 +158,29 @@ class Enforcer:
     def cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
         """Follows cgroups by elements alone. After a KernelError the kernel lags behind: call `heal`.
 
-        A cgroup that is gone keeps its elements, the newest ones of them: a session that outlives the restart of its
-        unit, as those of sshd do, keeps its identity.
+        The kernel hears of new cgroups before anything else is done: until then their packets are dropped. A cgroup
+        that is gone keeps its elements, the newest ones of them: a session that outlives the restart of its unit, as
+        those of sshd do, keeps its identity.
         """
+        fresh: dict[str, dict[bytes, Data]] = {}
+        room = True
+        if self._identity is not None and self.wanted is not None:
+            for path, number in added.items():
+                for element in self._identity.elements(path, number):
+                    # An id is never used again, so what the kernel has under it is the same: adding it anew is nothing.
+                    fresh.setdefault(element.map, {})[element.key] = element.verdict
+            sets = self.wanted.sets
+            room = all(_room(sets[name], len(elements)) for name, elements in fresh.items())
+        try:
+            if fresh and room and self.wanted is not None:
+                adds = (AddElements(name, self.wanted.sets[name].spec, e) for name, e in fresh.items())
+                self._apply_delta(Batch(tuple(adds)))
+        finally:
+            self._cgroups_noted(added, removed, fresh)
+
+    def _cgroups_noted(
+        self, added: Mapping[str, int], removed: Mapping[str, int], fresh: Mapping[str, Mapping[bytes, Data]]
+    ) -> None:
         for path, number in removed.items():
             if self._cgroups.get(path) == number:
                 del self._cgroups[path]
@@ -172,28 +192,23 @@ class Enforcer:
         if self._identity is None or self.wanted is None:
             return
         gone: dict[str, set[bytes]] = defaultdict(set)
-        new: dict[str, dict[bytes, Data]] = defaultdict(dict)
         for path, number in forgotten:
             for element in self._identity.elements(path, number):
                 gone[element.map].add(element.key)
-        for path, number in added.items():
-            for element in self._identity.elements(path, number):
-                new[element.map][element.key] = element.verdict
         sets = dict(self.wanted.sets)
         operations: list[Operation] = []
-        for name in gone.keys() | new.keys():
-            before = sets[name].elements
-            after = {**before, **new[name]}
-            for key in gone[name] - new[name].keys():
-                after.pop(key, None)
-            changed = {k for k in gone[name] | new[name].keys() if before.get(k) != after.get(k)}
-            fresh = {k: after[k] for k in changed if k in after}
-            operations += element_delta(name, CGROUP_MAP, (k for k in changed if k in before), fresh.items())
+        for name in gone.keys() | fresh.keys():
+            after = {**sets[name].elements, **fresh.get(name, {})}
+            old = [key for key in gone[name] - fresh.get(name, {}).keys() if after.pop(key, None) is not None]
+            operations += element_delta(name, sets[name].spec, old, ())
             sets[name] = replace(sets[name], elements=MappingProxyType(after))
-        if not operations:
+        if self.policy is not None and not all(_room(sets[name], 0) for name in gone.keys() | fresh.keys()):
+            # A map outgrows its size, or has become much too large: it is made anew, with all that is in it.
+            self._commit(self.policy, self._facts.users, (), self._clock())
             return
         self.wanted = replace(self.wanted, sets=MappingProxyType(sets))
-        self._apply_delta(Batch(tuple(operations)))
+        if operations:
+            self._apply_delta(Batch(tuple(operations)))
 
     def addresses_changed(self, addresses: frozenset[Address]) -> bool:
         """True when that changed the table."""
@@ -293,7 +308,7 @@ class Enforcer:
         before, wanted = self.decisions, replace(self.wanted, sets=MappingProxyType({**self.wanted.sets, **moved.sets}))
         if lost:
             self.decisions = self._assign(policy, lost)
-            sets = {**wanted.sets, **live_maps(self.decisions, self.layout)}
+            sets = {**wanted.sets, **live_map(self.decisions, self.layout)}
             chains = render_chains(policy, self.facts, self.decisions, self.layout)
             wanted = replace(wanted, sets=MappingProxyType(sets), chains=chains)
         generation = self._seen
@@ -371,9 +386,15 @@ class Enforcer:
         self._kernel.apply(plan(self._kernel.read(), self.wanted))
 
     def _apply_delta(self, batch: Batch) -> None:
+        """Elements alone. When anyone else changed the ruleset since `_seen`, the generation has gone on by more than
+        our one: no need to ask before."""
         before, self._seen = self._seen, None
-        in_step = before is not None and self._kernel.generation() == before
         self._kernel.apply(batch)
         after = self._kernel.generation()
-        if in_step and before is not None and after == (before + 1) % _GENERATIONS:
-            self._seen = after  # ours was the only transaction in between
+        if before is not None and after == (before + 1) % _GENERATIONS:
+            self._seen = after
+
+
+def _room(nft_set: NftSet, more: int) -> bool:
+    """The map of cgroups is of the right size for what it holds and so many more."""
+    return cgroup_map(len(nft_set.elements) + more) == nft_set.spec

@@ -219,9 +219,10 @@ class Identity:
 
     def chain(self, place: Leaf | Inner, direction: Direction) -> str:
         """The workload chain of a place. Outgoing, the owner of the socket decides about a user's workload, not the
-        slice: the chain of `host` asks for it first."""
-        name = HOST_WORKLOAD if place.by_user and direction == "out" else place.workload
-        return workload_chain(name, direction)
+        slice, but for replies of what listens in the slice."""
+        if place.by_user and direction == "out":
+            return owner_chain(place.workload)
+        return workload_chain(place.workload, direction)
 
 
 def _owners(ranked: Iterable[tuple[str, Process]], kind: ProcessKind, users: Mapping[str, int]) -> dict[int, str]:
@@ -243,6 +244,15 @@ def workload_chain(workload: str, direction: Direction) -> str:
     """The chain of a workload. It bears the name and no number: a packet that the kernel is judging while a transaction
     commits may find the new element in a map and still go through the old rules of the chain it names."""
     return f"w_{workload}_{direction}"
+
+
+def owner_chain(workload: str) -> str:
+    """Outgoing packets from the slice of a workload's user."""
+    return f"owner_{workload}_out"
+
+
+REST_CHAIN = "rest_host_out"
+"""Outgoing packets of the workload `host`, once their owner was asked for."""
 
 
 @cache

@@ -2,6 +2,7 @@
 
     cgroups, addresses, names ──▶ Agent ──▶ Enforcer ──▶ kernel ──▶ NftWatch ──▶ Agent.heal
     NFLOG ──▶ DenialPipeline ──▶ ReportQueue ──▶ Session ◀──▶ Agent.put
+    conntrack ──▶ FlowService ──▶ ReportQueue; after Agent.put, idle sessions end
 
 Order at start: facts, then the last good generation, then READY, and only then the network.
 """
@@ -13,12 +14,15 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from segctl.errors import KernelError, SegctlError
+from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.agent import Agent
+from segctl_agent.conntrack.reader import ConntrackReader
 from segctl_agent.credentials import Identity
 from segctl_agent.denials.attribute import Attributor
 from segctl_agent.denials.nflog import NflogReader
@@ -29,12 +33,21 @@ from segctl_agent.endpoints import endpoints, load_remembered, look_up, remember
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
+from segctl_agent.facts.conntrack import ConntrackGauge
 from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
+from segctl_agent.flows.decisions import DecisionId
+from segctl_agent.flows.live import ids_in_use
+from segctl_agent.flows.service import FlowService
+from segctl_agent.flows.sweep import Swept
 from segctl_agent.identity import Direction
 from segctl_agent.messages import denial_message
+from segctl_agent.neighbours import Neighbours
 from segctl_agent.nft.kernel import NetlinkKernel
-from segctl_agent.nft.watch import NftWatch
+from segctl_agent.nft.others import read_others
+from segctl_agent.nft.ownership import TableGuard
+from segctl_agent.nft.ruleset import TABLE
+from segctl_agent.nft.watch import NftWatch, TamperNotice
 from segctl_agent.render import MarkLayout, denied_counters
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session
@@ -44,27 +57,35 @@ from segctl_agent.systemd import Notifier
 log = logging.getLogger(__name__)
 
 HOLD_SECONDS = 1.0
+SWEEP_SECONDS = 1.0
 COUNTERS_SECONDS = 5.0
 DRIFT_SECONDS = 10.0
 LISTENERS_SECONDS = 10.0
 STATUS_SECONDS = 5.0
 NAMES_SECONDS = 60.0
+_MOST_FINDINGS = 100
 
 
 class Loop:
     """One agent process. `run` returns its exit code."""
 
-    def __init__(self, folder: StateFolder, identity: Identity, notifier: Notifier, layout: MarkLayout) -> None:
+    def __init__(
+        self, folder: StateFolder, identity: Identity, notifier: Notifier, layout: MarkLayout, guard: TableGuard
+    ) -> None:
         self._folder, self._identity, self._notifier = folder, identity, notifier
         self._reports = ReportQueue()
-        self._kernel = NetlinkKernel()
-        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid(), layout)
+        self._kernel = NetlinkKernel(guard=guard)
+        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid(), layout, in_use=self._ids_in_use)
         self._agent = Agent(folder, identity.host, self._enforcer, self._reports)
         self._cgroup_root = find_cgroup2_root()
         self._cgroups = CgroupWatcher(self._cgroup_root)
         self._addresses = AddressWatcher()
         self._resolved: dict[str, list[str]] = {}
+        self._neighbours = Neighbours(read_others, self._agent.tell, layout.mask)
+        self._conntrack = ConntrackGauge()
         self._pipeline: DenialPipeline | None = None
+        self._flows: FlowService | None = None
+        self._sweeps: set[asyncio.Task[Swept]] = set()
         self._stop = asyncio.Event()
         self._failure: SegctlError | None = None
 
@@ -74,23 +95,28 @@ class Loop:
         loop.set_exception_handler(self._callback_failed)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        watch = NftWatch(self._agent.changed_by, own_pid=os.getpid())
+        watch = NftWatch(self._ruleset_changed, own_pid=os.getpid(), own_port=self._kernel.port)
         self._cgroups.start(loop, self._agent.cgroups_changed)
         self._agent.addresses_changed(known_addresses(self._addresses))
         self._resolved = resolve_endpoints(self._identity.controllers, load_remembered(self._folder.path), lambda _: ())
         self._agent.controllers_changed(endpoints(self._resolved))
         self._agent.start()
+        self._guard_table()
         watch.start(loop)
+        self._agent.read_notices = watch.read
         self._notifier.ready(self._agent.status)
         log.info("ready: %s", self._agent.status)
         self._addresses.start(loop, self._agent.addresses_changed)
         self._start_denials(loop)
+        self._start_flows(loop)
         session = self._session()
         gc.collect()
         gc.freeze()  # what start-up made lives on: the collector need not walk it again
         tasks = [
             asyncio.create_task(session.run()),
             asyncio.create_task(self._refresh_names()),
+            *([asyncio.create_task(self._flows.run())] if self._flows is not None else []),
+            asyncio.create_task(self._neighbours.run()),
             *(asyncio.create_task(_every(seconds, work)) for seconds, work in self._clockwork(session)),
         ]
         stopping = asyncio.create_task(self._stop.wait())
@@ -110,6 +136,28 @@ class Loop:
         log.info("stopped; the rules stay in force")
         return 0
 
+    def _ruleset_changed(self, notice: TamperNotice) -> None:
+        self._agent.changed_by(notice)
+        if notice.tables != {TABLE}:
+            self._neighbours.changed_by(notice)
+
+    def _guard_table(self) -> None:
+        """The table our own where the kernel lets us; what hinders that is told, and the table watched."""
+        try:
+            if self._enforcer.wanted is not None and self._kernel.take_over(self._enforcer.wanted):
+                log.info("a table without an owner was replaced by our own, without a gap")
+        except KernelError as error:
+            log.warning("the table cannot be taken over: %s", error)
+        self._look_at_guard()
+
+    def _look_at_guard(self) -> None:
+        """A table without an owner that somebody deletes is made anew with one."""
+        guard, why = self._kernel.guard()
+        if guard != self._agent.table_guard:
+            log.info("the table is %s: %s", guard, why or "the kernel refuses others' changes")
+            self._agent.table_guard = guard
+            self._agent.facts_changed()
+
     def _session(self) -> Session:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         session = Session(self._identity, self._agent, self._reports, boot_id)
@@ -127,12 +175,20 @@ class Loop:
             if self._pipeline is not None and policy is not None and not self._agent.working:
                 self._pipeline.account(denied_counters(self._enforcer.counters(), policy))
 
+        async def sweep() -> None:
+            if self._flows is not None and not self._agent.working:
+                await self._flows.sweep()  # permissions that ended by themselves
+
         async def drift() -> None:
-            self._agent.heal()
+            self._agent.look()
+            if not self._agent.working:
+                self._look_at_guard()
             await self._agent.store_again()
             self._agent.check_gate()
 
         async def status() -> None:
+            if problem := self._conntrack.look():
+                self._agent.tell("kernel", problem)
             self._write_status(session)
 
         async def watchdog() -> None:
@@ -140,6 +196,7 @@ class Loop:
 
         jobs: list[tuple[float, Callable[[], Awaitable[None]]]] = [
             (HOLD_SECONDS, hold),
+            (SWEEP_SECONDS, sweep),
             (COUNTERS_SECONDS, counters),
             (DRIFT_SECONDS, drift),
             (LISTENERS_SECONDS, self._read_listeners),
@@ -198,6 +255,50 @@ class Loop:
             return None
         return decision.workload, "would-deny" if decision.lives else "denied"
 
+    def _start_flows(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Without conntrack's dumps the policy is enforced all the same, and a session ends at its next packet."""
+        try:
+            attributor = Attributor(self._cgroups.known_path, self._cgroup_root)
+        except KernelError as error:
+            self._agent.tell("kernel", f"flows cannot be seen: {error}")
+            return
+        flows = self._flows = FlowService(
+            self._identity.host,
+            self._enforcer.layout,
+            lambda: self._enforcer.policy,
+            self._live_decisions,
+            lambda: self._enforcer.identity,
+            self._cgroups.known_path,
+            attributor,
+            lambda: self._enforcer.facts.controller,
+            self._seen,
+        )
+        self._agent.answer_impact = flows.impact
+
+        def committed() -> None:
+            task = loop.create_task(flows.sweep())
+            self._sweeps.add(task)
+            task.add_done_callback(self._sweeps.discard)
+
+        self._agent.committed = committed
+
+    def _ids_in_use(self) -> Collection[DecisionId]:
+        """Without conntrack's dumps ids are given all the same: not to enforce would be worse."""
+        try:
+            return ids_in_use(ConntrackReader().read(), self._enforcer.layout)
+        except KernelError as error:
+            log.warning("whether flows bear old decision ids is not known: %s", error)
+            return ()
+
+    def _live_decisions(self) -> dict[DecisionId, str]:
+        now = time.time()
+        known = self._enforcer.decisions.by_id.items()
+        return {key: d.workload for key, d in known if d.lives and not 0 < d.until <= now}
+
+    def _seen(self, batch: pb.FlowBatch) -> None:
+        self._reports.add_flows(batch)
+        self._agent.report_waiting()
+
     def _denied(self, denials: list[Denial], lost: int) -> None:
         for denial in denials:
             self._reports.add_denial(denial_message(denial))
@@ -219,6 +320,7 @@ class Loop:
                     "decision_ids": self._enforcer.decisions.turn,
                     "controller": session.connected_to,
                     "problem": session.problem,
+                    "neighbours": [str(finding) for finding in self._neighbours.findings[:_MOST_FINDINGS]],
                     "reports_waiting": self._reports.waiting,
                     "certificate_until": self._identity.valid_until.isoformat(),
                 }

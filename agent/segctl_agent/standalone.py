@@ -23,6 +23,7 @@ from segctl_agent.facts.users import resolve_users
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.library import chain_lines
+from segctl_agent.nft.ownership import TableGuard
 from segctl_agent.nft.ruleset import Expr, Rule, Ruleset
 from segctl_agent.nft.text import to_text
 from segctl_agent.render import MarkLayout, render
@@ -30,13 +31,13 @@ from segctl_agent.state import StateFolder
 
 log = logging.getLogger(__name__)
 
-_RELEASE_PROOF_SECONDS = 3.0
+_RELEASE_PROOF_SECONDS = 5.0
 _QUIET_SECONDS = 1.5
 
 
 def load_last_good(folder: StateFolder, identity: Identity, layout: MarkLayout) -> Boot:
     """Raises KernelError or StateError. The agent's user is the owner of the state folder, whoever runs this."""
-    kernel = NetlinkKernel()
+    kernel = NetlinkKernel(guard=TableGuard.AUTO)
     try:
         enforcer = Enforcer(kernel, resolve_users, folder.path.stat().st_uid, layout)
         enforcer.cgroups_changed(CgroupWatcher(find_cgroup2_root()).scan(), {})
@@ -98,16 +99,20 @@ def _words(
 
 
 def remove_rules(folder: StateFolder, reason: str) -> None:
-    """Removes our table and nothing else, and proves it: an agent amid a change might write it once more."""
+    """Removes our table and nothing else, and proves it: an agent amid a change might write it once more. A table that
+    a running agent owns is removed by that agent, as soon as it sees the hold."""
     log.critical("%s: removing the table inet segctl", reason)
     folder.hold(reason)
     kernel = NetlinkKernel()
+    owner = ""
     try:
         deadline = time.monotonic() + _RELEASE_PROOF_SECONDS
         quiet_since: float | None = None
         while time.monotonic() < deadline:
-            if kernel.read() is not None:
-                kernel.destroy()
+            if kernel.present():
+                owner = kernel.other_owner()
+                if not owner:
+                    kernel.destroy()
                 quiet_since = None
             elif quiet_since is None:
                 quiet_since = time.monotonic()
@@ -116,6 +121,11 @@ def remove_rules(folder: StateFolder, reason: str) -> None:
             time.sleep(0.05)
     finally:
         kernel.close()
+    if owner:
+        raise KernelError(
+            f"{owner} owns the table inet segctl and does not remove it: end that process "
+            "(`systemctl kill -s KILL segctl-agent`) and release again"
+        )
     raise KernelError(
         "the table inet segctl comes back: stop the agent (`systemctl stop segctl-agent`) and release again"
     )
@@ -125,7 +135,7 @@ def describe(folder: StateFolder, identity: Identity) -> tuple[list[str], bool]:
     """Lines for people, and whether all is well: an agent runs, and the kernel holds our table."""
     kernel = NetlinkKernel()
     try:
-        ruleset = kernel.read()
+        ruleset, owner = kernel.read(), kernel.other_owner()
     finally:
         kernel.close()
     status = folder.read_status() or {}
@@ -141,6 +151,7 @@ def describe(folder: StateFolder, identity: Identity) -> tuple[list[str], bool]:
     else:
         elements = sum(len(s.elements) for s in ruleset.sets.values())
         lines.append(f"kernel: {len(ruleset.chains)} chains, {elements} elements")
+        lines.append(f"table: owned by {owner}, nobody else can change it" if owner else "table: others can change it")
     if (folder.path / FILE).exists():
         gate = gate_runs(folder.path)
         lines.append("exec gate: running" if gate else "exec gate: not running; no process belongs to an executable")
@@ -153,6 +164,7 @@ def describe(folder: StateFolder, identity: Identity) -> tuple[list[str], bool]:
     lines.append(
         f"controller: {controller}" if controller else f"controller: {status.get('problem') or 'no session yet'}"
     )
+    lines += [f"note: {finding}" for finding in status.get("neighbours", ())]
     lines.append(f"reports waiting: {status.get('reports_waiting', 0)}; status of {status.get('updated', 'never')}")
     return lines, good and bool(controller)
 

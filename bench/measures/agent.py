@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from segctl.model.hostpolicy import HostPolicy
 from segctl_agent.identity import leaf_map
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.ruleset import TABLE
-from segctl_agent.state import StateFolder
 
-from bench.lab_figures import in_network_of, shop_in_force
+from bench.lab_figures import in_network_of, shop_in_force, store_policy
 from bench.lookup import ElementLookup
-from bench.policies import server_policy
 from bench.rows import Goal, Row
 from bench.statistic import percentile
-from lab.fleet import AGENT_STATE, AGENT_UNIT, Fleet
+from lab.fleet import AGENT_UNIT, Fleet
 from lab.host import LabHost
 from lab.wait import until
 
@@ -126,7 +123,7 @@ def _idle(fleet: Fleet, seconds: float, what: str) -> list[Row]:
 def _starts_from_disk(fleet: Fleet, count: int) -> list[Row]:
     """The controller is down: what is enforced comes from the disk."""
     fleet.kill_agent(_HOST)
-    _store(fleet, _large_policy(fleet))
+    store_policy(fleet, _HOST, _ENTRIES)
     times = [_start_from_disk(fleet) for _ in range(count)]
     elements = _elements(fleet.lab.hosts[_HOST])
     if elements < _ENTRIES:
@@ -136,20 +133,6 @@ def _starts_from_disk(fleet: Fleet, count: int) -> list[Row]:
         "the command to READY=1, with setpriv, the interpreter and the imports"
     )
     return [Row("agent start until enforced from disk", median(times), "ms", how, _START_GOAL)]
-
-
-def _large_policy(fleet: Fleet) -> HostPolicy:
-    policy = server_policy(_ENTRIES)
-    return HostPolicy(_HOST, 1_000, policy.policy_digest, policy.workloads, policy.groups, policy.managed)
-
-
-def _store(fleet: Fleet, policy: HostPolicy) -> None:
-    """As the agent's own user would have written it."""
-    directory = fleet.lab.hosts[_HOST].state / "lib" / Path(AGENT_STATE).name
-    owner = directory.stat()
-    StateFolder(directory).write_generation(policy, (1, 1))
-    for path in directory.glob("generation.*"):
-        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _start_from_disk(fleet: Fleet) -> float:

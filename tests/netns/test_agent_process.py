@@ -54,14 +54,14 @@ def agent(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([AGENT, *arguments], capture_output=True, text=True, check=False, timeout=60)
 
 
-def start(state: Path) -> subprocess.Popen[str]:
+def start(state: Path, *options: str) -> subprocess.Popen[str]:
     """A running agent, ready."""
     notify = str(state / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
         link.bind(notify)
         link.settimeout(20)
         process = subprocess.Popen(
-            [AGENT, "run", "--state", str(state)],
+            [AGENT, "run", "--state", str(state), *options],
             stderr=(state / "log").open("a"),
             text=True,
             env={**os.environ, "NOTIFY_SOCKET": notify},
@@ -86,7 +86,7 @@ def table() -> Ruleset | None:
 
 def marks(held: Ruleset) -> set[bytes]:
     """The marks that count, as the table has them."""
-    return {key for name in ("live_in", "live_out") for key in held.sets[name].elements}
+    return set(held.sets["live"].elements)
 
 
 def until(condition: Callable[[], Any], seconds: float = 10.0) -> float:
@@ -149,7 +149,7 @@ def test_run_follows_cgroups_heals_and_survives_kill_9(tmp_path: Path) -> None:
     def host() -> dict[str, float]:
         enrolled(folder)
         started = time.monotonic()
-        process = start(folder)
+        process = start(folder, "--table-guard", "watch")
         figures = {"start to ready, s": time.monotonic() - started}
         first = table()
         assert first is not None

@@ -26,6 +26,7 @@ REMOTE = (str(CLIENT), 9999)
 LISTEN = 9998
 GROUP, OTHER = 4, 5
 REPEATS = 60
+REMOTES = Group("remote", (ip_network(f"{CLIENT}/32"),))
 SLICE = "seg.slice/seg-shop.slice"
 
 
@@ -36,11 +37,11 @@ def policy(process: Process, *others: Process) -> HostPolicy:
     shop = LocalWorkload("shop", process, Mode.ENFORCE, ingress=entry, egress=entry)
     closed = (LocalWorkload(f"other{n}", p, Mode.ENFORCE) for n, p in enumerate(others))
     workloads = (LocalWorkload("host", None, Mode.ENFORCE), *closed, shop)
-    return HostPolicy("server", 1, "", workloads, (Group("remote", (ip_network(f"{CLIENT}/32"),)),))
+    return HostPolicy("server", 1, "", workloads, (REMOTES,))
 
 
 @contextmanager
-def enforced(process: Process, *cgroups: str, others: tuple[Process, ...] = ()) -> Iterator[Wire]:
+def enforced(wanted: HostPolicy, *cgroups: str) -> Iterator[Wire]:
     """No agent follows: what is known of cgroups is what there is now."""
     for path in ("init.scope", *cgroups):
         (CGROUPS / path).mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def enforced(process: Process, *cgroups: str, others: tuple[Process, ...] = ()) 
             kernel = NetlinkKernel()
             enforcer = Enforcer(kernel, lambda _: {}, 0)
             enforcer.cgroups_changed(sandbox_facts(SERVER).cgroups, {})
-            enforcer.put(policy(process, *others))
+            enforcer.put(wanted)
             kernel.close()
         with wire.client.entered():
             listener = socket.create_server(REMOTE, backlog=1024)
@@ -97,7 +98,7 @@ UNIT = Process(ProcessKind.UNIT, "u*.service")
 
 def test_in_a_slice_every_first_connection_passes_though_nobody_maps_its_cgroup(space: Space) -> None:
     def inside() -> tuple[int, int]:
-        with enforced(UNIT, SLICE, "system.slice") as wire:
+        with enforced(policy(UNIT), SLICE, "system.slice") as wire:
             return first_connections(wire, SLICE, REPEATS), first_connections(wire, "system.slice", 3)
 
     assert space.run(inside) == (REPEATS, 0)
@@ -105,7 +106,7 @@ def test_in_a_slice_every_first_connection_passes_though_nobody_maps_its_cgroup(
 
 def test_a_slice_that_the_policy_names_is_as_good(space: Space) -> None:
     def inside() -> tuple[int, int]:
-        with enforced(Process(ProcessKind.UNIT, "batch.slice"), "batch.slice", "other.slice") as wire:
+        with enforced(policy(Process(ProcessKind.UNIT, "batch.slice")), "batch.slice", "other.slice") as wire:
             passed = first_connections(wire, "batch.slice", 10)
             return passed, first_connections(wire, "batch.slice/batch-night.slice", 10)
 
@@ -133,7 +134,7 @@ def test_the_group_of_a_socket_is_its_makers_file_system_gid_at_that_moment(
     space: Space, before: Callable[[], object], after: Callable[[], object], passes: bool
 ) -> None:
     def inside() -> bool:
-        with enforced(Process(ProcessKind.GROUP, str(GROUP)), "system.slice/x.service") as wire:
+        with enforced(policy(Process(ProcessKind.GROUP, str(GROUP))), "system.slice/x.service") as wire:
 
             def start() -> None:
                 join_cgroup("system.slice/x.service")
@@ -158,7 +159,7 @@ def test_a_unit_and_a_user_go_before_a_group(
     space: Space, cgroup: str, others: tuple[Process, ...], passes: bool
 ) -> None:
     def inside() -> bool:
-        with enforced(Process(ProcessKind.GROUP, str(GROUP)), cgroup, others=others) as wire:
+        with enforced(policy(Process(ProcessKind.GROUP, str(GROUP)), *others), cgroup) as wire:
 
             def start() -> None:
                 join_cgroup(cgroup)
@@ -174,7 +175,7 @@ def test_of_a_listener_the_group_is_not_known(space: Space) -> None:
     """Its ingress is that of the workload host, whoever opened the port."""
 
     def inside() -> bool:
-        with enforced(Process(ProcessKind.GROUP, str(GROUP)), "system.slice/x.service") as wire:
+        with enforced(policy(Process(ProcessKind.GROUP, str(GROUP))), "system.slice/x.service") as wire:
             join_cgroup("system.slice/x.service")
             with wire.server.entered():
                 os.setegid(GROUP)
@@ -185,3 +186,60 @@ def test_of_a_listener_the_group_is_not_known(space: Space) -> None:
                 return made.connect_ex((str(SERVER), LISTEN)) == 0
 
     assert space.run(inside) is False
+
+
+def answered(wire: Wire, kind: socket.SocketKind) -> bytes:
+    """What the client hears from a listener on the server, which is of the calling process's cgroup."""
+    with wire.server.entered():
+        listener = socket.socket(socket.AF_INET, kind)
+        listener.bind((str(SERVER), LISTEN))
+    with wire.client.entered():
+        asking = socket.socket(socket.AF_INET, kind)
+    with listener, asking:
+        for made in (listener, asking):
+            made.settimeout(3)
+        if kind is socket.SOCK_DGRAM:
+            asking.sendto(b"question", (str(SERVER), LISTEN))
+            _, client = listener.recvfrom(100)
+            listener.sendto(b"answer", client)
+        else:
+            listener.listen()
+            asking.connect((str(SERVER), LISTEN))
+            with listener.accept()[0] as session:
+                session.sendall(b"answer")
+        return asking.recv(100)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
+@pytest.mark.parametrize("owner", [ProcessKind.USER, ProcessKind.GROUP])
+def test_an_answer_of_the_host_is_no_connection_of_the_sockets_owner(
+    space: Space, owner: ProcessKind, kind: socket.SocketKind
+) -> None:
+    """The listener was judged by its cgroup, and so are its answers."""
+
+    def inside() -> bytes:
+        listens = LocalWorkload("host", None, Mode.ENFORCE, ingress=(_entry(kind),))
+        owned = LocalWorkload("owned", Process(owner, "0"), Mode.ENFORCE)
+        with enforced(HostPolicy("server", 1, "", (listens, owned), (REMOTES,)), "system.slice/x.service") as wire:
+            join_cgroup("system.slice/x.service")
+            return answered(wire, kind)
+
+    assert space.run(inside) == b"answer"
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
+def test_what_listens_in_a_users_slice_answers_as_the_user(space: Space, kind: socket.SocketKind) -> None:
+    place = "user.slice/user-0.slice/session-1.scope"
+
+    def inside() -> bytes:
+        host = LocalWorkload("host", None, Mode.ENFORCE)
+        owned = LocalWorkload("owned", Process(ProcessKind.USER, "0"), Mode.ENFORCE, ingress=(_entry(kind),))
+        with enforced(HostPolicy("server", 1, "", (host, owned), (REMOTES,)), place) as wire:
+            join_cgroup(place)
+            return answered(wire, kind)
+
+    assert space.run(inside) == b"answer"
+
+
+def _entry(kind: socket.SocketKind) -> Entry:
+    return Entry("ask", "remote", (PortRange("tcp" if kind is socket.SOCK_STREAM else "udp", LISTEN, LISTEN),), True)

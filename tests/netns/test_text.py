@@ -97,6 +97,8 @@ STATEMENTS: dict[str, Callable[[], s.Statement]] = {
     "uid": lambda: s.uid_is(33),
     "syn": s.tcp_syn,
     "no syn": s.tcp_without_syn,
+    "no syn by the byte": s.flags_without_syn,
+    "port of tcp": lambda: s.tcp_port(22, 23),
     "reset": s.tcp_reset,
     "not udp": lambda: s.protocol_not("udp"),
     "source port": lambda: s.source_port("udp", 53, 60),

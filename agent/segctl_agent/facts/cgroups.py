@@ -116,6 +116,11 @@ class CgroupWatcher:
             return ""
         return path
 
+    def known_path(self, number: int) -> str | None:
+        """As `path_of`, of what is known by now: for other threads than the loop's."""
+        path = self._paths.get(number)
+        return "" if path is None and number == self.root.stat().st_ino else path
+
     def start(self, loop: asyncio.AbstractEventLoop, on_change: OnChange) -> None:
         """Follow the tree. `on_change` is called at once with everything there is, then with every change, straight
         from the reader of the loop."""

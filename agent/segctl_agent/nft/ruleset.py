@@ -220,8 +220,9 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """A whole table. `counters` are the names of its counters, whose values are no part of it. `flags` (dormant, owner)
-    and `foreign` are only ever set in what is read."""
+    """A whole table. `counters` are the names of its counters, whose values are no part of it. `flags` and `foreign`
+    are only ever set in what is read: `flags` holds those of the table's flags (dormant, owner) that are not as they
+    should be."""
 
     chains: Mapping[str, Chain] = field(default_factory=dict)
     sets: Mapping[str, NftSet] = field(default_factory=dict)

@@ -164,6 +164,12 @@ def destination_port(name: Literal["tcp", "udp"], low: int, high: int) -> Statem
     return Statement(exprs, f"{name} dport {_span(low, high)}")
 
 
+def tcp_port(low: int, high: int) -> Statement:
+    """The destination port where an earlier rule has seen to it that this is TCP."""
+    exprs = (_payload(_TRANSPORT_HEADER, 2, 2), *_bounds(low, high, 2))
+    return Statement(exprs, f"th dport {_span(low, high)}")
+
+
 def source_port(name: Literal["tcp", "udp"], low: int, high: int, *, known: bool = False) -> Statement:
     """The source port of a segment or datagram. `known`: an earlier statement of the rule has compared the protocol."""
     compared = () if known else protocol(name).exprs
@@ -176,6 +182,13 @@ def tcp_without_syn() -> Statement:
     masked = ((1, _n(1)), (2, _n(1)), (3, _n(1)), (4, ((1, b"\x02"),)), (5, ((1, b"\0"),)), (6, _n(0)))
     exprs = (*protocol("tcp").exprs, _payload(_TRANSPORT_HEADER, 13, 1), Expr("bitwise", masked), _cmp(b"\0"))
     return Statement(exprs, "tcp flags & syn == 0x0")
+
+
+def flags_without_syn() -> Statement:
+    """The same by the byte alone: only where something else in the rule tells TCP from other protocols."""
+    masked = ((1, _n(1)), (2, _n(1)), (3, _n(1)), (4, ((1, b"\x02"),)), (5, ((1, b"\0"),)), (6, _n(0)))
+    exprs = (_payload(_TRANSPORT_HEADER, 13, 1), Expr("bitwise", masked), _cmp(b"\0"))
+    return Statement(exprs, "@th,104,8 & 0x02 == 0x00")
 
 
 def tcp_reset() -> Statement:

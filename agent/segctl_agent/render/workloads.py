@@ -18,8 +18,10 @@ from segctl_agent.render.marks import Marks
 from segctl_agent.render.sets import address_sets, flow_map, flow_suffix, network_sets
 
 
-def port_statement(ports: PortRange, *, family_known: bool) -> Statement:
+def port_statement(ports: PortRange, *, family_known: bool, tcp_known: bool = False) -> Statement:
     """The protocol and ports or message types; all of them need no comparison."""
+    if tcp_known:
+        return s.tcp_port(ports.low, ports.high)
     if ports.protocol in ("tcp", "udp"):
         if (ports.low, ports.high) == (0, 65535):
             return s.protocol(ports.protocol)
@@ -68,11 +70,11 @@ class WorkloadRenderer:
         self._managed = managed
         self._marks = marks
 
-    def chain(self, workload: LocalWorkload, direction: Direction, first: tuple[Rule, ...] = ()) -> Chain:
-        """What the workload may do. `first` are rules before everything else."""
+    def chain(self, workload: LocalWorkload, direction: Direction) -> Chain:
+        """What the workload may do."""
         leave = s.verdict(goto(end_name(workload.name, direction)))
         rules = self._permits(workload, direction, direction, leave)
-        return Chain((*first, *rules, Rule.of(leave)))
+        return Chain((*rules, Rule.of(leave)))
 
     def back(self, workload: LocalWorkload, direction: Direction) -> Chain:
         """Packets that go the other way than their flow was judged: replies, and segments of a session that is older

@@ -15,7 +15,7 @@ from segctl.model.policy import Mode, PortRange, Process, ProcessKind
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.agent import LARGE_POLICY, Agent
-from segctl_agent.conversation import InForce, NewPolicy
+from segctl_agent.conversation import ImpactAsked, InForce, NewPolicy
 from segctl_agent.enforcer import Enforcer, ResolveUsers
 from segctl_agent.execgate.targets import FILE, Target, read_targets
 from segctl_agent.nft.kernel import FakeKernel
@@ -322,6 +322,9 @@ async def test_facts_leave_out_what_no_host_owns_and_name_the_units_of_workloads
     agent.addresses_changed(frozenset(map(ip_address, ("10.0.0.7", "127.0.0.1", "::1", "fe80::1", "2001:db8::7"))))
     agent.cgroups_changed({"system.slice": 5, "system.slice/db.service": 42, "system.slice/db.service/x": 43}, {})
     assert list(agent.facts().units) == []
+    assert agent.facts().table_guard == ""
+    agent.table_guard = "owned"
+    assert agent.facts().table_guard == "owned"
     await agent.put(new(POLICY))
     facts = agent.facts()
     assert list(facts.addresses) == [ip_address("10.0.0.7").packed, ip_address("2001:db8::7").packed]
@@ -397,3 +400,16 @@ async def test_the_list_of_executables_follows_the_policy_and_a_missing_gate_is_
     again.check_gate()
     again.check_gate()
     assert events(again) == []
+
+
+async def test_an_impact_is_answered_by_who_reads_the_connections_and_refused_without(tmp_path: Path) -> None:
+    agent, _ = make(tmp_path)
+    asked = ImpactAsked(7, b"draft", 3)
+    refused = await agent.impact(asked)
+    assert (refused.id, refused.error) == (7, "this agent cannot read its host's connections")
+
+    async def answer(asked: ImpactAsked) -> pb.ImpactReply:
+        return pb.ImpactReply(id=asked.id, live=len(asked.draft))
+
+    agent.answer_impact = answer
+    assert (await agent.impact(asked)).live == 5

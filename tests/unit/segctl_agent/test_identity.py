@@ -174,7 +174,7 @@ def test_outgoing_the_owner_decides_for_a_user() -> None:
     elements = cgroup_elements(policy(("apache", USER, "33")), {}, "user.slice/user-33.slice", 7)
     assert {(e.map, str(e.verdict)) for e in elements} == {
         ("cg2_in", "goto w_apache_in"),
-        ("cg2_out", "goto w_host_out"),
+        ("cg2_out", "goto owner_apache_out"),
     }
 
 
