@@ -42,12 +42,12 @@ def measure(quick: bool) -> list[Row]:
         of_marked: list[tuple[float, float]] = []
         of_plain: list[tuple[float, float]] = []
         for _ in range(cycles):
-            without = _pairs(marked, plain, pairs)
+            without, alone = _pairs(marked, plain, pairs), _often(plain, pairs)
             with _gate(state, marked):
-                gated = _pairs(marked, plain, pairs)
+                gated, beside = _pairs(marked, plain, pairs), _often(plain, pairs)
             with_gate += gated
             of_marked.append((median(a for a, _ in gated), median(a for a, _ in without)))
-            of_plain.append((median(b for _, b in gated), median(b for _, b in without)))
+            of_plain.append((beside, alone))
     how = f"posix_spawn of a copy of true until it ended, {cycles} turns with and without the gate of {pairs} pairs"
     added = spread([a - b for a, b in with_gate])
     return [
@@ -66,6 +66,10 @@ def _pairs(marked: Path, plain: Path, number: int) -> list[tuple[float, float]]:
     for program in (marked, plain):
         _start(program)
     return [(_start(marked), _start(plain)) for _ in range(number)]
+
+
+def _often(program: Path, number: int) -> float:
+    return median(_start(program) for _ in range(number))
 
 
 def _start(program: Path) -> float:
