@@ -251,8 +251,9 @@ def owner_chain(workload: str) -> str:
     return f"owner_{workload}_out"
 
 
-REST_CHAIN = "rest_host_out"
-"""Outgoing packets of the workload `host`, once their owner was asked for."""
+def rest_chain(direction: Direction) -> str:
+    """The workload `host`, once it was asked who made the socket."""
+    return f"rest_{HOST_WORKLOAD}_{direction}"
 
 
 @cache
