@@ -141,7 +141,7 @@ def _messages(buffer: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def _raise(payload: bytes) -> None:
     """ENOENT says that there is no such socket (ENODEV: no such protocol yet), which is an answer."""
-    number = -struct.unpack_from("=i", payload)[0]
+    number = -struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else errno.EBADMSG
     if number not in (0, errno.ENOENT, errno.ENODEV):
         raise OSError(number, os.strerror(number))
 

@@ -30,7 +30,7 @@ def u64(kind: int, value: int) -> bytes:
 
 
 def string(kind: int, value: str) -> bytes:
-    return attribute(kind, value.encode() + b"\0")
+    return attribute(kind, value.encode(errors="surrogateescape") + b"\0")
 
 
 def attributes(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -50,4 +50,6 @@ def number(payload: bytes) -> int:
 
 
 def text(payload: bytes) -> str:
-    return payload.rstrip(b"\0").decode(errors="replace")
+    """A name. nf_tables takes any bytes for one: what is no UTF-8 becomes lone surrogates, so that `string` writes the
+    same bytes and the object can be removed."""
+    return payload.rstrip(b"\0").decode(errors="surrogateescape")

@@ -206,7 +206,11 @@ def lookups(rule: Rule) -> Iterator[str]:
     """The names of the sets that `rule` refers to."""
     for expr in rule.exprs:
         if expr.name in ("lookup", "dynset"):
-            yield from (v.rstrip(b"\0").decode() for k, v in expr.attrs if k == 1 and isinstance(v, bytes))
+            yield from (
+                v.rstrip(b"\0").decode(errors="surrogateescape")
+                for k, v in expr.attrs
+                if k == 1 and isinstance(v, bytes)
+            )
 
 
 def jumps(rule: Rule) -> Iterator[str]:
@@ -218,7 +222,11 @@ def jumps(rule: Rule) -> Iterator[str]:
             if kind == 2 and isinstance(data, tuple):
                 for verdict_kind, verdict in data:
                     if verdict_kind == 2 and isinstance(verdict, tuple):
-                        yield from (v.rstrip(b"\0").decode() for k, v in verdict if k == 2 and isinstance(v, bytes))
+                        yield from (
+                            v.rstrip(b"\0").decode(errors="surrogateescape")
+                            for k, v in verdict
+                            if k == 2 and isinstance(v, bytes)
+                        )
 
 
 def kernel_digest(ruleset: Ruleset) -> str:
