@@ -34,7 +34,8 @@ class Measure:
 
 MEASURES = (
     Measure("connections", sandboxed=True, seconds=300, prepares=True),
-    Measure("atomicity", sandboxed=True, seconds=340),
+    Measure("atomicity", sandboxed=True, seconds=660),
+    Measure("revocation", sandboxed=True, seconds=120),
     Measure("applying", sandboxed=True, seconds=120),
     Measure("fleet", sandboxed=False, seconds=240),
     Measure("agent", sandboxed=False, seconds=180),

@@ -40,7 +40,7 @@ def _full_load(entries: int, runs: int) -> list[Row]:
     with namespace.entered():
         kernel, packer = NetlinkKernel(), Packer()
     policy, facts = server_policy(entries), sandbox_facts(SERVER)
-    addresses = [int(client_address(i)) for i in range(entries)]
+    addresses = b"".join(client_address(i).packed for i in range(entries))
     ours, proven, bare = [], [], []
     for _ in range(runs):
         ours.append(_cpu_ms(lambda: kernel.apply(plan(None, render(policy, facts, 1)))))
