@@ -12,22 +12,17 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from random import Random
 
 import pytest
-from segctl.model.hostpolicy import HostPolicy
 from segctl.model.inventory import Inventory
-from segctl.model.policy import HOST_WORKLOAD, Policy, PortRange, ProcessKind
+from segctl.model.policy import Policy
 from segctl.policy.compile import compile_host
-from segctl.policy.decide import Instance, instances
-from segctl.policy.explain import EndVerdict, Verdict, explain_ends, overall
-from segctl_agent.facts.values import Address
-from segctl_agent.identity import Identity, Inner
+from segctl.policy.explain import Verdict, overall
 from segctl_agent.nft.evaluate import Packet
 
-from tests.netns.fleet import PLACES, PORTS, Attempt, Fleet, address
+from tests.netns.expected import Expectation, Probe, draw_probes
+from tests.netns.fleet import PLACES, Fleet
 from tests.netns.randompolicy import TODAY, RandomPolicies
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(900)]
@@ -46,95 +41,16 @@ def fleet() -> Iterator[Fleet]:
         made.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """From process `place` of member `member` to process `to_place` of member `to_member`."""
-
-    member: int
-    place: int
-    to_member: int
-    to_place: int
-    port: PortRange
-    version: int
-
-    @property
-    def attempt(self) -> Attempt:
-        source, destination = (
-            address(m, p, 4 if self.version == 4 else 6)
-            for m, p in ((self.member, self.place), (self.to_member, self.to_place))
-        )
-        return Attempt(source, destination, self.port)
-
-    @property
-    def icmp(self) -> bool:
-        return self.port.protocol.startswith("icmp")
-
-
-def owner(policy: Policy, inventory: Inventory, host: str, place: int, direction: str) -> Instance:
-    """Which workload a process belongs to, as docs/architecture.md says it, in the plainest words."""
-    here = {i.workload: i for i in instances(policy, inventory.hosts[host])}
-    path, uid = PLACES[place].cgroup.split("/"), PLACES[place].uid
-    unit = next(c for c in path if not c.endswith(".slice"))
-    kinds = (ProcessKind.CGROUP, ProcessKind.UNIT, ProcessKind.USER)
-    found = []
-    for name in here:
-        if name == HOST_WORKLOAD:
-            continue
-        process = policy.workloads[name].process
-        pattern = process.pattern
-        if process.kind is ProcessKind.CGROUP:
-            parts = pattern.split("/")
-            hit = len(parts) <= len(path) and all(map(fnmatchcase, path, parts))
-        elif process.kind is ProcessKind.UNIT:
-            hit = fnmatchcase(unit, pattern)
-        else:
-            wanted = 33 if pattern == "www-data" else int(pattern)
-            hit = uid == wanted if direction == "out" else path[1] == f"user-{wanted}.slice"
-        if hit:
-            glob = any(c in pattern for c in "*?[")
-            found.append((kinds.index(process.kind), glob, -len(pattern), name))
-    return here[min(found)[3]] if found else here[HOST_WORKLOAD]
-
-
 class Round:
     """One policy, compiled and applied, and what it makes of probes."""
 
     def __init__(self, fleet: Fleet, policy: Policy, inventory: Inventory, epoch: int) -> None:
         self._fleet = fleet
-        self._policy = policy
-        self._inventory = inventory
         self.host_policies = {
             m.index: compile_host(policy, inventory, f"h{m.index}", 1, "digest", TODAY) for m in fleet.hosts
         }
+        self.expected = Expectation(policy, inventory, self.host_policies).expected
         fleet.apply(self.host_policies, epoch)
-
-    def _end(self, member: int, place: int, direction: str, at: Address) -> Instance | Address:
-        if member not in self.host_policies:
-            return at
-        if direction == "none":  # a ping is answered by the kernel, not by a process
-            named = instances(self._policy, self._inventory.hosts[f"h{member}"])
-            return next(i for i in named if i.workload == HOST_WORKLOAD)
-        return owner(self._policy, self._inventory, f"h{member}", place, direction)
-
-    def expected(self, probe: Probe) -> tuple[dict[str, Verdict], str]:
-        """The explainer's verdict of each end that has an agent, and what it said for a failure's message."""
-        attempt = probe.attempt
-        source = self._end(probe.member, probe.place, "out", attempt.source)
-        arriving = "none" if probe.icmp else "in"
-        destination = self._end(probe.to_member, probe.to_place, arriving, attempt.destination)
-        said = explain_ends(self._policy, self._inventory, source, destination, probe.port, TODAY)
-        places = {"egress": (probe.member, probe.place), "ingress": (probe.to_member, probe.to_place)}
-        verdicts = {e.direction: self._unmapped(e, *places[e.direction], icmp=probe.icmp) for e in said.ends}
-        return {str(d): v for d, v in verdicts.items()}, f"{source} -> {destination} {probe.port}: {said}"
-
-    def _unmapped(self, end: EndVerdict, member: int, place: int, *, icmp: bool) -> Verdict:
-        """A process whose cgroup the agent has not seen is closed while anything on its host enforces."""
-        if PLACES[place].mapped or end.decision.reason == "essential" or (icmp and end.direction == "ingress"):
-            return end.verdict
-        policy: HostPolicy = self.host_policies[member]
-        if not isinstance(Identity(policy, {"www-data": 33}).place("system.slice"), Inner):
-            return end.verdict
-        return "denied" if policy.enforcing else "allowed"
 
     def evaluated(self, probes: list[Probe]) -> list[dict[str, tuple[Verdict, tuple[str, ...]]]]:
         """What the ruleset in the kernel of each end says, with its trail."""
@@ -166,17 +82,6 @@ class Round:
             )
 
 
-def draw_probes(random: Random, members: int) -> list[Probe]:
-    out: dict[Probe, None] = {}
-    while len(out) < PROBES_EACH:
-        member, to_member = random.sample(range(members), 2)
-        port = random.choice(PORTS)
-        version = {"icmp": 4, "icmpv6": 6}.get(port.protocol) or random.choice((4, 6))
-        places = random.randrange(len(PLACES)), random.randrange(len(PLACES))
-        out[Probe(member, places[0], to_member, places[1], port, version)] = None
-    return list(out)
-
-
 def test_explainer_network_and_evaluator_agree(fleet: Fleet) -> None:
     seed = int(os.environ.get("SEGCTL_EQUIVALENCE_SEED") or secrets.randbelow(1 << 32))
     random, policies = Random(seed), RandomPolicies(seed, [m.addresses for m in fleet.hosts])
@@ -186,7 +91,7 @@ def test_explainer_network_and_evaluator_agree(fleet: Fleet) -> None:
     while time.monotonic() < deadline or sum(counts.values()) < FEWEST:
         policy, inventory = policies.draw()
         here = Round(fleet, policy, inventory, rounds % 2047 + 1)
-        probes = draw_probes(random, len(fleet.members))
+        probes = draw_probes(random, len(fleet.members), PROBES_EACH)
         context = f"seed {seed}, round {rounds}: {policy} {inventory}"
         check(fleet, here, probes, counts, context)
         rounds += 1
