@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,7 @@ from segctl_agent.facts import addresses, sockdiag
 from segctl_agent.inotify import parse_events
 from segctl_agent.nft import netlink, watch
 from segctl_agent.nft import statements as s
-from segctl_agent.nft.attributes import attribute, attributes, nested, number, string, text, u32, u64
+from segctl_agent.nft.attributes import attribute, attributes, error_code, nested, number, string, text, u32, u64
 from segctl_agent.nft.dump import parse_chain, parse_elements, parse_rule, parse_set, rule_packets
 from segctl_agent.nft.messages import NEWGEN, NEWRULE, encode
 from segctl_agent.nft.operations import AddChain, AddElements, AddRule, AddSet, Batch
@@ -95,7 +96,7 @@ def _attributes(data: bytes) -> None:
 def _frames(data: bytes) -> None:
     """Answers and acknowledgements."""
     for _, flags, _, payload in netlink._messages(data):
-        netlink._code(payload)
+        os.strerror(error_code(payload))
         netlink._explanation(flags, payload)
 
 

@@ -6,14 +6,13 @@ import errno
 import os
 import socket
 import struct
-import sys
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from segctl.errors import KernelError, KernelFullError
 
-from segctl_agent.nft.attributes import attributes, number, text
+from segctl_agent.nft.attributes import attributes, error_code, number, text
 from segctl_agent.nft.messages import GETGEN, Message
 
 NETLINK_NETFILTER = 12
@@ -106,7 +105,7 @@ class Netlink:
             for kind, flags, sequence, payload in _messages(bytes(self._buffer[:size])):
                 if kind != _ERROR or not first <= sequence <= first + len(messages):
                     continue
-                code = _code(payload)
+                code = error_code(payload)
                 if code == 0:
                     acknowledged = acknowledged or sequence == first + len(messages)
                 elif failure is None:
@@ -158,7 +157,7 @@ class Netlink:
             for kind, got, answered, body in _messages(bytes(self._buffer[:size])):
                 if answered != sequence:
                     continue
-                code = _code(body) if kind == _ERROR or (kind == _DONE and body) else 0
+                code = error_code(body) if kind == _ERROR or (kind == _DONE and body) else 0
                 if code == errno.ENOENT:
                     raise FileNotFoundError(errno.ENOENT, "no such object in nf_tables")
                 if code == errno.EOPNOTSUPP and optional:
@@ -188,11 +187,6 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
             return
         yield kind, flags, sequence, data[offset + 16 : offset + length]
         offset += (length + 3) & ~3
-
-
-def _code(payload: bytes) -> int:
-    """The errno of struct nlmsgerr, 0 for success; EBADMSG when it is cut short."""
-    return -int.from_bytes(payload[:4], sys.byteorder, signed=True) if len(payload) >= 4 else errno.EBADMSG
 
 
 def _explanation(flags: int, payload: bytes) -> str:
