@@ -25,12 +25,14 @@ from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2, hostpolicy_pb2
 from segctl_agent.conversation import Conversation, InForce
 from segctl_agent.enforcer import Enforcer
+from segctl_agent.enrol import accept_reply, make_request
 from segctl_agent.jointoken import parse_join_token
 from segctl_agent.nft.fake import FakeKernel
 from segctl_agent.slots import pack, unpack
 from segctl_agent.state import decode_policy
+from segctl_controller.authority import _requested_key as requested_key
 from segctl_controller.clock import Clock
-from segctl_controller.errors import LimitError
+from segctl_controller.errors import InvalidRequestError, LimitError
 from segctl_controller.facts import read_claims
 from segctl_controller.feed import Feed
 from segctl_controller.reports import ReportService
@@ -111,6 +113,14 @@ def _token(data: bytes) -> None:
     parse_join_token(data.decode("latin-1"))
 
 
+def _enrol_reply(data: bytes) -> None:
+    accept_reply(parse_join_token(_TOKEN.decode()), _REQUEST, agent_pb2.EnrolReply.FromString(data), _NOW)
+
+
+def _csr(data: bytes) -> None:
+    requested_key(data)
+
+
 def _slot(data: bytes) -> None:
     stored = unpack(data)
     assert pack(stored.value, stored.sequence, stored.epoch) == data
@@ -167,6 +177,10 @@ def _report(data: bytes) -> None:
         assert 0 <= denial.first_us <= denial.last_us
 
 
+_NOW = datetime(2027, 1, 1, tzinfo=UTC)
+_REQUEST = make_request("db1")
+
+
 def _token_line() -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "fleet")])
@@ -211,6 +225,10 @@ _CHUNKS = [
     agent_pb2.ControllerMessage(chunk=agent_pb2.Chunk(data=part, more=more))
     for part, more in ((_POLICY.SerializeToString()[:200], True), (_POLICY.SerializeToString()[200:], False))
 ]
+_TOKEN = _token_line()
+_REPLY = agent_pb2.EnrolReply(
+    host="db1", fleet="f", ca=parse_join_token(_TOKEN.decode()).ca, certificate=parse_join_token(_TOKEN.decode()).ca
+)
 _MADE = {name: message.SerializeToString() for name, message in _samples().items()}
 _BAD_WIRE = (WireError, DecodeError)
 
@@ -223,7 +241,9 @@ TARGETS = (
         (_framed(_WELCOME, agent_pb2.ControllerMessage(policy=_POLICY)), _framed(_WELCOME, *_CHUNKS)),
         _BAD_WIRE,
     ),
-    Target("join-token", _token, (_token_line(),), (EnrolmentError,)),
+    Target("join-token", _token, (_TOKEN,), (EnrolmentError,)),
+    Target("enrol-reply", _enrol_reply, (_REPLY.SerializeToString(),), (EnrolmentError, DecodeError)),
+    Target("csr", _csr, (_REQUEST.csr,), (InvalidRequestError,)),
     Target("slot", _slot, (pack(_POLICY.SerializeToString(), 7, 3),), (StateError,)),
     Target("facts", _facts, (_MADE["facts"],), (*_BAD_WIRE, LimitError)),
     Target("report", _report, (_MADE["report"],), (*_BAD_WIRE, LimitError)),
