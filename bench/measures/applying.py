@@ -6,9 +6,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -133,36 +134,38 @@ def _stored(path: Path, policy: HostPolicy) -> str:
 def _one_address(entries: int, runs: int, quick: bool) -> list[Row]:
     """One address joins and leaves a group of 100 and one of `entries`, in turns."""
     small = 100
+    joins: dict[int, list[float]] = {small: [], entries: []}
+    leaves: dict[int, list[float]] = {small: [], entries: []}
     with ExitStack() as stack:
         hosts = {}
-        for count in (small, entries):
+        for count in joins:
             enforcer, _ = stack.enter_context(enforced(NetworkNamespace(), SERVER))
             enforcer.put(server_policy(count))
             hosts[count] = enforcer
-        times: dict[int, list[float]] = {count: [] for count in hosts}
-        for run in range(runs):
-            for count, enforcer in hosts.items():
-                times[count].append(_move_ms(enforcer, joins=run % 2 == 0))
-    growth = median(times[entries]) / median(times[small])
-    how = (
-        f"Enforcer.members_changed, from the call to the kernel's acknowledgement, median of {runs}, the address added "
-        f"and removed in turns; p95 {percentile(times[entries], 0.95):.2f} ms"
-    )
-    title = f"one address into {_name(entries)}"
-    return [
-        Row(title, median(times[entries]), "ms", how, None if quick else _ADDRESS_GOAL),
-        Row(
-            f"{title}, over one into {small}",
-            growth,
-            "ratio",
-            f"{median(times[small]):.3f} ms at {small}; medians of {runs}, in turns",
-            None if quick else _GROWTH_GOAL,
-        ),
-    ]
+        for _ in range(runs):
+            for times, added, removed in ((joins, (_NEWCOMER,), ()), (leaves, (), (_NEWCOMER,))):
+                for count, enforcer in hosts.items():
+                    times[count].append(_move_ms(enforcer, added, removed))
+    how = f"Enforcer.members_changed, from the call to the kernel's acknowledgement, median of {runs}, in turns"
+    rows = []
+    for what, times, goals in (("into", joins, not quick), ("out of", leaves, False)):
+        title, many, few = f"one address {what} {_name(entries)}", times[entries], times[small]
+        said = f"{how}; p95 {percentile(many, 0.95):.3f} ms"
+        ratio = f"{how}; {median(few):.3f} ms at {small}"
+        rows += [
+            Row(title, median(many), "ms", said, _ADDRESS_GOAL if goals else None),
+            Row(
+                f"{title}, over {what} {small}",
+                median(many) / median(few),
+                "ratio",
+                ratio,
+                _GROWTH_GOAL if goals else None,
+            ),
+        ]
+    return rows
 
 
-def _move_ms(enforcer: Enforcer, *, joins: bool) -> float:
-    added, removed = ((_NEWCOMER,), ()) if joins else ((), (_NEWCOMER,))
+def _move_ms(enforcer: Enforcer, added: Sequence[IPv4Address], removed: Sequence[IPv4Address]) -> float:
     started = time.perf_counter()
     enforcer.members_changed(_GROUP, added, removed)
     return (time.perf_counter() - started) * 1000
