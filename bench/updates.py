@@ -114,7 +114,7 @@ class Updates:
         if before.policy is None:
             raise RuntimeError("an agent without a policy has nothing to resume")
         self.enforcer = new_enforcer(self._kernel, replace(self._facts, cgroups=self._cgroups))
-        self.enforcer.resume(before.policy, before.epoch)
+        self.enforcer.resume(before.policy, before.decisions.turn)
 
 
 _KINDS: tuple[tuple[str, Callable[[Updates], None]], ...] = (

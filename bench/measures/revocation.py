@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
+from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy
 from segctl.model.policy import PortRange
 
 from bench.enforced import enforced
-from bench.policies import CLIENT_UNIT, SERVER, SERVER_UNIT, hosts, make_units, server_policy
+from bench.policies import CLIENT_UNIT, SERVER, SERVER_UNIT, make_units, server_policy
 from bench.rows import Goal, Row
 from bench.sessions import Seen, Sessions
 from bench.statistic import percentile
@@ -63,8 +64,8 @@ def _policy(number: int, *, narrowed: bool) -> HostPolicy:
     rule = Entry("revoked", "revoked", ports, True)
     by_member = number % 4 == 1
     entries = (kept,) if narrowed and not by_member else (kept, rule)
-    members = hosts([_KEPT]) if narrowed and by_member else hosts([_REVOKED, _KEPT])
-    groups = (*base.groups, Group("kept", hosts([_KEPT])), Group("revoked", members))
+    members = AddressSet.of([_KEPT] if narrowed and by_member else [_REVOKED, _KEPT])
+    groups = (*base.groups, Group("kept", hosts=AddressSet.of([_KEPT])), Group("revoked", hosts=members))
     workloads = tuple(replace(w, ingress=(*w.ingress, *entries)) if w.name == "shop-api" else w for w in base.workloads)
     return replace(base, generation=number + 1, workloads=workloads, groups=tuple(sorted(groups, key=lambda g: g.name)))
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import DecodeError
 from segctl import wire
 from segctl.errors import EnrolmentError, KernelError, StateError, WireError
-from segctl.model.hostpolicy import Group, HostPolicy
+from segctl.model.hostpolicy import HostPolicy
 from segctl.model.inventory import Host, Inventory
 from segctl.model.policy import Essentials, Network, Policy, Tags
 from segctl.policy.digest import host_policy_digest
@@ -77,8 +77,8 @@ def _unchecked(message: hostpolicy_pb2.HostPolicy) -> HostPolicy:
         generation=message.generation,
         policy_digest=message.policy_digest,
         workloads=tuple(wire._workload_from_wire(w) for w in message.workloads),
-        groups=tuple(Group(g.name, networks(g.networks)) for g in message.groups),
-        managed=networks(message.managed),
+        groups=tuple(wire._group_from_wire(g) for g in message.groups),
+        managed=wire._addresses_from_wire("managed", message.managed4, message.managed6),
         essentials=Essentials(
             dns=networks(essentials.dns),
             ntp=networks(essentials.ntp),

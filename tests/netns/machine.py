@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv6Address
 from multiprocessing.connection import Connection
 from random import Random
 from typing import Any
 
-from segctl.model.hostpolicy import HostPolicy
+from segctl.model.hostpolicy import Entry, HostPolicy
 from segctl_agent.drift import differences
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.values import HostFacts
@@ -63,17 +65,46 @@ class Host:
     enforcer: Enforcer | None = None
 
 
-def start(host: Host, facts: HostFacts, stored: HostPolicy | None) -> None:
+def start(host: Host, facts: HostFacts, stored: HostPolicy | None, turn: int = 0) -> None:
     """The agent has just started, with what it had stored."""
     host.enforcer = enforcer = Enforcer(host.kernel, resolve, 0)
     enforcer.cgroups_changed(facts.cgroups, {})
     enforcer.addresses_changed(facts.addresses)
     if stored is not None:
-        enforcer.resume(stored, 1)
+        enforcer.resume(stored, (turn, turn))
 
 
 def put(host: Host, policy: HostPolicy) -> None:
     _of(host).put(policy)
+
+
+def expiring(host: Host, policy: HostPolicy, rule: str, seconds: float) -> HostPolicy:
+    """Puts `policy` in force with an end of what `rule` permits: the next full second after `seconds` from now."""
+    until = int(time.time() + seconds) + 1
+
+    def ending(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        return tuple(replace(e, until=until) if e.rule == rule else e for e in entries)
+
+    workloads = tuple(replace(w, ingress=ending(w.ingress), egress=ending(w.egress)) for w in policy.workloads)
+    timed = replace(policy, workloads=workloads)
+    _of(host).put(timed)
+    return timed
+
+
+def member_comes_and_goes(host: Host, seed: int) -> tuple[str, ...]:
+    """One address more in a group, and less again. Answers what was wrong in between."""
+    enforcer, random = _of(host), Random(seed)
+    policy = enforcer.policy
+    if policy is None or not policy.groups:
+        return ()
+    group = random.choice(policy.groups).name
+    bits, base = random.choice(((16, IPv4Address("10.99.0.0")), (64, IPv6Address("fd99::"))))
+    address = base + random.randrange(1, 1 << bits)
+    enforcer.members_changed(group, (address,), ())
+    wrong = check(host)
+    enforcer.members_changed(group, (), (address,))
+    assert enforcer.policy == policy, "a member that came and went leaves the policy as it was"
+    return wrong
 
 
 def cgroups(host: Host, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
@@ -106,8 +137,8 @@ def tamper(host: Host, seed: int) -> str:
     if filled:
         name = random.choice(filled)
         choices += [FlushSet(name), _less(name, held.sets[name], random)]
-    if plain := [n for n in sets if not held.sets[n].spec.verdicts and not held.sets[n].spec.interval]:
-        choices.append(_more(random.choice(plain), held.sets, random))
+        if not held.sets[name].spec.interval:
+            choices.append(_more(name, held.sets[name], random))
     chosen = random.choice(choices)
     with Netlink() as someone:
         someone.batch(encode(Batch((chosen,)), TABLE))
@@ -118,9 +149,10 @@ def _less(name: str, held: NftSet, random: Random) -> Operation:
     return DeleteElements(name, held.spec, (random.choice(sorted(held.elements)),))
 
 
-def _more(name: str, sets: Mapping[str, NftSet], random: Random) -> Operation:
-    spec = sets[name].spec
-    return AddElements(name, spec, {random.randbytes(spec.key_length): None})
+def _more(name: str, held: NftSet, random: Random) -> Operation:
+    """Another key, with the data of one that is there."""
+    data = random.choice(list(held.elements.values()))
+    return AddElements(name, held.spec, {random.randbytes(held.spec.key_length): data})
 
 
 def heal(host: Host) -> tuple[str, ...]:
@@ -132,7 +164,7 @@ def check(host: Host) -> tuple[str, ...]:
     enforcer = _of(host)
     if enforcer.policy is None:
         return ()
-    wanted = render(enforcer.policy, replace(enforcer.facts, users=USERS), enforcer.epoch)
+    wanted = render(enforcer.policy, replace(enforcer.facts, users=USERS), enforcer.decisions, enforcer.layout)
     held = host.kernel.read()
     if held == wanted:
         return ()

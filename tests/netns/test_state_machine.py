@@ -100,6 +100,25 @@ class Walk:
         self.push()
         return f"rule {rules[chosen].name} {what}"
 
+    def rule_expired(self) -> str:
+        """What a rule permits ends by itself: no agent does anything for it."""
+        rule = self.random.choice(self.policy.rules)
+        self.generation += 1
+        for agent in self.agents:
+            number = agent.member.index
+            self.told[number] = agent(machine.expiring, self._compiled(number), rule.name, 0.2)
+        time.sleep(1.3)
+        self.policy = replace(self.policy, rules=tuple(r for r in self.policy.rules if r is not rule))
+        if not self.policy.rules:
+            return f"rule {rule.name}, the last, expired; {self.another_policy()}"
+        return f"rule {rule.name} expired"
+
+    def member_came_and_went(self) -> str:
+        agent = self._agent()
+        wrong = agent(machine.member_comes_and_goes, self.random.randrange(1 << 30))
+        assert wrong == (), f"h{agent.member.index} with one member more: {wrong}"
+        return f"h{agent.member.index}: a member came and went"
+
     def modes(self) -> str:
         mode = self.random.choice(list(Mode))
         self.policy = replace(self.policy, modes=(ModeRule(Selector(), mode),))
@@ -176,7 +195,7 @@ class Walk:
             passed = got[key]
             if not passed and allowed:  # the machine may be slow: only then ask again, with patience
                 passed = self.fleet.attempt([key], _LONG)[key]
-            assert passed is allowed, f"{why}\nthe network let it through: {passed}"
+            assert passed is allowed, f"{probe}\n{why}\nthe network let it through: {passed}"
             self.counts["probes allowed" if allowed else "probes denied"] += 1
 
 
@@ -185,6 +204,8 @@ STEPS: tuple[Callable[[Walk], str], ...] = (
     Walk.rule_gone,
     Walk.rule_narrowed,
     Walk.rule_without_end,
+    Walk.rule_expired,
+    Walk.member_came_and_went,
     Walk.modes,
     Walk.retagged,
     Walk.unit_restarted,
