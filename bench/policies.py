@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
+from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
-from segctl.model.policy import Essentials, Mode, Network, PortRange, Process, ProcessKind
+from segctl.model.policy import Essentials, Mode, PortRange, Process, ProcessKind
 from segctl_agent.facts.values import Endpoint, HostFacts
 
 from bench.sandbox import CGROUP_MOUNT
@@ -20,7 +21,7 @@ PORT = PortRange("tcp", 8080, 8080)
 
 _OFFICE = tuple(IPv4Network((0xC6336400 + 8 * i, 29)) for i in range(32))
 """198.51.100.0/24 in 32 networks: a peer, so networks and not single addresses."""
-_MANAGED = tuple(ip_network(f"198.51.100.{8 * i + 3}/32") for i in range(32))
+_MANAGED = AddressSet.of(IPv4Address(f"198.51.100.{8 * i + 3}") for i in range(32))
 
 
 def unit_path(unit: str) -> str:
@@ -28,13 +29,8 @@ def unit_path(unit: str) -> str:
     return f"system.slice/{unit}"
 
 
-def hosts(addresses: Iterable[IPv4Address]) -> tuple[Network, ...]:
-    """Addresses as a group holds them: /32, sorted."""
-    return tuple(IPv4Network((a, 32)) for a in sorted(addresses))
-
-
-def clients(count: int) -> tuple[Network, ...]:
-    return hosts(client_address(i) for i in range(count))
+def clients(count: int) -> AddressSet:
+    return AddressSet.of(client_address(i) for i in range(count))
 
 
 def _unit(name: str) -> Process:
@@ -56,7 +52,7 @@ def _peer(rule: str, port: int) -> Entry:
 
 
 def _policy(workload: LocalWorkload, groups: tuple[Group, ...]) -> HostPolicy:
-    bastions = Group("bastions", hosts(IPv4Address("172.16.0.10") + i for i in range(8)))
+    bastions = Group("bastions", hosts=AddressSet.of(IPv4Address("172.16.0.10") + i for i in range(8)))
     return HostPolicy(
         host="bench",
         generation=1,
@@ -81,8 +77,8 @@ def server_policy(entries: int) -> HostPolicy:
         ingress=(Entry("web-to-api", "web", (PORT,), True), _peer("office-to-api", 8443)),
         egress=(Entry("api-to-db", "db", (PortRange("tcp", 5432, 5432),), True),),
     )
-    db = Group("db", hosts(IPv4Address("172.16.1.0") + i for i in range(16)))
-    return _policy(api, (db, Group("web", clients(entries))))
+    db = Group("db", hosts=AddressSet.of(IPv4Address("172.16.1.0") + i for i in range(16)))
+    return _policy(api, (db, Group("web", hosts=clients(entries))))
 
 
 def client_policy(entries: int) -> HostPolicy:
@@ -93,7 +89,7 @@ def client_policy(entries: int) -> HostPolicy:
         Mode.ENFORCE,
         egress=(Entry("web-to-api", "api", (PORT,), True), _peer("web-to-office", 443)),
     )
-    return _policy(web, (Group("api", hosts([SERVER, *(client_address(i) for i in range(1, entries))])),))
+    return _policy(web, (Group("api", hosts=AddressSet.of([SERVER, *(client_address(i) for i in range(1, entries))])),))
 
 
 def sandbox_facts(address: IPv4Address) -> HostFacts:
@@ -126,7 +122,6 @@ __all__ = [
     "SERVER_UNIT",
     "client_policy",
     "clients",
-    "hosts",
     "make_units",
     "sandbox_facts",
     "server_policy",

@@ -36,6 +36,7 @@ MEASURES = (
     Measure("connections", sandboxed=True, seconds=300, prepares=True),
     Measure("atomicity", sandboxed=True, seconds=660),
     Measure("revocation", sandboxed=True, seconds=120),
+    Measure("denials", sandboxed=True, seconds=240),
     Measure("applying", sandboxed=True, seconds=120),
     Measure("fleet", sandboxed=False, seconds=240),
     Measure("agent", sandboxed=False, seconds=180),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from random import Random
 
+from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Essentials, Mode, Network, PortRange, Process, ProcessKind
 
-from bench.policies import CLIENT, OTHER_UNIT, SERVER_UNIT, hosts
+from bench.policies import CLIENT, OTHER_UNIT, SERVER_UNIT
 from bench.wire import client_address
 
 PROBED_CLIENTS = 64
@@ -159,9 +160,9 @@ def _policy(state: _State, generation: int) -> HostPolicy:
     if web == backends:
         backends += "-x"
     groups = [
-        Group(web, hosts(client_address(i) for i in range(PROBED_CLIENTS))),
-        Group(backends, hosts([CLIENT])),
-        Group(STRANGERS, hosts(state.strangers)),
+        Group(web, hosts=AddressSet.of(client_address(i) for i in range(PROBED_CLIENTS))),
+        Group(backends, hosts=AddressSet.of([CLIENT])),
+        Group(STRANGERS, hosts=AddressSet.of(state.strangers)),
     ]
     if state.peer:
         groups.append(Group("peer", state.peer))
@@ -173,8 +174,8 @@ def _policy(state: _State, generation: int) -> HostPolicy:
         policy_digest="0" * 64,
         workloads=_workloads(state, web, backends, strangers, peer),
         groups=tuple(sorted(groups, key=lambda g: g.name)),
-        managed=hosts(IPv4Address("198.51.100.3") + 128 * i for i in range(len(state.peer))),
-        essentials=Essentials(rescue=hosts(IPv4Address("172.21.0.1") + i for i in range(state.rescue))),
+        managed=AddressSet.of(IPv4Address("198.51.100.3") + 128 * i for i in range(len(state.peer))),
+        essentials=Essentials(rescue=tuple(IPv4Network(IPv4Address("172.21.0.1") + i) for i in range(state.rescue))),
     )
 
 

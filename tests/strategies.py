@@ -16,6 +16,7 @@ from segctl.model.inventory import Address, Host, Inventory
 from segctl.model.policy import (
     ANY_PEER,
     HOST_WORKLOAD,
+    Answer,
     Boundary,
     Essentials,
     Mode,
@@ -56,6 +57,7 @@ names = st.one_of(
 )
 days = st.dates(date(2026, 1, 1), date(2028, 12, 31))
 modes = st.sampled_from(Mode)
+answers = st.sampled_from((None, *Answer))
 processes = st.one_of(
     st.sampled_from(("a.service", "b.service", "db@*.service", "?.scope", "[ab].service", "*.socket")).map(
         lambda pattern: Process(ProcessKind.UNIT, pattern)
@@ -106,6 +108,9 @@ class _Declared:
         """Of instances."""
         workload = st.sampled_from((None, None, HOST_WORKLOAD, *self.workloads))
         return st.builds(Selector, tags=self.some_tags(), workload=workload)
+
+    def modes(self) -> st.SearchStrategy[ModeRule]:
+        return st.builds(ModeRule, self.selectors(), modes, outgoing=answers, incoming=answers)
 
     def ends(self) -> st.SearchStrategy[tuple[Selector, Selector]]:
         return _ends(self)
@@ -197,7 +202,7 @@ def policies(draw: st.DrawFn, max_rules: int = 4) -> Policy:
         services=declared.services,
         peers=declared.peers,
         workloads=declared.workloads,
-        modes=tuple(draw(st.lists(st.builds(ModeRule, declared.selectors(), modes), max_size=2))),
+        modes=tuple(draw(st.lists(declared.modes(), max_size=2))),
         boundaries=tuple(Boundary(name, *draw(declared.ends())) for name in boundaries),
         rules=tuple(draw(_rule(name, declared)) for name in rules),
         tests=tuple(

@@ -21,6 +21,7 @@ from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.boot import put_last_good
 from segctl_agent.change import size_of
 from segctl_agent.conversation import InForce, NewPolicy
+from segctl_agent.decisions import Turn
 from segctl_agent.enforcer import Applied, Enforcer
 from segctl_agent.facts.values import Address, Endpoint, ListenerFact
 from segctl_agent.messages import event_message, facts_message
@@ -56,7 +57,7 @@ class Agent:
         self._working = False
         self._deferred: deque[Callable[[], None]] = deque()
         self._puts: set[asyncio.Task[Proof]] = set()
-        self._unstored: tuple[HostPolicy, int] | None = None
+        self._unstored: tuple[HostPolicy, Turn] | None = None
         self._throttle = Throttle()
         self._healing: asyncio.TimerHandle | None = None
         self._culprit: TamperNotice | None = None
@@ -122,9 +123,12 @@ class Agent:
             self._in_force = InForce(new.policy.generation, new.digest)
             self.status = f"generation {new.policy.generation} in force"
             log.info(
-                "generation %d is in force, epoch %d, %d us", new.policy.generation, applied.epoch, applied.apply_us
+                "generation %d is in force, decision ids %s, %d us",
+                new.policy.generation,
+                applied.turn,
+                applied.apply_us,
             )
-            await self._store(new.policy, applied.epoch)
+            await self._store(new.policy, applied.turn)
         self.facts_changed()  # units are told by workload
         return Proof(applied.kernel_digest, applied.apply_us, applied.notes)
 
@@ -139,19 +143,19 @@ class Agent:
             while self._deferred:
                 self._deferred.popleft()()
 
-    async def _store(self, policy: HostPolicy, epoch: int) -> None:
+    async def _store(self, policy: HostPolicy, turn: Turn) -> None:
         """A disk that is full does not stop enforcement: it is told, and tried again."""
         try:
-            await asyncio.to_thread(self.folder.write_generation, policy, epoch)
+            await asyncio.to_thread(self.folder.write_generation, policy, turn)
         except StateError as error:
             if self._unstored is None:
                 self.tell("state", str(error))
-            self._unstored = (policy, epoch)
+            self._unstored = (policy, turn)
             return
         self._unstored = None
 
     async def store_again(self) -> None:
-        """To be called now and then: stores what could not be stored, and a new epoch."""
+        """To be called now and then: stores what could not be stored, and newly given ids."""
         async with self._lock:
             if self._unstored is not None:
                 await self._store(*self._unstored)
@@ -165,11 +169,11 @@ class Agent:
         self.facts_changed()
 
     def addresses_changed(self, addresses: frozenset[Address]) -> None:
-        self._when_free("addresses", lambda: self._epoch_kept(self.enforcer.addresses_changed(addresses)))
+        self._when_free("addresses", lambda: self._turn_kept(self.enforcer.addresses_changed(addresses)))
         self.facts_changed()
 
     def controllers_changed(self, controllers: tuple[Endpoint, ...]) -> None:
-        self._when_free("controllers", lambda: self._epoch_kept(self.enforcer.controllers_changed(controllers)))
+        self._when_free("controllers", lambda: self._turn_kept(self.enforcer.controllers_changed(controllers)))
 
     def changed_by(self, notice: TamperNotice) -> None:
         """Someone changed the ruleset of this network namespace."""
@@ -197,7 +201,7 @@ class Agent:
     def _heal_now(self) -> None:
         if self.held:
             return
-        started, epoch = time.perf_counter(), self.enforcer.epoch
+        started, turn = time.perf_counter(), self.enforcer.decisions.turn
         found = self.enforcer.heal()
         culprit, self._culprit = self._culprit, None
         if not found:
@@ -209,7 +213,7 @@ class Agent:
         if self._throttle.healed(time.monotonic()):
             text = f"{who} keeps changing the rules: they are healed at most 10 times a second. Stop that program"
             self.tell("tamper", text, culprit)
-        self._epoch_kept(self.enforcer.epoch != epoch)
+        self._turn_kept(self.enforcer.decisions.turn != turn)
 
     def check_hold(self) -> None:
         """Follows the operator's release and its end."""
@@ -232,10 +236,10 @@ class Agent:
         self.reports.add_event(event_message(kind, message, time.time_ns() // 1000, culprit))
         self.report_waiting()
 
-    def _epoch_kept(self, changed: bool) -> None:
-        """A new epoch must outlive this process: `store_again` writes it."""
+    def _turn_kept(self, changed: bool) -> None:
+        """Newly given ids must outlive this process: `store_again` writes it."""
         if changed and self.enforcer.policy is not None and self._in_force.generation:
-            self._unstored = (self.enforcer.policy, self.enforcer.epoch)
+            self._unstored = (self.enforcer.policy, self.enforcer.decisions.turn)
 
     def _when_free(self, what: str, action: Callable[[], object]) -> None:
         def guarded() -> None:

@@ -9,6 +9,7 @@ from segctl.errors import StateError
 from segctl.model.hostpolicy import HostPolicy, LocalWorkload
 from segctl.model.policy import HOST_WORKLOAD, Mode
 
+from segctl_agent.decisions import turn_from_number
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.state import StateFolder
 
@@ -54,21 +55,24 @@ def put_last_good(folder: StateFolder, host: str, enforcer: Enforcer) -> Boot:
         enforcer.adopt()
         log.info("no generation yet: the controller sends the first one")
         return Boot("no generation yet", problems=reading.damaged)
-    policy, epoch = reading.stored.value, reading.stored.epoch
+    policy, turn = reading.stored.value, turn_from_number(reading.stored.turn)
     if policy.host != host:
         text = f"the stored generation is of the host {policy.host!r}, this is {host!r}: it is not applied"
         log.error(text)
         enforcer.adopt()
         return Boot("no generation yet", problems=(text,))
-    applied = enforcer.resume(policy, epoch)
+    applied = enforcer.resume(policy, turn)
     problems = list(reading.damaged)
-    if applied.epoch != epoch:
+    if applied.turn != turn:
         try:
-            folder.write_generation(policy, applied.epoch)
+            folder.write_generation(policy, applied.turn)
         except StateError as error:
             log.error("%s", error)
             problems.append(str(error))
     log.info(
-        "generation %d is in force from disk in %d us, epoch %d", policy.generation, applied.apply_us, applied.epoch
+        "generation %d is in force from disk in %d us, decision ids %s",
+        policy.generation,
+        applied.apply_us,
+        applied.turn,
     )
     return Boot(f"generation {policy.generation} in force", policy, tuple(problems))

@@ -1,39 +1,76 @@
-"""Does a new host policy only add, or does it take something away from live flows? Pure.
+"""What a new host policy takes away, decision by decision. Pure.
 
-A change that takes something away takes the next epoch, so that every live flow walks the policy once more. To say
-"takes away" of a pure addition costs a walk for each flow; to say "only adds" of a narrowing would let a forbidden flow
-live. So whatever is not plainly an addition counts as taking away.
+A decision that loses something takes a fresh id, so that its flows walk the policy once more. To say "loses" of a pure
+addition costs a walk for each of its flows; to say "only gains" of a narrowing would let a forbidden flow live. So
+whatever is not plainly an addition counts as taking away.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from segctl.model.hostpolicy import Entry, HostPolicy, LocalWorkload
-from segctl.model.policy import Essentials, Network, PortRange
+from segctl.model.addresses import AddressSet
+from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
+from segctl.model.policy import Essentials, PortRange
 
-from segctl_agent.render.marks import EPOCHS
+from segctl_agent.decisions import ESSENTIALS, Decision, needed
+from segctl_agent.identity import DIRECTIONS, Direction
 
-Networks = Mapping[str, frozenset[Network]]
-
-
-def next_epoch(epoch: int) -> int:
-    """Round again after the last; 0 is the mark of a flow that nobody has judged."""
-    return epoch % EPOCHS[-1] + 1
+Groups = Mapping[str, Group]
 
 
-def only_adds(old: HostPolicy, new: HostPolicy) -> bool:
-    """True only when every flow that `old` permits is permitted by `new`, of the same workload."""
-    if old.host != new.host or len(old.workloads) != len(new.workloads):
-        return False
-    if not set(new.managed) <= set(old.managed):  # a managed address is kept out of every peer
-        return False
+def narrowed(old: HostPolicy, new: HostPolicy) -> frozenset[Decision]:
+    """The decisions of `new` that permit less than they did in `old`, or that may be about other processes now."""
+    if old.host != new.host or _processes(old) != _processes(new):
+        return frozenset(needed(new))
+    out: set[Decision] = set()
     if not _essentials_only_add(old.essentials, new.essentials):
-        return False
-    before = {g.name: frozenset(g.networks) for g in old.groups}
-    after = {g.name: frozenset(g.networks) for g in new.groups}
-    return all(_workload_only_adds(a, b, before, after) for a, b in zip(old.workloads, new.workloads, strict=True))
+        out |= {Decision(d, ESSENTIALS) for d in DIRECTIONS}
+    before, after = {g.name: g for g in old.groups}, {g.name: g for g in new.groups}
+    grown = not new.managed <= old.managed  # a managed address is kept out of every peer
+    for a, b in zip(old.workloads, new.workloads, strict=True):
+        stricter = b.mode.strictness > a.mode.strictness
+        for direction in DIRECTIONS:
+            ours, theirs = _of(a, direction), _of(b, direction)
+            for until in {e.until for e in ours} | {0}:
+                mine = [e for e in ours if e.until == until]
+                left = [e for e in theirs if e.until == until]
+                less = (stricter and not until) or (grown and any(not e.managed for e in mine))
+                if less or not _only_add(mine, left, before, after):
+                    out.add(Decision(direction, b.name, until))
+    return frozenset(out)
+
+
+def decisions_with(policy: HostPolicy, group: str) -> frozenset[Decision]:
+    """The decisions that permit something to or from the members of a group."""
+    return frozenset(
+        Decision(direction, workload.name, entry.until)
+        for workload in policy.workloads
+        for direction in DIRECTIONS
+        for entry in _of(workload, direction)
+        if entry.group == group
+    )
+
+
+def members_moved(old: HostPolicy, new: HostPolicy) -> dict[str, tuple[AddressSet, AddressSet]] | None:
+    """Group -> (its hosts before, its hosts now), when that is all that differs but for the generation; else None."""
+    same = (
+        (old.host, old.workloads, old.essentials, old.managed) == (new.host, new.workloads, new.essentials, new.managed)
+        and len(old.groups) == len(new.groups)
+        and all((a.name, a.networks) == (b.name, b.networks) for a, b in zip(old.groups, new.groups, strict=True))
+    )
+    if not same:
+        return None
+    return {a.name: (a.hosts, b.hosts) for a, b in zip(old.groups, new.groups, strict=True) if a.hosts != b.hosts}
+
+
+def _processes(policy: HostPolicy) -> Iterable[object]:
+    return [(w.name, w.process) for w in policy.workloads]
+
+
+def _of(workload: LocalWorkload, direction: Direction) -> tuple[Entry, ...]:
+    return workload.ingress if direction == "in" else workload.egress
 
 
 def _essentials_only_add(old: Essentials, new: Essentials) -> bool:
@@ -45,25 +82,21 @@ def _essentials_only_add(old: Essentials, new: Essentials) -> bool:
     )
 
 
-def _workload_only_adds(old: LocalWorkload, new: LocalWorkload, before: Networks, after: Networks) -> bool:
-    if (old.name, old.process) != (new.name, new.process) or new.mode.strictness > old.mode.strictness:
-        return False
-    return _entries_only_add(old.ingress, new.ingress, before, after) and _entries_only_add(
-        old.egress, new.egress, before, after
-    )
-
-
-def _entries_only_add(old: Sequence[Entry], new: Sequence[Entry], before: Networks, after: Networks) -> bool:
+def _only_add(old: Sequence[Entry], new: Sequence[Entry], before: Groups, after: Groups) -> bool:
     candidates: dict[tuple[str, bool], list[Entry]] = defaultdict(list)
     for entry in new:
         candidates[entry.group, entry.managed].append(entry)
     for entry in old:
-        if not before.get(entry.group, frozenset()) <= after.get(entry.group, frozenset()):
+        if entry.group not in after or not _keeps(before[entry.group], after[entry.group]):
             return False
         ports = [p for c in candidates[entry.group, entry.managed] for p in c.ports]
         if not all(_covered(port, ports) for port in entry.ports):
             return False
     return True
+
+
+def _keeps(before: Group, after: Group) -> bool:
+    return set(before.networks) <= set(after.networks) and before.hosts <= after.hosts
 
 
 def _covered(port: PortRange, by: Sequence[PortRange]) -> bool:
@@ -72,5 +105,4 @@ def _covered(port: PortRange, by: Sequence[PortRange]) -> bool:
 
 def size_of(policy: HostPolicy) -> int:
     """Entries and networks: what rendering takes time for."""
-    entries = sum(len(w.ingress) + len(w.egress) for w in policy.workloads)
-    return entries + sum(len(g.networks) for g in policy.groups)
+    return sum(1 for _ in policy.entries()) + sum(len(g) for g in policy.groups)

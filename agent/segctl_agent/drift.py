@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-
 from segctl_agent.nft.ruleset import KeyType, NftSet, Ruleset
-from segctl_agent.render import EPOCHS
-from segctl_agent.render.marks import epoch_of_mark, judged
-
-_MARK_TEST = judged(EPOCHS[0]).exprs
-
-
-def epoch_of(ruleset: Ruleset) -> int | None:
-    """The epoch whose flows this table accepts without another look. None: it is not a whole table of ours."""
-    chain = ruleset.chains.get("input")
-    for rule in chain.rules if chain else ():
-        last = len(_MARK_TEST) - 1
-        if rule.exprs[:last] != _MARK_TEST[:last] or len(rule.exprs) == last:
-            continue
-        data = dict(rule.exprs[last].attrs).get(3)
-        value = dict(data).get(1) if isinstance(data, tuple) else None
-        if isinstance(value, bytes) and len(value) == 4:
-            epoch = epoch_of_mark(struct.unpack("=I", value)[0])
-            return epoch if epoch in EPOCHS else None
-    return None
 
 
 def same_but_cgroups(now: Ruleset, wanted: Ruleset) -> bool:
     """True when the two differ in nothing but the ids of cgroups, which come and go without any change of policy."""
     return (
         now.chains == wanted.chains
-        and (now.flags, now.foreign) == (wanted.flags, wanted.foreign)
+        and (now.flags, now.foreign, now.counters) == (wanted.flags, wanted.foreign, wanted.counters)
         and now.sets.keys() == wanted.sets.keys()
         and all(_same_but_cgroups(now.sets[n], s) for n, s in wanted.sets.items())
     )
@@ -69,6 +48,8 @@ def differences(now: Ruleset | None, wanted: Ruleset) -> tuple[str, ...]:
             found.append(f"set {name} was made anew with another type")
         elif now.sets[name].elements != wanted.sets[name].elements:
             found.append(f"the elements of set {name} were changed")
+    found += [f"counter {n} is gone" for n in sorted(wanted.counters - now.counters)]
+    found += [f"counter {n} was added" for n in sorted(now.counters - wanted.counters)]
     if now.flags != wanted.flags:
         found.append("the table's flags were changed")
     found += [f"{f.kind.value} {f.name} was added" for f in sorted(now.foreign)]

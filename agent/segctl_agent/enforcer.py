@@ -1,14 +1,15 @@
 """The decision core: host policy and host facts in, one transaction out, and proof that the kernel holds it.
 
-Synchronous; its only I/O is the injected kernel. What it wants is always a fresh render of (policy, facts, epoch): the
-fast path for cgroups computes the same elements without rendering, and a property test holds the two together.
+Synchronous; its only I/O is the injected kernel. What it wants is always a fresh render of (policy, facts, decisions):
+the fast paths for cgroups and for members of groups compute the same without rendering, and property tests hold them
+together.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -16,31 +17,38 @@ from segctl.errors import KernelError
 from segctl.model.hostpolicy import HostPolicy
 
 from segctl_agent.byuser import user_names, user_notes
-from segctl_agent.change import next_epoch, only_adds
-from segctl_agent.drift import differences, epoch_of, misplaces, same_but_cgroups
+from segctl_agent.change import decisions_with, members_moved, narrowed
+from segctl_agent.decisions import ESSENTIALS, Decision, Decisions, InUse, Turn, assign, needed, nobody, noted
+from segctl_agent.drift import differences, misplaces, same_but_cgroups
 from segctl_agent.facts.values import Address, Endpoint, HostFacts
-from segctl_agent.identity import Identity
+from segctl_agent.identity import DIRECTIONS, Direction, Identity
+from segctl_agent.members import Moved, move_members
+from segctl_agent.nft.digest import RulesetDigest
 from segctl_agent.nft.kernel import Kernel
 from segctl_agent.nft.operations import Batch, Operation, element_delta
 from segctl_agent.nft.plan import plan
-from segctl_agent.nft.ruleset import Data, Ruleset, kernel_digest
-from segctl_agent.render import CGROUP_MAP, render
+from segctl_agent.nft.ruleset import Data, Elements, Ruleset
+from segctl_agent.render import CGROUP_MAP, MarkLayout, live_maps, render, render_chains
 
 _ATTEMPTS = 3
 _MOST_DEPARTED = 256
 _GENERATIONS = 1 << 32
 
 ResolveUsers = Callable[[Iterable[str]], Mapping[str, int]]
+KeepHits = Callable[[Mapping[str, int]], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The kernel holds it: `kernel_digest` is of what was read back, `apply_us` the time from call to proof."""
+    """The kernel holds it: `kernel_digest` is of what was read back, `apply_us` the time from call to proof, `turn` as
+    in Decisions."""
 
     kernel_digest: str
     apply_us: int
     notes: tuple[str, ...]
-    epoch: int
+    turn: Turn
+    narrowed: bool = False
+    """Whether live flows may have lost their permission."""
 
 
 class Enforcer:
@@ -54,17 +62,40 @@ class Enforcer:
         kernel: Kernel,
         resolve_users: ResolveUsers,
         agent_uid: int,
+        layout: MarkLayout = MarkLayout(),  # noqa: B008 - a frozen value
         clock: Callable[[], float] = time.perf_counter,
+        in_use: InUse = nobody,
+        keep_hits: KeepHits = lambda _: None,
     ) -> None:
+        """`in_use` tells the ids that live flows carry, asked for when ids come round again. `keep_hits` is given the
+        counters before some of them go."""
         self._kernel, self._resolve, self._clock = kernel, resolve_users, clock
+        self._in_use, self._keep_hits = in_use, keep_hits
         self._cgroups: dict[str, int] = {}
         self._departed: dict[int, str] = {}
         self._facts = HostFacts(agent_uid=agent_uid)
         self._identity: Identity | None = None
         self._seen: int | None = None  # the kernel's generation at which it was known to hold `wanted`
+        self._digest = RulesetDigest()
+        self.layout = layout
         self.policy: HostPolicy | None = None
         self.wanted: Ruleset | None = None
-        self.epoch = 0
+        self._decisions = Decisions()
+        self._given: dict[tuple[Direction, int], Decision] = {}
+
+    @property
+    def decisions(self) -> Decisions:
+        """Those that the kernel holds."""
+        return self._decisions
+
+    @decisions.setter
+    def decisions(self, new: Decisions) -> None:
+        self._decisions = new
+        self._given.update(new.by_id)
+
+    def decision_of(self, direction: Direction, number: int) -> Decision | None:
+        """Whose id this is or was last: denials and flows are told a little after their decision may have gone."""
+        return self._given.get((direction, number))
 
     @property
     def identity(self) -> Identity | None:
@@ -76,19 +107,20 @@ class Enforcer:
         departed = tuple((path, number) for number, path in self._departed.items())
         return replace(self._facts, cgroups=MappingProxyType(dict(self._cgroups)), departed=departed)
 
-    def resume(self, policy: HostPolicy, stored_epoch: int) -> Applied:
+    def resume(self, policy: HostPolicy, stored_turn: Turn) -> Applied:
         """Puts the last good generation in force at start. When the kernel holds it already, nothing is changed and no
         flow is judged anew; whatever else it holds, flows that it accepted are."""
         started = self._clock()
         now = self._kernel.read()
-        held = epoch_of(now) if now is not None else None
+        held = noted(now.chains, self.layout.most) if now is not None else None
         users = dict(self._resolve(user_names(policy)))
-        if now is not None and held is not None:
-            wanted = render(policy, replace(self.facts, users=users), held)
-            if same_but_cgroups(now, wanted):
-                return self._commit(policy, users, held, started)
-        # Marks outlive a table, so the stored epoch may be on flows that something else let pass since.
-        return self._commit(policy, users, next_epoch(stored_epoch if held is None else held), started)
+        if now is not None and held is not None and set(held.ids) == set(needed(policy)):
+            self.decisions = replace(held, turn=stored_turn)
+            if same_but_cgroups(now, render(policy, replace(self.facts, users=users), held, self.layout)):
+                return self._commit(policy, users, (), started)
+        # Marks outlive a table, so ids given before may be on flows that something else let pass since.
+        self.decisions = Decisions(held.ids if held is not None else MappingProxyType({}), stored_turn)
+        return self._commit(policy, users, needed(policy), started, stranger=True)
 
     def adopt(self) -> bool:
         """Without a readable generation: what the kernel holds is what is wanted. False when there is no table."""
@@ -96,15 +128,32 @@ class Enforcer:
         now = self._kernel.read()
         if now is None:
             return False
-        self.wanted, self._seen, self.epoch = now, before, epoch_of(now) or 0
+        self.wanted, self._seen = now, before
+        self.decisions = noted(now.chains, self.layout.most) or Decisions()
         return True
 
     def put(self, policy: HostPolicy) -> Applied:
         """Puts `policy` in force. On KernelError the policy before it is in force."""
         started = self._clock()
         users = dict(self._resolve(user_names(policy)))
-        adds = self.policy is not None and users == self._facts.users and only_adds(self.policy, policy)
-        return self._commit(policy, users, self.epoch if adds else next_epoch(self.epoch), started)
+        if self.policy is None or users != self._facts.users:
+            return self._commit(policy, users, needed(policy), started, stranger=self.policy is None)
+        moved = members_moved(self.policy, policy)
+        if moved is not None and self.wanted is not None and self._kernel.generation() == self._seen:
+            move = move_members(self.wanted, policy, moved)
+            if move is not None:
+                return self._move(policy, move, started)
+        return self._commit(policy, users, narrowed(self.policy, policy), started)
+
+    def members_changed(self, group: str, added: Iterable[Address], removed: Iterable[Address]) -> Applied:
+        """Some hosts more or less in one group of the policy in force: costs what changed alone."""
+        if self.policy is None:
+            raise KernelError("no policy is in force: its groups cannot change")
+        added, removed = tuple(added), tuple(removed)
+        groups = tuple(
+            replace(g, hosts=g.hosts.changed(added, removed)) if g.name == group else g for g in self.policy.groups
+        )
+        return self.put(replace(self.policy, groups=groups))
 
     def cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
         """Follows cgroups by elements alone. After a KernelError the kernel lags behind: call `heal`.
@@ -134,7 +183,9 @@ class Enforcer:
         operations: list[Operation] = []
         for name in gone.keys() | new.keys():
             before = sets[name].elements
-            after = {k: v for k, v in before.items() if k not in gone[name]} | new[name]
+            after = {**before, **new[name]}
+            for key in gone[name] - new[name].keys():
+                after.pop(key, None)
             changed = {k for k in gone[name] | new[name].keys() if before.get(k) != after.get(k)}
             fresh = {k: after[k] for k in changed if k in after}
             operations += element_delta(name, CGROUP_MAP, (k for k in changed if k in before), fresh.items())
@@ -176,8 +227,8 @@ class Enforcer:
         self._kernel.apply(plan(now, self.wanted))
         foreign = now is not None and (not same_but_cgroups(now, self.wanted) or misplaces(now, self.wanted))
         if foreign and self.policy is not None:
-            # A foreign rule or element may have accepted flows under our epoch: they are judged anew.
-            self._commit(self.policy, self._facts.users, next_epoch(self.epoch), self._clock())
+            # A foreign rule or element may have accepted flows under our marks: they are judged anew.
+            self._commit(self.policy, self._facts.users, needed(self.policy), self._clock())
         else:
             self._prove(self.wanted)
         return found
@@ -194,25 +245,33 @@ class Enforcer:
         return self._kernel.read()
 
     def _facts_changed(self) -> bool:
-        if self.policy is None or self.wanted is None or render(self.policy, self.facts, self.epoch) == self.wanted:
+        """Facts other than cgroups and users are in chains alone, in those of the essentials."""
+        if self.policy is None or self.wanted is None:
             return False
-        self._commit(self.policy, self._facts.users, next_epoch(self.epoch), self._clock())
+        if render_chains(self.policy, self.facts, self.decisions, self.layout) == self.wanted.chains:
+            return False
+        renew = [Decision(d, ESSENTIALS) for d in DIRECTIONS]
+        self._commit(self.policy, self._facts.users, renew, self._clock())
         return True
 
-    def _commit(self, policy: HostPolicy, users: Mapping[str, int], epoch: int, started: float) -> Applied:
-        wanted = render(policy, replace(self.facts, users=users), epoch)
+    def _commit(
+        self,
+        policy: HostPolicy,
+        users: Mapping[str, int],
+        renew: Collection[Decision],
+        started: float,
+        *,
+        stranger: bool = False,
+    ) -> Applied:
+        decisions = self._assign(policy, renew, stranger=stranger)
+        wanted = render(policy, replace(self.facts, users=users), decisions, self.layout)
         if self.wanted is not None and self._kernel.generation() == self._seen:
             now: Ruleset | None = self.wanted
         else:
             now = self._kernel.read()
-        # From here on the epoch is spent: if what follows goes wrong, flows may carry it.
-        before, self.epoch = (self.policy, self.wanted, self._seen, self.epoch), epoch
-        self._seen = None
-        try:
-            self._kernel.apply(plan(now, wanted))
-        except KernelError:
-            _, _, self._seen, self.epoch = before
-            raise
+        self._apply(now, wanted, {})
+        # From here on the ids are given: if what follows goes wrong, flows may carry them.
+        before, self.decisions = self.decisions, decisions
         try:
             held = self._prove(wanted)
         except KernelError:
@@ -221,11 +280,71 @@ class Enforcer:
         self.policy, self.wanted = policy, wanted
         self._facts = replace(self._facts, users=MappingProxyType(dict(users)))
         self._identity = Identity(policy, users)
+        return self._applied(held, before, started)
+
+    def _assign(self, policy: HostPolicy, renew: Collection[Decision], *, stranger: bool = False) -> Decisions:
+        most = self.layout.most
+        return assign(self.decisions, needed(policy), renew, most, self._in_use, stranger=stranger)
+
+    def _move(self, policy: HostPolicy, moved: Moved, started: float) -> Applied:
+        """Members of groups that come and go: elements alone, and where some go, the ids of what they were part of."""
+        assert self.wanted is not None
+        lost = frozenset(d for group in moved.narrowed for d in decisions_with(policy, group))
+        before, wanted = self.decisions, replace(self.wanted, sets=MappingProxyType({**self.wanted.sets, **moved.sets}))
+        if lost:
+            self.decisions = self._assign(policy, lost)
+            sets = {**wanted.sets, **live_maps(self.decisions, self.layout)}
+            chains = render_chains(policy, self.facts, self.decisions, self.layout)
+            wanted = replace(wanted, sets=MappingProxyType(sets), chains=chains)
+        generation = self._seen
+        try:
+            self._apply(self.wanted, wanted, moved.moves)
+        except KernelError:
+            self.decisions = before
+            raise
+        if (
+            generation is not None
+            and self._kernel.generation() == (generation + 1) % _GENERATIONS
+            and self._holds(wanted, moved, chains=bool(lost))
+        ):
+            self._seen = (generation + 1) % _GENERATIONS
+        else:
+            try:
+                self._prove(wanted)
+            except KernelError:
+                self._restore()
+                raise
+        self.policy, self.wanted = policy, wanted
+        return self._applied(wanted, before, started)
+
+    def _holds(self, wanted: Ruleset, moved: Moved, *, chains: bool) -> bool:
+        """Ours was the only transaction since the table was known to be whole: what it changed is read back."""
+        for name, (gone, new) in moved.moves.items():
+            spec = wanted.sets[name].spec
+            if dict(self._kernel.held(name, spec, new)) != dict(new) or self._kernel.held(name, spec, gone):
+                return False
+        return not chains or self._kernel.chains() == wanted.chains
+
+    def _apply(
+        self, now: Ruleset | None, wanted: Ruleset, moves: Mapping[str, tuple[Collection[bytes], Elements]]
+    ) -> None:
+        if now is not None and now.counters - wanted.counters:
+            self._keep_hits(self._kernel.hits())
+        before, self._seen = self._seen, None
+        try:
+            self._kernel.apply(plan(now, wanted, moves))
+        except KernelError:
+            self._seen = before
+            raise
+
+    def _applied(self, held: Ruleset, before: Decisions, started: float) -> Applied:
+        assert self.policy is not None
         return Applied(
-            kernel_digest=kernel_digest(held),
+            kernel_digest=self._digest.of(held),
             apply_us=int((self._clock() - started) * 1e6),
-            notes=user_notes(policy, users),
-            epoch=epoch,
+            notes=user_notes(self.policy, self._facts.users),
+            turn=self.decisions.turn,
+            narrowed=any(d.lives and self.decisions.ids.get(d) != n for d, n in before.ids.items()),
         )
 
     def _prove(self, wanted: Ruleset) -> Ruleset:
@@ -244,11 +363,11 @@ class Enforcer:
         )
 
     def _restore(self) -> None:
-        """Back to the policy before, under an epoch that no flow carries yet."""
+        """Back to the policy before, under ids that no flow carries yet."""
         if self.policy is None:
             return
-        self.epoch = next_epoch(self.epoch)
-        self.wanted = render(self.policy, self.facts, self.epoch)
+        self.decisions = self._assign(self.policy, needed(self.policy))
+        self.wanted = render(self.policy, self.facts, self.decisions, self.layout)
         self._kernel.apply(plan(self._kernel.read(), self.wanted))
 
     def _apply_delta(self, batch: Batch) -> None:

@@ -23,17 +23,19 @@ from segctl_agent.credentials import Identity
 from segctl_agent.denials.attribute import Attributor
 from segctl_agent.denials.nflog import NflogReader
 from segctl_agent.denials.pipeline import DenialPipeline
-from segctl_agent.denials.values import Denial
+from segctl_agent.denials.sampler import DeniedSets
+from segctl_agent.denials.values import Denial, Verdict
 from segctl_agent.endpoints import endpoints, load_remembered, look_up, remember, resolve_endpoints
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
 from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
+from segctl_agent.identity import Direction
 from segctl_agent.messages import denial_message
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.watch import NftWatch
-from segctl_agent.render import denied_counters
+from segctl_agent.render import MarkLayout, denied_counters
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session
 from segctl_agent.state import StateFolder
@@ -52,11 +54,11 @@ NAMES_SECONDS = 60.0
 class Loop:
     """One agent process. `run` returns its exit code."""
 
-    def __init__(self, folder: StateFolder, identity: Identity, notifier: Notifier) -> None:
+    def __init__(self, folder: StateFolder, identity: Identity, notifier: Notifier, layout: MarkLayout) -> None:
         self._folder, self._identity, self._notifier = folder, identity, notifier
         self._reports = ReportQueue()
         self._kernel = NetlinkKernel()
-        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid())
+        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid(), layout)
         self._agent = Agent(folder, identity.host, self._enforcer, self._reports)
         self._cgroup_root = find_cgroup2_root()
         self._cgroups = CgroupWatcher(self._cgroup_root)
@@ -175,13 +177,25 @@ class Loop:
         try:
             attributor = Attributor(self._cgroups.path_of, self._cgroup_root)
             pipeline = DenialPipeline(
-                NflogReader(), attributor.attribute, self._denied, lambda: self._agent.in_force().generation
+                NflogReader(),
+                attributor.attribute_many,
+                self._denied,
+                lambda: self._agent.in_force().generation,
+                sets=DeniedSets(),
+                name_of=self._denier,
             )
             pipeline.start(loop)
         except KernelError as error:
             self._agent.tell("kernel", f"denials are enforced but cannot be described: {error}")
             return
         self._pipeline = pipeline
+
+    def _denier(self, direction: Direction, mark: int) -> tuple[str, Verdict] | None:
+        """Whose denial a mark in the kernel's sets stands for."""
+        decision = self._enforcer.decision_of(direction, self._enforcer.layout.id_of(direction, mark))
+        if decision is None:
+            return None
+        return decision.workload, "would-deny" if decision.lives else "denied"
 
     def _denied(self, denials: list[Denial], lost: int) -> None:
         for denial in denials:
@@ -201,7 +215,7 @@ class Loop:
                     "state": self._agent.status,
                     "generation": in_force.generation,
                     "digest": in_force.digest,
-                    "epoch": self._enforcer.epoch,
+                    "decision_ids": self._enforcer.decisions.turn,
                     "controller": session.connected_to,
                     "problem": session.problem,
                     "reports_waiting": self._reports.waiting,

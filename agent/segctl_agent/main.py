@@ -38,6 +38,26 @@ state_option = click.option(
 )
 
 
+def _mask(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    from segctl_agent.render import MarkLayout
+
+    try:
+        return MarkLayout(int(value, 0)).mask
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+mask_option = click.option(
+    "--mark-mask",
+    callback=_mask,
+    default="0xffffff80",
+    envvar="SEGCTL_MARK_MASK",
+    show_default=True,
+    show_envvar=True,
+    help="The bits of the conntrack mark that are the agent's: 17 or more neighbours. The others are left alone.",
+)
+
+
 def _says_why(command: Callable[P, int]) -> Callable[P, None]:
     """An expected error is one line on stderr and exit code 1; anything else is a bug and keeps its traceback."""
 
@@ -90,10 +110,12 @@ def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
 
 @main.command()
 @state_option
+@mask_option
 @_says_why
-def run(state: Path) -> int:
+def run(state: Path, mark_mask: int) -> int:
     """Enforce, follow the controller, report. SIGTERM ends it; the rules stay in force."""
     from segctl_agent.loop import Loop
+    from segctl_agent.render import MarkLayout
     from segctl_agent.systemd import Notifier
 
     folder, identity = _enrolled(state)
@@ -104,15 +126,16 @@ def run(state: Path) -> int:
         )
 
     async def agent() -> int:
-        return await Loop(folder, identity, Notifier()).run()
+        return await Loop(folder, identity, Notifier(), MarkLayout(mark_mask)).run()
 
     return asyncio.run(agent())
 
 
 @main.command()
 @state_option
+@mask_option
 @_says_why
-def load(state: Path) -> int:
+def load(state: Path, mark_mask: int) -> int:
     """Put the last good generation in force and exit: at boot, or to end a release."""
     folder, identity = _enrolled(state)
     if folder.held:
@@ -122,9 +145,10 @@ def load(state: Path) -> int:
     if lock is None:
         click.echo("an agent is running: it puts the policy in force within a second")
         return 0
+    from segctl_agent.render import MarkLayout
     from segctl_agent.standalone import load_last_good
 
-    boot = load_last_good(folder, identity)
+    boot = load_last_good(folder, identity, MarkLayout(mark_mask))
     for problem in boot.problems:
         click.echo(f"segctl-agent: {problem}", err=True)
     click.echo(boot.status)
@@ -133,12 +157,14 @@ def load(state: Path) -> int:
 
 @main.command()
 @state_option
+@mask_option
 @_says_why
-def show(state: Path) -> int:
+def show(state: Path, mark_mask: int) -> int:
     """Print what the kernel holds of ours, as nft text."""
+    from segctl_agent.render import MarkLayout
     from segctl_agent.standalone import kernel_text
 
-    text = kernel_text(StateFolder(state))
+    text = kernel_text(StateFolder(state), MarkLayout(mark_mask))
     if text is None:
         click.echo("no table inet segctl: nothing is enforced", err=True)
         return 3

@@ -1,6 +1,6 @@
 """Two slots on disk that hold the newest and the second newest of a value: one of them always reads.
 
-A slot is MAGIC, sha256 of the rest (32 bytes), then big endian: sequence (8 bytes), epoch (4), length (8), payload.
+A slot is MAGIC, sha256 of the rest (32 bytes), then big endian: sequence (8 bytes), turn (4), length (8), payload.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Stored(Generic[T]):
-    """What a slot held. `epoch` is the epoch of the conntrack mark under which it was in force."""
+    """What a slot held. `turn` tells which decision ids were given last (decisions.py)."""
 
     value: T
-    epoch: int
+    turn: int
     sequence: int
 
 
@@ -41,8 +41,8 @@ class Reading(Generic[T]):
     damaged: tuple[str, ...] = ()
 
 
-def pack(payload: bytes, sequence: int, epoch: int) -> bytes:
-    body = _FIXED.pack(sequence, epoch, len(payload)) + payload
+def pack(payload: bytes, sequence: int, turn: int) -> bytes:
+    body = _FIXED.pack(sequence, turn, len(payload)) + payload
     return MAGIC + hashlib.sha256(body).digest() + body
 
 
@@ -54,12 +54,12 @@ def unpack(content: bytes) -> Stored[bytes]:
     if content[: len(MAGIC)] != MAGIC:
         raise StateError("it does not start as a generation file of this version")
     body = memoryview(content)[start:]
-    sequence, epoch, length = _FIXED.unpack_from(body)
+    sequence, turn, length = _FIXED.unpack_from(body)
     if length != len(body) - _FIXED.size:
         raise StateError(f"it holds {len(body) - _FIXED.size} bytes of payload where its header says {length}")
     if hashlib.sha256(body).digest() != content[len(MAGIC) : start]:
         raise StateError("its checksum does not fit its content")
-    return Stored(bytes(body[_FIXED.size :]), epoch, sequence)
+    return Stored(bytes(body[_FIXED.size :]), turn, sequence)
 
 
 class Slots:
@@ -84,7 +84,7 @@ class Slots:
         newest: Stored[T] | None = None
         for path, raw in sorted(whole, key=lambda found: -found[1].sequence):
             try:
-                newest = Stored(decode(raw.value), raw.epoch, raw.sequence)
+                newest = Stored(decode(raw.value), raw.turn, raw.sequence)
                 break
             except WireError as error:
                 damaged.append(f"{path}: {error}")
@@ -96,7 +96,7 @@ class Slots:
             )
         return Reading(newest, tuple(damaged))
 
-    def write(self, payload: bytes, epoch: int) -> None:
+    def write(self, payload: bytes, turn: int) -> None:
         """Stores `payload` durably in the slot that does not hold the newest value. Raises StateError (a full disk, a
         folder that cannot be written): the slots then read as before."""
         if len(payload) > _MAX_PAYLOAD:
@@ -104,7 +104,7 @@ class Slots:
         sequences = [self._sequence(path) for path in self.paths]
         target = self.paths[0] if sequences[0] <= sequences[1] else self.paths[1]
         try:
-            write_durably(target, pack(payload, max(sequences) + 1, epoch))
+            write_durably(target, pack(payload, max(sequences) + 1, turn))
         except OSError as error:
             raise StateError(
                 f"cannot store the generation in {target}: {error.strerror}. It is in force, but would not survive a "

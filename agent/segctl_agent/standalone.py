@@ -12,7 +12,7 @@ from segctl.errors import KernelError, StateError
 from segctl_agent.boot import Boot, put_last_good
 from segctl_agent.byuser import user_names
 from segctl_agent.credentials import Identity, load_identity
-from segctl_agent.drift import epoch_of
+from segctl_agent.decisions import needed, noted
 from segctl_agent.endpoints import endpoints, load_remembered, resolve_endpoints
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
@@ -23,7 +23,7 @@ from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.library import chain_lines
 from segctl_agent.nft.ruleset import Expr, Rule, Ruleset
 from segctl_agent.nft.text import to_text
-from segctl_agent.render import render
+from segctl_agent.render import MarkLayout, render
 from segctl_agent.state import StateFolder
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,11 @@ _RELEASE_PROOF_SECONDS = 3.0
 _QUIET_SECONDS = 1.5
 
 
-def load_last_good(folder: StateFolder, identity: Identity) -> Boot:
+def load_last_good(folder: StateFolder, identity: Identity, layout: MarkLayout) -> Boot:
     """Raises KernelError or StateError. The agent's user is the owner of the state folder, whoever runs this."""
     kernel = NetlinkKernel()
     try:
-        enforcer = Enforcer(kernel, resolve_users, folder.path.stat().st_uid)
+        enforcer = Enforcer(kernel, resolve_users, folder.path.stat().st_uid, layout)
         enforcer.cgroups_changed(CgroupWatcher(find_cgroup2_root()).scan(), {})
         enforcer.addresses_changed(known_addresses(AddressWatcher()))
         resolved = resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())
@@ -46,7 +46,7 @@ def load_last_good(folder: StateFolder, identity: Identity) -> Boot:
         kernel.close()
 
 
-def kernel_text(folder: StateFolder) -> str | None:
+def kernel_text(folder: StateFolder, layout: MarkLayout) -> str | None:
     """The table as the kernel holds it, in nft syntax; None when there is none. The kernel keeps no text: a rule that
     the last good generation renders too is shown in its words, any other in those of libnftables."""
     kernel = NetlinkKernel()
@@ -57,7 +57,7 @@ def kernel_text(folder: StateFolder) -> str | None:
     if held is None:
         return None
     cgroups = CgroupWatcher(find_cgroup2_root()).scan()
-    words = _words(folder, held, cgroups)
+    words = _words(folder, held, cgroups, layout)
     chains = {name: replace(chain, rules=_worded(name, chain.rules, words)) for name, chain in held.chains.items()}
     return to_text(replace(held, chains=chains), {number: path for path, number in cgroups.items()})
 
@@ -72,15 +72,17 @@ def _worded(chain: str, rules: tuple[Rule, ...], words: Mapping[tuple[Expr, ...]
     return tuple(replace(rule, text=line) for rule, line in zip(rules, lines, strict=False))
 
 
-def _words(folder: StateFolder, held: Ruleset, cgroups: Mapping[str, int]) -> dict[tuple[Expr, ...], Rule]:
+def _words(
+    folder: StateFolder, held: Ruleset, cgroups: Mapping[str, int], layout: MarkLayout
+) -> dict[tuple[Expr, ...], Rule]:
     """Expressions -> the rule with its text. Empty when no generation reads: the table is shown all the same."""
     identity = load_identity(folder.path)
     try:
         stored = folder.read_generation().stored
     except StateError:
         stored = None
-    epoch = epoch_of(held)
-    if stored is None or identity is None or epoch is None:
+    decisions = noted(held.chains, layout.most)
+    if stored is None or identity is None or decisions is None or set(decisions.ids) != set(needed(stored.value)):
         return {}
     facts = HostFacts(
         cgroups=cgroups,
@@ -89,7 +91,7 @@ def _words(folder: StateFolder, held: Ruleset, cgroups: Mapping[str, int]) -> di
         controller=endpoints(resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())),
         agent_uid=folder.path.stat().st_uid,
     )
-    rendered = render(stored.value, facts, epoch)
+    rendered = render(stored.value, facts, decisions, layout)
     return {rule.exprs: rule for chain in rendered.chains.values() for rule in chain.rules}
 
 
@@ -136,9 +138,7 @@ def describe(folder: StateFolder, identity: Identity) -> tuple[list[str], bool]:
         good = good and not _expects_rules(folder)
     else:
         elements = sum(len(s.elements) for s in ruleset.sets.values())
-        lines.append(
-            f"kernel: {len(ruleset.chains)} chains, {elements} elements, epoch {epoch_of(ruleset) or 'unknown'}"
-        )
+        lines.append(f"kernel: {len(ruleset.chains)} chains, {elements} elements")
     if not running:
         lines.append("agent: not running; the rules in the kernel stay as they are (`systemctl start segctl-agent`)")
         return lines, False

@@ -17,6 +17,7 @@ from segctl.errors import StateError, WireError
 from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import hostpolicy_pb2 as hp
 
+from segctl_agent.decisions import Turn, turn_to_number
 from segctl_agent.durable import sync_folder, write_briefly, write_durably
 from segctl_agent.slots import Reading, Slots
 
@@ -39,9 +40,9 @@ class StateFolder:
         """Raises StateError when something was stored and no slot reads."""
         return Slots(self.path).read(decode_policy)
 
-    def write_generation(self, policy: HostPolicy, epoch: int) -> None:
+    def write_generation(self, policy: HostPolicy, turn: Turn) -> None:
         """Raises StateError; the generations stored before still read."""
-        Slots(self.path).write(wire.host_policy_to_wire(policy).SerializeToString(), epoch)
+        Slots(self.path).write(wire.host_policy_to_wire(policy).SerializeToString(), turn_to_number(turn))
 
     # Release: an operator opened this host in an emergency. Only an operator (or a reboot) ends that.
 

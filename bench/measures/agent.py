@@ -153,7 +153,7 @@ def _store(fleet: Fleet, policy: HostPolicy) -> None:
     """As the agent's own user would have written it."""
     directory = fleet.lab.hosts[_HOST].state / "lib" / Path(AGENT_STATE).name
     owner = directory.stat()
-    StateFolder(directory).write_generation(policy, 1)
+    StateFolder(directory).write_generation(policy, (1, 1))
     for path in directory.glob("generation.*"):
         os.chown(path, owner.st_uid, owner.st_gid)
 

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 from segctl.errors import WireError
+from segctl.model.addresses import AddressSet
 from segctl.model.findings import Finding, Position, Severity
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.inventory import Address
@@ -75,9 +76,16 @@ def host_policy_to_wire(value: HostPolicy) -> hostpolicy_pb2.HostPolicy:
         policy_digest=value.policy_digest,
         workloads=[_workload_to_wire(w) for w in value.workloads],
         groups=[
-            hostpolicy_pb2.Group(name=g.name, networks=[network_to_wire(n) for n in g.networks]) for g in value.groups
+            hostpolicy_pb2.Group(
+                name=g.name,
+                networks=[network_to_wire(n) for n in g.networks],
+                hosts4=g.hosts.v4,
+                hosts6=g.hosts.v6,
+            )
+            for g in value.groups
         ],
-        managed=[network_to_wire(n) for n in value.managed],
+        managed4=value.managed.v4,
+        managed6=value.managed.v6,
         essentials=hostpolicy_pb2.Essentials(
             dns=[network_to_wire(n) for n in value.essentials.dns],
             ntp=[network_to_wire(n) for n in value.essentials.ntp],
@@ -95,8 +103,8 @@ def host_policy_from_wire(message: hostpolicy_pb2.HostPolicy) -> HostPolicy:
         generation=message.generation,
         policy_digest=message.policy_digest,
         workloads=tuple(_workload_from_wire(w) for w in message.workloads),
-        groups=tuple(Group(g.name, tuple(network_from_wire(n) for n in g.networks)) for g in message.groups),
-        managed=tuple(network_from_wire(n) for n in message.managed),
+        groups=tuple(_group_from_wire(g) for g in message.groups),
+        managed=_addresses_from_wire("the enrolled addresses", message.managed4, message.managed6),
         essentials=Essentials(
             dns=tuple(network_from_wire(n) for n in message.essentials.dns),
             ntp=tuple(network_from_wire(n) for n in message.essentials.ntp),
@@ -113,6 +121,18 @@ def host_policy_from_wire(message: hostpolicy_pb2.HostPolicy) -> HostPolicy:
     if host_policy_digest(value) != message.digest:
         raise WireError("host policy does not fit its digest: damaged on the way, or made by an incompatible version")
     return value
+
+
+def _group_from_wire(message: hostpolicy_pb2.Group) -> Group:
+    hosts = _addresses_from_wire(f"group {message.name!r}", message.hosts4, message.hosts6)
+    return Group(message.name, tuple(network_from_wire(n) for n in message.networks), hosts)
+
+
+def _addresses_from_wire(what: str, v4: bytes, v6: bytes) -> AddressSet:
+    try:
+        return AddressSet.parse(v4, v6)
+    except ValueError as e:
+        raise WireError(f"{what}: {e}") from e
 
 
 def _workload_to_wire(value: LocalWorkload) -> hostpolicy_pb2.LocalWorkload:

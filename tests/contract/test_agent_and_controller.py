@@ -21,8 +21,8 @@ from segctl_agent.credentials import Identity, load_identity
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.enrol import enrol
 from segctl_agent.jointoken import parse_join_token
+from segctl_agent.nft.digest import kernel_digest
 from segctl_agent.nft.kernel import FakeKernel
-from segctl_agent.nft.ruleset import kernel_digest
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session
 from segctl_agent.state import StateFolder

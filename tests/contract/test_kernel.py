@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from segctl.errors import KernelError, KernelFullError
 from segctl_agent.nft import statements as s
+from segctl_agent.nft.digest import kernel_digest
 from segctl_agent.nft.kernel import FakeKernel, Kernel, NetlinkKernel
 from segctl_agent.nft.operations import (
     AddChain,
@@ -34,10 +35,9 @@ from segctl_agent.nft.ruleset import (
     Ruleset,
     SetSpec,
     goto,
-    kernel_digest,
 )
-from segctl_agent.render import render
 
+from tests.decided import rendered
 from tests.netns.samples import SAMPLES, SHOP, SHOP_FACTS
 from tests.netns.spaces import Space
 
@@ -95,7 +95,7 @@ def test_no_table_reads_as_none_and_destroy_is_harmless(run: Runner) -> None:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_what_is_applied_is_read_back(run: Runner, name: str) -> None:
     def scenario(kernel: Kernel) -> None:
-        wanted = render(SAMPLES[name], SHOP_FACTS, 1)
+        wanted = rendered(SAMPLES[name], SHOP_FACTS, 1)
         kernel.apply(plan(None, wanted))
         found = kernel.read()
         assert found == wanted
@@ -107,10 +107,10 @@ def test_what_is_applied_is_read_back(run: Runner, name: str) -> None:
 
 def test_every_sample_turns_into_every_other(run: Runner) -> None:
     def scenario(kernel: Kernel) -> None:
-        rendered = [render(p, SHOP_FACTS, i + 1) for i, p in enumerate(SAMPLES.values())]
-        kernel.apply(plan(None, rendered[0]))
-        for before in rendered:
-            for after in rendered:
+        every = [rendered(p, SHOP_FACTS, i + 1) for i, p in enumerate(SAMPLES.values())]
+        kernel.apply(plan(None, every[0]))
+        for before in every:
+            for after in every:
                 for wanted in (before, after):
                     kernel.apply(plan(kernel.read(), wanted))
                     assert kernel.read() == wanted
@@ -124,7 +124,7 @@ def test_the_generation_moves_with_changes_only(run: Runner) -> None:
         assert kernel.generation() == start
         kernel.apply(Batch())
         assert kernel.generation() == start
-        kernel.apply(plan(None, render(SHOP, SHOP_FACTS, 1)))
+        kernel.apply(plan(None, rendered(SHOP, SHOP_FACTS, 1)))
         assert kernel.generation() != start
 
     run(scenario)
@@ -132,7 +132,7 @@ def test_the_generation_moves_with_changes_only(run: Runner) -> None:
 
 def test_destroy_removes_the_table(run: Runner) -> None:
     def scenario(kernel: Kernel) -> None:
-        kernel.apply(plan(None, render(SHOP, SHOP_FACTS, 1)))
+        kernel.apply(plan(None, rendered(SHOP, SHOP_FACTS, 1)))
         kernel.destroy()
         assert kernel.read() is None
 
@@ -261,7 +261,7 @@ def test_counters_name_the_chains_that_count(run: Runner) -> None:
     def scenario(kernel: Kernel) -> None:
         if isinstance(kernel, FakeKernel):
             kernel.packets = {"end_shop-db_in": 0}
-        kernel.apply(plan(None, render(SHOP, SHOP_FACTS, 1)))
+        kernel.apply(plan(None, rendered(SHOP, SHOP_FACTS, 1)))
         assert kernel.counters()["end_shop-db_in"] == 0
 
     run(scenario)

@@ -30,7 +30,7 @@ _RULE = Rule.of(
     s.ct_mark_is(0xFFF00000, 0x200000),
     s.flow_in("saddr", "w_db_in4", version=4),
     s.limit(1000, 2000),
-    s.log("segctl 1 in deny db", 1510, 96, 1),
+    s.log("segctl 1 in deny db", 1510, 96),
     s.counter(),
     s.cgroup_verdict(2, "cg2_in"),
     s.verdict(goto("end_db_in")),

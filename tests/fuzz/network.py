@@ -123,7 +123,7 @@ def _csr(data: bytes) -> None:
 
 def _slot(data: bytes) -> None:
     stored = unpack(data)
-    assert pack(stored.value, stored.sequence, stored.epoch) == data
+    assert pack(stored.value, stored.sequence, stored.turn) == data
 
 
 def _facts(data: bytes) -> None:

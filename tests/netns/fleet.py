@@ -28,6 +28,7 @@ from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.plan import plan
 from segctl_agent.render import render
 
+from tests.decided import decided
 from tests.netns.spaces import Space, join
 
 Address = IPv4Address | IPv6Address
@@ -194,7 +195,7 @@ def _echo(sock: socket.socket) -> None:
 
 
 def _agent(commands: Connection) -> None:
-    """Applies (policy, facts, epoch) and proves it, or evaluates packets on what the kernel holds."""
+    """Applies (policy, facts, turn) and proves it, or evaluates packets on what the kernel holds."""
     kernel = NetlinkKernel()
     commands.send("ready")
     while True:
@@ -203,7 +204,8 @@ def _agent(commands: Connection) -> None:
         except EOFError:
             os._exit(0)
         if command == "apply":
-            wanted = render(*argument)
+            policy, facts, turn = argument
+            wanted = render(policy, facts, decided(policy, turn))
             kernel.apply(plan(kernel.read(), wanted))
             commands.send(kernel.read() == wanted)
         else:
@@ -303,10 +305,10 @@ class Fleet:
         self.members = [Member(i, self._wire, agent=agents and i < hosts) for i in range(hosts + 1)]
         self.hosts = self.members[:hosts]
 
-    def apply(self, policies: Mapping[int, HostPolicy], epoch: int) -> None:
+    def apply(self, policies: Mapping[int, HostPolicy], turn: int) -> None:
         """Every host at once; each reads back what it applied."""
         for index, policy in policies.items():
-            self._agent(index).send(("apply", (policy, self.members[index].facts, epoch)))
+            self._agent(index).send(("apply", (policy, self.members[index].facts, turn)))
         assert all(self._agent(index).recv() for index in policies), "read back is not what was wanted"
 
     def _agent(self, index: int) -> Connection:

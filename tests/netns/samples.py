@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
+from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Essentials, Mode, Network, PortRange, Process, ProcessKind, Protocol
 from segctl_agent.facts.values import Endpoint, HostFacts
@@ -52,7 +53,7 @@ SHOP = policy(
         Group("mon", networks("192.0.2.0/24", "192.0.3.0/25", "198.51.100.7/32")),
         Group("web", networks("10.0.0.1/32", "fd00::1/128")),
     ),
-    managed=networks("10.0.0.1/32", "fd00::1/128"),
+    managed=AddressSet.of([ip_address("10.0.0.1"), ip_address("fd00::1")]),
     essentials=Essentials(
         dns=networks("10.0.0.53/32"),
         ntp=networks("10.0.0.0/24"),

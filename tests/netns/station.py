@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 
 from segctl_agent.denials.attribute import Attributor
+from segctl_agent.denials.counts import NameOf
 from segctl_agent.denials.nflog import NflogReader
 from segctl_agent.denials.pipeline import DenialPipeline
+from segctl_agent.denials.sampler import DeniedSets
 from segctl_agent.denials.values import Denial
 from segctl_agent.facts.cgroups import CgroupWatcher
 
@@ -46,7 +48,8 @@ class Told:
 class Station:
     """Watcher, reader and pipeline in the loop of a test."""
 
-    def __init__(self, buffer_bytes: int = 16 << 20) -> None:
+    def __init__(self, buffer_bytes: int = 16 << 20, name_of: NameOf | None = None) -> None:
+        """With `name_of`, the kernel's dynamic sets are read as well."""
         (CGROUPS / UNIT).mkdir(parents=True)
         loop = asyncio.get_running_loop()
         self.told = Told()
@@ -54,7 +57,14 @@ class Station:
         self.watcher.start(loop, lambda added, removed: None)
         self.reader = NflogReader(buffer_bytes=buffer_bytes)
         self.attributor = Attributor(self.watcher.path_of, CGROUPS)
-        self.pipeline = DenialPipeline(self.reader, self.attributor.attribute, self.told, lambda: 17)
+        self.pipeline = DenialPipeline(
+            self.reader,
+            self.attributor.attribute_many,
+            self.told,
+            lambda: 17,
+            sets=DeniedSets() if name_of else None,
+            name_of=name_of or (lambda direction, mark: None),
+        )
         self.pipeline.start(loop)
 
     def close(self) -> None:

@@ -44,13 +44,13 @@ def fleet() -> Iterator[Fleet]:
 class Round:
     """One policy, compiled and applied, and what it makes of probes."""
 
-    def __init__(self, fleet: Fleet, policy: Policy, inventory: Inventory, epoch: int) -> None:
+    def __init__(self, fleet: Fleet, policy: Policy, inventory: Inventory, turn: int) -> None:
         self._fleet = fleet
         self.host_policies = {
             m.index: compile_host(policy, inventory, f"h{m.index}", 1, "digest", TODAY) for m in fleet.hosts
         }
         self.expected = Expectation(policy, inventory, self.host_policies).expected
-        fleet.apply(self.host_policies, epoch)
+        fleet.apply(self.host_policies, turn)
 
     def evaluated(self, probes: list[Probe]) -> list[dict[str, tuple[Verdict, tuple[str, ...]]]]:
         """What the ruleset in the kernel of each end says, with its trail."""

@@ -27,8 +27,9 @@ from segctl_agent.nft.ruleset import (
     goto,
 )
 from segctl_agent.nft.watch import NftWatch, TamperNotice
-from segctl_agent.render import CGROUP_MAP, render
+from segctl_agent.render import CGROUP_MAP
 
+from tests.decided import rendered
 from tests.netns.samples import SHOP, SHOP_FACTS
 from tests.netns.spaces import Space, cgroup_key
 
@@ -42,8 +43,8 @@ GARBAGE = {
     "a foreign base chain": "add chain inet segctl evil { type filter hook input priority -5; policy accept; }",
     "a chain that ours go to": "add chain inet segctl x; add rule inet segctl x accept; "
     "insert rule inet segctl id_in goto x",
-    "elements removed and added": "flush set inet segctl w_shop-db_in4; add element inet segctl gall4 { 9.9.9.9 }",
-    "intervals": "flush set inet segctl gmon4; add element inet segctl gmon4 { 1.0.0.0/8, 2.0.0.0/8, 3.3.3.3 }",
+    "elements removed and added": "flush map inet segctl w_shop-db_in4; add element inet segctl managed4 { 9.9.9.9 }",
+    "intervals": "flush set inet segctl nmon4; add element inet segctl nmon4 { 1.0.0.0/8, 2.0.0.0/8, 3.3.3.3 }",
     "other data": "delete element inet segctl uid_out { 34 }; add element inet segctl uid_out { 34 : accept }",
     "a catch-all": "add element inet segctl cg2_in { * : accept }",
     "a foreign set that rules use": "add set inet segctl s { type ether_addr; }; "
@@ -53,6 +54,11 @@ GARBAGE = {
     "a map to a counter": "add counter inet segctl n; add map inet segctl o { type ipv4_addr : counter; }; "
     'add element inet segctl o { 1.1.1.1 : "n" }; add rule inet segctl id_in counter name "n"',
     "a sleeping table": "add table inet segctl { flags dormant; }",
+    "a counter of another name": "add counter inet segctl z; insert rule inet segctl input counter name z",
+    "a counter in place of another": "add counter inet segctl n; "
+    "delete element inet segctl w_shop-db_in4 { 10.0.0.1 . tcp . 5432 }; "
+    'add element inet segctl w_shop-db_in4 { 10.0.0.1 . tcp . 5432 : "n" }',
+    "a decision that lives longer": "add element inet segctl live_in { 0x00000900 : accept }",
     "a named quota": "add quota inet segctl q { over 1 mbytes }",
     "a bound chain": "insert rule inet segctl input jump { accept; }",
     "a jump from a foreign chain": "add chain inet segctl y; add rule inet segctl y jump w_shop-db_in",
@@ -71,7 +77,7 @@ def nft(script: str) -> str:
 
 @pytest.mark.parametrize("case", GARBAGE)
 def test_it_converges_from_anything_in_our_table(space: Space, case: str) -> None:
-    wanted = render(SHOP, SHOP_FACTS, 1)
+    wanted = rendered(SHOP, SHOP_FACTS, 1)
 
     def body() -> None:
         kernel = NetlinkKernel()
@@ -97,10 +103,10 @@ def test_base_chains_are_never_deleted_for_a_change_of_policy(space: Space) -> N
     def body() -> None:
         kernel = NetlinkKernel()
         without = replace(SHOP_FACTS, cgroups={})  # nft lists cgroup sets slowly, and these ids have no path
-        kernel.apply(plan(None, render(SHOP, without, 1)))
+        kernel.apply(plan(None, rendered(SHOP, without, 1)))
         before = handles()
         assert len(before) == 2
-        kernel.apply(plan(kernel.read(), render(SHOP, without, 2)))
+        kernel.apply(plan(kernel.read(), rendered(SHOP, without, 2)))
         assert handles() == before
 
     space.run(body)
@@ -109,9 +115,9 @@ def test_base_chains_are_never_deleted_for_a_change_of_policy(space: Space) -> N
 def test_a_batch_with_one_bad_message_leaves_the_old_state(space: Space) -> None:
     def body() -> None:
         kernel = NetlinkKernel()
-        wanted = render(SHOP, SHOP_FACTS, 1)
+        wanted = rendered(SHOP, SHOP_FACTS, 1)
         kernel.apply(plan(None, wanted))
-        good = plan(wanted, render(SHOP, SHOP_FACTS, 2))
+        good = plan(wanted, rendered(SHOP, SHOP_FACTS, 2))
         bad = AddElements("no_such_set", CGROUP_MAP, {cgroup_key(1): goto("w0_in")})
         for position in (0, len(good.operations) // 2, len(good.operations)):
             broken = Batch((*good.operations[:position], bad, *good.operations[position:]))
@@ -130,12 +136,12 @@ def test_the_element_of_a_removed_cgroup_goes(space: Space) -> None:
         path = Path("/sys/fs/cgroup/gone.scope")
         path.mkdir()
         before = replace(SHOP_FACTS, cgroups={"gone.scope": path.stat().st_ino})
-        kernel.apply(plan(None, render(SHOP, before, 1)))
+        kernel.apply(plan(None, rendered(SHOP, before, 1)))
         path.rmdir()
         path.mkdir()
         after = replace(SHOP_FACTS, cgroups={"gone.scope": path.stat().st_ino})
         assert before != after
-        wanted = render(SHOP, after, 1)
+        wanted = rendered(SHOP, after, 1)
         change = plan(kernel.read(), wanted)
         assert {type(o) for o in change.operations} == {AddElements, DeleteElements}
         kernel.apply(change)
@@ -150,7 +156,7 @@ def test_without_the_capability_the_error_says_what_it_needs(space: Space) -> No
         os.setuid(65534)
         kernel = NetlinkKernel()
         with pytest.raises(KernelError, match="CAP_NET_ADMIN"):
-            kernel.apply(plan(None, render(SHOP, SHOP_FACTS, 1)))
+            kernel.apply(plan(None, rendered(SHOP, SHOP_FACTS, 1)))
 
     space.run(body)
 
@@ -184,12 +190,15 @@ def test_a_hundred_thousand_addresses(space: Space) -> None:
 
 def test_foreign_things_are_named(space: Space) -> None:
     def body() -> Ruleset | None:
-        nft("add table inet segctl; add counter inet segctl n; add set inet segctl t { type ether_addr; }")
+        nft(
+            "add table inet segctl; add quota inet segctl q { over 1 mbytes }; "
+            "add set inet segctl t { type ether_addr; }"
+        )
         return NetlinkKernel().read()
 
     found = space.run(body)
     assert found is not None
-    assert found.foreign == {Foreign("n", ForeignKind.OBJECT, 1), Foreign("t", ForeignKind.SET)}
+    assert found.foreign == {Foreign("q", ForeignKind.OBJECT, 2), Foreign("t", ForeignKind.SET)}
 
 
 def test_a_tamper_notice_names_the_process_and_the_tables(space: Space) -> None:
@@ -200,7 +209,7 @@ def test_a_tamper_notice_names_the_process_and_the_tables(space: Space) -> None:
             notices: asyncio.Queue[TamperNotice] = asyncio.Queue()
             watch = NftWatch(notices.put_nowait, own_pid=os.getpid())
             watch.start(asyncio.get_running_loop())
-            kernel.apply(plan(None, render(SHOP, SHOP_FACTS, 1)))  # our own: left out
+            kernel.apply(plan(None, rendered(SHOP, SHOP_FACTS, 1)))  # our own: left out
             child = await asyncio.create_subprocess_exec("nft", "flush chain inet segctl output")
             await child.wait()
             first = await asyncio.wait_for(notices.get(), 5)
@@ -224,7 +233,7 @@ def test_lost_notifications_are_a_notice_too(space: Space) -> None:
     def body() -> list[TamperNotice]:
         notices: list[TamperNotice] = []
         watch = NftWatch(notices.append, buffer=2048)
-        wanted = render(SHOP, SHOP_FACTS, 1)
+        wanted = rendered(SHOP, SHOP_FACTS, 1)
         NetlinkKernel().apply(plan(None, wanted))
         watch.read()
         return notices
@@ -239,7 +248,7 @@ def test_what_was_told_only_in_part_is_not_taken_for_someone_elses_table(space: 
     def body() -> list[frozenset[str]]:
         notices: list[TamperNotice] = []
         watch = NftWatch(notices.append, buffer=2048)
-        NetlinkKernel().apply(plan(None, render(SHOP, SHOP_FACTS, 1)))
+        NetlinkKernel().apply(plan(None, rendered(SHOP, SHOP_FACTS, 1)))
         for name in ("one", "two"):
             watch.read()
             subprocess.run(["nft", f"add table ip {name}"], check=True)
@@ -254,7 +263,7 @@ def test_the_kernel_itself_refuses_what_a_rule_may_not_do(space: Space) -> None:
 
     def body() -> None:
         kernel = NetlinkKernel()
-        wanted = render(SHOP, SHOP_FACTS, 1)
+        wanted = rendered(SHOP, SHOP_FACTS, 1)
         kernel.apply(plan(None, wanted))
         loop = Rule.of(s.verdict(goto("id_in")))
         chains = {**wanted.chains, "unknown_in": replace(wanted.chains["unknown_in"], rules=(loop,))}

@@ -14,8 +14,9 @@ from segctl_agent.facts.values import HostFacts
 from segctl_agent.messages import denial_message
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.plan import plan
-from segctl_agent.render import denied_counters, render
+from segctl_agent.render import denied_counters
 
+from tests.decided import rendered
 from tests.netns.samples import LOCKED
 from tests.netns.spaces import CGROUPS, in_namespaces, run
 from tests.netns.station import UNIT, Station
@@ -39,7 +40,7 @@ class Shut(Station):
         run("ip", "route", "add", "224.0.0.0/4", "dev", "eth0")
         super().__init__()
         self.kernel = NetlinkKernel()
-        self.kernel.apply(plan(None, render(LOCKED, HostFacts(cgroups={UNIT: (CGROUPS / UNIT).stat().st_ino}), 1)))
+        self.kernel.apply(plan(None, rendered(LOCKED, HostFacts(cgroups={UNIT: (CGROUPS / UNIT).stat().st_ino}), 1)))
 
     def close(self) -> None:
         self.kernel.close()

@@ -13,12 +13,14 @@ from segctl.model.hostpolicy import LocalWorkload
 from segctl.model.policy import Mode, Process, ProcessKind
 from segctl_agent.denials.values import Denial
 from segctl_agent.facts.values import HostFacts
+from segctl_agent.nft.digest import kernel_digest
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.operations import AddElements, Batch
 from segctl_agent.nft.plan import plan
-from segctl_agent.nft.ruleset import Ruleset, kernel_digest
-from segctl_agent.render import denied_counters, render
+from segctl_agent.nft.ruleset import Ruleset
+from segctl_agent.render import denied_counters
 
+from tests.decided import rendered
 from tests.netns.samples import policy
 from tests.netns.spaces import CGROUPS, in_namespaces, run
 from tests.netns.station import UNIT, Station, program
@@ -70,7 +72,7 @@ class Refusing(Station):
         super().__init__()
         self.kernel = NetlinkKernel()
         facts = HostFacts(cgroups={UNIT: (CGROUPS / UNIT).stat().st_ino})
-        self.wanted: Ruleset = render(SHUT, facts, 1)
+        self.wanted: Ruleset = rendered(SHUT, facts, 1)
         self.kernel.apply(plan(None, self.wanted))
 
     async def connect(self, version: int, *, blocking: bool, count: int = 1) -> tuple[int, list[tuple[int, float]]]:

@@ -20,6 +20,7 @@ from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.plan import plan
 from segctl_agent.render import denied_counters, render
 
+from tests.decided import decided
 from tests.netns.samples import host_workload, policy, ports
 from tests.netns.spaces import Space, join
 
@@ -111,10 +112,10 @@ def made_inside(space: Space, make: Callable[[], socket.socket]) -> socket.socke
     return socket.socket(fileno=fds[0])
 
 
-def put(space: Space, wanted: HostPolicy, epoch: int) -> None:
+def put(space: Space, wanted: HostPolicy, turn: int) -> None:
     def body() -> None:
         kernel = NetlinkKernel()
-        kernel.apply(plan(kernel.read(), render(wanted, FACTS, epoch)))
+        kernel.apply(plan(kernel.read(), render(wanted, FACTS, decided(wanted, turn))))
 
     space.run(body)
 
@@ -129,7 +130,7 @@ def test_a_session_survives_a_wider_policy_and_ends_with_its_permission(
     assert session.lives()
     put(server, MORE, 1)
     assert session.lives()
-    put(server, OPEN, 2)  # narrower, with the next epoch: judged again, and still permitted
+    put(server, OPEN, 2)  # narrower, with the next ids: judged again, and still permitted
     assert session.lives()
     put(server, CLOSED, 3)
     start = time.monotonic()
@@ -159,9 +160,9 @@ def test_the_mark_of_others_is_preserved(pair: tuple[Space, Space]) -> None:
     put(server, OPEN, 5)
     server.sh(
         "nft 'add table ip other; add chain ip other c { type filter hook prerouting priority -10; };"
-        " add rule ip other c ct state new ct mark set 0x00012345;"
+        " add rule ip other c ct state new ct mark set 0x00000045;"
         " add chain ip other d { type filter hook input priority 10; };"
-        " add rule ip other d ct mark 0x00a12345 counter'"
+        " add rule ip other d ct mark and 0x0000007f == 0x00000045 ct mark != 0x00000045 counter'"
     )
     session = Session(server, client, 4)
     assert session.lives()
@@ -256,10 +257,10 @@ def test_a_session_outlives_the_cgroup_that_its_socket_was_made_in(pair: tuple[S
     wanted = policy(host_workload(Mode.ENFORCE), shop, groups=(GROUP,))
     first = server.cgroup(path)
 
-    def apply(facts: HostFacts, epoch: int) -> None:
+    def apply(facts: HostFacts, turn: int) -> None:
         def body() -> None:
             kernel = NetlinkKernel()
-            kernel.apply(plan(kernel.read(), render(wanted, facts, epoch)))
+            kernel.apply(plan(kernel.read(), render(wanted, facts, decided(wanted, turn))))
 
         server.run(body)
 

@@ -11,10 +11,12 @@ from segctl_agent.nft import statements as s
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.library import chain_lines, load_text
 from segctl_agent.nft.plan import plan
-from segctl_agent.nft.ruleset import ACCEPT, DROP, Chain, KeyType, NftSet, Rule, Ruleset, SetSpec, goto
+from segctl_agent.nft.ruleset import ACCEPT, DROP, Chain, Counts, KeyType, NftSet, Rule, Ruleset, SetSpec, goto
 from segctl_agent.nft.text import to_text
 from segctl_agent.render import render
+from segctl_agent.render.ends import denied_spec
 
+from tests.decided import decided, rendered
 from tests.netns.samples import SAMPLES, SHOP_FACTS
 from tests.netns.spaces import Space
 
@@ -35,7 +37,7 @@ def plain(ruleset: Ruleset | None) -> Ruleset | None:
     if ruleset is None:
         return None
     sets = {name: NftSet(s.spec, dict(s.elements)) for name, s in ruleset.sets.items()}
-    return Ruleset(dict(ruleset.chains), sets, ruleset.flags, ruleset.foreign)
+    return Ruleset(dict(ruleset.chains), sets, ruleset.flags, ruleset.foreign, ruleset.counters)
 
 
 def same(space: Space, other: Space, wanted: Ruleset, paths: dict[int, str]) -> None:
@@ -68,7 +70,7 @@ def test_rendered_rulesets(space: Space, other: Space, name: str) -> None:
     cgroups = {path: space.cgroup(path) for path in SHOP_FACTS.cgroups}
     facts = HostFacts(cgroups, SHOP_FACTS.users, SHOP_FACTS.addresses, SHOP_FACTS.controller, SHOP_FACTS.agent_uid)
     paths = {number: path for path, number in cgroups.items()}
-    same(space, other, render(SAMPLES[name], facts, 2047), paths)
+    same(space, other, render(SAMPLES[name], facts, decided(SAMPLES[name], 40)), paths)
 
 
 STATEMENTS: dict[str, Callable[[], s.Statement]] = {
@@ -95,12 +97,25 @@ STATEMENTS: dict[str, Callable[[], s.Statement]] = {
     "uid": lambda: s.uid_is(33),
     "syn": s.tcp_syn,
     "no syn": s.tcp_without_syn,
+    "reset": s.tcp_reset,
+    "not udp": lambda: s.protocol_not("udp"),
+    "source port": lambda: s.source_port("udp", 53, 60),
+    "mark map": lambda: s.ct_mark_verdict(0x000FFF00, "m"),
+    "before": lambda: s.before(1_798_761_600),
+    "count": lambda: s.count("r_in_web-db"),
+    "counted v4": lambda: s.flow_counted("saddr", "o4", version=4),
+    "counted v6": lambda: s.flow_counted("daddr", "o6", version=6, port="sport"),
+    "in a counting map": lambda: s.flow_in("saddr", "o4", version=4, port="sport"),
     "uid map": lambda: s.uid_verdict("u"),
     "cgroup map": lambda: s.cgroup_verdict(8, "c"),
     "cgroup exists": lambda: s.cgroup_exists(1, "nothing"),
     "broadcast": s.not_to_this_host,
     "limit": lambda: s.limit(5, 7),
-    "log": lambda: s.log("segctl 1 in deny " + "x" * 40, 1510, 96, 1),
+    "log": lambda: s.log("segctl 1 in deny " + "x" * 40, 1510, 96),
+    "limit over": lambda: s.limit(5, 7, over=True),
+    "tcp or udp": s.tcp_or_udp,
+    "denied v4": lambda: s.counted_over("saddr", "d4", 1, 2, version=4),
+    "denied v6": lambda: s.counted_over("daddr", "d6", 3, 4, version=6),
     "counter": s.counter,
     "prohibited": s.reject_prohibited,
 }
@@ -114,10 +129,17 @@ def test_every_statement_alone(space: Space, other: Space) -> None:
         "n6": NftSet(SetSpec((KeyType.IPV6_ADDR,), interval=True), {b"\xfd" + bytes(15) + b"\xfe" * 16: None}),
         "f4": NftSet(SetSpec((KeyType.IPV4_ADDR, *flow)), {b"\x0a\0\0\1\6\0\0\0\0\x50\0\0": None}),
         "f6": NftSet(SetSpec((KeyType.IPV6_ADDR, *flow)), {b"\xfd" * 16 + b"\x11\0\0\0\0\x35\0\0": None}),
+        "o4": NftSet(
+            SetSpec((KeyType.IPV4_ADDR, *flow), size=64, counts=True),
+            {b"\x0a\0\0\1\6\0\0\0\0\x50\0\0": Counts("r_in_web-db")},
+        ),
+        "o6": NftSet(SetSpec((KeyType.IPV6_ADDR, *flow), counts=True)),
         "m": NftSet(SetSpec((KeyType.MARK,), verdicts=True), {b"\1\0\0\0": ACCEPT, b"\2\0\0\0": goto("other")}),
         "u": NftSet(SetSpec((KeyType.UID,), verdicts=True), {b"\x21\0\0\0": DROP}),
         "c": NftSet(SetSpec((KeyType.CGROUPSV2,), verdicts=True)),
         "nothing": NftSet(SetSpec((KeyType.CGROUPSV2,))),
+        "d4": NftSet(denied_spec(4)),
+        "d6": NftSet(denied_spec(6)),
         "again4": NftSet(SetSpec((KeyType.IPV4_ADDR, *ports), size=64, timeout_ms=3000)),
         "again6": NftSet(SetSpec((KeyType.IPV6_ADDR, *ports), size=64, timeout_ms=1500)),
     }
@@ -127,7 +149,9 @@ def test_every_statement_alone(space: Space, other: Space) -> None:
         *(Rule.of(s.tcp_syn(), s.connection_in(f"again{v}", version=v)) for v in s.VERSIONS),
         *(Rule.of(s.tcp_syn(), s.connection_add(f"again{v}", version=v), s.verdict(DROP)) for v in s.VERSIONS),
     )
-    same(space, other, Ruleset({"every": Chain(rules), "other": Chain()}, sets), {})
+    same(
+        space, other, Ruleset({"every": Chain(rules), "other": Chain()}, sets, counters=frozenset({"r_in_web-db"})), {}
+    )
 
 
 def test_an_id_without_a_path_is_a_comment_in_the_text() -> None:
@@ -139,7 +163,7 @@ def test_an_id_without_a_path_is_a_comment_in_the_text() -> None:
 def test_libnftables_gives_words_to_every_rule(space: Space) -> None:
     def listed() -> list[tuple[str, int, int]]:
         kernel = NetlinkKernel()
-        kernel.apply(plan(kernel.read(), render(SAMPLES["shop"], SHOP_FACTS, 1)))
+        kernel.apply(plan(kernel.read(), rendered(SAMPLES["shop"], SHOP_FACTS, 1)))
         load_text('add rule inet segctl input tcp dport 4444 accept comment "not ours"')
         held = kernel.read()
         assert held is not None

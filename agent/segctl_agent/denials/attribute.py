@@ -6,7 +6,7 @@ its packet is looked at, and then a reason stands in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from segctl.errors import KernelError
@@ -15,7 +15,7 @@ from segctl_agent.denials.nflog import LoggedPacket
 from segctl_agent.denials.packet import Packet
 from segctl_agent.denials.values import Attribution, ProcessInfo
 from segctl_agent.facts.cgroups import CGROUP_ROOT
-from segctl_agent.facts.processes import find_holder
+from segctl_agent.facts.processes import Holder, find_holders
 from segctl_agent.facts.sockdiag import TCP_LISTEN, SockDiag, SocketInfo
 from segctl_agent.facts.users import user_name
 
@@ -43,6 +43,25 @@ class Attributor:
 
     def attribute(self, logged: LoggedPacket, packet: Packet) -> Attribution:
         """Who sent the packet, or on input who listens for it. Never raises for a process that cannot be found."""
+        return self.attribute_many([(logged, packet)])[0]
+
+    def attribute_many(self, packets: Sequence[tuple[LoggedPacket, Packet]]) -> list[Attribution]:
+        """The same for several. The processes of a cgroup are walked once, for all sockets that belong to it."""
+        sockets = [self._socket(logged, packet) for logged, packet in packets]
+        inodes: dict[int, set[int]] = {}
+        for found in sockets:
+            if isinstance(found, SocketInfo) and found.inode and found.cgroup:
+                inodes.setdefault(found.cgroup, set()).add(found.inode)
+        holders: dict[int, Holder] = {}
+        for cgroup, wanted in inodes.items():
+            path = self._path_of(cgroup)
+            if path is not None:
+                holders |= find_holders(frozenset(wanted), self._root / path, self._proc)
+        known: dict[int, tuple[str, str, str]] = {}
+        return [f if isinstance(f, Attribution) else self._describe(f, holders, known) for f in sockets]
+
+    def _socket(self, logged: LoggedPacket, packet: Packet) -> SocketInfo | Attribution:
+        """The socket of a packet, or what is known without one."""
         ingress = logged.prefix.direction == "in"
         if packet.protocol not in ("tcp", "udp"):
             return _by_uid(logged, f"the kernel does not tell which socket a packet of {packet.protocol} belongs to")
@@ -55,13 +74,9 @@ class Attributor:
         except KernelError as error:
             return _by_uid(logged, str(error))
         if found is None:
-            reason = (
-                f"nothing listens on {packet.protocol}/{packet.destination_port} here"
-                if ingress
-                else "the socket was gone"
-            )
-            return _by_uid(logged, reason)
-        return self._describe(found)
+            service = f"{packet.protocol}/{packet.destination_port}"
+            return _by_uid(logged, f"nothing listens on {service} here" if ingress else "the socket was gone")
+        return found
 
     def _find(self, logged: LoggedPacket, packet: Packet, ingress: bool) -> SocketInfo | None:
         ours = (packet.source, packet.source_port)
@@ -74,7 +89,10 @@ class Attributor:
             return None
         return found
 
-    def _describe(self, found: SocketInfo) -> Attribution:
+    def _describe(
+        self, found: SocketInfo, holders: Mapping[int, Holder], known: dict[int, tuple[str, str, str]]
+    ) -> Attribution:
+        """`known` keeps what was read of a process for the next socket of the same batch."""
         user = user_name(found.uid)
         path = self._path_of(found.cgroup) if found.cgroup else None
         if path is None:
@@ -87,11 +105,13 @@ class Attributor:
         unit = unit_of(path)
         if not found.inode:
             return Attribution(ProcessInfo(user=user, unit=unit, cgroup=path), "the process had closed the socket")
-        holder = find_holder(found.inode, self._root / path, self._proc)
+        holder = holders[found.inode]
         if not holder.pid:
             return Attribution(ProcessInfo(user=user, unit=unit, cgroup=path), holder.reason)
-        exe, why = self._exe(holder.pid)
-        return Attribution(ProcessInfo(holder.pid, exe, self._command(holder.pid), user, unit, path), why)
+        if holder.pid not in known:
+            known[holder.pid] = (*self._exe(holder.pid), self._command(holder.pid))
+        exe, why, command = known[holder.pid]
+        return Attribution(ProcessInfo(holder.pid, exe, command, user, unit, path), why)
 
     def _exe(self, pid: int) -> tuple[str, str]:
         # Not psutil: where it may not read the link it guesses from the command line, which the process writes itself.

@@ -1,12 +1,13 @@
 """Many denied packets into few denials. Pure: the time comes in with every call.
 
 The first packet of a key goes out at once. Its repeats are counted, and go out together once per interval. A key
-without a repeat in a whole interval is forgotten; the number of keys at a time is bounded.
+without a repeat in a whole interval is forgotten; the number of keys at a time is bounded. Packets that the kernel
+counted but did not log (`surplus`) join the key of their flow that was logged last.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from segctl_agent.denials.values import Attribution, Verdict
@@ -14,6 +15,9 @@ from segctl_agent.facts.values import Address
 
 MAX_KEYS = 4096
 INTERVAL_SECONDS = 1.0
+REMEMBERED_SECONDS = 60.0
+"""For how long packets without a log are taken for those of the process whose packet was logged last."""
+NOT_LOGGED = Attribution(unknown="not looked up: so many packets were denied that this one was counted and not logged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,10 @@ class Key:
     protocol: str
     port: int
     uid: int | None
+
+    def flow(self) -> Key:
+        """The same for whoever owns the socket, which only a log tells."""
+        return self if self.uid is None else replace(self, uid=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,14 @@ class _Window:
     count: int = 0
     first_us: int = 0
     last_us: int = 0
-    attribution: Attribution | None = None
+    attribution: Attribution = Attribution()  # noqa: RUF009 - frozen
+    looked_up: bool = False
+    """Whether a repeat has been looked up."""
+
+    def take(self, count: int, first_us: int, last_us: int) -> None:
+        self.first_us = min(self.first_us, first_us) if self.count else first_us
+        self.last_us = max(self.last_us, last_us) if self.count else last_us
+        self.count += count
 
 
 class Coalescer:
@@ -71,6 +86,7 @@ class Coalescer:
         self._max_keys = max_keys
         # Every window is equally long and a new one goes to the end, so they lie in the order in which they end.
         self._windows: dict[Key, _Window] = {}
+        self._logged: dict[Key, tuple[Key, Attribution, float]] = {}  # by flow, the least recent first
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -84,17 +100,36 @@ class Coalescer:
                 return Step.LOST
             self._windows[key] = _Window(now + self._interval)
             return Step.NEW
-        window.count += 1
-        if window.count == 1:
-            window.first_us = window.last_us = at_us
-            return Step.REPEAT
-        window.first_us = min(window.first_us, at_us)
-        window.last_us = max(window.last_us, at_us)
-        return Step.COUNTED
+        window.take(1, at_us, at_us)
+        if window.looked_up:
+            return Step.COUNTED
+        window.looked_up = True
+        return Step.REPEAT
 
-    def attribute(self, key: Key, attribution: Attribution) -> None:
-        """The process of a key's current window, as its first packet told."""
-        self._windows[key].attribution = attribution
+    def attribute(self, key: Key, attribution: Attribution, now: float) -> None:
+        """The process behind a key, as the first packet of its window told."""
+        if key in self._windows:
+            self._windows[key].attribution = attribution
+        flow = key.flow()
+        self._logged.pop(flow, None)
+        if len(self._logged) >= self._max_keys:
+            del self._logged[next(iter(self._logged))]
+        self._logged[flow] = (key, attribution, now)
+
+    def surplus(self, flow: Key, count: int, first_us: int, last_us: int, now: float) -> list[Aggregate] | None:
+        """Packets that only the kernel counted. Answers what to report now: nothing when they wait for the end of a
+        window. None: too many keys at a time, ask again later."""
+        key, attribution, at = self._logged.get(flow, (flow, NOT_LOGGED, now))
+        if now - at > REMEMBERED_SECONDS:
+            key, attribution = flow, NOT_LOGGED
+        window = self._windows.get(key)
+        if window is None:
+            if len(self._windows) >= self._max_keys:
+                return None
+            self._windows[key] = _Window(now + self._interval, attribution=attribution)
+            return [Aggregate(key, count, first_us, last_us, attribution)]
+        window.take(count, first_us, last_us)
+        return []
 
     def due(self, now: float) -> list[Aggregate]:
         """Repeats whose window has ended."""
@@ -107,7 +142,7 @@ class Coalescer:
         for key, window in ended:
             del self._windows[key]
             if window.count:
-                self._windows[key] = _Window(now + self._interval)
+                self._windows[key] = _Window(now + self._interval, attribution=window.attribution)
                 aggregates.append(_aggregate(key, window))
         return aggregates
 
@@ -122,4 +157,4 @@ class Coalescer:
 
 
 def _aggregate(key: Key, window: _Window) -> Aggregate:
-    return Aggregate(key, window.count, window.first_us, window.last_us, window.attribution or Attribution())
+    return Aggregate(key, window.count, window.first_us, window.last_us, window.attribution)

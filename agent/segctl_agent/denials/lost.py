@@ -26,20 +26,20 @@ class LostCount:
         """Packets that came through, or whose loss was told otherwise."""
         self._accounted += packets
 
-    def compare(self, counters: Mapping[CounterKey, int]) -> int:
-        """Packets newly known as lost. The first call only notes where the counters stand. A counter that fell back
-        (its table was made anew) starts from zero.
+    def compare(self, counters: Mapping[CounterKey, int], pending: int = 0) -> int:
+        """Packets newly known as lost. `pending` are known and told later. The first call only notes where the counters
+        stand. A counter that fell back (its table was made anew) starts from zero.
 
         Only what was missing at two calls in a row counts as lost: a packet may still be in the kernel's queue.
         """
         if self._counters is None:
-            self._counters, self._accounted = dict(counters), 0
+            self._counters, self._accounted = dict(counters), -pending
             return 0
         for key, value in counters.items():
             before = self._counters.get(key, 0)
             self._counted += value - before if value >= before else value
         self._counters = dict(counters)
-        missing = self._counted - self._accounted
+        missing = self._counted - self._accounted - pending
         lost = max(0, min(missing, self._missing_before))
         self._accounted += lost
         self._missing_before = missing - lost

@@ -21,33 +21,50 @@ class Holder:
 
 
 def find_holder(inode: int, cgroup: Path, proc: Path = Path("/proc")) -> Holder:
-    """The first process in the cgroup directory `cgroup` with the socket `inode` open; looks at 512 processes and
-    16384 descriptors at most."""
+    """The first process in the cgroup directory `cgroup` with the socket `inode` open."""
+    return find_holders(frozenset({inode}), cgroup, proc)[inode]
+
+
+def find_holders(inodes: frozenset[int], cgroup: Path, proc: Path = Path("/proc")) -> dict[int, Holder]:
+    """For every socket the first process in the cgroup directory `cgroup` that has it open, in one pass over 512
+    processes and 16384 descriptors at most."""
+    found: dict[int, Holder] = {}
     try:
         pids = [int(line) for line in (cgroup / "cgroup.procs").read_text().split()]
     except OSError as error:
-        return Holder(0, f"cannot read {cgroup / 'cgroup.procs'}: {error.strerror}")
-    wanted = f"socket:[{inode}]"
-    descriptors = 0
-    denied = False
+        return dict.fromkeys(inodes, Holder(0, f"cannot read {cgroup / 'cgroup.procs'}: {error.strerror}"))
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    reason = "the process had ended, or had moved to another cgroup"
+    if len(pids) > MAX_PIDS:
+        reason = f"its cgroup has more than {MAX_PIDS} processes"
+    left = MAX_DESCRIPTORS
     for pid in pids[:MAX_PIDS]:
         try:
-            with os.scandir(proc / str(pid) / "fd") as entries:
-                for entry in entries:
-                    descriptors += 1
-                    if descriptors > MAX_DESCRIPTORS:
-                        return Holder(0, f"its cgroup has more than {MAX_DESCRIPTORS} open files")
-                    if _target(entry.path) == wanted:
-                        return Holder(pid)
+            left -= _open_sockets(pid, proc, wanted, found, left)
         except PermissionError:
-            denied = True
+            reason = "no permission to read /proc/PID/fd (needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH)"
         except OSError:  # the process has ended
             continue
-    if denied:
-        return Holder(0, "no permission to read /proc/PID/fd (needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH)")
-    if len(pids) > MAX_PIDS:
-        return Holder(0, f"its cgroup has more than {MAX_PIDS} processes")
-    return Holder(0, "the process had ended, or had moved to another cgroup")
+        if not wanted:
+            break
+        if left <= 0:
+            reason = f"its cgroup has more than {MAX_DESCRIPTORS} open files"
+            break
+    return found | dict.fromkeys(wanted.values(), Holder(0, reason))
+
+
+def _open_sockets(pid: int, proc: Path, wanted: dict[str, int], found: dict[int, Holder], limit: int) -> int:
+    """Moves the sockets of a process from `wanted` to `found`; answers how many descriptors it looked at."""
+    seen = 0
+    with os.scandir(proc / str(pid) / "fd") as entries:
+        for entry in entries:
+            seen += 1
+            inode = wanted.pop(_target(entry.path), None)
+            if inode is not None:
+                found[inode] = Holder(pid)
+            if not wanted or seen >= limit:
+                break
+    return seen
 
 
 def _target(entry: str) -> str:

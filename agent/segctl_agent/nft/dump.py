@@ -6,8 +6,10 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from segctl_agent.nft.attributes import attributes, number, text
+from segctl_agent.nft.keys import Keys, unstrided
 from segctl_agent.nft.malformed import decoder
 from segctl_agent.nft.messages import (
+    COUNTER,
     ELEMENT_CATCHALL,
     ELEMENT_INTERVAL_END,
     SET_INTERVAL,
@@ -18,6 +20,7 @@ from segctl_agent.nft.messages import (
 from segctl_agent.nft.ruleset import (
     Attributes,
     BaseHook,
+    Counts,
     Data,
     Elements,
     Expr,
@@ -31,6 +34,7 @@ from segctl_agent.nft.ruleset import (
 
 # Attributes that hold attributes, by expression; the kernel does not always set the flag that says so.
 _NESTED = {"immediate": {2}, "cmp": {3}, "bitwise": {4, 5, 7}, "range": {3, 4}}
+_DYNSET_FLAGS, _DYNSET_EXPRESSIONS, _DYNSET_HAS_EXPRESSIONS = 9, 10, 0x2
 _SET_ANONYMOUS, _CHAIN_BINDING = 0x1, 0x4
 _NUMBERS = {k.number: k for k in KeyType}
 
@@ -45,7 +49,20 @@ def parse_expr(data: bytes) -> Expr:
     )
     if name == "counter":
         attrs = ((1, bytes(8)), (2, bytes(8)))
+    if name == "dynset":
+        attrs = tuple((k, _dynset(k, v)) for k, v in attrs)
     return Expr(name, attrs)
+
+
+def _dynset(kind: int, payload: bytes | Attributes) -> bytes | Attributes:
+    """The expressions that each element carries, in the order in which they run, and the flags without that there are
+    any, which the kernel does not tell back."""
+    if kind == _DYNSET_FLAGS and isinstance(payload, bytes):
+        return struct.pack(">I", number(payload) & ~_DYNSET_HAS_EXPRESSIONS)
+    if kind != _DYNSET_EXPRESSIONS or not isinstance(payload, bytes):
+        return payload
+    exprs = [parse_expr(e) for _, e in attributes(payload)]
+    return tuple((1, ((1, e.name.encode() + b"\0"), (2, e.attrs))) for e in exprs)
 
 
 def _data(payload: bytes) -> Attributes:
@@ -58,6 +75,15 @@ def parse_rule(message: bytes) -> tuple[str, Rule]:
     """(chain, rule) of a NEWRULE message's attributes."""
     found = dict(attributes(message))
     return text(found[2]), Rule(tuple(parse_expr(e) for _, e in attributes(found.get(4, b""))))
+
+
+@decoder("an object")
+def parse_counter(message: bytes) -> tuple[str, int] | None:
+    """(name, packets) of a NEWOBJ message; None for an object of another type."""
+    found = dict(attributes(message))
+    if number(found.get(3, b"")) != COUNTER:
+        return None
+    return text(found[2]), next((number(v) for k, v in attributes(found.get(4, b"")) if k == 2), 0)
 
 
 @decoder("a rule")
@@ -100,13 +126,15 @@ def parse_set(message: bytes) -> tuple[str, SetSpec | None] | None:
         interval=bool(flags & SET_INTERVAL),
         size=number(description.get(1, b"")),
         timeout_ms=number(found.get(11, b"")),
+        counts=number(found.get(15, b"")) == COUNTER,
     )
     plain = (
         flags == set_flags(spec)
         and bool(spec.key)
         and key_number(spec) == number(found.get(4, b""))
         and spec.key_length == number(found[5])
-        and not {12, 15, 17, 18} & found.keys()  # garbage collection, object type, expressions
+        and not {12, 17, 18} & found.keys()  # garbage collection, expressions
+        and (spec.counts or 15 not in found)
     )
     return name, spec if plain else None
 
@@ -125,15 +153,33 @@ def _key_types(value: int) -> tuple[KeyType, ...]:
 @decoder("an element")
 def parse_elements(messages: Iterable[bytes], spec: SetSpec) -> Elements:
     """Every element of a set. The layout of one element is cached: nearly all of a set's have the same."""
-    lists = (v for m in messages for k, v in attributes(m) if k == 3)
+    lists = [v for m in messages for k, v in attributes(m) if k == 3]
+    width = spec.key_length
     if spec.interval:
-        return _intervals([e for data in lists for e in _each(data, spec.key_length)], spec.key_length)
+        return _intervals([e for data in lists for e in _each(data, width)], width)
+    if spec.plain and (packed := _packed(lists, width)) is not None:
+        return Keys.unsorted(width, packed)
     out: dict[bytes, Data] = {}
     cache: dict[bytes, Data] = {}
     for data in lists:
-        if not _uniform(data, spec.key_length, out, cache):
-            out.update((key, value) for key, value, _ in _each(data, spec.key_length))
+        if not _uniform(data, width, out, cache):
+            out.update((key, value) for key, value, _ in _each(data, width))
     return out
+
+
+def _packed(lists: Iterable[bytes], width: int) -> bytes | None:
+    """The joined keys, when every element is a key and nothing else."""
+    stride = 12 + ((width + 3) & ~3)
+    head = struct.pack("=H2xH2xHH", stride, stride - 4, 4 + width, 1)
+    parts = []
+    for data in lists:
+        keys = unstrided(data, width, stride, 12)
+        kinds = struct.unpack_from("=2xH2xH", data) if len(data) >= stride else (0, 0)
+        plain = bytes(data[i] if i not in (2, 3, 6, 7) else 0 for i in range(min(12, len(data)))) == head
+        if keys is None or not plain or any(k & 0x3FFF != 1 for k in kinds) or any(data[12 + width : stride]):
+            return None
+        parts.append(keys)
+    return b"".join(parts)
 
 
 def _uniform(data: bytes, width: int, out: dict[bytes, Data], cache: dict[bytes, Data]) -> bool:
@@ -184,6 +230,8 @@ def _element_data(data: bytes) -> tuple[Data, int]:
             verdict = parse_verdict(value)
         elif kind == 3:
             flags = number(value)
+        elif kind == 9:
+            verdict = Counts(text(value))
         elif kind not in (1, 6, 8):  # the key, a comment, padding
             odd = True
     return (Odd(data) if odd else verdict), flags

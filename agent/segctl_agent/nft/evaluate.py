@@ -7,14 +7,16 @@ new, its mark is zero, and limits are never exceeded.
 from __future__ import annotations
 
 import struct
+import time
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from sys import byteorder
 from typing import Literal
 
 from segctl.errors import KernelError
 
 from segctl_agent.nft.dump import parse_verdict_attributes
-from segctl_agent.nft.ruleset import Attributes, Expr, NftSet, Ruleset, Verdict, VerdictKind
+from segctl_agent.nft.ruleset import Attributes, Data, Expr, NftSet, Ruleset, Verdict, VerdictKind
 from segctl_agent.nft.statements import PROTOCOL_NUMBERS
 
 Outcome = Literal["allowed", "denied", "would-deny"]
@@ -27,7 +29,7 @@ class Packet:
     """One packet of this host. `direction` in or out; `port` is the destination port or the ICMP type.
 
     `cgroup` are the ids of the socket's cgroup and its ancestors from level 1 down; None: there is no socket.
-    `tcp_flags` are those of RFC 9293: SYN opens a connection.
+    `tcp_flags` are those of RFC 9293: SYN opens a connection. `at_ns`: Unix time, now if not given.
     """
 
     direction: Literal["in", "out"]
@@ -41,6 +43,7 @@ class Packet:
     loopback: bool = False
     broadcast: bool = False
     tcp_flags: int = 0x02
+    at_ns: int = field(default_factory=time.time_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,15 @@ def _expression(walk: _Walk, expr: Expr) -> Verdict | None:
             prefix = values.get(2, b"").rstrip(b"\0").decode()
             walk.trail.append(f'log "{prefix}"')
             walk.logged_test = walk.logged_test or prefix.split()[3:4] == ["test"]
-        case "counter" | "limit" | "dynset":  # a flow that opens has nothing remembered about it
+        case "dynset" if 10 in nests:  # its element has a rate, which is not exceeded yet
+            raise _NoMatch
+        case "objref" if 4 in values:
+            _find_flow(walk, values[4], values[3], inverted=False)
+        case "byteorder":
+            length = _int(values[4])
+            data = _fetch(walk, values[1], length)
+            _store(walk, values[2], data[::-1] if byteorder == "little" else data)
+        case "counter" | "objref" | "limit" | "dynset":  # a flow that opens has nothing remembered about it
             pass
         case _:
             raise KernelError(
@@ -213,6 +224,8 @@ def _meta(packet: Packet, key: int) -> bytes:
             return struct.pack("=I", packet.uid)
         case 19:
             return b"\1" if packet.broadcast else b"\0"
+        case 30:
+            return struct.pack("=Q", packet.at_ns)
         case _:
             raise _NoMatch
 
@@ -272,18 +285,20 @@ def _mask(walk: _Walk, values: dict[int, bytes], nests: dict[int, Attributes]) -
 
 
 def _look_up(walk: _Walk, values: dict[int, bytes]) -> Verdict | None:
-    name = values[1].rstrip(b"\0").decode()
+    data = _find_flow(walk, values[1], values[2], inverted=bool(_int(values.get(5, b"\0"))))
+    return data if 3 in values and isinstance(data, Verdict) else None
+
+
+def _find_flow(walk: _Walk, set_name: bytes, register: bytes, *, inverted: bool) -> Data:
+    """The data of the element that the register's key matches. None ends the rule; with `inverted`, one does."""
+    name = set_name.rstrip(b"\0").decode()
     nft_set = walk.ruleset.sets.get(name)
     if nft_set is None:
         raise KernelError(f"the table refers to set {name}, which segctl never writes: apply the policy again")
-    found = _find(nft_set, _fetch(walk, values[2], nft_set.spec.key_length))
-    inverted = bool(_int(values.get(5, b"\0")))
+    found = _find(nft_set, _fetch(walk, register, nft_set.spec.key_length))
     if (found is None) is not inverted:
         raise _NoMatch
-    if found is None or 3 not in values:
-        return None
-    data = nft_set.elements[found]
-    return data if isinstance(data, Verdict) else None
+    return None if found is None else nft_set.elements[found]
 
 
 def _find(nft_set: NftSet, key: bytes) -> bytes | None:

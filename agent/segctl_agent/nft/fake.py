@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 from segctl_agent.nft.netlink import kernel_error
 from segctl_agent.nft.operations import (
     AddChain,
+    AddCounter,
     AddElements,
     AddRule,
     AddSet,
     AddTable,
     Batch,
     DeleteChain,
+    DeleteCounter,
     DeleteElements,
     DeleteForeign,
     DeleteSet,
@@ -25,7 +27,20 @@ from segctl_agent.nft.operations import (
     Operation,
     describe,
 )
-from segctl_agent.nft.ruleset import Chain, Data, ForeignKind, NftSet, Ruleset, Verdict, jumps, lookups
+from segctl_agent.nft.ruleset import (
+    Chain,
+    Counts,
+    Data,
+    Elements,
+    ForeignKind,
+    NftSet,
+    Ruleset,
+    SetSpec,
+    Verdict,
+    counted,
+    jumps,
+    lookups,
+)
 
 
 class FakeKernel:
@@ -58,6 +73,19 @@ class FakeKernel:
     def counters(self) -> dict[str, int]:
         return dict(self.packets)
 
+    def chains(self) -> Mapping[str, Chain]:
+        return self.content.chains if self.content is not None else {}
+
+    def hits(self) -> dict[str, int]:
+        held = self.content.counters if self.content is not None else frozenset()
+        return {name: self.packets.get(name, 0) for name in held}
+
+    def held(self, name: str, spec: SetSpec, keys: Iterable[bytes]) -> Elements:
+        if self.content is None or name not in self.content.sets or self.content.sets[name].spec != spec:
+            return {}
+        elements = self.content.sets[name].elements
+        return {key: elements[key] for key in keys if key in elements}
+
     def destroy(self) -> None:
         if self.content is not None:
             self.apply(Batch((DeleteTable(),)))
@@ -78,14 +106,13 @@ class _State:
             n: (s, dict(s.elements)) for n, s in start.sets.items()
         }
         self._foreign = set(start.foreign)
+        self._counters = set(start.counters)
 
     def ruleset(self) -> Ruleset | None:
         if not self._exists:
             return None
-        sets = {
-            n: replace(s, elements=MappingProxyType({} if s.spec.dynamic else e)) for n, (s, e) in self._sets.items()
-        }
-        return Ruleset(self._chains, sets, self._flags, frozenset(self._foreign))
+        sets = {n: NftSet(s.spec, MappingProxyType({} if s.spec.dynamic else e)) for n, (s, e) in self._sets.items()}
+        return Ruleset(self._chains, sets, self._flags, frozenset(self._foreign), frozenset(self._counters))
 
     def do(self, operation: Operation) -> int:
         if not self._exists and not isinstance(operation, AddTable):
@@ -99,7 +126,7 @@ class _State:
 
     def _DeleteTable(self, _: DeleteTable) -> int:  # noqa: N802
         self._exists, self._flags = False, 0
-        for part in (self._chains, self._sets, self._foreign):
+        for part in (self._chains, self._sets, self._foreign, self._counters):
             part.clear()
         return 0
 
@@ -139,6 +166,8 @@ class _State:
             return errno.ENOENT
         if not set(jumps(op.rule)) <= self._chains.keys():
             return errno.ENOENT
+        if not set(counted(op.rule)) <= self._counters:
+            return errno.ENOENT
         chain = self._chains[op.chain]
         self._chains[op.chain] = replace(chain, rules=(*chain.rules, op.rule))
         return 0
@@ -174,6 +203,8 @@ class _State:
         for key, data in op.elements.items():
             if isinstance(data, Verdict) and data.chain and data.chain not in self._chains:
                 return errno.ENOENT
+            if isinstance(data, Counts) and data.counter not in self._counters:
+                return errno.ENOENT
             if elements.get(key, data) != data:
                 return errno.EBUSY
             elements[key] = data
@@ -186,6 +217,19 @@ class _State:
             if key not in self._sets[op.name][1]:
                 return errno.ENOENT
             del self._sets[op.name][1][key]
+        return 0
+
+    def _AddCounter(self, op: AddCounter) -> int:  # noqa: N802
+        self._counters.add(op.name)
+        return 0
+
+    def _DeleteCounter(self, op: DeleteCounter) -> int:  # noqa: N802
+        if op.name not in self._counters:
+            return errno.ENOENT
+        mapped = any(d == Counts(op.name) for _, e in self._sets.values() for d in e.values())
+        if mapped or any(op.name in counted(r) for c in self._chains.values() for r in c.rules):
+            return errno.EBUSY
+        self._counters.remove(op.name)
         return 0
 
     def _DeleteForeign(self, op: DeleteForeign) -> int:  # noqa: N802

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from segctl.errors import KernelError
 
 from segctl_agent.nft.attributes import attributes, number, string, text
-from segctl_agent.nft.dump import parse_chain, parse_elements, parse_rule, parse_set, rule_packets
+from segctl_agent.nft.dump import parse_chain, parse_counter, parse_elements, parse_rule, parse_set, rule_packets
 from segctl_agent.nft.fake import FakeKernel
 from segctl_agent.nft.messages import (
+    COUNTER,
     GETCHAIN,
     GETFLOWTABLE,
     GETOBJ,
@@ -19,11 +19,12 @@ from segctl_agent.nft.messages import (
     GETSET,
     GETSETELEM,
     GETTABLE,
+    element_lists,
     encode,
 )
 from segctl_agent.nft.netlink import DumpInterruptedError, Netlink
 from segctl_agent.nft.operations import Batch, DeleteTable
-from segctl_agent.nft.ruleset import TABLE, Chain, Elements, Foreign, ForeignKind, NftSet, Rule, Ruleset, SetSpec
+from segctl_agent.nft.ruleset import TABLE, Chain, Data, Elements, Foreign, ForeignKind, NftSet, Rule, Ruleset, SetSpec
 
 __all__ = ["FakeKernel", "Kernel", "NetlinkKernel"]
 
@@ -46,6 +47,15 @@ class Kernel(Protocol):
 
     def counters(self) -> dict[str, int]:
         """Packets counted in each chain that has a counter."""
+
+    def chains(self) -> Mapping[str, Chain]:
+        """The chains of our table with their rules, without a look at any set. Empty when there is no table."""
+
+    def hits(self) -> dict[str, int]:
+        """Packets counted in each named counter."""
+
+    def held(self, name: str, spec: SetSpec, keys: Iterable[bytes]) -> Elements:
+        """Which of these elements the set holds: each is asked for by its key, the rest of the set is not touched."""
 
     def destroy(self) -> None:
         """Remove the table: every packet passes."""
@@ -75,6 +85,23 @@ class NetlinkKernel:
     def counters(self) -> dict[str, int]:
         return self._consistent(self._counters)
 
+    def chains(self) -> Mapping[str, Chain]:
+        return self._consistent(self._chains)
+
+    def hits(self) -> dict[str, int]:
+        return self._consistent(self._hits)
+
+    def held(self, name: str, spec: SetSpec, keys: Iterable[bytes]) -> Elements:
+        which = string(1, self._table) + string(2, name)
+        found: dict[bytes, Data] = {}
+        for chunk in element_lists(spec, keys):
+            try:
+                answers = self._netlink.get(GETSETELEM, which + chunk)
+            except FileNotFoundError:
+                continue
+            found.update(parse_elements(answers, spec))
+        return found
+
     def destroy(self) -> None:
         if self._table_flags() is not None:
             self.apply(Batch((DeleteTable(),)))
@@ -103,14 +130,18 @@ class NetlinkKernel:
         if flags is None:
             return None
         ours = string(1, self._table)
+        chains = self._chains()
+        sets, foreign = self._sets(ours)
+        counters, others = self._objects(ours)
+        return Ruleset(chains, sets, flags, frozenset(foreign | others), frozenset(counters))
+
+    def _chains(self) -> Mapping[str, Chain]:
         hooks = dict(c for m in self._netlink.dump(GETCHAIN, b"") if (c := parse_chain(m, self._table)))
         rules: dict[str, list[Rule]] = {name: [] for name in hooks}
-        for message in self._netlink.dump(GETRULE, ours):
+        for message in self._netlink.dump(GETRULE, string(1, self._table)):
             chain, rule = parse_rule(message)
             rules.setdefault(chain, []).append(rule)
-        chains = {name: Chain(tuple(rules[name]), base) for name, base in hooks.items()}
-        sets, foreign = self._sets(ours)
-        return Ruleset(chains, sets, flags, frozenset(foreign | self._others(ours)))
+        return {name: Chain(tuple(rules[name]), base) for name, base in hooks.items()}
 
     def _sets(self, ours: bytes) -> tuple[dict[str, NftSet], set[Foreign]]:
         sets: dict[str, NftSet] = {}
@@ -119,8 +150,7 @@ class NetlinkKernel:
             if spec is None:
                 foreign.add(Foreign(name, ForeignKind.SET))
                 continue
-            elements = {} if spec.dynamic else dict(self._elements(ours + string(2, name), spec))
-            sets[name] = NftSet(spec, MappingProxyType(elements))
+            sets[name] = NftSet(spec, {} if spec.dynamic else self._elements(ours + string(2, name), spec))
         return sets, foreign
 
     def _elements(self, which: bytes, spec: SetSpec) -> Elements:
@@ -136,14 +166,26 @@ class NetlinkKernel:
             found = again
         raise DumpInterruptedError
 
-    def _others(self, ours: bytes) -> set[Foreign]:
-        out = set()
+    def _objects(self, ours: bytes) -> tuple[set[str], set[Foreign]]:
+        """The names of the counters, and what else there is in the table."""
+        counters: set[str] = set()
+        others: set[Foreign] = set()
         for message in self._netlink.dump(GETOBJ, ours, optional=True):
             found = dict(attributes(message))
-            out.add(Foreign(text(found[2]), ForeignKind.OBJECT, number(found[3])))
+            name, kind = text(found[2]), number(found[3])
+            if kind == COUNTER:
+                counters.add(name)
+            else:
+                others.add(Foreign(name, ForeignKind.OBJECT, kind))
         for message in self._netlink.dump(GETFLOWTABLE, ours, optional=True):
-            out.add(Foreign(text(dict(attributes(message))[2]), ForeignKind.FLOWTABLE))
-        return out
+            others.add(Foreign(text(dict(attributes(message))[2]), ForeignKind.FLOWTABLE))
+        return counters, others
+
+    def _hits(self) -> dict[str, int]:
+        if self._table_flags() is None:
+            return {}
+        found = (parse_counter(m) for m in self._netlink.dump(GETOBJ, string(1, self._table), optional=True))
+        return dict(c for c in found if c)
 
     def _counters(self) -> dict[str, int]:
         out: dict[str, int] = {}

@@ -7,14 +7,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from segctl_agent.nft.attributes import attribute, nested, string, u32
+from segctl_agent.nft.keys import Keys, strided
 from segctl_agent.nft.operations import (
     AddChain,
+    AddCounter,
     AddElements,
     AddRule,
     AddSet,
     AddTable,
     Batch,
     DeleteChain,
+    DeleteCounter,
     DeleteElements,
     DeleteForeign,
     DeleteSet,
@@ -24,16 +27,29 @@ from segctl_agent.nft.operations import (
     Operation,
     describe,
 )
-from segctl_agent.nft.ruleset import Attributes, Data, Elements, Expr, ForeignKind, Odd, Rule, SetSpec, Verdict
+from segctl_agent.nft.ruleset import (
+    DYNAMIC_SIZE,
+    Attributes,
+    Counts,
+    Data,
+    Expr,
+    ForeignKind,
+    Odd,
+    Rule,
+    SetSpec,
+    Verdict,
+)
 from segctl_agent.nft.statements import verdict_attributes
 
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, NEWRULE, GETRULE, DELRULE = range(9)
 NEWSET, GETSET, DELSET, NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN, GETGEN = range(9, 17)
 NEWOBJ, GETOBJ, DELOBJ, NEWFLOWTABLE, GETFLOWTABLE, DELFLOWTABLE = 18, 19, 20, 22, 23, 24
 
-SET_INTERVAL, SET_MAP, SET_TIMEOUT, SET_EVAL, SET_CONCAT = 0x4, 0x8, 0x10, 0x20, 0x80
+SET_INTERVAL, SET_MAP, SET_TIMEOUT, SET_EVAL, SET_OBJECT, SET_CONCAT = 0x4, 0x8, 0x10, 0x20, 0x40, 0x80
 ELEMENT_INTERVAL_END, ELEMENT_CATCHALL = 0x1, 0x2
+_DYNSET_EXPRESSIONS, DYNSET_HAS_EXPRESSIONS = 10, 0x2
 VERDICT_TYPE = 0xFFFFFF00
+COUNTER = 1  # NFT_OBJECT_COUNTER
 CREATE, APPEND = 0x400, 0x800
 _CHUNK = 60_000  # bytes of elements in a message: a nested attribute holds at most 65531
 _TYPE_BITS = 6  # nftables packs the types of a concatenation into one number
@@ -76,17 +92,28 @@ def _encode(op: Operation, table: bytes) -> Iterable[tuple[int, int, bytes]]:
             return [(DELSETELEM, 0, table + string(2, name))]
         case AddElements(name, spec, elements):
             head = table + string(2, name)
-            chunks = _plain(spec, elements) or _chunks(_elements(spec, elements.items()))
+            chunks = _packed(elements) if isinstance(elements, Keys) else _chunks(_elements(spec, elements.items()))
             return [(NEWSETELEM, CREATE, head + c) for c in chunks]
         case DeleteElements(name, spec, keys):
             head = table + string(2, name)
             return [(DELSETELEM, 0, head + c) for c in _chunks(_elements(spec, ((k, None) for k in keys)))]
+        case AddCounter() | DeleteCounter() | DeleteForeign():
+            return [_object(op, table)]
+
+
+def _object(op: AddCounter | DeleteCounter | DeleteForeign, table: bytes) -> tuple[int, int, bytes]:
+    match op:
+        case AddCounter(name):
+            value = nested(4, attribute(1, bytes(8)), attribute(2, bytes(8)))
+            return NEWOBJ, CREATE, table + string(2, name) + u32(3, COUNTER) + value
+        case DeleteCounter(name):
+            return DELOBJ, 0, table + string(2, name) + u32(3, COUNTER)
         case DeleteForeign(what):
             if what.kind is ForeignKind.SET:
-                return [(DELSET, 0, table + string(2, what.name))]
+                return DELSET, 0, table + string(2, what.name)
             if what.kind is ForeignKind.FLOWTABLE:
-                return [(DELFLOWTABLE, 0, table + string(2, what.name))]
-            return [(DELOBJ, 0, table + string(2, what.name) + u32(3, what.type))]
+                return DELFLOWTABLE, 0, table + string(2, what.name)
+            return DELOBJ, 0, table + string(2, what.name) + u32(3, what.type)
 
 
 def _chain(op: AddChain | FlushChain | DeleteChain | AddRule, table: bytes) -> tuple[int, int, bytes]:
@@ -107,7 +134,14 @@ def _chain(op: AddChain | FlushChain | DeleteChain | AddRule, table: bytes) -> t
 
 def expressions(rule: Rule) -> bytes:
     """NFTA_RULE_EXPRESSIONS."""
-    return nested(4, *(nested(1, string(1, e.name), nested(2, _pack(e.attrs))) for e in rule.exprs))
+    return nested(4, *(nested(1, string(1, e.name), nested(2, _pack(_written(e)))) for e in rule.exprs))
+
+
+def _written(expr: Expr) -> Attributes:
+    """The kernel wants to be told that a dynset has expressions, and does not repeat it in a dump (nft_dynset.c)."""
+    if expr.name != "dynset" or all(k != _DYNSET_EXPRESSIONS for k, _ in expr.attrs):
+        return expr.attrs
+    return tuple((k, struct.pack(">I", DYNSET_HAS_EXPRESSIONS) if k == 9 else v) for k, v in expr.attrs)
 
 
 def _pack(attrs: Attributes) -> bytes:
@@ -124,7 +158,9 @@ def set_attributes(spec: SetSpec) -> bytes:
     out = u32(3, set_flags(spec) | concatenated) + u32(4, key_number(spec)) + u32(5, spec.key_length)
     if spec.verdicts:
         out += u32(6, VERDICT_TYPE) + u32(7, 16)
-    if spec.size:
+    if spec.counts:
+        out += u32(15, COUNTER)
+    if spec.size and not (spec.dynamic and spec.size == DYNAMIC_SIZE):
         out += nested(9, u32(1, spec.size))
     out += u32(10, 1)
     if spec.dynamic:
@@ -135,7 +171,7 @@ def set_attributes(spec: SetSpec) -> bytes:
 def set_flags(spec: SetSpec) -> int:
     """NFTA_SET_FLAGS as the kernel tells them for a set that we write."""
     dynamic = (SET_TIMEOUT | SET_EVAL) * spec.dynamic
-    return SET_INTERVAL * spec.interval | SET_MAP * spec.verdicts | dynamic
+    return SET_INTERVAL * spec.interval | SET_MAP * spec.verdicts | SET_OBJECT * spec.counts | dynamic
 
 
 def key_number(spec: SetSpec) -> int:
@@ -151,14 +187,18 @@ def _user_data(spec: SetSpec) -> bytes:
     return struct.pack("=BBI", 0, 4, order)
 
 
-def _plain(spec: SetSpec, elements: Elements) -> list[bytes]:
-    """The chunks of a hash set without data, packed ten times faster. Empty for any other."""
-    if spec.interval or spec.verdicts or b"" in elements or any(elements.values()):
-        return []
-    head, pad = _head(spec.key_length, b""), b"\0" * (-spec.key_length & 3)
-    each = _CHUNK // (len(head) + spec.key_length + len(pad))
-    keys = list(elements)
-    return [nested(3, b"".join([head + k + pad for k in keys[i : i + each]])) for i in range(0, len(keys), each)]
+def element_lists(spec: SetSpec, keys: Iterable[bytes]) -> Iterable[bytes]:
+    """NFTA_SET_ELEM_LIST_ELEMENTS with these keys, one for each question: the kernel answers for the first it lacks."""
+    return (nested(3, *_elements(spec, [(key, None)])) for key in keys)
+
+
+def _packed(keys: Keys) -> list[bytes]:
+    """Chunks of elements without data, made without a look at each."""
+    head, pad = _head(keys.width, b""), b"\0" * (-keys.width & 3)
+    template = head + bytes(keys.width) + pad
+    each = _CHUNK // len(template) * keys.width
+    parts = (keys.packed[i : i + each] for i in range(0, len(keys.packed), each))
+    return [nested(3, bytes(strided(part, keys.width, template, len(head)))) for part in parts]
 
 
 def _elements(spec: SetSpec, elements: Iterable[tuple[bytes, Data]]) -> Iterator[bytes]:
@@ -198,9 +238,11 @@ def _with_length(head: bytes, suffix: bytes) -> bytes:
 
 
 def _data(data: Data) -> bytes:
-    """NFTA_SET_ELEM_DATA with a verdict."""
+    """NFTA_SET_ELEM_DATA with a verdict, or NFTA_SET_ELEM_OBJREF."""
     if isinstance(data, Verdict):
         return nested(2, nested(2, _pack(verdict_attributes(data))))
+    if isinstance(data, Counts):
+        return string(9, data.counter)
     if isinstance(data, Odd):
         raise TypeError("an element that the kernel reported as foreign is never written")
     return b""

@@ -130,6 +130,11 @@ class Netlink:
                 out.append(body[4:])
         return out
 
+    def get(self, command: int, payload: bytes) -> list[bytes]:
+        """The attributes of one object. Raises FileNotFoundError or KernelError."""
+        answers = self._ask(command, _REQUEST, payload)
+        return [body[4:] for kind, _, _, body in answers if kind not in (_ERROR, _DONE)]
+
     def generation(self) -> int:
         """The number of the ruleset's last change, by anyone, in this network namespace."""
         for kind, _, _, body in self._ask(GETGEN, _REQUEST, b""):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from segctl_agent.nft.keys import Keys
 from segctl_agent.nft.ruleset import BaseHook, Data, Elements, Foreign, Rule, SetSpec
 
 
@@ -75,6 +76,18 @@ class DeleteElements:
 
 
 @dataclass(frozen=True, slots=True)
+class AddCounter:
+    """Creates a named counter; one that exists keeps what it counted."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteCounter:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteForeign:
     what: Foreign
 
@@ -91,6 +104,8 @@ Operation = (
     | FlushSet
     | AddElements
     | DeleteElements
+    | AddCounter
+    | DeleteCounter
     | DeleteForeign
 )
 
@@ -109,10 +124,10 @@ class Batch:
 
 
 def element_delta(
-    name: str, spec: SetSpec, removed: Iterable[bytes], added: Iterable[tuple[bytes, Data]]
+    name: str, spec: SetSpec, removed: Iterable[bytes], added: Keys | Iterable[tuple[bytes, Data]]
 ) -> tuple[Operation, ...]:
     """Removal before addition: an element whose data changed is one of each."""
-    gone, new = tuple(removed), dict(added)
+    gone, new = tuple(removed), added if isinstance(added, Keys) else dict(added)
     out: tuple[Operation, ...] = ()
     if gone:
         out += (DeleteElements(name, spec, gone),)
@@ -136,5 +151,7 @@ def describe(operation: Operation) -> str:
             return "add the table" if isinstance(operation, AddTable) else "delete the table"
         case AddChain(name) | FlushChain(name) | DeleteChain(name):
             return f"{type(operation).__name__.removesuffix('Chain').lower()} chain {name}"
+        case AddCounter(name) | DeleteCounter(name):
+            return f"{type(operation).__name__.removesuffix('Counter').lower()} counter {name}"
         case AddSet(name) | DeleteSet(name) | FlushSet(name):
             return f"{type(operation).__name__.removesuffix('Set').lower()} set {name}"

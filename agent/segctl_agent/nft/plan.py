@@ -7,30 +7,38 @@ Base chains stay where they are, because a chain that is deleted and made again 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 
+from segctl_agent.nft.keys import Keys
 from segctl_agent.nft.operations import (
     AddChain,
+    AddCounter,
+    AddElements,
     AddRule,
     AddSet,
     AddTable,
     Batch,
     DeleteChain,
+    DeleteCounter,
     DeleteElements,
     DeleteForeign,
     DeleteSet,
     FlushChain,
     FlushSet,
     Operation,
-    element_delta,
 )
-from segctl_agent.nft.ruleset import Data, ForeignKind, NftSet, Ruleset, Verdict, jumps, lookups
+from segctl_agent.nft.ruleset import Data, Elements, ForeignKind, NftSet, Ruleset, Verdict, jumps, lookups
+
+Moves = Mapping[str, tuple[Collection[bytes], Elements]]
+"""Set name -> (keys that go, elements that come)."""
 
 
-def plan(now: Ruleset | None, wanted: Ruleset) -> Batch:
-    """The operations that turn `now` (None: there is no table) into `wanted`. Empty when they are equal."""
+def plan(now: Ruleset | None, wanted: Ruleset, moves: Moves = MappingProxyType({})) -> Batch:
+    """The operations that turn `now` (None: there is no table) into `wanted`. Empty when they are equal. `moves` are
+    sets whose difference is known already: they are not compared."""
     if now is None:
-        return Batch((AddTable(), *_build(Ruleset(), wanted, frozenset(), frozenset(wanted.chains))))
+        return Batch((AddTable(), *_build(Ruleset(), wanted, frozenset(), frozenset(wanted.chains), {})))
     if now == wanted:
         return Batch()
     lost_chains = frozenset(n for n, c in now.chains.items() if n not in wanted.chains or _reshaped(now, wanted, n))
@@ -41,8 +49,8 @@ def plan(now: Ruleset | None, wanted: Ruleset) -> Batch:
     return Batch(
         (
             *awake,
-            *_forget(now, wanted, lost_chains, rewritten),
-            *_build(now, wanted, lost_chains, rewritten | (frozenset(wanted.chains) - frozenset(now.chains))),
+            *_forget(now, wanted, lost_chains, rewritten, moves),
+            *_build(now, wanted, lost_chains, rewritten | (frozenset(wanted.chains) - frozenset(now.chains)), moves),
         )
     )
 
@@ -67,24 +75,27 @@ def _rewritten(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], lost_
     )
 
 
-def _forget(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], flush: frozenset[str]) -> Iterator[Operation]:
+def _forget(
+    now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], flush: frozenset[str], moves: Moves
+) -> Iterator[Operation]:
     yield from (FlushChain(n) for n in sorted(flush) if now.chains[n].rules)
     for name, before in sorted(now.sets.items()):
         after = wanted.sets.get(name)
         if after is None or after.spec != before.spec:
-            if before.elements and before.spec.verdicts:
+            if before.elements and (before.spec.verdicts or before.spec.counts):
                 yield FlushSet(name)
         elif before.spec.interval:
             # The kernel's interval tree costs milliseconds for a single change: refilled as a whole.
             if before.elements != after.elements or _refers(before, lost_chains):
                 yield FlushSet(name)
-        elif gone := tuple(_gone(before, after, lost_chains)):
+        elif gone := tuple(moves[name][0] if name in moves else _gone(before, after, lost_chains)):
             yield DeleteElements(name, before.spec, gone)
     for name, before in sorted(now.sets.items()):
         if name not in wanted.sets or wanted.sets[name].spec != before.spec:
             yield DeleteSet(name)
     yield from (DeleteForeign(f) for f in sorted(now.foreign, key=lambda f: (f.kind is not ForeignKind.SET, f)))
     yield from (DeleteChain(n) for n in sorted(lost_chains))
+    yield from (DeleteCounter(n) for n in sorted(now.counters - wanted.counters))
 
 
 def _refers(nft_set: NftSet, chains: frozenset[str]) -> bool:
@@ -93,13 +104,14 @@ def _refers(nft_set: NftSet, chains: frozenset[str]) -> bool:
 
 def _gone(before: NftSet, after: NftSet, lost_chains: frozenset[str]) -> Iterator[bytes]:
     """Keys to delete: removed, with other data, or referring to a chain that is made again."""
-    for key in before.elements.keys() - after.elements.keys():
-        yield key
-    if before.spec.verdicts:
+    if before.elements is after.elements or (isinstance(before.elements, Keys) and before.elements == after.elements):
+        return
+    yield from set(before.elements) - set(after.elements)
+    if before.spec.verdicts or before.spec.counts:
         for key, data in after.elements.items():
             if key in before.elements and (before.elements[key] != data or _in(data, lost_chains)):
                 yield key
-    elif any(v is not None for v in before.elements.values()):
+    elif not isinstance(before.elements, Keys):  # a plain set with data: it is not as we write it
         yield from (k for k, v in before.elements.items() if v is not None and k in after.elements)
 
 
@@ -107,7 +119,9 @@ def _in(data: Data, chains: frozenset[str]) -> bool:
     return isinstance(data, Verdict) and data.chain in chains
 
 
-def _build(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], fill: frozenset[str]) -> Iterator[Operation]:
+def _build(
+    now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], fill: frozenset[str], moves: Moves
+) -> Iterator[Operation]:
     for name, chain in sorted(wanted.chains.items()):
         before = now.chains.get(name)
         if before is None or name in lost_chains or before.base != chain.base:
@@ -116,20 +130,28 @@ def _build(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], fill: fro
         existing = now.sets.get(name)
         if existing is None or existing.spec != nft_set.spec:
             yield AddSet(name, nft_set.spec)
+    yield from (AddCounter(n) for n in sorted(wanted.counters - now.counters))
     for name, nft_set in sorted(wanted.sets.items()):
-        yield from _fill(name, now.sets.get(name), nft_set, lost_chains)
+        if name not in moves:
+            yield from _fill(name, now.sets.get(name), nft_set, lost_chains)
+        elif moves[name][1]:
+            yield AddElements(name, nft_set.spec, moves[name][1])
     for name in sorted(fill & frozenset(wanted.chains)):
         yield from (AddRule(name, rule) for rule in wanted.chains[name].rules)
 
 
 def _fill(name: str, before: NftSet | None, after: NftSet, lost_chains: frozenset[str]) -> Iterator[Operation]:
-    new: dict[bytes, Data]
+    new: Elements
     if before is None or before.spec != after.spec:
-        new = dict(after.elements)
+        new = after.elements
     elif after.spec.interval:
-        new = dict(after.elements) if before.elements != after.elements or _refers(before, lost_chains) else {}
+        new = after.elements if before.elements != after.elements or _refers(before, lost_chains) else {}
+    elif before.elements is after.elements:
+        return
     else:
         gone = frozenset(_gone(before, after, lost_chains))
-        new = {k: v for k, v in after.elements.items() if k not in before.elements or k in gone}
+        fresh = set(after.elements).difference(before.elements) | gone & after.elements.keys()
+        plain = after.spec.plain
+        new = Keys.of(after.spec.key_length, fresh) if plain else {k: after.elements[k] for k in fresh}
     if new:
-        yield from element_delta(name, after.spec, (), new.items())
+        yield AddElements(name, after.spec, new)

@@ -6,13 +6,19 @@ counters' values and handles take no part.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
+from segctl_agent.nft.attributes import text
+from segctl_agent.nft.keys import Keys
+
 TABLE = "segctl"
+
+DYNAMIC_SIZE = 0xFFFF
+"""What the kernel gives a dynamic set without a size (nft_dynset_init). Such a set grows as it must; one that is made
+with a size has its whole table from the start, a megabyte for 65,536 elements."""
 
 Attributes = tuple[tuple[int, "bytes | Attributes"], ...]
 
@@ -89,7 +95,17 @@ class Odd:
     raw: bytes
 
 
-Data = Verdict | Odd | None
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The data of an element of an object map: the named counter that a packet with this key is counted in."""
+
+    counter: str
+
+    def __str__(self) -> str:
+        return f'"{self.counter}"'
+
+
+Data = Verdict | Counts | Odd | None
 Elements = Mapping[bytes, Data]
 """Key -> data. A key is its fields in network order (host order for cgroup ids, uids and marks), each padded to 4
 bytes; in an interval set it is the first value followed by the last. The empty key is nft's catch-all `*`."""
@@ -125,7 +141,8 @@ class KeyType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SetSpec:
-    """The type of a set or verdict map. `size` limits the elements, and the kernel allocates at once; 0: no limit.
+    """The type of a set, verdict map or (`counts`) map of named counters. `size` limits the elements, and the kernel
+    allocates at once; 0: no limit.
 
     `timeout_ms` other than 0 makes the set dynamic: rules add its elements, each for so long. They are the kernel's own
     business and never part of a value.
@@ -136,6 +153,12 @@ class SetSpec:
     interval: bool = False
     size: int = 0
     timeout_ms: int = 0
+    counts: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """A hash set of keys alone, whose elements are kept as `Keys`."""
+        return not (self.verdicts or self.counts or self.interval or self.dynamic)
 
     @property
     def dynamic(self) -> bool:
@@ -155,6 +178,9 @@ class NftSet:
     def __post_init__(self) -> None:
         if self.spec.dynamic and self.elements:
             raise ValueError("a dynamic set holds what rules add to it: give it no elements")
+        bare = self.spec.plain and b"" not in self.elements and not isinstance(self.elements, Keys)
+        if bare and all(v is None for v in self.elements.values()):
+            object.__setattr__(self, "elements", Keys.of(self.spec.key_length, self.elements))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,23 +220,31 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """A whole table. `flags` (dormant, owner) and `foreign` are only ever set in what is read."""
+    """A whole table. `counters` are the names of its counters, whose values are no part of it. `flags` (dormant, owner)
+    and `foreign` are only ever set in what is read."""
 
     chains: Mapping[str, Chain] = field(default_factory=dict)
     sets: Mapping[str, NftSet] = field(default_factory=dict)
     flags: int = 0
     foreign: frozenset[Foreign] = frozenset()
+    counters: frozenset[str] = frozenset()
 
 
 def lookups(rule: Rule) -> Iterator[str]:
     """The names of the sets that `rule` refers to."""
     for expr in rule.exprs:
-        if expr.name in ("lookup", "dynset"):
-            yield from (
-                v.rstrip(b"\0").decode(errors="surrogateescape")
-                for k, v in expr.attrs
-                if k == 1 and isinstance(v, bytes)
-            )
+        kind = {"lookup": 1, "dynset": 1, "objref": _OBJREF_SET}.get(expr.name)
+        yield from (text(v) for k, v in expr.attrs if k == kind and isinstance(v, bytes))
+
+
+_OBJREF_NAME, _OBJREF_SET = 2, 4
+
+
+def counted(rule: Rule) -> Iterator[str]:
+    """The names of the counters that `rule` refers to itself."""
+    for expr in rule.exprs:
+        if expr.name == "objref":
+            yield from (text(v) for k, v in expr.attrs if k == _OBJREF_NAME and isinstance(v, bytes))
 
 
 def jumps(rule: Rule) -> Iterator[str]:
@@ -222,22 +256,4 @@ def jumps(rule: Rule) -> Iterator[str]:
             if kind == 2 and isinstance(data, tuple):
                 for verdict_kind, verdict in data:
                     if verdict_kind == 2 and isinstance(verdict, tuple):
-                        yield from (
-                            v.rstrip(b"\0").decode(errors="surrogateescape")
-                            for k, v in verdict
-                            if k == 2 and isinstance(v, bytes)
-                        )
-
-
-def kernel_digest(ruleset: Ruleset) -> str:
-    """Hex sha256 of the canonical content. The ids of cgroups are left out: they are facts of a host and a boot."""
-    digest = hashlib.sha256()
-    for name, chain in sorted(ruleset.chains.items()):
-        digest.update(repr(("chain", name, chain.base, tuple(r.exprs for r in chain.rules))).encode())
-    for name, nft_set in sorted(ruleset.sets.items()):
-        digest.update(repr(("set", name, nft_set.spec)).encode())
-        if KeyType.CGROUPSV2 not in nft_set.spec.key:
-            for key, data in sorted(nft_set.elements.items(), key=lambda item: item[0]):
-                digest.update(key + b"\0" + (str(data).encode() if data else b"") + b"\n")
-    digest.update(repr((ruleset.flags, sorted(ruleset.foreign))).encode())
-    return digest.hexdigest()
+                        yield from (text(v) for k, v in verdict if k == 2 and isinstance(v, bytes))

@@ -19,9 +19,9 @@ VERSIONS: tuple[Version, ...] = (4, 6)
 PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 _NFT_PROTOCOL = {"icmp": "icmp", "tcp": "tcp", "udp": "udp", "icmpv6": "ipv6-icmp"}
 
-EQUAL, NOT_EQUAL, AT_MOST, AT_LEAST = 0, 1, 3, 5
+EQUAL, NOT_EQUAL, LESS, AT_MOST, AT_LEAST = 0, 1, 2, 3, 5
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
-_NFPROTO, _L4PROTO, _IIF, _OIF, _SKUID, _PKTTYPE = 15, 16, 4, 5, 10, 19
+_NFPROTO, _L4PROTO, _IIF, _OIF, _SKUID, _PKTTYPE, _TIME_NS = 15, 16, 4, 5, 10, 19, 30
 _CT_STATE, _CT_DIRECTION, _CT_MARK = 0, 1, 3
 _CT_STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8}
 
@@ -76,9 +76,9 @@ def _family(address_length: int) -> tuple[Expr, ...]:
     return (_meta(_NFPROTO), _cmp(b"\x02" if address_length == 4 else b"\x0a"))
 
 
-def _address(side: Side, length: int) -> Expr:
+def _address(side: Side, length: int, register: int = 1) -> Expr:
     offset = {("saddr", 4): 12, ("daddr", 4): 16, ("saddr", 16): 8, ("daddr", 16): 24}[side, length]
-    return _payload(_NETWORK_HEADER, offset, length)
+    return _payload(_NETWORK_HEADER, offset, length, register)
 
 
 def verdict_attributes(verdict: Verdict) -> Attributes:
@@ -111,6 +111,24 @@ def ct_mark_is(mask: int, value: int) -> Statement:
     return Statement(exprs, f"ct mark & {mask:#010x} == {value:#010x}")
 
 
+def ct_mark_verdict(mask: int, name: str) -> Statement:
+    """The verdict that map `name` has for the bits of `mask`; a mark that is not in it is no match."""
+    exprs = (_ct(_CT_MARK), _bitwise(mask), _lookup(name, to_verdict=True))
+    return Statement(exprs, f"ct mark & {mask:#010x} vmap @{name}")
+
+
+def before(seconds: int) -> Statement:
+    """True until this Unix time. The kernel's clock is its real one, in nanoseconds (NFT_META_TIME_NS)."""
+    to_network = Expr("byteorder", ((1, _n(1)), (2, _n(1)), (3, _n(1)), (4, _n(8)), (5, _n(8))))
+    limit = struct.pack(">Q", seconds * 1_000_000_000)
+    return Statement((_meta(_TIME_NS), to_network, _cmp(limit, LESS)), f"meta time < {seconds}")
+
+
+def count(counter: str) -> Statement:
+    """Counts the packet in a named counter of the table (NFT_OBJECT_COUNTER is 1)."""
+    return Statement((Expr("objref", ((1, _n(1)), (2, _string(counter)))),), f'counter name "{counter}"')
+
+
 def ct_mark_set(mask: int, value: int) -> Statement:
     """Write `value` into the bits of `mask`; the other bits of the mark keep what they hold."""
     keep = ~mask & 0xFFFFFFFF
@@ -118,8 +136,18 @@ def ct_mark_set(mask: int, value: int) -> Statement:
     return Statement(exprs, f"ct mark set ct mark & {keep:#010x} | {value:#010x}")
 
 
+def tcp_or_udp() -> Statement:
+    """Protocols 6 to 17 (tcp, udp, and between them none that is in use): one comparison less than a set."""
+    return Statement((_meta(_L4PROTO), *_bounds(6, 17, 1)), "meta l4proto 6-17")
+
+
 def protocol(name: str) -> Statement:
     return Statement((_meta(_L4PROTO), _cmp(bytes([PROTOCOL_NUMBERS[name]]))), f"meta l4proto {_NFT_PROTOCOL[name]}")
+
+
+def protocol_not(name: str) -> Statement:
+    exprs = (_meta(_L4PROTO), _cmp(bytes([PROTOCOL_NUMBERS[name]]), NOT_EQUAL))
+    return Statement(exprs, f"meta l4proto != {_NFT_PROTOCOL[name]}")
 
 
 def _bounds(low: int, high: int, width: int) -> tuple[Expr, ...]:
@@ -136,11 +164,11 @@ def destination_port(name: Literal["tcp", "udp"], low: int, high: int) -> Statem
     return Statement(exprs, f"{name} dport {_span(low, high)}")
 
 
-def source_port(low: int, high: int, *, tcp_known: bool = False) -> Statement:
-    """The source port of a TCP segment. `tcp_known`: an earlier statement of the rule has compared the protocol."""
-    known = () if tcp_known else protocol("tcp").exprs
-    exprs = (*known, _payload(_TRANSPORT_HEADER, 0, 2), *_bounds(low, high, 2))
-    return Statement(exprs, f"tcp sport {_span(low, high)}")
+def source_port(name: Literal["tcp", "udp"], low: int, high: int, *, known: bool = False) -> Statement:
+    """The source port of a segment or datagram. `known`: an earlier statement of the rule has compared the protocol."""
+    compared = () if known else protocol(name).exprs
+    exprs = (*compared, _payload(_TRANSPORT_HEADER, 0, 2), *_bounds(low, high, 2))
+    return Statement(exprs, f"{name} sport {_span(low, high)}")
 
 
 def tcp_without_syn() -> Statement:
@@ -148,6 +176,13 @@ def tcp_without_syn() -> Statement:
     masked = ((1, _n(1)), (2, _n(1)), (3, _n(1)), (4, ((1, b"\x02"),)), (5, ((1, b"\0"),)), (6, _n(0)))
     exprs = (*protocol("tcp").exprs, _payload(_TRANSPORT_HEADER, 13, 1), Expr("bitwise", masked), _cmp(b"\0"))
     return Statement(exprs, "tcp flags & syn == 0x0")
+
+
+def tcp_reset() -> Statement:
+    """A TCP segment with RST (0x04)."""
+    masked = ((1, _n(1)), (2, _n(1)), (3, _n(1)), (4, ((1, b"\x04"),)), (5, ((1, b"\0"),)), (6, _n(0)))
+    exprs = (*protocol("tcp").exprs, _payload(_TRANSPORT_HEADER, 13, 1), Expr("bitwise", masked), _cmp(b"\x04"))
+    return Statement(exprs, "tcp flags & rst == rst")
 
 
 def tcp_syn() -> Statement:
@@ -184,13 +219,28 @@ def address_in(side: Side, name: str, *, version: Version) -> Statement:
     return Statement(exprs, f"{'ip' if version == 4 else 'ip6'} {side} @{name}")
 
 
-def flow_in(side: Side, name: str, *, version: Version, port: Literal["sport", "dport"] = "dport") -> Statement:
-    """Remote address . protocol . port, looked up in a set."""
+Port = Literal["sport", "dport"]
+
+
+def _flow(side: Side, version: Version, port: Port) -> tuple[tuple[Expr, ...], str]:
+    """Remote address . protocol . port, loaded as one key."""
     length, second, third = (4, 9, 10) if version == 4 else (16, 2, 13)
     offset = 0 if port == "sport" else 2
     key = (_address(side, length), _meta(_L4PROTO, second), _payload(_TRANSPORT_HEADER, offset, 2, third))
-    family = "ip" if version == 4 else "ip6"
-    return Statement((*_family(length), *key, _lookup(name)), f"{family} {side} . meta l4proto . th {port} @{name}")
+    return (*_family(length), *key), f"{'ip' if version == 4 else 'ip6'} {side} . meta l4proto . th {port}"
+
+
+def flow_in(side: Side, name: str, *, version: Version, port: Port = "dport") -> Statement:
+    """The flow is in the set or map."""
+    key, text = _flow(side, version, port)
+    return Statement((*key, _lookup(name)), f"{text} @{name}")
+
+
+def flow_counted(side: Side, name: str, *, version: Version, port: Port = "dport") -> Statement:
+    """The flow is in the map, and is counted in the counter that the map has for it: one look does both."""
+    key, text = _flow(side, version, port)
+    counter = Expr("objref", ((3, _n(1)), (4, _string(name))))
+    return Statement((*key, counter), f"counter name {text} map @{name}")
 
 
 def _connection(version: Version) -> tuple[tuple[Expr, ...], str]:
@@ -249,31 +299,44 @@ def not_to_this_host() -> Statement:
     return Statement((_meta(_PKTTYPE), _cmp(b"\0", NOT_EQUAL)), "meta pkttype != host")
 
 
-def limit(per_second: int, burst: int) -> Statement:
+def limit(per_second: int, burst: int, *, over: bool = False) -> Statement:
+    """Matches up to the rate; with `over`, only what exceeds it."""
     attrs: Attributes = (
         (1, struct.pack(">Q", per_second)),
         (2, struct.pack(">Q", 1)),
         (3, _n(burst)),
         (4, _n(0)),
-        (5, _n(0)),
+        (5, _n(int(over))),
     )
-    return Statement((Expr("limit", attrs),), f"limit rate {per_second}/second burst {burst} packets")
+    rate = f"{'over ' if over else ''}{per_second}/second"
+    return Statement((Expr("limit", attrs),), f"limit rate {rate} burst {burst} packets")
 
 
-def log(prefix: str, group: int, snaplen: int, threshold: int) -> Statement:
-    """To NFLOG group `group`: `snaplen` bytes of the packet, handed over after `threshold` packets."""
-    attrs: Attributes = (
-        (1, struct.pack(">H", group)),
-        (2, _string(prefix)),
-        (3, _n(snaplen)),
-        (4, struct.pack(">H", threshold)),
-    )
-    text = f'log prefix "{prefix}" group {group} snaplen {snaplen} queue-threshold {threshold}'
-    return Statement((Expr("log", attrs),), text)
+def log(prefix: str, group: int, snaplen: int) -> Statement:
+    """To NFLOG group `group`: `snaplen` bytes of the packet, handed over when the group's reader wants it."""
+    attrs: Attributes = ((1, struct.pack(">H", group)), (2, _string(prefix)), (3, _n(snaplen)))
+    return Statement((Expr("log", attrs),), f'log prefix "{prefix}" group {group} snaplen {snaplen}')
 
 
 def counter() -> Statement:
     return Statement((Expr("counter", ((1, bytes(8)), (2, bytes(8)))),), "counter")
+
+
+def counted_over(side: Side, name: str, per_second: int, burst: int, *, version: Version) -> Statement:
+    """Counts the packet in the element conntrack mark . remote address . protocol . destination port of a dynamic set,
+    and matches when the element's own rate is exceeded. A packet without conntrack entry or ports, or one that a full
+    set has no room for, does not match."""
+    length, second, third, fourth = (4, 9, 10, 11) if version == 4 else (16, 9, 13, 14)
+    port = _payload(_TRANSPORT_HEADER, 2, 2, fourth)
+    key = (_ct(_CT_MARK), _address(side, length, second), _meta(_L4PROTO, third), port)
+    each = (counter(), limit(per_second, burst, over=True))
+    listed: Attributes = tuple((1, ((1, _string(e.name)), (2, e.attrs))) for s in each for e in s.exprs)
+    attrs: Attributes = ((1, _string(name)), (3, _n(1)), (4, _n(1)), (6, bytes(8)), (9, _n(0)), (10, listed))
+    text = f"ct mark . {'ip' if version == 4 else 'ip6'} {side} . meta l4proto . th dport"
+    return Statement(
+        (*_family(length), *key, Expr("dynset", attrs)),
+        f"update @{name} {{ {text} {' '.join(s.text for s in each)} }}",
+    )
 
 
 def reject_reset() -> Statement:

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
-from segctl_agent.nft.ruleset import TABLE, BaseHook, Chain, Data, KeyType, NftSet, Ruleset, Verdict
+from segctl_agent.nft.ruleset import TABLE, BaseHook, Chain, Counts, Data, KeyType, NftSet, Ruleset, Verdict
 
 _HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp"}
@@ -20,6 +20,8 @@ def to_text(ruleset: Ruleset, paths: Mapping[int, str] | None = None, table: str
     a number in a comment, because nft loads paths only."""
     names = paths or {}
     lines = [f"table inet {table} {{"]
+    for name in sorted(ruleset.counters):
+        lines += [f"\tcounter {name} {{", "\t}", ""]
     for name, nft_set in sorted(ruleset.sets.items()):
         lines += [*_set_lines(name, nft_set, names), ""]
     for name, chain in sorted(ruleset.chains.items(), key=lambda c: (c[1].base is not None, c[0])):
@@ -31,8 +33,9 @@ def to_text(ruleset: Ruleset, paths: Mapping[int, str] | None = None, table: str
 
 def _set_lines(name: str, nft_set: NftSet, paths: Mapping[int, str]) -> Iterator[str]:
     spec = nft_set.spec
-    yield f"\t{'map' if spec.verdicts else 'set'} {name} {{"
-    yield f"\t\ttype {' . '.join(k.nft for k in spec.key)}{' : verdict' if spec.verdicts else ''}"
+    holds = " : verdict" if spec.verdicts else " : counter" if spec.counts else ""
+    yield f"\t{'map' if holds else 'set'} {name} {{"
+    yield f"\t\ttype {' . '.join(k.nft for k in spec.key)}{holds}"
     if spec.size:
         yield f"\t\tsize {spec.size}"
     if spec.interval:
@@ -52,7 +55,7 @@ def _set_lines(name: str, nft_set: NftSet, paths: Mapping[int, str]) -> Iterator
 
 
 def _data(data: Data) -> str:
-    return f" : {data}" if isinstance(data, Verdict) else ""
+    return f" : {data}" if isinstance(data, Verdict | Counts) else ""
 
 
 def _element(nft_set: NftSet, key: bytes, paths: Mapping[int, str]) -> str:

@@ -1,19 +1,21 @@
-"""Everything that passes whatever the policy says, in one reviewed list.
+"""Everything that passes whatever the policy says, in one reviewed list, and the short cuts before it.
 
-Order matters: what a hook has decided before comes first, because nearly every packet ends there. What passes one way
-when a session begins passes the other way when the session is older than the table (`loose`).
+Order matters: what a hook has decided before comes first, because nearly every packet ends there; then what the kernel
+can tell with one comparison. A flow that an essential lets pass is marked, so that its replies are known. What passes
+one way when a session begins passes the other way when the session is older than the table (`loose`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from segctl.model.policy import Essentials, Network
 
 from segctl_agent.facts.values import HostFacts
+from segctl_agent.identity import DIRECTIONS, Direction
 from segctl_agent.nft import statements as s
-from segctl_agent.nft.ruleset import ACCEPT, DROP, NftSet, Rule, Statement
-from segctl_agent.render.marks import decided, loose
+from segctl_agent.nft.ruleset import ACCEPT, DROP, INPUT, OUTPUT, Chain, NftSet, Rule, Statement, goto, jump
+from segctl_agent.render.marks import Marks
 from segctl_agent.render.sets import network_sets
 from segctl_agent.render.workloads import port_statement
 
@@ -22,64 +24,123 @@ def _accept(*statements: Statement) -> Rule:
     return Rule.of(*statements, s.verdict(ACCEPT))
 
 
+def essential_chains(essentials: Essentials, facts: HostFacts, marks: Marks) -> dict[str, Chain]:
+    """The base chains and what they lead to, up to `id_in` and `id_out`."""
+    chains: dict[str, Chain] = {}
+    for direction in DIRECTIONS:
+        base = _base(direction, marks)
+        chains["input" if direction == "in" else "output"] = Chain(base, INPUT if direction == "in" else OUTPUT)
+        older = _older_in if direction == "in" else _older_out
+        chains[f"older_{direction}"] = Chain((*_loose(direction, marks), *older(essentials, facts, marks)))
+    identify_in, identify_out = (Rule.of(s.verdict(goto(f"id_{d}"))) for d in DIRECTIONS)
+    invalid = Rule.of(s.ct_state("invalid"), s.verdict(DROP))
+    chains["tcp_in"] = Chain((_jump_older("in"), *_tcp_in(essentials, facts, marks), invalid, identify_in))
+    chains["tcp_out"] = Chain((_jump_older("out"), *_tcp_out(essentials, facts, marks), identify_out))
+    chains["other_in"] = Chain((*_related(), *_network(), *_other_in(essentials, marks), invalid, identify_in))
+    chains["other_out"] = Chain((*_related(), *_network(), *_other_out(essentials, marks), identify_out))
+    return chains
+
+
+def _base(direction: Direction, marks: Marks) -> tuple[Rule, ...]:
+    """conntrack remembers a flow longer than its socket lives, and another process may take the port: its datagram, or
+    its SYN, would pass by a decision about someone else. So these walk the policy each time.
+
+    A reply passes by the decision about its flow's other half. Not a datagram that goes out: here too the port may
+    have another owner by now, and its socket is at hand.
+    """
+    other: Direction = "out" if direction == "in" else "in"
+    not_datagram = (s.protocol_not("udp"),) if direction == "out" else ()
+    return (
+        Rule.of(s.tcp_without_syn(), marks.live(direction)),
+        _accept(s.interface("iif" if direction == "in" else "oif")),
+        Rule.of(s.ct_reply(), *not_datagram, marks.live(other)),
+        Rule.of(s.protocol("tcp"), s.verdict(goto(f"tcp_{direction}"))),
+        Rule.of(s.verdict(goto(f"other_{direction}"))),
+    )
+
+
+def _jump_older(direction: Direction) -> Rule:
+    return Rule.of(s.tcp_without_syn(), s.verdict(jump(f"older_{direction}")))
+
+
+def _loose(direction: Direction, marks: Marks) -> tuple[Rule, ...]:
+    """A segment that opens nothing, of a flow that nobody judged, is of a session older than the table, and conntrack
+    may have taken its server for its client: the decision about either half counts. A SYN on such a flow would open a
+    new connection under the cover of the old one: it never comes here."""
+    other: Direction = "out" if direction == "in" else "in"
+    return (Rule.of(*marks.begin_loose()), Rule.of(marks.loose(), marks.live(other)))
+
+
+def _related() -> tuple[Rule, ...]:
+    """ICMP errors of flows that were let pass."""
+    return tuple(_accept(s.ct_state("related"), s.protocol(name)) for name in ("icmp", "icmpv6"))
+
+
 def _network() -> tuple[Rule, ...]:
     """Multicast listener discovery (RFC 2710, RFC 3810), router and neighbour discovery (RFC 4861)."""
     return (_accept(s.icmp_type(130, 136, version=6)), _accept(s.icmp_type(143, 143, version=6)))
 
 
-def incoming(essentials: Essentials, facts: HostFacts, epoch: int) -> tuple[Rule, ...]:
-    """Before identity, on input. The rescue list comes before `invalid`: it must work when conntrack is confused."""
-    dhcp = (_accept(s.udp_ports(67, 68)), _accept(s.udp_ports(547, 546)))
-    rescue = tuple(
-        _accept(s.address_in("saddr", name, version=version), port_statement(ports, family_known=True))
-        for name, version in _names("rescue", essentials.rescue)
-        for ports in essentials.rescue_ports
-        if ports.protocol != ("icmpv6" if version == 4 else "icmp")
-    )
-    controller = tuple(
-        _accept(s.address_is("daddr", e.address), s.destination_port("tcp", e.port, e.port))
-        for e in facts.controller
-        if e.address in facts.addresses
-    )
-    channel = tuple(
-        _accept(*loose(), s.address_is("saddr", e.address), s.source_port(e.port, e.port, tcp_known=True))
-        for e in facts.controller
-    )
-    invalid = Rule.of(s.ct_state("invalid"), s.verdict(DROP))
-    return (_accept(s.interface("iif")), *decided(epoch), *_network(), *dhcp, *rescue, *controller, *channel, invalid)
+def _rescue_in(essentials: Essentials, marks: Marks, *, tcp: bool) -> Iterator[Rule]:
+    """Before `invalid`: it must work when conntrack is confused."""
+    for name, version in _names("rescue", essentials.rescue):
+        for ports in essentials.rescue_ports:
+            if (ports.protocol == "tcp") is tcp and ports.protocol != ("icmpv6" if version == 4 else "icmp"):
+                remote = s.address_in("saddr", name, version=version)
+                yield Rule.of(remote, port_statement(ports, family_known=True), *marks.essentials("in").accept)
 
 
-def outgoing(essentials: Essentials, facts: HostFacts, epoch: int) -> tuple[Rule, ...]:
-    """Before identity, on output: the agent's own channel is its user's, so no other program can borrow it."""
-    dhcp = (_accept(s.udp_ports(68, 67)), _accept(s.udp_ports(546, 547)))
-    dns = tuple(
-        _accept(s.address_in("daddr", name, version=version), s.destination_port(protocol, 53, 53))
-        for name, version in _names("dns", essentials.dns)
-        for protocol in ("udp", "tcp")
-    )
-    ntp = tuple(
-        _accept(s.address_in("daddr", name, version=version), s.destination_port("udp", 123, 123))
-        for name, version in _names("ntp", essentials.ntp)
-    )
-    channel = tuple(
-        _accept(s.uid_is(facts.agent_uid), s.address_is("daddr", e.address), s.destination_port("tcp", e.port, e.port))
-        for e in facts.controller
-    )
-    rescue = tuple(
-        _accept(
-            *loose(), s.address_in("daddr", name, version=version), s.source_port(ports.low, ports.high, tcp_known=True)
-        )
-        for name, version in _names("rescue", essentials.rescue)
-        for ports in essentials.rescue_ports
-        if ports.protocol == "tcp"
-    )
-    controller = tuple(
-        _accept(*loose(), s.address_is("saddr", e.address), s.source_port(e.port, e.port, tcp_known=True))
-        for e in facts.controller
-        if e.address in facts.addresses
-    )
-    essential = (*_network(), *dhcp, *dns, *ntp, *channel, *rescue, *controller)
-    return (_accept(s.interface("oif")), *decided(epoch), *essential)
+def _tcp_in(essentials: Essentials, facts: HostFacts, marks: Marks) -> Iterator[Rule]:
+    yield from _rescue_in(essentials, marks, tcp=True)
+    for e in facts.controller:
+        if e.address in facts.addresses:
+            here = (s.address_is("daddr", e.address), s.destination_port("tcp", e.port, e.port))
+            yield Rule.of(*here, *marks.essentials("in").accept)
+
+
+def _older_in(essentials: Essentials, facts: HostFacts, marks: Marks) -> Iterator[Rule]:
+    for e in facts.controller:
+        channel = (s.address_is("saddr", e.address), s.source_port("tcp", e.port, e.port))
+        yield Rule.of(marks.loose(), *channel, *marks.essentials("out").accept)
+
+
+def _other_in(essentials: Essentials, marks: Marks) -> Iterator[Rule]:
+    yield from (_accept(s.udp_ports(67, 68)), _accept(s.udp_ports(547, 546)))
+    yield from _rescue_in(essentials, marks, tcp=False)
+
+
+def _tcp_out(essentials: Essentials, facts: HostFacts, marks: Marks) -> Iterator[Rule]:
+    """The agent's own channel is its user's, so no other program can borrow it."""
+    for name, version in _names("dns", essentials.dns):
+        dns = (s.address_in("daddr", name, version=version), s.destination_port("tcp", 53, 53))
+        yield Rule.of(*dns, *marks.essentials("out").accept)
+    for e in facts.controller:
+        channel = (s.address_is("daddr", e.address), s.destination_port("tcp", e.port, e.port))
+        yield Rule.of(s.uid_is(facts.agent_uid), *channel, *marks.essentials("out").accept)
+
+
+def _older_out(essentials: Essentials, facts: HostFacts, marks: Marks) -> Iterator[Rule]:
+    """The resets by which a session ends come first: without them its other end would not hear of it."""
+    yield _accept(s.ct_state("established", "related"), s.tcp_reset())
+    for name, version in _names("rescue", essentials.rescue):
+        for ports in essentials.rescue_ports:
+            if ports.protocol == "tcp":
+                remote = s.address_in("daddr", name, version=version)
+                near = s.source_port("tcp", ports.low, ports.high)
+                yield Rule.of(marks.loose(), remote, near, *marks.essentials("in").accept)
+    for e in facts.controller:
+        if e.address in facts.addresses:
+            here = (s.address_is("saddr", e.address), s.source_port("tcp", e.port, e.port))
+            yield Rule.of(marks.loose(), *here, *marks.essentials("in").accept)
+
+
+def _other_out(essentials: Essentials, marks: Marks) -> Iterator[Rule]:
+    yield from (_accept(s.udp_ports(68, 67)), _accept(s.udp_ports(546, 547)))
+    for base, networks, port in (("dns", essentials.dns, 53), ("ntp", essentials.ntp, 123)):
+        for name, version in _names(base, networks):
+            server = (s.address_in("daddr", name, version=version), s.destination_port("udp", port, port))
+            yield Rule.of(*server, *marks.essentials("out").accept)
+    yield _accept(s.ct_reply(), marks.essentials("in").judged)
 
 
 def essential_sets(essentials: Essentials) -> Mapping[str, NftSet]:

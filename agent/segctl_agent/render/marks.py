@@ -1,60 +1,141 @@
-"""Our bits of the conntrack mark: in which epoch a flow was accepted, and whether we saw it begin."""
+"""Our bits of the conntrack mark: which decision let a flow leave, which let it come in, and whether we saw it begin
+(ADR 9)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from segctl_agent.decisions import ESSENTIALS, REFUSED, UNKNOWN, Decision, Decisions
+from segctl_agent.identity import Direction
 from segctl_agent.nft import statements as s
-from segctl_agent.nft.ruleset import ACCEPT, Rule, Statement
+from segctl_agent.nft.ruleset import ACCEPT, Statement
 
-MASK = 0xFFF00000
-"""The bits that are ours. The other bits are left alone."""
-EPOCH_MASK = 0xFFE00000
-LOOSE = 0x00100000
-"""A TCP flow that was under way when we first saw it: conntrack may have taken its server for its client."""
-EPOCHS = range(1, 2048)
-_EPOCH_SHIFT = 21
+DEFAULT_MASK = 0xFFFFFF80
+LEAST_BITS = 17
+LIVE: dict[Direction, str] = {"in": "live_in", "out": "live_out"}
 
 
-def epoch_mark(epoch: int) -> int:
-    """The mark of an epoch. Raises ValueError outside 1 to 2047."""
-    if epoch not in EPOCHS:
-        raise ValueError(f"the epoch is {epoch}, but must be 1 to {EPOCHS[-1]}: count round to 1")
-    return epoch << _EPOCH_SHIFT
+@dataclass(frozen=True, slots=True)
+class MarkLayout:
+    """From the top of `mask`: the OUT id, the IN id, the bit LOOSE. Raises ValueError for a mask too small for them."""
+
+    mask: int = DEFAULT_MASK
+
+    def __post_init__(self) -> None:
+        bits = self.mask.bit_count()
+        contiguous = 0 < self.mask < 1 << 32 and self.mask >> self._lowest == (1 << bits) - 1
+        if not contiguous or bits < LEAST_BITS:
+            raise ValueError(
+                f"the mark mask {self.mask:#x} must be {LEAST_BITS} to 32 neighbouring bits, such as {DEFAULT_MASK:#x}"
+            )
+
+    @property
+    def _lowest(self) -> int:
+        return (self.mask & -self.mask).bit_length() - 1
+
+    @property
+    def id_bits(self) -> int:
+        return (self.mask.bit_count() - 1) // 2
+
+    @property
+    def most(self) -> int:
+        """The largest id."""
+        return (1 << self.id_bits) - 1
+
+    def shift(self, direction: Direction) -> int:
+        top = self._lowest + self.mask.bit_count()
+        return top - self.id_bits * (1 if direction == "out" else 2)
+
+    def id_mask(self, direction: Direction) -> int:
+        return self.most << self.shift(direction)
+
+    @property
+    def out_mask(self) -> int:
+        return self.id_mask("out")
+
+    @property
+    def in_mask(self) -> int:
+        return self.id_mask("in")
+
+    @property
+    def loose_bit(self) -> int:
+        return 1 << self.shift("in") - 1
+
+    @property
+    def used(self) -> int:
+        """The bits of the mask that are written: an even number of bits leaves one over."""
+        return self.out_mask | self.in_mask | self.loose_bit
+
+    def mark(self, direction: Direction, number: int) -> int:
+        return number << self.shift(direction)
+
+    def id_of(self, direction: Direction, mark: int) -> int:
+        """0: no decision."""
+        return (mark & self.id_mask(direction)) >> self.shift(direction)
+
+    def out_id(self, mark: int) -> int:
+        return self.id_of("out", mark)
+
+    def in_id(self, mark: int) -> int:
+        return self.id_of("in", mark)
+
+    def loose(self, mark: int) -> bool:
+        return bool(mark & self.loose_bit)
 
 
-def epoch_of_mark(mark: int) -> int:
-    return mark >> _EPOCH_SHIFT
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """What the mark of a flow looks like to one decision.
 
-
-def accepted(epoch: int) -> Statement:
-    """Marks a flow as accepted in this epoch; LOOSE stays as it is."""
-    return s.ct_mark_set(EPOCH_MASK, epoch_mark(epoch))
-
-
-def judged(epoch: int) -> Statement:
-    """A flow that was accepted in this epoch, LOOSE or not."""
-    return s.ct_mark_is(EPOCH_MASK, epoch_mark(epoch))
-
-
-def decided(epoch: int) -> tuple[Rule, ...]:
-    """What needs no further look: TCP sessions of this epoch; replies, whose first direction the other hook judges;
-    ICMP errors of such flows.
-
-    conntrack remembers a flow longer than its socket lives, and another process may take the port: its datagram, or its
-    SYN, would pass by a decision about someone else. So these walk the policy each time.
-
-    A segment that opens nothing, of a flow that nobody judged, is of a session older than the table. A SYN on such a
-    flow would open a new connection under the cover of the old one: it walks the policy.
+    mark: writes that the decision let the flow pass. judged: matches a flow that it let pass. refused: writes an id
+    that stands for the workload and direction but lets nothing pass: a denied packet may belong to a connection that
+    conntrack has confirmed, whose next packet must find no open door.
     """
-    related = s.ct_state("related")
-    return (
-        Rule.of(judged(epoch), s.tcp_without_syn(), s.verdict(ACCEPT)),
-        Rule.of(s.ct_state("established", "related"), s.ct_reply(), s.verdict(ACCEPT)),
-        Rule.of(s.ct_mark_is(MASK, 0), s.tcp_without_syn(), s.ct_mark_set(LOOSE, LOOSE)),
-        Rule.of(related, s.protocol("icmp"), s.verdict(ACCEPT)),
-        Rule.of(related, s.protocol("icmpv6"), s.verdict(ACCEPT)),
-    )
+
+    mark: Statement
+    judged: Statement
+    refused: Statement
+
+    @property
+    def accept(self) -> tuple[Statement, Statement]:
+        return (self.mark, s.verdict(ACCEPT))
 
 
-def loose() -> tuple[Statement, ...]:
-    """A segment that belongs to a session older than the table, and opens nothing."""
-    return (s.ct_mark_is(LOOSE, LOOSE), s.tcp_without_syn())
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The statements about marks, for the decisions that are in force."""
+
+    layout: MarkLayout
+    decisions: Decisions
+
+    def permit(self, direction: Direction, workload: str, until: int = 0) -> Permit:
+        mask, value = self._bits(Decision(direction, workload, until))
+        known = Decision(direction, workload, REFUSED) in self.decisions.ids
+        refused = self.refused(direction, workload if known else UNKNOWN)
+        return Permit(s.ct_mark_set(mask, value), s.ct_mark_is(mask, value), refused)
+
+    def essentials(self, direction: Direction) -> Permit:
+        return self.permit(direction, ESSENTIALS)
+
+    def refused(self, direction: Direction, workload: str) -> Statement:
+        """Names whose flow is refused: an id that is never live, for the kernel's own count of denials."""
+        return s.ct_mark_set(*self._bits(Decision(direction, workload, REFUSED)))
+
+    def live(self, direction: Direction) -> Statement:
+        """The verdict of the flow's decision in this direction; no match for one that does not count any more."""
+        return s.ct_mark_verdict(self.layout.id_mask(direction), LIVE[direction])
+
+    def begin_loose(self) -> tuple[Statement, ...]:
+        """A flow without any mark, whose segment opens nothing, began before we looked."""
+        return (s.ct_mark_is(self.layout.used, 0), s.ct_mark_set(self.layout.loose_bit, self.layout.loose_bit))
+
+    def loose(self) -> Statement:
+        return s.ct_mark_is(self.layout.loose_bit, self.layout.loose_bit)
+
+    def older(self) -> tuple[Statement, ...]:
+        """A segment of a session older than the table, that opens nothing."""
+        return (self.loose(), s.tcp_without_syn())
+
+    def _bits(self, decision: Decision) -> tuple[int, int]:
+        layout = self.layout
+        return layout.id_mask(decision.direction), layout.mark(decision.direction, self.decisions.ids[decision])

@@ -10,14 +10,12 @@ from types import MappingProxyType
 from segctl.model.hostpolicy import HostPolicy
 from segctl.model.policy import HOST_WORKLOAD, Mode
 
+from segctl_agent.decisions import UNKNOWN, Decisions, chain_name
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.identity import DEPTH, DIRECTIONS, Direction, Identity, leaf_map, level_chain, own_map, workload_chain
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.ruleset import (
     ACCEPT,
-    DROP,
-    INPUT,
-    OUTPUT,
     Chain,
     Data,
     KeyType,
@@ -26,72 +24,102 @@ from segctl_agent.nft.ruleset import (
     Ruleset,
     SetSpec,
     goto,
+    jump,
 )
-from segctl_agent.render.essentials import essential_sets, incoming, outgoing
-from segctl_agent.render.marks import accepted
-from segctl_agent.render.sets import denied_connections, network_sets
-from segctl_agent.render.workloads import WorkloadRenderer, again_name, back_name, end_chain, end_name, log_rule
+from segctl_agent.render.ends import (
+    back_name,
+    end_chain,
+    end_name,
+    end_sets,
+    refuse_chains,
+    unknown_chain,
+    unknown_name,
+)
+from segctl_agent.render.essentials import essential_chains, essential_sets
+from segctl_agent.render.marks import LIVE, MarkLayout, Marks
+from segctl_agent.render.workloads import WorkloadRenderer, counter_name, shape_of, workload_sets
 
 NOTHING = "nothing"
 CGROUP_MAP = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
 _UID_MAP = SetSpec((KeyType.UID,), verdicts=True)
+_LIVE_MAP = SetSpec((KeyType.MARK,), verdicts=True)
 
 
-def render(policy: HostPolicy, facts: HostFacts, epoch: int) -> Ruleset:
-    """The table for this policy on this host. `epoch` is 1 to 2047: with another, live flows are judged anew."""
+def render(policy: HostPolicy, facts: HostFacts, decisions: Decisions, layout: MarkLayout = MarkLayout()) -> Ruleset:  # noqa: B008 - a frozen value
+    """The table for this policy on this host. `decisions` are those that `decisions.needed` names."""
+    sets = {**render_sets(policy, facts), **live_maps(decisions, layout)}
+    return Ruleset(render_chains(policy, facts, decisions, layout), MappingProxyType(sets), counters=counters(policy))
+
+
+def render_chains(
+    policy: HostPolicy, facts: HostFacts, decisions: Decisions, layout: MarkLayout
+) -> Mapping[str, Chain]:
+    """Every chain: what they say depends on the shape of groups, and not on who is in them."""
     identity = Identity(policy, facts.users)
-    chains: dict[str, Chain] = {
-        "input": Chain((*incoming(policy.essentials, facts, epoch), _to("id_in")), INPUT),
-        "output": Chain((*outgoing(policy.essentials, facts, epoch), _to("id_out")), OUTPUT),
-    }
-    sets: dict[str, NftSet] = {NOTHING: NftSet(SetSpec((KeyType.CGROUPSV2,))), **essential_sets(policy.essentials)}
-    sets.update(_cgroup_maps(identity, (*facts.cgroups.items(), *facts.departed)))
-    used: set[str] = set()
+    marks = Marks(layout, decisions)
+    shapes = {g.name: shape_of(g) for g in policy.groups}
+    managed = tuple(v for v in s.VERSIONS if policy.managed.packed(v))
+    renderer = WorkloadRenderer(shapes, managed, marks)
+    chains = essential_chains(policy.essentials, facts, marks)
+    for until in sorted({d.until for d in decisions.ids if d.until > 0}):
+        chains[until_chain(until)] = Chain((Rule.of(s.before(until), s.verdict(ACCEPT)),))
+    chains.update(refuse_chains(policy))
+    chains.update({chain_name(decision, number): Chain() for decision, number in decisions.ids.items()})
     for direction in DIRECTIONS:
         chains.update(_identity_chains(direction, identity))
-        chains[f"unknown_{direction}"] = _unknown(direction, enforcing=policy.enforcing)
-        used |= _workloads(policy, identity, direction, epoch, chains, sets)
+        chains[unknown_name(direction)] = unknown_chain(
+            direction, marks.refused(direction, UNKNOWN), enforcing=policy.enforcing
+        )
+        by_owner = (Rule.of(s.uid_verdict("uid_out")),) if identity.users and direction == "out" else ()
+        for workload in policy.workloads:
+            first = by_owner if workload.name == HOST_WORKLOAD else ()
+            chains[workload_chain(workload.name, direction)] = renderer.chain(workload, direction, first)
+            chains[end_name(workload.name, direction)] = end_chain(
+                direction, workload, marks.permit(direction, workload.name), marks.older()
+            )
+            if workload.mode is not Mode.OBSERVE:
+                chains[back_name(workload.name, direction)] = renderer.back(workload, direction)
+    return MappingProxyType(chains)
+
+
+def render_sets(policy: HostPolicy, facts: HostFacts) -> dict[str, NftSet]:
+    """Every set and map but those of live decisions."""
+    identity = Identity(policy, facts.users)
+    shapes = {g.name: shape_of(g) for g in policy.groups}
+    sets: dict[str, NftSet] = {NOTHING: NftSet(SetSpec((KeyType.CGROUPSV2,))), **essential_sets(policy.essentials)}
+    sets.update(_cgroup_maps(identity, (*facts.cgroups.items(), *facts.departed)))
+    sets.update(workload_sets(policy, shapes))
     if identity.users:
         owners: dict[bytes, Data] = {
             struct.pack("=I", uid): goto(workload_chain(name, "out")) for uid, name in identity.users.items()
         }
         sets["uid_out"] = NftSet(_UID_MAP, MappingProxyType(owners))
-    groups = {g.name: g.networks for g in policy.groups}
-    for name in used:
-        sets.update(network_sets(f"g{name}", groups[name]))
-    sets.update(network_sets("managed", policy.managed))
-    if policy.enforcing:
-        sets.update({again_name(version): denied_connections(version) for version in s.VERSIONS})
-    return Ruleset(MappingProxyType(chains), MappingProxyType(sets))
+    sets.update(end_sets(policy))
+    return sets
+
+
+def live_maps(decisions: Decisions, layout: MarkLayout) -> dict[str, NftSet]:
+    """The marks of the decisions that count: accepted, or as long as it is not their end yet."""
+    found: dict[Direction, dict[bytes, Data]] = {d: {} for d in DIRECTIONS}
+    for decision, number in decisions.ids.items():
+        if decision.lives:
+            mark = struct.pack("=I", layout.mark(decision.direction, number))
+            found[decision.direction][mark] = jump(until_chain(decision.until)) if decision.until else ACCEPT
+    return {LIVE[d]: NftSet(_LIVE_MAP, MappingProxyType(elements)) for d, elements in found.items()}
+
+
+def until_chain(until: int) -> str:
+    return f"until_{until}"
+
+
+def counters(policy: HostPolicy) -> frozenset[str]:
+    """The counters of the rules, by direction."""
+    incoming = {counter_name("in", e.rule) for w in policy.workloads for e in w.ingress}
+    return frozenset(incoming | {counter_name("out", e.rule) for w in policy.workloads for e in w.egress})
 
 
 def _to(chain: str) -> Rule:
     return Rule.of(s.verdict(goto(chain)))
-
-
-def _workloads(
-    policy: HostPolicy,
-    identity: Identity,
-    direction: Direction,
-    epoch: int,
-    chains: dict[str, Chain],
-    sets: dict[str, NftSet],
-) -> set[str]:
-    """Adds the chains and sets of every workload; answers the groups that rules refer to."""
-    mark = accepted(epoch)
-    groups = {g.name: g.networks for g in policy.groups}
-    renderer = WorkloadRenderer(direction, groups, frozenset(policy.managed), mark)
-    by_owner = (Rule.of(s.uid_verdict("uid_out")),) if identity.users and direction == "out" else ()
-    used: set[str] = set()
-    for workload in policy.workloads:
-        rendered = renderer.render(workload, by_owner if workload.name == HOST_WORKLOAD else ())
-        chains[workload_chain(workload.name, direction)] = rendered.chain
-        chains[end_name(workload.name, direction)] = end_chain(direction, workload, epoch)
-        if workload.mode is not Mode.OBSERVE:
-            chains[back_name(workload.name, direction)] = renderer.back(workload)
-        sets.update(rendered.sets)
-        used |= rendered.groups
-    return used
 
 
 def _cgroup_maps(identity: Identity, cgroups: Iterable[tuple[str, int]]) -> dict[str, NftSet]:
@@ -141,23 +169,3 @@ def _identity_chains(direction: Direction, identity: Identity) -> dict[str, Chai
 
 def _cgroup_verdict(level: int, name: str) -> Rule:
     return Rule.of(s.cgroup_verdict(level, name))
-
-
-def _unknown(direction: Direction, *, enforcing: bool) -> Chain:
-    """A socket whose cgroup is not mapped yet. Dropped without an answer, a SYN comes again when it is mapped. A
-    session that comes here is of a cgroup that is gone and forgotten: nobody can judge it any more, and it ends."""
-    if not enforcing:
-        return Chain((Rule.of(s.verdict(ACCEPT)),))
-    reset = Rule.of(s.ct_state("established"), s.protocol("tcp"), s.reject_reset())
-    return Chain((log_rule(direction, "deny", "?"), Rule.of(s.counter()), reset, Rule.of(s.verdict(DROP))))
-
-
-def denied_counters(packets: Mapping[str, int], policy: HostPolicy) -> dict[tuple[Direction, str], int]:
-    """Kernel.counters as (direction, workload) -> packets that were denied or would be; `?` is the unknown cgroup."""
-    out: dict[tuple[Direction, str], int] = {}
-    names = [w.name for w in policy.workloads]
-    for direction in DIRECTIONS:
-        for chain, name in [*((end_name(n, direction), n) for n in names), (f"unknown_{direction}", "?")]:
-            if chain in packets:
-                out[direction, name] = packets[chain]
-    return out

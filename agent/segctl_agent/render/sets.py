@@ -6,8 +6,10 @@ import struct
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from segctl.model.addresses import AddressSet
 from segctl.model.policy import Network
 
+from segctl_agent.nft.keys import Keys
 from segctl_agent.nft.ruleset import Data, KeyType, NftSet, SetSpec
 from segctl_agent.nft.statements import PROTOCOL_NUMBERS
 
@@ -21,6 +23,17 @@ def size_for(count: int) -> int:
     """The size to declare for a hash set: twice its elements in a power of two, so that the kernel allocates once and
     single changes rarely outgrow it. Small sets have no size and grow as they must."""
     return 0 if count < _FIXED_FROM else 1 << (2 * count - 1).bit_length()
+
+
+def address_sets(base: str, addresses: AddressSet) -> dict[str, NftSet]:
+    """The sets BASE4 and BASE6 of the addresses of each family that has any."""
+    out: dict[str, NftSet] = {}
+    for version, key in ((4, KeyType.IPV4_ADDR), (6, KeyType.IPV6_ADDR)):
+        packed = addresses.packed(version)
+        if packed:
+            keys = Keys(key.length, packed)
+            out[f"{base}{version}"] = NftSet(SetSpec((key,), size=size_for(len(keys))), keys)
+    return out
 
 
 def network_sets(base: str, networks: Iterable[Network]) -> dict[str, NftSet]:
@@ -53,10 +66,11 @@ def _ranges(networks: list[Network], width: int) -> Iterable[bytes]:
     yield low.to_bytes(width, "big") + high.to_bytes(width, "big")
 
 
-def flow_spec(version: int, count: int) -> SetSpec:
-    """Remote address . protocol . port."""
+def flow_map(version: int, flows: Mapping[bytes, Data]) -> NftSet:
+    """Remote address . protocol . port -> the counter of the rule that permits it."""
     address = KeyType.IPV4_ADDR if version == 4 else KeyType.IPV6_ADDR
-    return SetSpec((address, KeyType.INET_PROTO, KeyType.INET_SERVICE), size=size_for(count))
+    key = (address, KeyType.INET_PROTO, KeyType.INET_SERVICE)
+    return NftSet(SetSpec(key, size=size_for(len(flows)), counts=True), MappingProxyType(dict(flows)))
 
 
 def denied_connections(version: int) -> NftSet:

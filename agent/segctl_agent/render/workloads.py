@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from segctl.model.hostpolicy import Entry, LocalWorkload
-from segctl.model.policy import Mode, Network, PortRange
+from segctl.model.addresses import AddressSet
+from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
+from segctl.model.policy import PortRange
 
-from segctl_agent.identity import Direction, workload_chain
+from segctl_agent.identity import DIRECTIONS, Direction, workload_chain
 from segctl_agent.nft import statements as s
-from segctl_agent.nft.ruleset import ACCEPT, DROP, RETURN, Chain, NftSet, Rule, Statement, goto, jump
-from segctl_agent.render.marks import accepted, judged, loose
-from segctl_agent.render.sets import flow_spec, flow_suffix, frozen
-
-NFLOG_GROUP = 1510
-_SNAPLEN, _THRESHOLD = 96, 1
-_LOG_RATE, _LOG_BURST = 1000, 2000
-
-BackPort = Callable[[int, int], Statement]
-
-
-def prefix(direction: Direction, verdict: str, workload: str) -> str:
-    """The log prefix, version 1: direction, `deny` or `test`, and the workload or `?`. At most 58 bytes; old kernels
-    cut at 64."""
-    return f"segctl 1 {direction} {verdict} {workload}"
-
-
-def log_rule(direction: Direction, verdict: str, workload: str) -> Rule:
-    return Rule.of(
-        s.limit(_LOG_RATE, _LOG_BURST), s.log(prefix(direction, verdict, workload), NFLOG_GROUP, _SNAPLEN, _THRESHOLD)
-    )
+from segctl_agent.nft.keys import Keys
+from segctl_agent.nft.ruleset import RETURN, Chain, Counts, Data, NftSet, Rule, Statement, goto
+from segctl_agent.render.ends import end_name
+from segctl_agent.render.marks import Marks
+from segctl_agent.render.sets import address_sets, flow_map, flow_suffix, network_sets
 
 
 def port_statement(ports: PortRange, *, family_known: bool) -> Statement:
@@ -45,152 +30,173 @@ def port_statement(ports: PortRange, *, family_known: bool) -> Statement:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkloadChains:
-    """One workload in one direction, rendered: its flow sets, its chain, and the groups that its rules refer to."""
+class Shape:
+    """What the rules about a group depend on, beside its name: never on who is in it."""
 
-    sets: Mapping[str, NftSet]
-    chain: Chain
-    groups: frozenset[str]
-
-
-class WorkloadRenderer:
-    """Renders the workloads of one direction. `groups` are the networks of each group, `managed` the enrolled
-    addresses that no peer stands for, `mark` the epoch's statement."""
-
-    def __init__(
-        self,
-        direction: Direction,
-        groups: Mapping[str, tuple[Network, ...]],
-        managed: frozenset[Network],
-        mark: Statement,
-    ) -> None:
-        self._direction = direction
-        self._side: s.Side = "saddr" if direction == "in" else "daddr"
-        self._groups = groups
-        self._managed = managed
-        self._versions = tuple(v for v in s.VERSIONS if any(n.version == v for n in managed))
-        self._permit = (mark, s.verdict(ACCEPT))
-        self._plain = {name: _versions(networks, wide=False) for name, networks in groups.items()}
-        self._wide = {name: _versions(networks, wide=True) for name, networks in groups.items()}
-
-    def render(self, workload: LocalWorkload, first: tuple[Rule, ...] = ()) -> WorkloadChains:
-        """`first` are rules before everything else."""
-        name, end = workload_chain(workload.name, self._direction), end_name(workload.name, self._direction)
-        entries = workload.ingress if self._direction == "in" else workload.egress
-        flows: dict[s.Version, dict[bytes, None]] = {v: {} for v in s.VERSIONS}
-        enrolled: dict[Rule, None] = {}
-        peers: dict[Rule, None] = {}
-        groups: set[str] = set()
-        for entry in entries:
-            self._flows(entry, flows)
-            for group, rule in self._rules(entry):
-                groups.add(group)
-                (enrolled if entry.managed else peers)[rule] = None
-        lookups = tuple(Rule.of(s.flow_in(self._side, f"{name}{v}", version=v), *self._permit) for v in s.VERSIONS)
-        leave = s.verdict(goto(end))
-        guard = tuple(Rule.of(s.address_in(self._side, f"managed{v}", version=v), leave) for v in self._versions)
-        rules = (*first, *lookups, *enrolled, *(guard if peers else ()), *peers, Rule.of(leave))
-        sets = {f"{name}{v}": NftSet(flow_spec(v, len(keys)), frozen(keys)) for v, keys in flows.items()}
-        return WorkloadChains(sets, Chain(rules), frozenset(groups))
-
-    def back(self, workload: LocalWorkload) -> Chain:
-        """For a segment of a session that is older than the table: what it would be permitted as, had conntrack taken
-        the server for the client. The service's port then is the near one, and the other direction's entries decide."""
-        other: Direction = "out" if self._direction == "in" else "in"
-        flows = workload_chain(workload.name, other)
-        lookups = tuple(
-            Rule.of(s.flow_in(self._side, f"{flows}{v}", version=v, port="sport"), *self._permit) for v in s.VERSIONS
-        )
-        enrolled: dict[Rule, None] = {}
-        peers: dict[Rule, None] = {}
-        for entry in workload.egress if other == "out" else workload.ingress:
-            for _, rule in self._rules(entry, s.source_port):
-                (enrolled if entry.managed else peers)[rule] = None
-        leave = s.verdict(RETURN)
-        guard = tuple(Rule.of(s.address_in(self._side, f"managed{v}", version=v), leave) for v in self._versions)
-        return Chain((*lookups, *enrolled, *(guard if peers else ()), *peers))
-
-    def _flows(self, entry: Entry, flows: Mapping[s.Version, dict[bytes, None]]) -> None:
-        """Every address with every single port: an exact match needs no rule, however many there are."""
-        suffixes = [flow_suffix(p.protocol, p.low) for p in entry.ports if _exact(p)]
-        if not suffixes:
-            return
-        plain = self._plain[entry.group]
-        for network in self._groups[entry.group]:
-            version: s.Version = 4 if network.version == 4 else 6
-            if version not in plain or (not entry.managed and network in self._managed):
-                continue
-            address = network.network_address.packed
-            flows[version].update(dict.fromkeys(address + suffix for suffix in suffixes))
-
-    def _rules(self, entry: Entry, back: BackPort | None = None) -> Iterator[tuple[str, Rule]]:
-        """(group, rule) for ranges, message types, and every port of a group with wide networks. With `back`, for TCP
-        alone, and the statement of the port is its."""
-        for ports in entry.ports:
-            if back is not None and ports.protocol != "tcp":
-                continue
-            versions = self._wide[entry.group] if _exact(ports) else self._plain[entry.group] | self._wide[entry.group]
-            for version in sorted(versions):
-                if ports.protocol == ("icmpv6" if version == 4 else "icmp"):
-                    continue
-                remote = s.address_in(self._side, f"g{entry.group}{version}", version=version)
-                port = back(ports.low, ports.high) if back else port_statement(ports, family_known=True)
-                yield entry.group, Rule.of(remote, port, *self._permit)
+    merged: bool
+    """Few enough hosts to be merged with those of other rules; a larger group has a set of its own."""
+    hosts: tuple[s.Version, ...]
+    networks: tuple[s.Version, ...]
 
 
-def _exact(ports: PortRange) -> bool:
-    return ports.protocol in ("tcp", "udp") and ports.low == ports.high
+MERGED = 4096
 
 
-def _versions(networks: tuple[Network, ...], *, wide: bool) -> frozenset[s.Version]:
-    """The families whose networks include wide ones, or that consist of single addresses only."""
-    out: set[s.Version] = set()
-    for version in s.VERSIONS:
-        mine = [n for n in networks if n.version == version]
-        if mine and any(n.prefixlen < n.max_prefixlen for n in mine) is wide:
-            out.add(version)
-    return frozenset(out)
-
-
-def end_name(workload: str, direction: Direction) -> str:
-    return f"end_{workload}_{direction}"
-
-
-def back_name(workload: str, direction: Direction) -> str:
-    return f"back_{workload}_{direction}"
-
-
-def end_chain(direction: Direction, workload: LocalWorkload, epoch: int) -> Chain:
-    """What becomes of packets that nothing permits. In modes that let them pass, the mark keeps the rest of the flow
-    from being logged again."""
-    mark = accepted(epoch)
-    if workload.mode is Mode.OBSERVE:
-        return Chain((Rule.of(mark, s.verdict(ACCEPT)),))
-    older = Rule.of(*loose(), s.verdict(jump(back_name(workload.name, direction))))
-    verdict = "deny" if workload.mode is Mode.ENFORCE else "test"
-    broadcast = (Rule.of(s.not_to_this_host(), s.verdict(DROP if verdict == "deny" else ACCEPT)),)
-    noted = (log_rule(direction, verdict, workload.name), Rule.of(s.counter()))
-    head = (*(broadcast if direction == "in" else ()), older, *noted)
-    if workload.mode is Mode.TEST:
-        return Chain((Rule.of(judged(epoch), s.verdict(ACCEPT)), *head, Rule.of(mark, s.verdict(ACCEPT))))
-    reset = Rule.of(s.ct_state("established"), s.protocol("tcp"), s.reject_reset())
-    if direction == "in":
-        return Chain((*head, reset, Rule.of(s.verdict(DROP))))
-    return Chain((*_answered_again(), *head, reset, *_dropped_first(), Rule.of(s.reject_prohibited())))
-
-
-def again_name(version: s.Version) -> str:
-    return f"again{version}"
-
-
-def _answered_again() -> tuple[Rule, ...]:
-    """The retransmit of a SYN that was denied: noted before, now answered."""
-    return tuple(
-        Rule.of(s.tcp_syn(), s.connection_in(again_name(v), version=v), s.reject_prohibited()) for v in s.VERSIONS
+def shape_of(group: Group) -> Shape:
+    return Shape(
+        len(group.hosts) <= MERGED,
+        tuple(v for v in s.VERSIONS if group.hosts.packed(v)),
+        tuple(v for v in s.VERSIONS if any(n.version == v for n in group.networks)),
     )
 
 
-def _dropped_first() -> tuple[Rule, ...]:
-    """The first SYN is lost, so that the socket still is there when the agent asks whose it is: an ICMP error would end
-    a connect that does not block before (ADR 7). When the set is full, the next rule answers."""
-    return tuple(Rule.of(s.tcp_syn(), s.connection_add(again_name(v), version=v), s.verdict(DROP)) for v in s.VERSIONS)
+def counter_name(direction: Direction, rule: str) -> str:
+    return f"r_{direction}_{rule}"
+
+
+def flows_name(workload: str, direction: Direction, until: int, version: s.Version) -> str:
+    """The map of a workload's exact entries that end together."""
+    return f"{workload_chain(workload, direction)}{version}" + (f"_{until}" if until else "")
+
+
+class WorkloadRenderer:
+    """Renders the chains of workloads. `shapes` are those of the groups; `managed` the families that have enrolled
+    addresses which no peer stands for."""
+
+    def __init__(self, shapes: Mapping[str, Shape], managed: tuple[s.Version, ...], marks: Marks) -> None:
+        self._shapes = shapes
+        self._managed = managed
+        self._marks = marks
+
+    def chain(self, workload: LocalWorkload, direction: Direction, first: tuple[Rule, ...] = ()) -> Chain:
+        """What the workload may do. `first` are rules before everything else."""
+        leave = s.verdict(goto(end_name(workload.name, direction)))
+        rules = self._permits(workload, direction, direction, leave)
+        return Chain((*first, *rules, Rule.of(leave)))
+
+    def back(self, workload: LocalWorkload, direction: Direction) -> Chain:
+        """Packets that go the other way than their flow was judged: replies, and segments of a session that is older
+        than the table. The service's port then is the near one, and the other direction's entries decide."""
+        other: Direction = "out" if direction == "in" else "in"
+        return Chain(tuple(self._permits(workload, other, direction, s.verdict(RETURN))))
+
+    def _permits(self, workload: LocalWorkload, of: Direction, at: Direction, leave: Statement) -> Iterator[Rule]:
+        """The permissions of direction `of`, as rules in the hook of direction `at`: exact ones by one look, then those
+        to enrolled hosts, then those to peers, from which enrolled hosts are kept out."""
+        entries = entries_of(workload, of)
+        enrolled = [rule for e in entries if e.managed for rule in self._rules(workload.name, e, of, at)]
+        peers = [rule for e in entries if not e.managed for rule in self._rules(workload.name, e, of, at)]
+        side = _side(at)
+        guard = (Rule.of(s.address_in(side, f"managed{v}", version=v), leave) for v in self._managed)
+        yield from self._lookups(workload, of, at)
+        yield from dict.fromkeys(enrolled)
+        if peers:
+            yield from guard
+        yield from dict.fromkeys(peers)
+
+    def _lookups(self, workload: LocalWorkload, of: Direction, at: Direction) -> Iterator[Rule]:
+        found: dict[tuple[int, s.Version], None] = {}
+        for entry in entries_of(workload, of):
+            shape = self._shapes[entry.group]
+            if shape.merged and any(exact(p) for p in entry.ports):
+                found.update(((entry.until, v), None) for v in shape.hosts)
+        for until, version in sorted(found):
+            name = flows_name(workload.name, of, until, version)
+            accept = self._marks.permit(of, workload.name, until).accept
+            if of == at:
+                look = s.flow_counted(_side(at), name, version=version)
+            else:
+                look = s.flow_in(_side(at), name, version=version, port="sport")
+            yield Rule.of(*_in_time(until), look, *accept)
+
+    def _rules(self, workload: str, entry: Entry, of: Direction, at: Direction) -> Iterator[Rule]:
+        """Ranges, message types, and every port of what has a set of its own."""
+        accept = self._marks.permit(of, workload, entry.until).accept
+        shape = self._shapes[entry.group]
+        counted = (s.count(counter_name(of, entry.rule)),) if of == at else ()
+        for ports in entry.ports:
+            for base, versions in (("g", () if shape.merged and exact(ports) else shape.hosts), ("n", shape.networks)):
+                for version in versions:
+                    port = _port(ports, version, back=of != at)
+                    if port is not None:
+                        remote = s.address_in(_side(at), f"{base}{entry.group}{version}", version=version)
+                        yield Rule.of(*_in_time(entry.until), remote, port, *counted, *accept)
+
+
+def entries_of(workload: LocalWorkload, direction: Direction) -> tuple[Entry, ...]:
+    return workload.ingress if direction == "in" else workload.egress
+
+
+def _side(direction: Direction) -> s.Side:
+    """Where the remote address of a packet is."""
+    return "saddr" if direction == "in" else "daddr"
+
+
+def _in_time(until: int) -> tuple[Statement, ...]:
+    return (s.before(until),) if until else ()
+
+
+def _port(ports: PortRange, version: s.Version, *, back: bool) -> Statement | None:
+    """None where there is no such packet: another family's messages, and a way back of what has no ports."""
+    if ports.protocol == ("icmpv6" if version == 4 else "icmp"):
+        return None
+    if not back:
+        return port_statement(ports, family_known=True)
+    if ports.protocol == "tcp" or ports.protocol == "udp":
+        return s.source_port(ports.protocol, ports.low, ports.high)
+    return None
+
+
+def exact(ports: PortRange) -> bool:
+    """One port: with a group of hosts, an exact match that needs no rule."""
+    return ports.protocol in ("tcp", "udp") and ports.low == ports.high
+
+
+def workload_sets(policy: HostPolicy, shapes: Mapping[str, Shape]) -> dict[str, NftSet]:
+    """The maps of exact entries, and the sets of the groups that rules refer to. Where several rules permit the same,
+    the first by name counts."""
+    groups = {g.name: g for g in policy.groups}
+    flows: dict[str, dict[bytes, Data]] = {}
+    versions: dict[str, s.Version] = {}
+    sets: dict[str, NftSet] = {}
+    for workload in policy.workloads:
+        for direction in DIRECTIONS:
+            for entry in sorted(entries_of(workload, direction), key=lambda e: e.rule):
+                for version, keys in exact_keys(
+                    entry, groups[entry.group], shapes[entry.group], policy.managed
+                ).items():
+                    name = flows_name(workload.name, direction, entry.until, version)
+                    versions[name] = version
+                    counter = Counts(counter_name(direction, entry.rule))
+                    into = flows.setdefault(name, {})
+                    for key in keys:
+                        into.setdefault(key, counter)
+    sets.update({name: flow_map(versions[name], elements) for name, elements in flows.items()})
+    for name in own_sets(policy, shapes):
+        sets.update(address_sets(f"g{name}", groups[name].hosts))
+    for name in {e.group for e in policy.entries()}:
+        sets.update(network_sets(f"n{name}", groups[name].networks))
+    sets.update(address_sets("managed", policy.managed))
+    return sets
+
+
+def own_sets(policy: HostPolicy, shapes: Mapping[str, Shape]) -> frozenset[str]:
+    """The groups whose hosts have a set of their own."""
+    return frozenset(
+        e.group for e in policy.entries() if not (shapes[e.group].merged and all(exact(p) for p in e.ports))
+    )
+
+
+def exact_keys(entry: Entry, group: Group, shape: Shape, managed: AddressSet) -> dict[s.Version, Iterable[bytes]]:
+    """The keys of an entry in its workload's maps, by family: every host with every single port."""
+    suffixes = [flow_suffix(p.protocol, p.low) for p in entry.ports if exact(p)]
+    if not shape.merged or not suffixes:
+        return {}
+    out: dict[s.Version, Iterable[bytes]] = {}
+    for version in shape.hosts:
+        hosts = list(Keys(4 if version == 4 else 16, group.hosts.packed(version)))
+        if not entry.managed:
+            kept_out = Keys(4 if version == 4 else 16, managed.packed(version))
+            hosts = [h for h in hosts if h not in kept_out]
+        out[version] = [host + suffix for host in hosts for suffix in suffixes]
+    return out

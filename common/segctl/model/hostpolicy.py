@@ -5,17 +5,35 @@ The agent's kernel state is a function of this value and of what is true on the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from segctl.model.addresses import AddressSet
 from segctl.model.policy import Answer, Essentials, Mode, Network, PortRange, Process
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A named set of remote networks, disjoint and sorted. Addresses of hosts are /32 and /128."""
+    """A named set of remote addresses: `hosts` are single ones, `networks` wider ones, disjoint and sorted.
+
+    Networks of one address that are given in `networks` are moved to `hosts`, so equal groups are equal values.
+    """
 
     name: str
-    networks: tuple[Network, ...]
+    networks: tuple[Network, ...] = ()
+    hosts: AddressSet = field(default_factory=AddressSet)
+
+    def __post_init__(self) -> None:
+        single = [n.network_address for n in self.networks if n.prefixlen == n.max_prefixlen]
+        if single:
+            object.__setattr__(self, "networks", tuple(n for n in self.networks if n.prefixlen < n.max_prefixlen))
+            object.__setattr__(self, "hosts", self.hosts.changed(single) if len(self.hosts) else AddressSet.of(single))
+
+    def __len__(self) -> int:
+        return len(self.networks) + len(self.hosts)
+
+    def __contains__(self, address: object) -> bool:
+        return address in self.hosts or any(address in n for n in self.networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +80,13 @@ class HostPolicy:
     policy_digest: str
     workloads: tuple[LocalWorkload, ...]
     groups: tuple[Group, ...] = ()
-    managed: tuple[Network, ...] = ()
+    managed: AddressSet = field(default_factory=AddressSet)
     essentials: Essentials = field(default_factory=Essentials)
+
+    def entries(self) -> Iterator[Entry]:
+        for workload in self.workloads:
+            yield from workload.ingress
+            yield from workload.egress
 
     @property
     def enforcing(self) -> bool:

@@ -45,6 +45,7 @@ CODES = MappingProxyType(
         "unknown-peer": "a peer that is not declared",
         "unknown-workload": "a workload that is not declared",
         "unknown-mode": "not a mode",
+        "unknown-answer": "not an answer to a denied packet",
         "bad-selector": "a selector that mixes what cannot be mixed",
         "bad-within": "a `within` that cannot hold",
         "bad-mode": "a mode for something that is not a workload",

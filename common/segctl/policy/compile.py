@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from ipaddress import ip_network
 
+from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.inventory import Host, Inventory
 from segctl.model.policy import HOST_WORKLOAD, Boundary, Network, Policy, PortRange, Rule, Selector, Tags
@@ -20,6 +21,7 @@ from segctl.policy.decide import (
     Direction,
     Instance,
     could_call,
+    effective_answer,
     effective_mode,
     ends_of,
     instances,
@@ -77,7 +79,7 @@ class Compiler:
             self._by_tags.setdefault(host.tags, []).append(host)
         # Hosts with the same tags have the same instances: one stand-in for each tuple of tags.
         self._profiles = {tags: instances(policy, hosts[0]) for tags, hosts in self._by_tags.items()}
-        self._members: dict[_GroupKey, tuple[Network, ...]] = {}
+        self._members: dict[_GroupKey, Group] = {}
 
     def host_policy(self, host: str, generation: int, policy_digest: str) -> HostPolicy:
         record = self._inventory.hosts[host]
@@ -104,10 +106,9 @@ class Compiler:
                 key = self._key(direction, rule, theirs, instance)
                 if key is None:
                     continue
-                networks = self._resolve(key)
-                groups.setdefault(key.name, Group(key.name, networks))
+                group = groups.setdefault(key.name, self._resolve(key))
                 if theirs.peer is not None:
-                    peer_space.extend(networks)
+                    peer_space.extend((*group.networks, *(ip_network(a) for a in group.hosts)))
                 out.append(Entry(rule.name, key.name, rule.ports, managed=theirs.peer is None))
             return tuple(out)
 
@@ -118,6 +119,8 @@ class Compiler:
             mode=effective_mode(self._policy, instance),
             ingress=entries("ingress"),
             egress=entries("egress"),
+            outgoing=effective_answer(self._policy, instance, "egress"),
+            incoming=effective_answer(self._policy, instance, "ingress"),
         )
 
     def _key(self, direction: Direction, rule: Rule, theirs: Selector, local: Instance) -> _GroupKey | None:
@@ -136,16 +139,19 @@ class Compiler:
             bool(cuts) and any(w.tags.pairs for w in self._policy.workloads.values())
         )
 
-    def _resolve(self, key: _GroupKey) -> tuple[Network, ...]:
+    def _resolve(self, key: _GroupKey) -> Group:
         if key not in self._members:
-            self._members[key] = self._peer_members(key) if key.selector.peer is not None else self._host_members(key)
+            peer = key.selector.peer is not None
+            self._members[key] = (
+                Group(key.name, self._peer_members(key)) if peer else Group(key.name, hosts=self._host_members(key))
+            )
         return self._members[key]
 
     def _peer_members(self, key: _GroupKey) -> tuple[Network, ...]:
         holes = [n for c in key.cuts if c.peer is not None for n in peer_networks(self._policy, c.peer)]
         return exclude(peer_networks(self._policy, key.selector.peer or ""), holes)
 
-    def _host_members(self, key: _GroupKey) -> tuple[Network, ...]:
+    def _host_members(self, key: _GroupKey) -> AddressSet:
         hosts = [
             host
             for tags, profile in self._profiles.items()
@@ -164,9 +170,9 @@ class Compiler:
             for other in profile
         )
 
-    def _managed_in(self, peer_space: list[Network], record: Host) -> tuple[Network, ...]:
+    def _managed_in(self, peer_space: list[Network], record: Host) -> AddressSet:
         if not peer_space:
-            return ()
+            return AddressSet()
         index = NetworkIndex(peer_space)
         return _addresses(
             Host(h.name, h.tags, tuple(a for a in h.addresses if a in index))
@@ -191,5 +197,5 @@ def _theirs(direction: Direction, boundary: Boundary) -> Selector:
     return ends_of(direction, boundary)[1]
 
 
-def _addresses(hosts: Iterable[Host]) -> tuple[Network, ...]:
-    return tuple(sorted((ip_network(a) for h in hosts for a in h.addresses), key=lambda n: (n.version, n)))
+def _addresses(hosts: Iterable[Host]) -> AddressSet:
+    return AddressSet.of(a for h in hosts for a in h.addresses)

@@ -18,6 +18,7 @@ from segctl.model.inventory import Address, Host
 from segctl.model.policy import (
     ANY_PEER,
     HOST_WORKLOAD,
+    Answer,
     Boundary,
     Mode,
     Network,
@@ -101,6 +102,16 @@ def effective_mode(policy: Policy, instance: Instance) -> Mode:
     """The strictest of the modes that select the instance; observe where none does."""
     modes = [m.mode for m in policy.modes if selects(m.select, instance)]
     return max(modes, key=lambda m: m.strictness, default=Mode.OBSERVE)
+
+
+def effective_answer(policy: Policy, instance: Instance, direction: Direction) -> Answer:
+    """What a denied application sees. Of the entries of `modes` that select the instance and say anything, drop holds
+    over reject; where none does, outgoing packets are rejected and incoming ones dropped."""
+    chosen = [m for m in policy.modes if selects(m.select, instance)]
+    said = {m.outgoing if direction == "egress" else m.incoming for m in chosen} - {None}
+    if not said:
+        return Answer.REJECT if direction == "egress" else Answer.DROP
+    return Answer.DROP if Answer.DROP in said else Answer.REJECT
 
 
 def is_live(rule: Rule, today: date) -> bool:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from datetime import date
 
 from segctl.model.inventory import Host, Inventory
-from segctl.model.policy import Network, Policy, PortRange, Selector, Tags
+from segctl.model.policy import Answer, Mode, Network, Policy, PortRange, Selector, Tags
 from segctl.policy.decide import (
     Direction,
     Instance,
     crossing_boundary,
     cutting_boundary,
+    effective_answer,
     effective_mode,
     ends_of,
     instances,
@@ -61,6 +62,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ModeChange:
+    """`before` and `after` are modes, with the answers where they differ from the defaults; `-` is no such workload."""
+
     host: str
     workload: str
     before: str
@@ -190,11 +193,21 @@ def _names(inventory: Inventory) -> Mapping[Tags, list[str]]:
     return names
 
 
+def mode_words(policy: Policy, instance: Instance) -> str:
+    """`enforce`, or `enforce, outgoing drop` where the answer is not the default. Other modes answer nothing."""
+    mode = effective_mode(policy, instance)
+    if mode is not Mode.ENFORCE:
+        return mode.value
+    outgoing, incoming = (effective_answer(policy, instance, d) for d in ("egress", "ingress"))
+    words = ["outgoing drop"] * (outgoing is Answer.DROP) + ["incoming reject"] * (incoming is Answer.REJECT)
+    return ", ".join([mode.value, *words])
+
+
 def _modes(before: Policy, after: Policy, inventory: Inventory) -> tuple[ModeChange, ...]:
     out = []
     for host in inventory.hosts.values():
-        old = {i.workload: effective_mode(before, i).value for i in instances(before, host)}
-        new = {i.workload: effective_mode(after, i).value for i in instances(after, host)}
+        old = {i.workload: mode_words(before, i) for i in instances(before, host)}
+        new = {i.workload: mode_words(after, i) for i in instances(after, host)}
         out += [
             ModeChange(host.name, name, old.get(name, "-"), new.get(name, "-"))
             for name in old.keys() | new.keys()

@@ -35,6 +35,8 @@ def _canonical(value: object) -> Any:  # noqa: ANN401 - JSON has no narrower nam
         return value.value
     if value is None or isinstance(value, (str, int, bool)):
         return value
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, (IPv4Network, IPv6Network, IPv4Address, IPv6Address)):
         return str(value)
     if isinstance(value, date):

@@ -7,7 +7,18 @@ from typing import Any
 
 import yaml
 
-from segctl.model.policy import Essentials, Network, Policy, PolicyTest, PortRange, Rule, Selector, Tags, Workload
+from segctl.model.policy import (
+    Essentials,
+    ModeRule,
+    Network,
+    Policy,
+    PolicyTest,
+    PortRange,
+    Rule,
+    Selector,
+    Tags,
+    Workload,
+)
 from segctl.policy.syntax.grammar import ANY_PORTS, ANY_SERVICE
 
 _BASE: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -35,7 +46,7 @@ def render_policy(policy: Policy) -> str:
         "services": {s.name: _ports(s.ports) for s in policy.services.values()},
         "peers": {p.name: _networks(p.networks) for p in policy.peers.values()},
         "workloads": {w.name: _workload(w) for w in policy.workloads.values()},
-        "modes": [{"select": _selector(m.select), "mode": m.mode.value} for m in policy.modes],
+        "modes": [_mode(m) for m in policy.modes],
         "boundaries": [
             {"name": b.name, "from": _selector(b.source), "to": _selector(b.destination)} for b in policy.boundaries
         ],
@@ -57,6 +68,12 @@ def _selector(selector: Selector) -> dict[str, str]:
         return {"peer": selector.peer}
     named = {"workload": selector.workload} if selector.workload is not None else {}
     return {**named, **_tags(selector.tags)}
+
+
+def _mode(rule: ModeRule) -> dict[str, object]:
+    answers = {"outgoing": rule.outgoing, "incoming": rule.incoming}
+    said = {key: answer.value for key, answer in answers.items() if answer is not None}
+    return {"select": _selector(rule.select), "mode": rule.mode.value, **said}
 
 
 def _workload(workload: Workload) -> dict[str, object]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from segctl.model.policy import Mode
+from segctl.model.policy import Answer, Mode
 from segctl.policy.syntax import grammar
 
 _Schema = dict[str, Any]
@@ -59,6 +59,7 @@ def _words() -> _Schema:
             "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$",
         },
         "date": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"},
+        "answer": {"enum": [a.value for a in Answer]},
         "tags": _by_name("Tags, every one of which must be carried.", _ref("value")),
         "selector": {
             "description": "Tags and a workload, or one peer. {} is everything.",
@@ -83,7 +84,12 @@ def _statements() -> _Schema:
             ("on", "process"),
         ),
         "mode": _object(
-            {"select": {**selector, "not": {"required": ["peer"]}}, "mode": {"enum": [m.value for m in Mode]}},
+            {
+                "select": {**selector, "not": {"required": ["peer"]}},
+                "mode": {"enum": [m.value for m in Mode]},
+                "outgoing": {"description": "What the sender of a denied packet sees.", **_ref("answer")},
+                "incoming": {"description": "What the remote end of a denied packet sees.", **_ref("answer")},
+            },
             ("select", "mode"),
         ),
         "boundary": _object({"name": _ref("name"), **ends}, ("name", "from", "to")),

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from segctl.errors import KernelError
+from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Essentials, Mode, PortRange, Process, ProcessKind
-from segctl_agent.drift import epoch_of
+from segctl_agent.decisions import Decision, noted
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.values import Endpoint
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import Batch
 from segctl_agent.nft.ruleset import Chain, Ruleset
-from segctl_agent.render import render
+from segctl_agent.render import MarkLayout, render
 
 UID = 990
 A, B = ip_network("10.0.0.1/32"), ip_network("10.0.0.2/32")
@@ -51,7 +52,7 @@ def policy(
         policy_digest="d" * 64,
         workloads=tuple(sorted(workloads, key=lambda w: w.name)),
         groups=(Group("ga", (A,)), Group("gb", (A, B)), Group("office", (OFFICE,))),
-        managed=(ip_network("203.0.113.9/32"),),
+        managed=AddressSet.of([ip_address("203.0.113.9")]),
         essentials=Essentials(dns=(ip_network("10.0.0.53/32"),)),
     )
 
@@ -64,18 +65,19 @@ def enforcer(kernel: FakeKernel) -> Enforcer:
     return Enforcer(kernel, resolve, UID)
 
 
-def epoch(kernel: FakeKernel) -> int:
+def ids(kernel: FakeKernel) -> Mapping[Decision, int]:
+    """The decisions that the table notes, those that live."""
     assert kernel.content is not None
-    found = epoch_of(kernel.content)
+    found = noted(kernel.content.chains, MarkLayout().most)
     assert found is not None
-    return found
+    return {d: n for d, n in found.ids.items() if d.lives}
 
 
 def fresh(e: Enforcer) -> Ruleset:
     """What a new agent would render from the same policy and facts."""
     assert e.policy is not None
     names = [w.process.pattern for w in e.policy.workloads if w.process and w.process.kind is ProcessKind.USER]
-    return render(e.policy, replace(e.facts, users=resolve(names)), e.epoch)
+    return render(e.policy, replace(e.facts, users=resolve(names)), e.decisions)
 
 
 class BrokenKernel(FakeKernel):

@@ -85,7 +85,7 @@ async def test_a_put_is_in_force_stored_and_there_after_a_restart(tmp_path: Path
     again.start()
     assert again.in_force() == agent.in_force()
     assert again.status == "generation 5 in force"
-    assert again.enforcer.epoch == agent.enforcer.epoch
+    assert again.enforcer.decisions == agent.enforcer.decisions
 
 
 async def test_a_refused_put_leaves_everything_as_it_was(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ async def test_both_slots_damaged_leaves_rules_that_are_there(tmp_path: Path) ->
 
 
 async def test_the_generation_of_another_host_is_never_applied(tmp_path: Path) -> None:
-    StateFolder(tmp_path).write_generation(replace(POLICY, host="web-9"), 1)
+    StateFolder(tmp_path).write_generation(replace(POLICY, host="web-9"), (1, 1))
     agent, kernel = make(tmp_path)
     agent.start()
     assert kernel.content is None

@@ -9,10 +9,12 @@ from ipaddress import ip_address
 import pytest
 from segctl.errors import KernelError, KernelFullError
 from segctl.model.policy import Mode
+from segctl_agent.decisions import Decision
 from segctl_agent.enforcer import Enforcer
+from segctl_agent.nft.digest import RulesetDigest
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import AddElements, Batch, DeleteElements, DeleteTable
-from segctl_agent.nft.ruleset import Chain, Ruleset, goto, kernel_digest
+from segctl_agent.nft.ruleset import Chain, Ruleset, goto
 from segctl_agent.render import CGROUP_MAP
 
 from tests.unit.segctl_agent.enforcing import (
@@ -21,9 +23,10 @@ from tests.unit.segctl_agent.enforcing import (
     USERS,
     BrokenKernel,
     enforcer,
-    epoch,
     fresh,
+    ids,
     policy,
+    resolve,
 )
 
 
@@ -32,35 +35,70 @@ def test_the_first_policy_is_proven() -> None:
     e = enforcer(kernel)
     applied = e.put(policy())
     assert kernel.content == fresh(e)
-    assert applied.kernel_digest == kernel_digest(fresh(e))
+    assert applied.kernel_digest == RulesetDigest().of(fresh(e))
     assert applied.notes == ()
-    assert epoch(kernel) == applied.epoch == e.epoch == 1
+    assert ids(kernel) == {d: n for d, n in e.decisions.ids.items() if d.lives}
+    assert applied.turn == e.decisions.turn
 
 
-def test_additions_keep_the_epoch_and_everything_else_takes_the_next() -> None:
+def test_additions_keep_every_id_and_a_narrowing_renews_those_of_what_it_narrows() -> None:
     kernel = FakeKernel()
     e = enforcer(kernel)
-    e.put(policy(1, open_to=("a",)))
-    e.put(policy(2, open_to=("a", "b")))
-    assert epoch(kernel) == 1
-    e.put(policy(3, open_to=("b",)))
-    assert epoch(kernel) == 2
-    e.put(policy(4, open_to=("b",), mode=Mode.TEST))
-    assert epoch(kernel) == 2
-    e.put(policy(5, open_to=("b",), mode=Mode.ENFORCE))
-    assert epoch(kernel) == 3
-    e.put(policy(5, open_to=("b",), mode=Mode.ENFORCE))
-    assert epoch(kernel) == 3
+    steps = [
+        (policy(1, open_to=("a",)), set()),
+        (policy(2, open_to=("a", "b")), set()),
+        (policy(3, open_to=("b",)), {Decision("in", "db")}),
+        (policy(4, open_to=("b",), mode=Mode.TEST), set()),
+        (policy(5, open_to=("b",), mode=Mode.ENFORCE), {Decision("in", "db"), Decision("out", "db")}),
+        (policy(5, open_to=("b",), mode=Mode.ENFORCE), set()),
+    ]
+    e.put(steps[0][0])
+    for wanted, renewed in steps[1:]:
+        before = ids(kernel)
+        applied = e.put(wanted)
+        assert {d for d, n in ids(kernel).items() if before[d] != n} == renewed
+        assert applied.narrowed == bool(renewed)
 
 
-def test_a_user_that_gets_another_uid_takes_the_next_epoch() -> None:
+def test_an_id_that_is_given_was_not_live_before() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.put(policy(1, open_to=("a", "b")))
+    given = set(e.decisions.by_id)
+    for n in range(2, 40):
+        before = set(e.decisions.by_id)
+        e.put(policy(n, open_to=("a", "b") if n % 2 else ("b",)))
+        assert not (set(e.decisions.by_id) - before) & given
+        given |= set(e.decisions.by_id)
+
+
+def test_a_member_more_or_less_is_an_element_and_no_more() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.put(policy(1))
+    before, batches = ids(kernel), len(kernel.batches)
+    e.members_changed("ga", [ip_address("10.0.0.77")], [])
+    (batch,) = kernel.batches[batches:]
+    assert [type(o) for o in batch.operations] == [AddElements, AddElements]  # in of db, out of web
+    assert ids(kernel) == before
+    assert kernel.content == fresh(e) == e.wanted
+    assert e.in_step()
+    e.members_changed("ga", [], [ip_address("10.0.0.77")])
+    assert kernel.content == fresh(e) == e.wanted
+    changed = {d for d, n in ids(kernel).items() if before[d] != n}
+    assert changed == {Decision("in", "db"), Decision("out", "web")}
+    assert e.put(policy(2)).kernel_digest == RulesetDigest().of(fresh(e))
+
+
+def test_a_user_that_gets_another_uid_renews_every_id() -> None:
     kernel = FakeKernel()
     users = dict(USERS)
     e = Enforcer(kernel, lambda names: {n: users[n] for n in names if n in users}, UID)
     e.put(policy(1, user="backup"))
     users["backup"] = 1600
+    before = ids(kernel)
     e.put(policy(2, user="backup"))
-    assert epoch(kernel) == 2
+    assert all(n != before[d] for d, n in ids(kernel).items())
 
 
 def test_an_unknown_user_is_noted() -> None:
@@ -70,18 +108,18 @@ def test_an_unknown_user_is_noted() -> None:
     assert "'nobody-here'" in notes[0]
 
 
-def test_cgroups_come_and_go_by_elements_alone_and_keep_the_epoch() -> None:
+def test_cgroups_come_and_go_by_elements_alone_and_keep_the_ids() -> None:
     kernel = FakeKernel()
     e = enforcer(kernel)
     e.cgroups_changed({"system.slice": 10}, {})
     e.put(policy())
-    before = len(kernel.batches)
+    before, known = len(kernel.batches), ids(kernel)
     e.cgroups_changed({"system.slice/db.service": 42}, {})
     e.cgroups_changed({"system.slice/db.service": 43}, {"system.slice/db.service": 42})
     e.cgroups_changed({}, {"system.slice/db.service": 43})
     assert [len(b.operations) for b in kernel.batches[before:]] == [2, 2]
     assert all(isinstance(o, AddElements | DeleteElements) for b in kernel.batches[before:] for o in b.operations)
-    assert epoch(kernel) == 1
+    assert ids(kernel) == known
     assert kernel.content == fresh(e) == e.wanted
     assert e.in_step()
 
@@ -121,45 +159,51 @@ def test_a_restart_with_the_same_policy_changes_nothing() -> None:
     e.put(policy(2, open_to=()))
     before, content = len(kernel.batches), kernel.content
     restarted = enforcer(kernel)
-    assert restarted.resume(policy(2, open_to=()), stored_epoch=2).epoch == 2
+    assert restarted.resume(policy(2, open_to=()), e.decisions.turn).turn == e.decisions.turn
     assert kernel.content == content
     assert len(kernel.batches) == before
 
 
-def test_cgroups_that_changed_while_the_agent_was_away_keep_the_epoch() -> None:
+def test_cgroups_that_changed_while_the_agent_was_away_keep_the_ids() -> None:
     kernel = FakeKernel()
     e = enforcer(kernel)
     e.cgroups_changed({"system.slice/db.service": 42}, {})
     e.put(policy())
     restarted = enforcer(kernel)
     restarted.cgroups_changed({"system.slice/db.service": 99}, {})
-    assert restarted.resume(policy(), stored_epoch=1).epoch == 1
+    assert not restarted.resume(policy(), e.decisions.turn).narrowed
+    assert restarted.decisions == e.decisions
     assert kernel.content == fresh(restarted)
 
 
-def test_killed_between_applying_and_storing_never_reuses_an_epoch() -> None:
-    """The kernel holds generation 2 under epoch 2, the disk 1 under epoch 1: flows of epoch 2 must be judged anew."""
+def test_killed_between_applying_and_storing_never_reuses_an_id() -> None:
+    """The kernel holds generation 2, the disk 1 and the ids given until then: flows of 2 must be judged anew."""
     kernel = FakeKernel()
     e = enforcer(kernel)
-    e.put(policy(1))
+    stored = e.put(policy(1)).turn
     e.put(policy(2, open_to=("office",)))
-    assert epoch(kernel) == 2
+    before = set(e.decisions.by_id)
     restarted = enforcer(kernel)
-    assert restarted.resume(policy(1), stored_epoch=1).epoch == 3
+    restarted.resume(policy(1), stored)
+    assert not before & {(d.direction, n) for d, n in ids(kernel).items()}
     assert kernel.content == fresh(restarted)
 
 
-def test_a_boot_without_a_table_takes_the_epoch_after_the_stored_one() -> None:
+def test_a_boot_without_a_table_gives_ids_after_the_stored_ones_that_no_flow_carries() -> None:
     kernel = FakeKernel()
-    assert enforcer(kernel).resume(policy(), stored_epoch=7).epoch == 8
-    assert enforcer(FakeKernel()).resume(policy(), stored_epoch=2047).epoch == 1
+    e = Enforcer(kernel, resolve, UID, in_use=lambda: {("in", 9), ("out", 1)})
+    e.resume(policy(), (4094, 7))
+    given = set(e.decisions.by_id)
+    assert {("in", 8), ("out", 4095), ("out", 2)} <= given
+    assert not {("in", 9), ("out", 1)} & given
 
 
 @pytest.mark.parametrize("content", [Ruleset(), Ruleset(chains={"input": Chain(), "junk": Chain()}, flags=1)])
 def test_a_foreign_table_of_our_name_is_replaced(content: Ruleset) -> None:
     kernel = FakeKernel(content)
     e = enforcer(kernel)
-    assert e.resume(policy(), stored_epoch=7).epoch == 8
+    e.resume(policy(), (7, 7))
+    assert min(n for _, n in e.decisions.by_id) == 8
     assert kernel.content == fresh(e)
 
 
@@ -173,13 +217,15 @@ def test_adopting_keeps_what_there_is_and_heals_to_it() -> None:
     kernel.apply(Batch((DeleteTable(),)))
     assert e.heal() == ("the table is gone",)
     assert kernel.content == content
-    assert e.put(policy(2)).epoch == 2  # nobody knows which policy was in force: every flow is judged anew
+    before = ids(kernel)
+    e.put(policy(2))  # nobody knows which policy was in force: every flow is judged anew
+    assert all(n != before[d] for d, n in ids(kernel).items())
 
 
 # Failures
 
 
-def test_a_refused_policy_leaves_the_old_one_and_its_epoch() -> None:
+def test_a_refused_policy_leaves_the_old_one_and_its_ids() -> None:
     kernel = BrokenKernel()
     e = enforcer(kernel)
     e.put(policy(1))
@@ -190,7 +236,8 @@ def test_a_refused_policy_leaves_the_old_one_and_its_epoch() -> None:
     assert kernel.content == content == e.wanted
     assert e.policy == policy(1)
     assert e.in_step()
-    assert e.put(policy(2, open_to=())).epoch == 2
+    e.put(policy(2, open_to=()))
+    assert kernel.content == fresh(e)
 
 
 def test_someone_who_writes_in_between_is_overruled_before_it_is_proven() -> None:
@@ -201,15 +248,16 @@ def test_someone_who_writes_in_between_is_overruled_before_it_is_proven() -> Non
     assert kernel.content == fresh(e)
 
 
-def test_what_cannot_be_proven_is_an_error_and_the_old_policy_comes_back_under_a_new_epoch() -> None:
+def test_what_cannot_be_proven_is_an_error_and_the_old_policy_comes_back_under_new_ids() -> None:
     kernel = BrokenKernel()
     e = enforcer(kernel)
     e.put(policy(1))
     kernel.meddlers = [kernel.spoil] * 4
+    before = ids(kernel)
     with pytest.raises(KernelError, match="chain junk was added"):
         e.put(policy(2, open_to=()))
     assert e.policy == policy(1)
-    assert epoch(kernel) == 3  # 2 may be on flows already
+    assert all(n != before[d] for d, n in ids(kernel).items())  # those of the attempt may be on flows already
     assert kernel.content == fresh(e)
 
 
@@ -228,14 +276,15 @@ def test_elements_that_the_kernel_refused_are_there_after_healing() -> None:
 # Tampering
 
 
-def test_a_deleted_table_is_back_under_the_same_epoch() -> None:
+def test_a_deleted_table_is_back_under_the_same_ids() -> None:
     kernel = FakeKernel()
     e = enforcer(kernel)
     e.put(policy())
+    before = ids(kernel)
     kernel.apply(Batch((DeleteTable(),)))
     assert e.heal() == ("the table is gone",)
     assert kernel.content == fresh(e)
-    assert epoch(kernel) == 1
+    assert ids(kernel) == before
     assert e.in_step()
     assert e.heal() == ()
 
@@ -244,10 +293,11 @@ def test_a_foreign_rule_is_gone_and_the_flows_it_let_pass_are_judged_anew() -> N
     kernel = BrokenKernel()
     e = enforcer(kernel)
     e.put(policy())
+    before = ids(kernel)
     kernel.spoil()
     assert e.heal() == ("chain junk was added",)
     assert kernel.content == fresh(e)
-    assert epoch(kernel) == 2
+    assert all(n != before[d] for d, n in ids(kernel).items())
 
 
 def test_a_cgroup_that_was_given_to_another_workload_is_judged_anew() -> None:
@@ -255,14 +305,15 @@ def test_a_cgroup_that_was_given_to_another_workload_is_judged_anew() -> None:
     e = enforcer(kernel)
     e.put(policy())
     e.cgroups_changed({"system.slice/db.service": 42}, {})
-    key = struct.pack("=Q", 43)
+    key, before = struct.pack("=Q", 43), ids(kernel)
     kernel.apply(Batch((AddElements("cg2_out", CGROUP_MAP, {key: goto("w_db_out")}),)))
     assert e.heal() == ("the elements of set cg2_out were changed",)
     assert kernel.content == fresh(e)
-    assert epoch(kernel) == 2
+    assert all(n != before[d] for d, n in ids(kernel).items())
+    before = ids(kernel)
     kernel.apply(Batch((DeleteElements("cg2_out", CGROUP_MAP, (struct.pack("=Q", 42),)),)))
     assert e.heal() == ("the elements of set cg2_out were changed",)
-    assert epoch(kernel) == 2  # one that is missing let nothing pass
+    assert ids(kernel) == before  # one that is missing let nothing pass
 
 
 def test_a_change_elsewhere_costs_no_look_at_the_table() -> None:
@@ -299,5 +350,5 @@ def test_destroy_wants_nothing_any_more() -> None:
     assert e.heal() == ()
     e.cgroups_changed({"system.slice/db.service": 1}, {})
     assert kernel.content is None
-    e.resume(policy(), 1)
+    e.resume(policy(), (1, 1))
     assert kernel.content == fresh(e)

@@ -16,7 +16,6 @@ from tests.unit.segctl_agent.enforcing import (
     UID,
     BrokenKernel,
     enforcer,
-    epoch,
     policy,
     resolve,
 )
@@ -59,7 +58,7 @@ class World:
         self.agent = enforcer(self.kernel)
 
     def restart(self) -> None:
-        before = self.agent.epoch
+        before = self.agent.decisions.turn
         self.agent = enforcer(self.kernel)
         self.agent.cgroups_changed(dict(self.cgroups), {})
         self.agent.addresses_changed(self.addresses)  # type: ignore[arg-type]
@@ -111,4 +110,4 @@ def test_any_order_of_events_ends_in_the_state_of_a_fresh_render(events: list[tu
         addresses=world.addresses,  # type: ignore[arg-type]
         agent_uid=UID,
     )
-    assert world.kernel.content == render(world.policy, facts, epoch(world.kernel))
+    assert world.kernel.content == render(world.policy, facts, world.agent.decisions)

@@ -36,14 +36,14 @@ def test_nothing_stored(tmp_path: Path) -> None:
 def test_the_newest_wins_and_both_slots_are_used(tmp_path: Path) -> None:
     slots = Slots(tmp_path)
     for number in range(5):
-        slots.write(b"generation %d" % number, epoch=number + 1)
+        slots.write(b"generation %d" % number, turn=number + 1)
         assert newest(slots) == Stored(b"generation %d" % number, number + 1, number + 1)
     assert {unpack(p.read_bytes()).value for p in slots.paths} == {b"generation 3", b"generation 4"}
     assert all(p.stat().st_mode & 0o777 == 0o600 for p in slots.paths)
 
 
 def test_every_cut_and_every_flipped_byte_is_noticed() -> None:
-    whole = pack(bytes(range(256)), sequence=7, epoch=3)
+    whole = pack(bytes(range(256)), sequence=7, turn=3)
     assert unpack(whole) == Stored(bytes(range(256)), 3, 7)
     for position in range(len(whole)):
         with pytest.raises(StateError):
@@ -113,7 +113,7 @@ def test_kill_9_in_the_middle_of_writes_never_loses_what_was_stored(tmp_path: Pa
         if pid == 0:
             try:
                 while True:
-                    slots.write(struct.pack(">Q", number) * 2000, epoch=number % 2047 + 1)
+                    slots.write(struct.pack(">Q", number) * 2000, turn=number % 2047 + 1)
                     os.write(write_end, struct.pack(">Q", number))
                     number += 1
             finally:
@@ -134,7 +134,7 @@ def test_kill_9_in_the_middle_of_writes_never_loses_what_was_stored(tmp_path: Pa
             continue
         found = struct.unpack_from(">Q", reading.stored.value)[0]
         assert reading.stored.value == struct.pack(">Q", found) * 2000
-        assert reading.stored.epoch == found % 2047 + 1
+        assert reading.stored.turn == found % 2047 + 1
         assert found in (last, last + 1)
         number = found + 1
     assert number > 100
@@ -160,11 +160,11 @@ FULL_DISK = textwrap.dedent("""
     except StateError as error:
         print("refused:", error)
     stored = slots.read(bytes).stored
-    print("holds", stored.value[:1], stored.epoch, sorted(p.name for p in folder.iterdir()))
+    print("holds", stored.value[:1], stored.turn, sorted(p.name for p in folder.iterdir()))
     (folder / "ballast").unlink()
     slots.write(b"i" * 20000, 3)
     stored = slots.read(bytes).stored
-    print("holds", stored.value[:1], stored.epoch)
+    print("holds", stored.value[:1], stored.turn)
 """)
 
 

@@ -9,6 +9,7 @@ from segctl.model.findings import Position
 from segctl.model.policy import (
     ANY_PEER,
     HOST_WORKLOAD,
+    Answer,
     Boundary,
     Mode,
     ModeRule,
@@ -25,6 +26,7 @@ from segctl.policy.syntax.vocabulary import SELECTOR_KEYS, Declarations, Vocabul
 from segctl.policy.syntax.yamltree import Node, Scalar
 
 RULE_KEYS = ("name", "from", "to", "within", "allow", "owner", "why", "review", "expires")
+MODE_KEYS = ("select", "mode", "outgoing", "incoming")
 RULE_REQUIRED = ("name", "from", "to", "allow", "owner", "why")
 
 _DECLARE_PEER = "declare it under peers, as NAME: [ADDRESS], and write"
@@ -47,7 +49,7 @@ class StatementReader:
 
     def modes(self, node: Node) -> Iterable[ModeRule]:
         for item in read_items(node, "modes", self._log, may_be_empty=True) or ():
-            fields = read_fields(item, "an entry of modes", ("select", "mode"), ("select", "mode"), self._log) or {}
+            fields = read_fields(item, "an entry of modes", MODE_KEYS, MODE_KEYS[:2], self._log) or {}
             select = self._selector(fields.get("select"), "select")
             mode = self._mode(fields.get("mode"))
             if select is None or mode is None:
@@ -56,7 +58,8 @@ class StatementReader:
                 message = f"peer {select.peer} cannot have a mode: nothing of it is enrolled"
                 self._log.error(select.where, "bad-mode", message, "select by tags or workload")
                 continue
-            yield ModeRule(select, mode, item.where)
+            outgoing, incoming = (self._answer(fields.get(key), key) for key in MODE_KEYS[2:])
+            yield ModeRule(select, mode, item.where, outgoing=outgoing, incoming=incoming)
 
     def boundaries(self, node: Node) -> Iterable[Boundary]:
         keys = ("name", "from", "to")
@@ -204,6 +207,18 @@ class StatementReader:
             self._log.error(word.where, "unknown-mode", f"{quoted(word.text)} is not a mode", mend)
             return None
         return Mode(word.text)
+
+    def _answer(self, node: Node | None, key: str) -> Answer | None:
+        word = read_scalar(node, key, self._log) if node else None
+        if word is None:
+            return None
+        known = [a.value for a in Answer]
+        if word.text not in known:
+            mend = self._log.mend(word.text, known, f"use one of {', '.join(known)}")
+            message = f"{quoted(word.text)} is not an answer to {key} packets"
+            self._log.error(word.where, "unknown-answer", message, mend)
+            return None
+        return Answer(word.text)
 
     def _within(self, node: Node, what: str, ends: tuple[Selector, Selector] | None) -> tuple[str, ...]:
         words = read_words(node, f"within of {what}", self._log) or ()

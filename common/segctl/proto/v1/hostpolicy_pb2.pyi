@@ -61,16 +61,26 @@ class Group(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     NETWORKS_FIELD_NUMBER: builtins.int
+    HOSTS4_FIELD_NUMBER: builtins.int
+    HOSTS6_FIELD_NUMBER: builtins.int
     name: builtins.str
+    hosts4: builtins.bytes
+    """single addresses, 4 bytes each, ascending"""
+    hosts6: builtins.bytes
+    """16 bytes each"""
     @property
-    def networks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Network]: ...
+    def networks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Network]:
+        """wider than one address"""
+
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         networks: collections.abc.Iterable[global___Network] | None = ...,
+        hosts4: builtins.bytes = ...,
+        hosts6: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "networks", b"networks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hosts4", b"hosts4", "hosts6", b"hosts6", "name", b"name", "networks", b"networks"]) -> None: ...
 
 global___Group = Group
 
@@ -181,20 +191,22 @@ class HostPolicy(google.protobuf.message.Message):
     POLICY_DIGEST_FIELD_NUMBER: builtins.int
     WORKLOADS_FIELD_NUMBER: builtins.int
     GROUPS_FIELD_NUMBER: builtins.int
-    MANAGED_FIELD_NUMBER: builtins.int
     ESSENTIALS_FIELD_NUMBER: builtins.int
+    MANAGED4_FIELD_NUMBER: builtins.int
+    MANAGED6_FIELD_NUMBER: builtins.int
     DIGEST_FIELD_NUMBER: builtins.int
     host: builtins.str
     generation: builtins.int
     policy_digest: builtins.str
+    managed4: builtins.bytes
+    """as in Group"""
+    managed6: builtins.bytes
     digest: builtins.str
     """sha256 of the value, segctl.policy.digest; the receiver recomputes and compares"""
     @property
     def workloads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LocalWorkload]: ...
     @property
     def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Group]: ...
-    @property
-    def managed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Network]: ...
     @property
     def essentials(self) -> global___Essentials: ...
     def __init__(
@@ -205,11 +217,12 @@ class HostPolicy(google.protobuf.message.Message):
         policy_digest: builtins.str = ...,
         workloads: collections.abc.Iterable[global___LocalWorkload] | None = ...,
         groups: collections.abc.Iterable[global___Group] | None = ...,
-        managed: collections.abc.Iterable[global___Network] | None = ...,
         essentials: global___Essentials | None = ...,
+        managed4: builtins.bytes = ...,
+        managed6: builtins.bytes = ...,
         digest: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["essentials", b"essentials"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["digest", b"digest", "essentials", b"essentials", "generation", b"generation", "groups", b"groups", "host", b"host", "managed", b"managed", "policy_digest", b"policy_digest", "workloads", b"workloads"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "essentials", b"essentials", "generation", b"generation", "groups", b"groups", "host", b"host", "managed4", b"managed4", "managed6", b"managed6", "policy_digest", b"policy_digest", "workloads", b"workloads"]) -> None: ...
 
 global___HostPolicy = HostPolicy

@@ -104,9 +104,9 @@ def compiled_allows(
     hp: HostPolicy, egress: bool, workload: str, address: Address, managed: bool, port: PortRange
 ) -> bool:
     local = next(w for w in hp.workloads if w.name == workload)
-    groups = {g.name: g.networks for g in hp.groups}
+    groups = {g.name: g for g in hp.groups}
     return any(
-        e.managed == managed and any(p.covers(port) for p in e.ports) and any(address in n for n in groups[e.group])
+        e.managed == managed and any(p.covers(port) for p in e.ports) and address in groups[e.group]
         for e in (local.egress if egress else local.ingress)
     )
 
@@ -142,11 +142,9 @@ def test_enrolled_addresses_in_peer_networks_are_exactly_the_managed_ones(fleet:
     for host in inventory.hosts.values():
         hp = compile_host(policy, inventory, host.name, 1, "d", TODAY)
         peers = {e.group for w in hp.workloads for e in (*w.ingress, *w.egress) if not e.managed}
-        networks = [n for g in hp.groups if g.name in peers for n in g.networks]
-        held = {
-            a for h in inventory.hosts.values() if h is not host for a in h.addresses if any(a in n for n in networks)
-        }
-        assert {n.network_address for n in hp.managed} == held
+        groups = [g for g in hp.groups if g.name in peers]
+        others = [a for h in inventory.hosts.values() if h is not host for a in h.addresses]
+        assert set(hp.managed) == {a for a in others if any(a in g for g in groups)}
 
 
 @settings(max_examples=100, deadline=None)

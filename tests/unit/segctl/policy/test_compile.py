@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
+from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, HostPolicy
 from segctl.model.inventory import Host, Inventory
-from segctl.model.policy import HOST_WORKLOAD, Mode, Network
+from segctl.model.policy import HOST_WORKLOAD, Answer, Mode, ModeRule
 from segctl.policy.compile import compile_host
 from segctl.policy.digest import host_policy_digest
 
-from tests.shop import FLEET, SHOP, TODAY, host
+from tests.shop import FLEET, SHOP, TODAY, host, sel
 
 
 def compiled(name: str, inventory: Inventory = FLEET) -> HostPolicy:
@@ -25,7 +27,7 @@ def entries(policy: HostPolicy, workload: str, direction: str) -> dict[str, Entr
 
 def members(policy: HostPolicy, entry: Entry) -> set[str]:
     group = next(g for g in policy.groups if g.name == entry.group)
-    return {str(n) for n in group.networks}
+    return {str(n) for n in (*group.networks, *group.hosts)}
 
 
 def test_a_host_carries_its_workloads_and_itself() -> None:
@@ -35,9 +37,9 @@ def test_a_host_carries_its_workloads_and_itself() -> None:
 
 def test_within_keeps_environments_apart() -> None:
     web1 = compiled("web1")
-    assert members(web1, entries(web1, "shop-web", "out")["web-to-db"]) == {"10.0.0.2/32", "fd00::2/128"}
+    assert members(web1, entries(web1, "shop-web", "out")["web-to-db"]) == {"10.0.0.2", "fd00::2"}
     dbd = compiled("dbd")
-    assert members(dbd, entries(dbd, "shop-db", "in")["web-to-db"]) == {"10.0.1.1/32"}
+    assert members(dbd, entries(dbd, "shop-db", "in")["web-to-db"]) == {"10.0.1.1"}
 
 
 def test_a_rule_opens_only_the_named_process() -> None:
@@ -52,8 +54,8 @@ def test_a_boundary_on_a_peer_cuts_its_networks_out() -> None:
 
 
 def test_enrolled_addresses_inside_a_peer_are_listed_as_managed() -> None:
-    assert compiled("web1").managed == (ip_network("203.0.113.7/32"),)
-    assert compiled("db1").managed == ()
+    assert compiled("web1").managed == AddressSet.of([ip_address("203.0.113.7")])
+    assert compiled("db1").managed == AddressSet()
 
 
 def test_an_expired_rule_permits_nothing() -> None:
@@ -65,14 +67,33 @@ def test_the_strictest_mode_holds() -> None:
     assert {w.mode for w in compiled("webd").workloads} == {Mode.TEST}
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ((), (Answer.REJECT, Answer.DROP)),
+        (((None, None), (Answer.DROP, Answer.REJECT)), (Answer.DROP, Answer.REJECT)),
+        (((Answer.REJECT, Answer.REJECT), (Answer.DROP, Answer.DROP)), (Answer.DROP, Answer.DROP)),
+    ],
+)
+def test_drop_holds_over_reject(
+    said: tuple[tuple[Answer | None, Answer | None], ...], expected: tuple[Answer, Answer]
+) -> None:
+    """In every mode: the answers of an entry that only observes count as well."""
+    modes = tuple(ModeRule(sel(role="db"), Mode.OBSERVE, outgoing=out, incoming=into) for out, into in said)
+    policy = replace(SHOP, modes=(*SHOP.modes, *modes))
+    db1 = compile_host(policy, FLEET, "db1", 1, "d", TODAY)
+    assert {(w.outgoing, w.incoming) for w in db1.workloads} == {expected}
+    web1 = compile_host(policy, FLEET, "web1", 1, "d", TODAY)
+    assert {(w.outgoing, w.incoming) for w in web1.workloads} == {(Answer.REJECT, Answer.DROP)}
+
+
 def test_joining_a_group_changes_members_and_no_name() -> None:
     more = Inventory({**FLEET.hosts, "db2": host("db2", "10.0.0.9", app="shop", role="db", env="prod")})
     before, after = compiled("web1"), compiled("web1", more)
     assert before.workloads == after.workloads
     changed = [(b, a) for b, a in zip(before.groups, after.groups, strict=True) if b != a]
     assert [b.name for b, _ in changed] == [a.name for _, a in changed]
-    added: set[Network] = {n for b, a in changed for n in set(a.networks) - set(b.networks)}
-    assert added == {ip_network("10.0.0.9/32")}
+    assert {tuple(b.hosts.difference(a.hosts)) for b, a in changed} == {((ip_address("10.0.0.9"),), ())}
 
 
 def test_the_order_of_hosts_does_not_matter() -> None:

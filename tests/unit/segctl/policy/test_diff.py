@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from segctl.model.policy import Mode, ModeRule
+from segctl.model.policy import Answer, Mode, ModeRule
 from segctl.policy.diff import diff_policies
 
 from tests.shop import FLEET, POSTGRES, SHOP, SSH, TODAY, rule, sel
@@ -50,3 +50,10 @@ def test_modes_change_per_workload() -> None:
     calm = replace(SHOP, modes=(ModeRule(sel(env="prod"), Mode.TEST), ModeRule(sel(env="dev"), Mode.TEST)))
     modes = diff_policies(SHOP, calm, FLEET, TODAY).modes
     assert {(m.host, m.before, m.after) for m in modes} == {(h, "enforce", "test") for h in ("web1", "db1", "bastion")}
+
+
+def test_an_answer_that_changes_is_told_with_the_mode() -> None:
+    silent = ModeRule(sel(role="db"), Mode.OBSERVE, outgoing=Answer.DROP, incoming=Answer.REJECT)
+    modes = diff_policies(SHOP, replace(SHOP, modes=(*SHOP.modes, silent)), FLEET, TODAY).modes
+    assert {(m.host, m.workload) for m in modes} == {("db1", "host"), ("db1", "shop-db")}  # dbd only tests
+    assert {(m.before, m.after) for m in modes} == {("enforce", "enforce, outgoing drop, incoming reject")}

@@ -131,6 +131,7 @@ ONE_MISTAKE = {
     "workloads: {x: {on: {workload: shop-db}, process: {user: a}}}": "1:22 bad-selector",
     "workloads: {x: {on: {env: prod}, tags: {env: dev}, process: {user: a}}}": "1:13 tag-conflict",
     "modes: [{select: {env: prod}, mode: enforced}]": "1:37 unknown-mode",
+    "modes: [{select: {env: prod}, mode: enforce, outgoing: deny}]": "1:56 unknown-answer",
     "modes: [{select: {peer: office}, mode: enforce}]": "1:18 bad-mode",
     "modes: {select: {}, mode: test}": "1:8 wrong-type",
     "modes: [{select: {env: prd}, mode: test}]": "1:24 unknown-value",

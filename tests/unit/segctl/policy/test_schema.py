@@ -73,6 +73,7 @@ def test_what_parses_validates(policy: Policy) -> None:
         "{version: 1, workloads: {w: {on: {}, process: {unit: nginx}}}}",
         "{version: 1, modes: [{select: {peer: x}, mode: test}]}",
         "{version: 1, modes: [{select: {}, mode: enforced}]}",
+        "{version: 1, modes: [{select: {}, mode: enforce, incoming: refuse}]}",
         "{version: 1, boundaries: [{name: b, from: {peer: x, env: y}, to: {}}]}",
         "{version: 1, boundaries: [{name: b, from: {process: x}, to: {}}]}",
         "{version: 1, rules: [{name: r, from: {}, to: {}, allow: [ssh], owner: o}]}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,13 @@ from hypothesis import strategies as st
 from segctl.errors import KernelError, KernelFullError
 from segctl_agent.nft.attributes import attribute, attributes, nested, number, string, text, u32, u64
 from segctl_agent.nft.dump import parse_elements, parse_expr, parse_rule, parse_set
+from segctl_agent.nft.keys import Keys
 from segctl_agent.nft.messages import NEWSETELEM, encode, expression_bytes, expressions, set_attributes
 from segctl_agent.nft.netlink import kernel_error
 from segctl_agent.nft.operations import AddElements, AddSet, Batch, DeleteChain, describe
-from segctl_agent.nft.ruleset import ACCEPT, DROP, Data, KeyType, NftSet, Odd, SetSpec, goto
-from segctl_agent.render import render
+from segctl_agent.nft.ruleset import ACCEPT, DROP, Counts, Data, Elements, KeyType, NftSet, Odd, SetSpec, goto
 
+from tests.decided import rendered
 from tests.netns.samples import SAMPLES, SHOP_FACTS
 
 FLOW = SetSpec((KeyType.IPV6_ADDR, KeyType.INET_PROTO, KeyType.INET_SERVICE))
@@ -24,7 +26,7 @@ CGROUPS = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
 AGAIN = SetSpec((KeyType.IPV4_ADDR, KeyType.INET_SERVICE, KeyType.INET_SERVICE), size=16_384, timeout_ms=3000)
 
 
-def elements_of(spec: SetSpec, elements: dict[bytes, Data]) -> list[bytes]:
+def elements_of(spec: SetSpec, elements: Elements) -> list[bytes]:
     return [m.payload for m in encode(Batch((AddElements("x", spec, elements),)), "t")]
 
 
@@ -47,7 +49,7 @@ def test_numbers_and_strings() -> None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_rules_come_back(name: str) -> None:
-    for chain, content in render(SAMPLES[name], SHOP_FACTS, 77).chains.items():
+    for chain, content in rendered(SAMPLES[name], SHOP_FACTS).chains.items():
         for rule in content.rules:
             assert parse_rule(string(1, "t") + string(2, chain) + expressions(rule)) == (chain, rule)
 
@@ -75,6 +77,24 @@ def test_a_dynamic_set_has_no_elements_of_ours() -> None:
 @given(st.dictionaries(st.binary(min_size=24, max_size=24), st.none(), max_size=40))
 def test_flow_elements_come_back(elements: dict[bytes, Data]) -> None:
     assert parse_elements(elements_of(FLOW, elements), FLOW) == elements
+
+
+COUNTING = SetSpec((KeyType.IPV4_ADDR, KeyType.INET_PROTO, KeyType.INET_SERVICE), counts=True)
+
+
+@given(st.dictionaries(st.binary(min_size=12, max_size=12), st.sampled_from((Counts("r_in_a"), Counts("r_in_b-c")))))
+def test_counted_elements_come_back(elements: dict[bytes, Data]) -> None:
+    assert parse_elements(elements_of(COUNTING, elements), COUNTING) == elements
+
+
+@pytest.mark.parametrize("width", [4, 8, 12, 16, 24])
+def test_keys_are_packed_as_dictionaries_are(width: int) -> None:
+    keys = {n: next(k for k in KeyType if k.length == n) for n in (4, 8, 16)}
+    spec = SetSpec((keys[width],)) if width in keys else {12: replace(COUNTING, counts=False), 24: FLOW}[width]
+    found = [bytes([n % 256]) * (width - 2) + n.to_bytes(2, "big") for n in range(9000)]
+    packed = elements_of(spec, Keys.of(width, found))
+    assert packed == elements_of(spec, dict.fromkeys(sorted(found)))
+    assert parse_elements([string(2, "x") + p for p in reversed(packed)], spec) == Keys.of(width, found)
 
 
 @given(st.dictionaries(st.binary(min_size=8, max_size=8), st.sampled_from((ACCEPT, DROP, goto("w1_in"), goto("x")))))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segctl_agent.nft import statements as s
+from segctl_agent.nft.digest import kernel_digest
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.messages import encode
 from segctl_agent.nft.operations import AddChain, AddElements, AddTable, DeleteChain, DeleteElements, FlushChain
@@ -18,6 +20,7 @@ from segctl_agent.nft.ruleset import (
     OUTPUT,
     BaseHook,
     Chain,
+    Counts,
     Data,
     Foreign,
     ForeignKind,
@@ -28,16 +31,16 @@ from segctl_agent.nft.ruleset import (
     Ruleset,
     SetSpec,
     goto,
-    kernel_digest,
 )
-from segctl_agent.render import render
 
+from tests.decided import rendered
 from tests.netns.samples import SAMPLES, SHOP, SHOP_FACTS
 
-CHAINS, SETS = ("a", "b", "c", "d"), ("s", "t", "u")
+CHAINS, SETS, COUNTERS = ("a", "b", "c", "d"), ("s", "t", "u"), ("k", "l")
 KEYS = [bytes([10, 0, 0, i]) for i in range(5)]
+KINDS = ({}, {"verdicts": True}, {"counts": True}, {"interval": True}, {"verdicts": True, "interval": True})
 specs = st.builds(
-    SetSpec, st.just((KeyType.IPV4_ADDR,)), st.booleans(), interval=st.booleans(), size=st.sampled_from((0, 8))
+    lambda kind, size: SetSpec((KeyType.IPV4_ADDR,), size=size, **kind), st.sampled_from(KINDS), st.sampled_from((0, 8))
 )
 
 
@@ -45,10 +48,13 @@ specs = st.builds(
 def rulesets(draw: st.DrawFn, *, foreign: bool = False) -> Ruleset:
     """Any table in which everything that is referred to exists. `foreign`: as a stranger may leave it."""
     names = draw(st.lists(st.sampled_from(CHAINS), unique=True))
-    sets = {n: _set(draw, draw(specs), names, odd=foreign) for n in draw(st.lists(st.sampled_from(SETS), unique=True))}
+    counters = draw(st.lists(st.sampled_from(COUNTERS), unique=True))
+    drawn = draw(st.lists(st.sampled_from(SETS), unique=True))
+    sets = {n: _set(draw, draw(specs), names, counters, odd=foreign) for n in drawn}
     strangers = draw(st.sets(st.sampled_from(SETS))) - sets.keys() if foreign else set()
     statements = [s.verdict(ACCEPT), s.counter(), *(s.verdict(goto(n)) for n in names)]
     statements += [s.address_in("saddr", n, version=4) for n in (*sets, *strangers)]
+    statements += [s.count(n) for n in counters]
     hooks = st.sampled_from((None, None, INPUT, OUTPUT, BaseHook(1, drop=False), BaseHook(1, priority=5)))
     chains = {}
     for name in names:
@@ -58,16 +64,19 @@ def rulesets(draw: st.DrawFn, *, foreign: bool = False) -> Ruleset:
     if foreign and draw(st.booleans()):
         found |= {Foreign("o", ForeignKind.OBJECT, 1), Foreign("f", ForeignKind.FLOWTABLE)}
     flags = draw(st.sampled_from((0, 1))) if foreign else 0
-    return Ruleset(chains, sets, flags, frozenset(found))
+    return Ruleset(chains, sets, flags, frozenset(found), frozenset(counters))
 
 
-def _set(draw: st.DrawFn, spec: SetSpec, chains: list[str], *, odd: bool) -> NftSet:
+def _set(draw: st.DrawFn, spec: SetSpec, chains: list[str], counters: list[str], *, odd: bool) -> NftSet:
     keys = [k + k for k in KEYS] if spec.interval else KEYS
     data: list[Data] = [ACCEPT, DROP, *map(goto, chains)] if spec.verdicts else [None]
+    if spec.counts:
+        data = [*map(Counts, counters)]
     if odd:
         data.append(Odd(b"?"))
         keys = [*keys, b""]
-    return NftSet(spec, draw(st.dictionaries(st.sampled_from(keys), st.sampled_from(data), max_size=5)))
+    elements = draw(st.dictionaries(st.sampled_from(keys), st.sampled_from(data), max_size=5)) if data else {}
+    return NftSet(spec, elements)
 
 
 @given(st.none() | rulesets(foreign=True), rulesets())
@@ -90,16 +99,16 @@ def test_equal_rulesets_have_equal_digests(a: Ruleset, b: Ruleset) -> None:
 def test_base_chains_stay() -> None:
     for before in SAMPLES.values():
         for after in SAMPLES.values():
-            batch = plan(render(before, SHOP_FACTS, 1), render(after, SHOP_FACTS, 2))
+            batch = plan(rendered(before, SHOP_FACTS, 1), rendered(after, SHOP_FACTS, 2))
             touched = [o.name for o in batch.operations if isinstance(o, AddChain | DeleteChain)]
             assert not {"input", "output"} & set(touched)
 
 
 def test_a_new_member_is_one_element_and_no_chain() -> None:
-    before = render(SHOP, SHOP_FACTS, 1)
+    before = rendered(SHOP, SHOP_FACTS)
     flows = before.sets["w_shop-db_in4"]
-    more = dict(flows.elements) | {b"\x0a\0\0\7\6\0\0\0\x15\x38\0\0": None}
-    after = Ruleset(before.chains, {**before.sets, "w_shop-db_in4": NftSet(flows.spec, MappingProxyType(more))})
+    more = dict(flows.elements) | {b"\x0a\0\0\7\6\0\0\0\x15\x38\0\0": Counts("r_in_web-db")}
+    after = replace(before, sets={**before.sets, "w_shop-db_in4": NftSet(flows.spec, MappingProxyType(more))})
     (operation,) = plan(before, after).operations
     assert isinstance(operation, AddElements)
     assert len(operation.elements) == 1
@@ -115,8 +124,8 @@ def test_changed_data_is_removed_before_it_is_added() -> None:
 
 
 def test_a_sleeping_table_is_woken_first() -> None:
-    awake = render(SHOP, SHOP_FACTS, 1)
-    asleep = Ruleset(awake.chains, awake.sets, flags=1)
+    awake = rendered(SHOP, SHOP_FACTS)
+    asleep = replace(awake, flags=1)
     assert plan(asleep, awake).operations == (AddTable(),)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from segctl_agent.nft.text import to_text
-from segctl_agent.render import render
 
+from tests.decided import rendered
 from tests.netns.samples import SAMPLES, SHOP_FACTS
 
 GOLDEN = Path(__file__).parents[3] / "golden"
@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parents[3] / "golden"
 @pytest.mark.parametrize("name", SAMPLES)
 def test_golden(name: str) -> None:
     paths = {number: path for path, number in SHOP_FACTS.cgroups.items()}
-    text = to_text(render(SAMPLES[name], SHOP_FACTS, 1), paths)
+    text = to_text(rendered(SAMPLES[name], SHOP_FACTS, 1), paths)
     file = GOLDEN / f"{name}.nft"
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(text)

@@ -10,6 +10,7 @@ from segctl.model.policy import Mode, PortRange, Process, ProcessKind
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.render import denied_counters, render
 
+from tests.decided import decided, rendered
 from tests.netns.samples import networks
 
 ENTRY = Entry("r", "g", (PortRange("tcp", 80, 80),), managed=True)
@@ -27,10 +28,12 @@ def _policy(*names: str) -> HostPolicy:
 
 
 def test_a_workload_keeps_its_chains_sets_and_elements_when_others_come_and_go() -> None:
-    alone, among = render(_policy("middle"), FACTS, 1), render(_policy("a-first", "middle", "z-last"), FACTS, 1)
+    crowd = _policy("a-first", "middle", "z-last")
+    ids = decided(crowd)
+    among, alone = render(crowd, FACTS, ids), render(_policy("middle"), FACTS, ids)
     assert alone.sets["cg2_in"] == among.sets["cg2_in"]
     shared = {name for name in alone.chains if "middle" in name} | {n for n in alone.sets if "middle" in n}
-    assert len(shared) == 6 + 4
+    assert len(shared) == 6 + 4 + 2  # its chains, the names of its decisions, its maps
     for name in shared:
         assert alone.chains.get(name) == among.chains.get(name)
         assert alone.sets.get(name) == among.sets.get(name)
@@ -38,7 +41,7 @@ def test_a_workload_keeps_its_chains_sets_and_elements_when_others_come_and_go()
 
 def test_counters_are_found_by_the_same_names() -> None:
     policy = _policy("middle")
-    chains = render(policy, FACTS, 1).chains
+    chains = rendered(policy, FACTS, 1).chains
     counted = {name: 1 for name in chains if name.startswith(("end", "unknown"))}
     assert set(denied_counters(counted, policy)) == {(d, w) for d in ("in", "out") for w in ("host", "middle", "?")}
     calm = replace(policy, workloads=tuple(replace(w, mode=Mode.OBSERVE) for w in policy.workloads))

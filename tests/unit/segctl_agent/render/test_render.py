@@ -7,15 +7,17 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
+from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, LocalWorkload
 from segctl.model.policy import Mode, Process, ProcessKind
+from segctl_agent.denials.prefix import encode
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft.evaluate import Evaluation, Packet, evaluate
 from segctl_agent.nft.ruleset import KeyType
-from segctl_agent.render import EPOCHS, denied_counters, render
+from segctl_agent.render import denied_counters, render
 from segctl_agent.render.sets import network_sets, size_for
-from segctl_agent.render.workloads import prefix
 
+from tests.decided import decided
 from tests.netns.samples import EMPTY, LOCKED, OBSERVING, SHOP, SHOP_FACTS, host_workload, networks, policy, ports
 
 DB, NEW = (11, 12), (11, 999)
@@ -34,7 +36,7 @@ def outgoing(to: str, port: int, cgroup: tuple[int, ...] | None = DB, protocol: 
 
 
 def shop(packet: Packet, facts: HostFacts = SHOP_FACTS) -> Evaluation:
-    return evaluate(render(SHOP, facts, 1), packet)
+    return evaluate(render(SHOP, facts, decided(SHOP)), packet)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_an_unknown_cgroup_is_closed_only_while_something_enforces() -> None:
     assert shop(outgoing("10.0.0.2", 5432, NEW)).verdict == "denied"
     assert 'log "segctl 1 in deny ?"' in shop(incoming("10.0.0.1", 5432, NEW)).trail
     calm = policy(*(replace(w, mode=Mode.TEST) for w in SHOP.workloads), groups=SHOP.groups)
-    assert evaluate(render(calm, SHOP_FACTS, 1), incoming("10.0.0.1", 5432, NEW)).verdict == "allowed"
+    assert evaluate(render(calm, SHOP_FACTS, decided(calm)), incoming("10.0.0.1", 5432, NEW)).verdict == "allowed"
 
 
 def test_a_denial_is_logged_with_its_workload_and_broadcast_is_not() -> None:
@@ -111,9 +113,8 @@ def test_an_enrolled_address_is_never_a_peer() -> None:
     single = Group("single", networks("10.0.0.1/32", "10.0.0.3/32"))
     entries = (Entry("r", "any", (ports(80),), managed=False), Entry("s", "single", (ports(81),), managed=False))
     web = LocalWorkload("web", Process(ProcessKind.UNIT, "w.service"), Mode.ENFORCE, ingress=entries)
-    ruleset = render(
-        policy(web, groups=(anyone, single), managed=networks("10.0.0.1/32")), HostFacts({"s.slice/w.service": 12}), 1
-    )
+    closed = policy(web, groups=(anyone, single), managed=AddressSet.of([ip_address("10.0.0.1")]))
+    ruleset = render(closed, HostFacts({"s.slice/w.service": 12}), decided(closed))
     assert evaluate(ruleset, incoming("10.0.0.2", 80)).verdict == "allowed"
     assert evaluate(ruleset, incoming("10.0.0.1", 80)).verdict == "denied"
     assert evaluate(ruleset, incoming("10.0.0.3", 81)).verdict == "allowed"
@@ -122,35 +123,33 @@ def test_an_enrolled_address_is_never_a_peer() -> None:
 
 def test_observing_lets_everything_through_and_locking_nothing() -> None:
     for packet in (incoming("1.2.3.4", 1), outgoing("1.2.3.4", 1), incoming("fd00::5", 1, None)):
-        assert evaluate(render(OBSERVING, SHOP_FACTS, 1), packet).verdict == "allowed"
-        assert evaluate(render(EMPTY, SHOP_FACTS, 1), packet).verdict == "allowed"
-        assert evaluate(render(LOCKED, SHOP_FACTS, 1), packet).verdict == "denied"
+        assert evaluate(render(OBSERVING, SHOP_FACTS, decided(OBSERVING)), packet).verdict == "allowed"
+        assert evaluate(render(EMPTY, SHOP_FACTS, decided(EMPTY)), packet).verdict == "allowed"
+        assert evaluate(render(LOCKED, SHOP_FACTS, decided(LOCKED)), packet).verdict == "denied"
 
 
-def test_the_epoch_changes_marks_and_nothing_else() -> None:
-    one, two = render(SHOP, SHOP_FACTS, 1), render(SHOP, SHOP_FACTS, 2)
-    assert one.sets == two.sets
+def test_decision_ids_change_marks_and_nothing_else() -> None:
+    one, two = render(SHOP, SHOP_FACTS, decided(SHOP, 1)), render(SHOP, SHOP_FACTS, decided(SHOP, 2))
+    differ = {name for name in one.sets if one.sets[name] != two.sets[name]}
+    assert differ == {"live_in", "live_out"}
     assert one.chains["id_in"] == two.chains["id_in"]
     assert one.chains["w_shop-db_in"] != two.chains["w_shop-db_in"]
-    for wrong in (0, 2048, -1):
-        with pytest.raises(ValueError, match="1 to 2047"):
-            render(SHOP, SHOP_FACTS, wrong)
-    assert (EPOCHS[0], EPOCHS[-1]) == (1, 2047)
 
 
 def test_the_order_of_facts_does_not_matter() -> None:
     backwards = replace(SHOP_FACTS, cgroups=dict(reversed(SHOP_FACTS.cgroups.items())))
-    assert render(SHOP, backwards, 1) == render(SHOP, SHOP_FACTS, 1)
+    assert render(SHOP, backwards, decided(SHOP)) == render(SHOP, SHOP_FACTS, decided(SHOP))
 
 
 def test_exact_flows_need_no_rules_however_many() -> None:
     many = Group("many", tuple(ip_network((10 << 24 | i, 32)) for i in range(600)))
     entries = tuple(Entry(f"r{i}", "many", (ports(i),), managed=True) for i in range(1, 4))
-    ruleset = render(policy(host_workload(Mode.ENFORCE, ingress=entries), groups=(many,)), HostFacts(), 1)
+    wanted = policy(host_workload(Mode.ENFORCE, ingress=entries), groups=(many,))
+    ruleset = render(wanted, HostFacts(), decided(wanted))
     flows = ruleset.sets["w_host_in4"]
     assert len(flows.elements) == 1800
     assert flows.spec.size == size_for(1800) == 4096
-    assert len(ruleset.chains["w_host_in"].rules) == 3
+    assert len(ruleset.chains["w_host_in"].rules) == 2
     assert "gmany4" not in ruleset.sets
 
 
@@ -163,7 +162,7 @@ def test_adjacent_networks_are_one_interval() -> None:
 
 
 def test_prefixes_fit_the_oldest_kernels() -> None:
-    assert len(prefix("out", "deny", "x" * 40)) < 64
+    assert len(encode("out", "deny", "x" * 40)) < 64
 
 
 def test_counters_by_workload() -> None:

@@ -81,9 +81,7 @@ def test_nesting_ends_at_the_limit() -> None:
 def test_a_megabyte_of_brackets_is_refused_without_recursion() -> None:
     # Newer versions of libyaml have a limit of their own, which they reach first since they read ahead.
     for content in (b"[" * MAX_FILE_BYTES, b"{a: " * 200_000):
-        (found,) = read(content)[
-            1
-        ]
+        (found,) = read(content)[1]
         assert found.startswith("1:") and found.endswith(" yaml-depth")
 
 
