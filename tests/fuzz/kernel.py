@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from segctl.errors import KernelError
-from segctl_agent.denials import nflog, prefix
+from segctl_agent.decisions import chain_name, noted
+from segctl_agent.denials import counts, nflog, prefix
+from segctl_agent.denials.counts import Version
 from segctl_agent.denials.packet import parse_packet
 from segctl_agent.facts import addresses, sockdiag
 from segctl_agent.inotify import parse_events
 from segctl_agent.nft import netlink, watch
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.attributes import attribute, attributes, error_code, nested, number, string, text, u32, u64
-from segctl_agent.nft.dump import parse_chain, parse_elements, parse_rule, parse_set, rule_packets
+from segctl_agent.nft.dump import parse_chain, parse_counter, parse_elements, parse_rule, parse_set, rule_packets
 from segctl_agent.nft.messages import NEWGEN, NEWRULE, encode
 from segctl_agent.nft.operations import AddChain, AddElements, AddRule, AddSet, Batch
-from segctl_agent.nft.ruleset import ACCEPT, INPUT, KeyType, Rule, SetSpec, goto, jumps, lookups
+from segctl_agent.nft.ruleset import ACCEPT, INPUT, Counts, KeyType, Rule, SetSpec, counted, goto, jumps, lookups
 
 from tests.fuzz.target import Target
 
@@ -39,12 +41,14 @@ _HASH = SetSpec((KeyType.IPV4_ADDR, KeyType.INET_PROTO, KeyType.INET_SERVICE), s
 _VERDICTS = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
 _NETWORKS = SetSpec((KeyType.IPV4_ADDR,), interval=True)
 _WIDE = SetSpec((KeyType.IPV6_ADDR,), interval=True)
-_SPECS = (_HASH, _VERDICTS, _NETWORKS, _WIDE)
+_COUNTS = SetSpec((KeyType.IPV4_ADDR, KeyType.INET_PROTO, KeyType.INET_SERVICE), counts=True)
+_SPECS = (_HASH, _VERDICTS, _NETWORKS, _WIDE, _COUNTS)
 _ELEMENTS = (
     {bytes([10, 0, 0, n, 6, 0, 0, 0, 0, 80, 0, 0]): None for n in range(4)},
     {struct.pack("=Q", n): goto("w_db_in") if n else ACCEPT for n in range(3)},
     {bytes([10, n, 0, 0, 10, n, 0, 255]): None for n in range(3)} | {b"\xff" * 8: None},
     {bytes(16) + b"\xff" * 16: None},
+    {bytes([10, 0, 0, n, 6, 0, 0, 0, 0, 80, 0, 0]): Counts(f"r_in_{n}") for n in range(3)},
 )
 
 
@@ -58,6 +62,7 @@ def _rule(data: bytes) -> None:
     hash(rule)
     list(lookups(rule))
     list(jumps(rule))
+    list(counted(rule))
     rule_packets(data)
 
 
@@ -80,6 +85,27 @@ def _elements(data: bytes) -> None:
     for key, value in parse_elements([data[1:]], spec).items():
         assert len(key) in (0, width)
         hash(value)
+
+
+def _counter(data: bytes) -> None:
+    found = parse_counter(data)
+    assert found is None or found[1] >= 0
+
+
+def _denial_counts(data: bytes) -> None:
+    """Elements that rules added: the first byte chooses the version of IP."""
+    version: Version = 4 if data[:1] < b"\x80" else 6
+    for element in counts.parse_elements([data[1:]], version):
+        counts.parse_key(element.key, version)
+        assert element.packets >= 0
+
+
+def _notes(data: bytes) -> None:
+    """Names of chains, one a line: what they note is written again as the same names."""
+    names = [text(line) for line in data.split(b"\n")]
+    found = noted(names, 4095)
+    if found is not None:
+        assert {chain_name(d, n) for d, n in found.ids.items()} <= set(names)
 
 
 def _attributes(data: bytes) -> None:
@@ -170,6 +196,16 @@ _LOGGED = b"".join(
         attribute(9, b"\x45" + bytes(8) + b"\x06\0\0" + bytes([10, 0, 0, 1, 10, 0, 0, 2]) + struct.pack(">HH", 9, 80)),
     )
 )
+_COUNTER = nested(4, u64(1, 60), u64(2, 7))
+_DENIED = {
+    first: nested(
+        1,
+        nested(1, attribute(1, struct.pack("=I", 0x500) + address + b"\6\0\0\0" + b"\0\x50\0\0")),
+        nested(11, nested(1, string(1, "counter"), nested(2, u64(1, 60), u64(2, 7)))),
+        u64(5, 5000),
+    )
+    for first, address in ((b"\0", bytes([10, 0, 0, 1])), (b"\xff", bytes(15) + b"\1"))
+}
 _V6 = b"\x60\0\0\0\0\x20\0\x40" + bytes(32) + b"\x2c\0\0\0\0\0\0\0" + b"\x06\0\0\1\0\0\0\0" + struct.pack(">HH", 9, 80)
 _SOCKET = bytes([2, 10, 0, 0]) + struct.pack(">HH", 443, 0) + bytes(64) + attribute(21, struct.pack("=Q", 77))
 
@@ -179,6 +215,9 @@ def _target(name: str, run: Callable[[bytes], None], *samples: bytes, errors: bo
 
 
 TARGETS = (
+    _target("nft-counter", _counter, string(1, _TABLE) + string(2, "r_in_a") + u32(3, 1) + _COUNTER, errors=True),
+    _target("denial-counts", _denial_counts, *(v + nested(3, _DENIED[v], _DENIED[v]) for v in _DENIED)),
+    _target("decision-notes", _notes, b"mark_in_4_0_host\nmark_out_2_refused_UNKNOWN\nmark_out_3_1800000000_a\ninput"),
     _target("attributes", _attributes, _LOGGED, nested(3, u64(1, 5), string(2, "name"))),
     _target("nft-rule", _rule, *_payloads(AddRule("w_db_in", _RULE)), errors=True),
     _target("nft-chain", _chain, *_payloads(AddChain("input", INPUT), AddChain("w_db_in")), errors=True),
