@@ -11,9 +11,8 @@ from pathlib import Path
 
 from segctl.errors import KernelError
 
-from segctl_agent.denials.nflog import LoggedPacket
 from segctl_agent.denials.packet import Packet
-from segctl_agent.denials.values import Attribution, ProcessInfo
+from segctl_agent.denials.values import Attribution, LoggedPacket, ProcessInfo
 from segctl_agent.facts.cgroups import CGROUP_ROOT
 from segctl_agent.facts.processes import Holder, find_holders
 from segctl_agent.facts.sockdiag import TCP_LISTEN, SockDiag, SocketInfo

@@ -6,8 +6,8 @@ tells of the first packets of an element and then of one a second at most, so
     packets of a flow  =  packets whose log came  +  the surplus of its elements
 
 An element lives for a minute after its last packet and its counter only grows, so what is new is the difference of two
-dumps. A packet may be counted already while its log is still on the way: only what was missing at two dumps in a row is
-surplus.
+dumps. A packet may be counted already while its log is still on the way: the logs are read a moment after the dump, and
+what was missing then at two dumps in a row is surplus.
 """
 
 from __future__ import annotations

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from segctl_agent.denials.coalesce import Key
-from segctl_agent.denials.nflog import LoggedPacket
 from segctl_agent.denials.packet import Packet
-from segctl_agent.denials.values import Attribution, ProcessInfo
+from segctl_agent.denials.values import Attribution, LoggedPacket, ProcessInfo
 
 SHARE: Final = 0.2
 """Of one core, over time."""

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from segctl.errors import KernelError
 
 from segctl_agent.denials.prefix import NFLOG_GROUP, Prefix, decode
+from segctl_agent.denials.values import LoggedPacket
 
 COPY_BYTES: Final = 96
 """An IPv6 header, some extension headers and the ports."""
@@ -68,19 +69,6 @@ _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH").unpack_from
 _U32 = struct.Struct(">I").unpack_from
 _TIME = struct.Struct(">QQ").unpack_from
-
-
-class LoggedPacket(NamedTuple):
-    """One packet of ours. `payload` begins with the network header. uid and gid are those of the socket's owner, None
-    without a socket (and always on input). `at_us`: Unix time. Interfaces are indices, 0 for none."""
-
-    prefix: Prefix
-    payload: bytes
-    uid: int | None
-    gid: int | None
-    at_us: int
-    input_interface: int
-    output_interface: int
 
 
 class NflogReader:

@@ -20,15 +20,16 @@ from segctl_agent.denials.coalesce import Aggregate, Coalescer, Key, Step
 from segctl_agent.denials.counts import Ledger, NameOf, Sets, countable
 from segctl_agent.denials.lookups import Lookups
 from segctl_agent.denials.lost import CounterKey, LostCount
-from segctl_agent.denials.nflog import LoggedPacket
 from segctl_agent.denials.packet import Packet, parse_packet
 from segctl_agent.denials.sampler import Sampler, SetSource
-from segctl_agent.denials.values import Attribution, Denial
+from segctl_agent.denials.values import Attribution, Denial, LoggedPacket
 
 OnDenials = Callable[[list[Denial], int], None]
 """Denials, and how many more packets were denied that no denial counts."""
 
 DRAIN_READS = 64
+SETTLE_SECONDS = 0.05
+"""After a dump, until the logs of what it counted have come: nflog.GATHERED holds them for 0.01 s at most."""
 
 
 class PacketSource(Protocol):
@@ -71,6 +72,7 @@ class DenialPipeline:
         self._refused_told = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._settling: asyncio.TimerHandle | None = None
         self.received = 0
         self.undecodable = 0
 
@@ -91,9 +93,10 @@ class DenialPipeline:
             self._drain()
         self._source.close()
         self._tell([*self._named(final=True), *(self._denial(a) for a in self._coalescer.close())])
-        if self._timer is not None:
-            self._timer.cancel()
-        self._loop = self._timer = None
+        for timer in (self._timer, self._settling):
+            if timer is not None:
+                timer.cancel()
+        self._loop = self._timer = self._settling = None
 
     def take(self, packets: list[LoggedPacket]) -> None:
         """Packets as they were read; reports what is due."""
@@ -110,10 +113,16 @@ class DenialPipeline:
         """A dump of the sets; tells whether there are denials. In a flood of logs that does not end, what was not
         logged waits for a later dump."""
         fresh = self._ledger.counted(sets, _unix_us())
-        if self._drain():
+        if self._loop is None:
+            self._settle()
+        else:
+            self._settling = self._loop.call_later(SETTLE_SECONDS, self._settle)
+        return fresh
+
+    def _settle(self) -> None:
+        if self._sampler is not None and self._drain():
             self._tell(self._surplus())
             self._schedule()
-        return fresh
 
     def account(self, counters: Mapping[CounterKey, int]) -> None:
         """Compare the table's counters, read just now, with what was received; to be called every few seconds."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -85,8 +85,12 @@ class Sampler:
         self._failed = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The first dump, which shows where the counters stand, is done when this returns."""
         self._loop = loop
-        self._arm(0.0)
+        self._began = self._clock()
+        first: Future[Sets] = self._threads.submit(self._source.read)
+        wait((first,))
+        self._dumped(first, [])
 
     def busy(self) -> None:
         """There are denials: dump within a second."""

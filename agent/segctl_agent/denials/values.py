@@ -1,13 +1,27 @@
-"""What the agent reports about a denied connection."""
+"""What the kernel's log says of a denied packet, and what the agent reports about a denied connection."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from segctl_agent.denials.prefix import Prefix
 from segctl_agent.facts.values import Address
 
 Verdict = Literal["denied", "would-deny"]
+
+
+class LoggedPacket(NamedTuple):
+    """One packet of ours. `payload` begins with the network header. uid and gid are those of the socket's owner, None
+    without a socket (and always on input). `at_us`: Unix time. Interfaces are indices, 0 for none."""
+
+    prefix: Prefix
+    payload: bytes
+    uid: int | None
+    gid: int | None
+    at_us: int
+    input_interface: int
+    output_interface: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,9 @@ from ipaddress import ip_address
 
 from segctl_agent.denials.coalesce import Key
 from segctl_agent.denials.lookups import BATCH, BURST_SECONDS, BUSY, MAX_WAITING, PATIENCE_SECONDS, SHARE, Lookups
-from segctl_agent.denials.nflog import LoggedPacket
 from segctl_agent.denials.packet import Packet
 from segctl_agent.denials.prefix import Prefix
-from segctl_agent.denials.values import Attribution, ProcessInfo
+from segctl_agent.denials.values import Attribution, LoggedPacket, ProcessInfo
 
 REMOTE = ip_address("192.0.2.1")
 LOGGED = LoggedPacket(Prefix("out", "deny", "shop"), b"", 0, 0, 1, 0, 0)

@@ -6,8 +6,9 @@ import struct
 
 from hypothesis import given
 from hypothesis import strategies as st
-from segctl_agent.denials.nflog import LoggedPacket, parse_message
+from segctl_agent.denials.nflog import parse_message
 from segctl_agent.denials.prefix import Prefix
+from segctl_agent.denials.values import LoggedPacket
 
 
 def attribute(kind: int, value: bytes) -> bytes:

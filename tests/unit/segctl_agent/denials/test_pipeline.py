@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from segctl_agent.denials.attribute import printable, unit_of
-from segctl_agent.denials.nflog import LoggedPacket
+from segctl_agent.denials.coalesce import MAX_KEYS
+from segctl_agent.denials.counts import Direction, Element, Version
 from segctl_agent.denials.packet import Packet
 from segctl_agent.denials.pipeline import DenialPipeline
 from segctl_agent.denials.prefix import Prefix
-from segctl_agent.denials.values import Attribution, Denial, ProcessInfo
+from segctl_agent.denials.values import Attribution, Denial, LoggedPacket, ProcessInfo
 
 
 class Script:
@@ -32,8 +34,21 @@ class Script:
         self.closed = True
 
 
+class Sets:
+    """The last dump, when the pipeline is closed; the others the test hands over itself."""
+
+    def __init__(self) -> None:
+        self.last: dict[tuple[Direction, Version], list[Element]] = {}
+
+    def read(self) -> dict[tuple[Direction, Version], list[Element]]:
+        return self.last
+
+    def close(self) -> None:
+        pass
+
+
 class Bench:
-    def __init__(self, lookup_seconds: float = 0.0) -> None:
+    def __init__(self, lookup_seconds: float = 0.0, sets: Sets | None = None) -> None:
         self.now = 100.0
         self.source = Script()
         self.told: list[tuple[list[Denial], int]] = []
@@ -41,8 +56,18 @@ class Bench:
         self.batches = 0
         self.lookup_seconds = lookup_seconds
         self.pipeline = DenialPipeline(
-            self.source, self.attribute, lambda d, lost: self.told.append((d, lost)), lambda: 5, clock=lambda: self.now
+            self.source,
+            self.attribute,
+            lambda d, lost: self.told.append((d, lost)),
+            lambda: 5,
+            sets=sets,
+            name_of=lambda direction, mark: ("shop", "denied"),
+            clock=lambda: self.now,
         )
+
+    @property
+    def denials(self) -> list[Denial]:
+        return [d for denials, _ in self.told for d in denials]
 
     def attribute(self, packets: Sequence[tuple[LoggedPacket, Packet]]) -> list[Attribution]:
         self.batches += 1
@@ -131,3 +156,48 @@ def test_units():
     assert unit_of("user.slice/user-1.slice/user@1.service/app.slice/x.service") == "user@1.service"
     assert unit_of("a.slice/b.slice") == ""
     assert unit_of("docker/0123") == ""
+
+
+def counted(port: int, packets: int) -> Element:
+    key = struct.pack("=I4sB3xH2x", 1, ip_address("198.51.100.2").packed, 17, socket.htons(port))
+    return Element(key, packets, 60_000)
+
+
+def test_what_was_only_counted_is_told_of_the_process_that_was_logged():
+    bench = Bench(sets=Sets())
+    bench.pipeline.counted({})
+    bench.pipeline.take([logged(), logged()])
+    for _ in range(2):
+        assert bench.pipeline.counted({("out", 4): [counted(80, 1000)]}) is (bench.now == 100.0)
+        bench.now += 1.1
+        bench.pipeline.take([])
+    bench.now += 1.1
+    bench.pipeline.take([])
+    assert sum(d.count for d in bench.denials) == 1000
+    assert {d.process.pid for d in bench.denials} <= {1, 2}
+    assert {lost for _, lost in bench.told} == {0}
+
+
+def test_more_flows_than_keys_wait_for_their_turn_and_none_is_lost():
+    bench = Bench(sets=Sets())
+    flows = MAX_KEYS + 1000
+    bench.pipeline.counted({})
+    bench.pipeline.take([logged(port) for port in range(1, flows)])
+    assert len(bench.denials) < flows - 1
+    for _ in range(4):
+        bench.pipeline.counted({("out", 4): [counted(port, 1) for port in range(1, flows)]})
+        bench.now += 1.5
+        bench.pipeline.take([])
+    assert {d.port for d in bench.denials} == set(range(1, flows))
+    assert sum(d.count for d in bench.denials) == flows - 1
+    assert {lost for _, lost in bench.told} == {0}
+
+
+def test_close_tells_what_was_counted_last():
+    sets = Sets()
+    bench = Bench(sets=sets)
+    bench.pipeline.counted({})
+    bench.pipeline.take([logged()])
+    sets.last = {("out", 4): [counted(80, 7)]}
+    bench.pipeline.close()
+    assert sum(d.count for d in bench.denials) == 7
