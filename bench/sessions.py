@@ -42,6 +42,7 @@ class End:
     def __init__(self, tcp: socket.socket, udp: socket.socket, peer: Address | None) -> None:
         self.seen = Seen()
         self._tcp, self._udp, self._peer = tcp, udp, peer
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a tick is a segment, whatever became of the last
         for sock in (tcp, udp):
             sock.setblocking(False)
 
