@@ -17,6 +17,7 @@ from random import Random
 from typing import Any
 
 from segctl.model.hostpolicy import Entry, HostPolicy
+from segctl_agent.decisions import Turn
 from segctl_agent.drift import differences
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.values import HostFacts
@@ -65,13 +66,18 @@ class Host:
     enforcer: Enforcer | None = None
 
 
-def start(host: Host, facts: HostFacts, stored: HostPolicy | None, turn: int = 0) -> None:
+def start(host: Host, facts: HostFacts, stored: HostPolicy | None, turn: Turn = (0, 0)) -> None:
     """The agent has just started, with what it had stored."""
     host.enforcer = enforcer = Enforcer(host.kernel, resolve, 0)
     enforcer.cgroups_changed(facts.cgroups, {})
     enforcer.addresses_changed(facts.addresses)
     if stored is not None:
-        enforcer.resume(stored, (turn, turn))
+        enforcer.resume(stored, turn)
+
+
+def turn(host: Host) -> Turn:
+    """What an agent stores beside its policy."""
+    return _of(host).decisions.turn
 
 
 def put(host: Host, policy: HostPolicy) -> None:
@@ -113,6 +119,7 @@ def cgroups(host: Host, added: Mapping[str, int], removed: Mapping[str, int]) ->
 
 def addresses(host: Host, facts: HostFacts) -> None:
     _of(host).addresses_changed(facts.addresses)
+    _of(host).controllers_changed(facts.controller)
 
 
 def tamper(host: Host, seed: int) -> str:

@@ -23,6 +23,7 @@ from segctl.model.hostpolicy import HostPolicy
 from segctl.model.policy import Mode, ModeRule, Rule, Selector
 from segctl.policy.compile import compile_host
 from segctl.policy.explain import overall
+from segctl_agent.facts.values import Endpoint
 
 from tests.netns import machine
 from tests.netns.expected import Expectation, draw_probes
@@ -31,7 +32,7 @@ from tests.netns.machine import Agent
 from tests.netns.randompolicy import TODAY, RandomPolicies
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(3600)]
-SECONDS = float(os.environ.get("SEGCTL_MACHINE_SECONDS", "18"))
+SECONDS = float(os.environ.get("SEGCTL_MACHINE_SECONDS", "15"))
 PROBES_EACH = 24
 _SHORT, _LONG = 0.05, 2.5
 
@@ -141,11 +142,14 @@ class Walk:
         return f"h{agent.member.index}: {PLACES[place].cgroup} restarted"
 
     def addresses_changed(self) -> str:
-        """Those that the host knows as its own: what it then lacks makes no difference to others."""
+        """Those that the host knows as its own, and where its controllers are, at times itself among them: a port
+        that is not probed, so it makes no difference to others."""
         agent = self._agent()
         some = self.random.sample(agent.member.addresses, self.random.randint(0, 3))
-        agent(machine.addresses, replace(agent.member.facts, addresses=frozenset(some)))
-        return f"h{agent.member.index}: its own addresses are {some}"
+        controllers = tuple(Endpoint(a, 7443) for a in self.random.sample(agent.member.addresses, 2))
+        facts = replace(agent.member.facts, addresses=frozenset(some), controller=controllers)
+        agent(machine.addresses, facts)
+        return f"h{agent.member.index}: its own addresses are {some}, the controllers {controllers}"
 
     def tampered(self) -> str:
         agent = self._agent()
@@ -160,6 +164,7 @@ class Walk:
         meanwhile = []
         if self.random.random() < 0.5:
             meanwhile.append(agent(machine.tamper, self.random.randrange(1 << 30)))
+        stored = agent(machine.turn)
         agent.kill()
         if self.random.random() < 0.5:
             place = self.random.choice([i for i, p in enumerate(PLACES) if p.mapped])
@@ -167,7 +172,7 @@ class Walk:
             meanwhile.append(f"{PLACES[place].cgroup} restarted")
         number = agent.member.index
         self.agents[number] = Agent(agent.member)
-        self.agents[number](machine.start, agent.member.facts, self.told[number])
+        self.agents[number](machine.start, agent.member.facts, self.told[number], stored)
         return f"h{number}: killed and resumed, meanwhile {meanwhile}"
 
     def _agent(self) -> Agent:
