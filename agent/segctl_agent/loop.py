@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 from segctl.errors import KernelError, SegctlError
@@ -25,6 +25,7 @@ from segctl_agent.agent import Agent
 from segctl_agent.conntrack.reader import ConntrackReader
 from segctl_agent.credentials import Identity
 from segctl_agent.denials.attribute import Attributor
+from segctl_agent.denials.contained import ContainedAttributor
 from segctl_agent.denials.nflog import NflogReader
 from segctl_agent.denials.pipeline import DenialPipeline
 from segctl_agent.denials.sampler import DeniedSets
@@ -34,8 +35,11 @@ from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
 from segctl_agent.facts.conntrack import ConntrackGauge
+from segctl_agent.facts.containerstate import ContainerReader
+from segctl_agent.facts.containerwatch import ContainerWatcher
 from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
+from segctl_agent.facts.values import Address
 from segctl_agent.flows.decisions import DecisionId
 from segctl_agent.flows.live import ids_in_use
 from segctl_agent.flows.service import FlowService
@@ -59,6 +63,7 @@ log = logging.getLogger(__name__)
 HOLD_SECONDS = 1.0
 SWEEP_SECONDS = 1.0
 COUNTERS_SECONDS = 5.0
+CONTAINERS_SECONDS = 10.0
 DRIFT_SECONDS = 10.0
 LISTENERS_SECONDS = 10.0
 STATUS_SECONDS = 5.0
@@ -79,6 +84,7 @@ class Loop:
         self._agent = Agent(folder, identity.host, self._enforcer, self._reports)
         self._cgroup_root = find_cgroup2_root()
         self._cgroups = CgroupWatcher(self._cgroup_root)
+        self._containers: ContainerWatcher | None = None
         self._addresses = AddressWatcher()
         self._resolved: dict[str, list[str]] = {}
         self._neighbours = Neighbours(read_others, self._agent.tell, layout.mask)
@@ -96,7 +102,13 @@ class Loop:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         watch = NftWatch(self._ruleset_changed, own_pid=os.getpid(), own_port=self._kernel.port)
-        self._cgroups.start(loop, self._agent.cgroups_changed)
+        self._containers = ContainerWatcher(
+            ContainerReader(self._cgroup_root),
+            loop,
+            self._agent.containers_changed,
+            lambda problem: self._agent.tell("facts", problem),
+        )
+        self._cgroups.start(loop, self._cgroups_changed)
         self._agent.addresses_changed(known_addresses(self._addresses))
         self._resolved = resolve_endpoints(self._identity.controllers, load_remembered(self._folder.path), lambda _: ())
         self._agent.controllers_changed(endpoints(self._resolved))
@@ -106,7 +118,7 @@ class Loop:
         self._agent.read_notices = watch.read
         self._notifier.ready(self._agent.status)
         log.info("ready: %s", self._agent.status)
-        self._addresses.start(loop, self._agent.addresses_changed)
+        self._addresses.start(loop, self._addresses_changed)
         self._start_denials(loop)
         self._start_flows(loop)
         session = self._session()
@@ -135,6 +147,21 @@ class Loop:
             raise self._failure
         log.info("stopped; the rules stay in force")
         return 0
+
+    def _cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
+        self._agent.cgroups_changed(added, removed)
+        if self._containers is not None:
+            self._containers.cgroups_changed(added, removed)
+
+    def _addresses_changed(self, addresses: frozenset[Address]) -> None:
+        """A network of containers that is attached or detached shows as a change of this host's addresses too."""
+        self._agent.addresses_changed(addresses)
+        if self._containers is not None:
+            self._containers.refresh()
+
+    async def _refresh_containers(self) -> None:
+        if self._containers is not None:
+            self._containers.refresh()
 
     def _ruleset_changed(self, notice: TamperNotice) -> None:
         self._agent.changed_by(notice)
@@ -198,6 +225,7 @@ class Loop:
             (HOLD_SECONDS, hold),
             (SWEEP_SECONDS, sweep),
             (COUNTERS_SECONDS, counters),
+            (CONTAINERS_SECONDS, self._refresh_containers),
             (DRIFT_SECONDS, drift),
             (LISTENERS_SECONDS, self._read_listeners),
             (STATUS_SECONDS, status),
@@ -234,9 +262,10 @@ class Loop:
         """Without NFLOG the policy is enforced all the same, and that nothing describes the denials is told."""
         try:
             attributor = Attributor(self._cgroups.path_of, self._cgroup_root)
+            contained = ContainedAttributor(lambda: self._agent.containers, attributor.attribute_many)
             pipeline = DenialPipeline(
                 NflogReader(),
-                attributor.attribute_many,
+                contained.attribute_many,
                 self._denied,
                 lambda: self._agent.in_force().generation,
                 sets=DeniedSets(),
@@ -340,6 +369,8 @@ class Loop:
     def _close(self, loop: asyncio.AbstractEventLoop, watch: NftWatch) -> None:
         watch.stop(loop)
         watch.close()
+        if self._containers is not None:
+            self._containers.close()
         self._cgroups.close()
         self._addresses.close()
         if self._pipeline is not None:
