@@ -186,7 +186,7 @@ class NftSet:
 
 @dataclass(frozen=True, slots=True)
 class BaseHook:
-    """A hook of netfilter. hook: 1 is input, 3 is output. `drop` is the policy."""
+    """A hook of netfilter. hook: 1 is input, 2 is forward, 3 is output. `drop` is the policy."""
 
     hook: int
     priority: int = 0
@@ -196,6 +196,10 @@ class BaseHook:
 
 INPUT = BaseHook(1)
 OUTPUT = BaseHook(3)
+FORWARD_OUT = BaseHook(2, -1, drop=False)
+FORWARD_IN = BaseHook(2, 0, drop=False)
+TO_HOST = BaseHook(1, -1, drop=False)
+FROM_HOST = BaseHook(3, 1, drop=False)
 
 
 @dataclass(frozen=True, slots=True)
