@@ -1,37 +1,60 @@
-"""Puts a host policy in force in a namespace, through the agent's own renderer, planner and kernel adapter."""
+"""The agent's own enforcer on the kernel of a namespace."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 
 from segctl.model.hostpolicy import HostPolicy
-from segctl_agent.decisions import Decisions, assign, needed
 from segctl_agent.denials.prefix import NFLOG_GROUP
+from segctl_agent.enforcer import Enforcer
+from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft.kernel import NetlinkKernel
-from segctl_agent.nft.plan import plan
-from segctl_agent.nft.ruleset import Ruleset
-from segctl_agent.render import MarkLayout, render
+from segctl_agent.nft.operations import Batch
 
 from bench.policies import sandbox_facts
 from bench.sandbox import NetworkNamespace
 
-__all__ = ["NFLOG_GROUP", "first_ids", "put_in_force"]
+__all__ = ["NFLOG_GROUP", "TimedKernel", "enforced", "new_enforcer", "put_in_force"]
 
 
-def first_ids(policy: HostPolicy, turn: int = 0) -> Decisions:
-    """Decision ids for a table that nobody had before."""
-    return assign(Decisions(turn=(turn, turn)), needed(policy), (), MarkLayout().most)
+class TimedKernel(NetlinkKernel):
+    """`committed` is the monotonic time at which the kernel returned from the last transaction."""
+
+    committed = 0.0
+
+    def apply(self, batch: Batch) -> None:
+        super().apply(batch)
+        self.committed = time.monotonic()
 
 
-def put_in_force(namespace: NetworkNamespace, policy: HostPolicy, address: IPv4Address, turn: int = 0) -> Ruleset:
-    """Renders, applies, reads back; raises RuntimeError when the kernel holds something else than was wanted."""
-    wanted = render(policy, sandbox_facts(address), first_ids(policy, turn))
+def new_enforcer(kernel: NetlinkKernel, facts: HostFacts) -> Enforcer:
+    """An agent that has just started, and knows its facts."""
+
+    def resolve(names: Iterable[str]) -> Mapping[str, int]:
+        return {n: facts.users[n] for n in names if n in facts.users}
+
+    enforcer = Enforcer(kernel, resolve, facts.agent_uid)
+    enforcer.cgroups_changed(facts.cgroups, {})
+    enforcer.addresses_changed(facts.addresses)
+    enforcer.controllers_changed(facts.controller)
+    return enforcer
+
+
+@contextmanager
+def enforced(namespace: NetworkNamespace, address: IPv4Address) -> Iterator[tuple[Enforcer, TimedKernel]]:
+    """Without a policy yet. The cgroups are those of the sandbox at this time."""
     with namespace.entered():
-        kernel = NetlinkKernel()
+        kernel = TimedKernel()
     try:
-        kernel.apply(plan(kernel.read(), wanted))
-        if kernel.read() != wanted:
-            raise RuntimeError("the kernel does not hold what was applied: see tests/netns for plan and read-back")
+        yield new_enforcer(kernel, sandbox_facts(address)), kernel
     finally:
         kernel.close()
-    return wanted
+
+
+def put_in_force(namespace: NetworkNamespace, policy: HostPolicy, address: IPv4Address) -> None:
+    """Raises KernelError when the kernel, read back, holds something else than was wanted."""
+    with enforced(namespace, address) as (enforcer, _):
+        enforcer.put(policy)

@@ -34,6 +34,21 @@ class ProbeCounts:
         return cls(*fields)
 
 
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """A probe that did not go as it must: nanoseconds of the monotonic clock, and what happened."""
+
+    since: int
+    until: int
+    what: str
+
+    @classmethod
+    def parse(cls, line: str) -> Wrong:
+        """A line of the program's standard error; raises ValueError for anything else."""
+        since, until, what = line.split(maxsplit=2)
+        return cls(int(since), int(until), what)
+
+
 class Prober:
     """Use as a context manager: it probes from entry until `finish`."""
 
@@ -64,8 +79,8 @@ class Prober:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def finish(self) -> tuple[ProbeCounts, str]:
-        """Stops probing; returns the counts and what the program said. Raises RuntimeError when it failed."""
+    def finish(self) -> tuple[ProbeCounts, list[Wrong]]:
+        """Stops probing; returns the counts and the first wrong verdicts. Raises RuntimeError when it failed."""
         assert self._process.stdin is not None
         assert self._process.stderr is not None
         self._process.stdin.close()
@@ -74,7 +89,7 @@ class Prober:
         said = self._process.stderr.read().strip()
         if code or self._latest is None:
             raise RuntimeError(f"probes stopped with {code}: {said[:600]}")
-        return self._latest, said
+        return self._latest, [Wrong.parse(line) for line in said.splitlines()]
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self.running:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Relation = Literal[">=", "<=", "<", "=="]
+Relation = Literal[">=", ">", "<=", "<", "=="]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Goal:
         match self.relation:
             case ">=":
                 return value >= self.bound
+            case ">":
+                return value > self.bound
             case "<=":
                 return value <= self.bound
             case "<":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from textwrap import shorten
+from types import ModuleType
 
 from bench.rows import Row
 from bench.sandbox import cgroup2_root, enter_sandbox, remove_cgroups
@@ -22,17 +23,19 @@ from lab.signals import leave_orderly
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """`bench.measures.NAME`. `sandboxed`: it runs in namespaces of its own; the others raise a lab.
-    `seconds` bounds a full run."""
+    """`bench.measures.NAME`. `sandboxed`: it runs in namespaces of its own; the others raise a lab. `prepares`: its
+    `prepare()` runs before, outside the sandbox. `seconds` bounds a full run."""
 
     name: str
     sandboxed: bool
     seconds: float
+    prepares: bool = False
 
 
 MEASURES = (
-    Measure("connections", sandboxed=True, seconds=240),
-    Measure("atomicity", sandboxed=True, seconds=340),
+    Measure("connections", sandboxed=True, seconds=300, prepares=True),
+    Measure("atomicity", sandboxed=True, seconds=660),
+    Measure("revocation", sandboxed=True, seconds=120),
     Measure("denials", sandboxed=True, seconds=240),
     Measure("applying", sandboxed=True, seconds=120),
     Measure("flows", sandboxed=True, seconds=120),
@@ -55,6 +58,8 @@ def run(measures: Sequence[Measure], quick: bool) -> Iterator[Row]:
 def _run_one(measure: Measure, quick: bool) -> list[Row]:
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
+    if measure.prepares:
+        _module(measure).prepare()
     with _own_cgroup(measure) as cgroup:
         process = context.Process(target=_child, args=(measure, quick, cgroup, send), name=f"bench-{measure.name}")
         process.start()
@@ -88,11 +93,15 @@ def _child(measure: Measure, quick: bool, cgroup: Path | None, send: Connection)
     try:
         if cgroup is not None:
             enter_sandbox(cgroup)
-        rows: list[Row] | str = importlib.import_module(f"bench.measures.{measure.name}").measure(quick)
+        rows: list[Row] | str = _module(measure).measure(quick)
     except Exception as error:  # noqa: BLE001  whatever stopped it is the report of this measurement
         traceback.print_exc()
         rows = f"{type(error).__name__}: {error}"
     send.send(rows)
+
+
+def _module(measure: Measure) -> ModuleType:
+    return importlib.import_module(f"bench.measures.{measure.name}")
 
 
 def _end(process: multiprocessing.process.BaseProcess) -> None:

@@ -6,7 +6,7 @@ policy lets it accept 8081 from them or connect to 9091 of CLIENT, and none lets
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from random import Random
@@ -20,6 +20,9 @@ from bench.wire import client_address
 
 PROBED_CLIENTS = 64
 _STRANGERS = tuple(IPv4Address("172.20.0.1") + i for i in range(600))
+_JOINERS = 100
+"""Strangers that only come one at a time: there is always one left to come."""
+STRANGERS = "strangers"
 _ALLOWED_IN = (PortRange("tcp", 8080, 8080), PortRange("tcp", 8082, 8082))
 _EVERYTHING = (PortRange("tcp", 8000, 9999), PortRange("udp", 1, 65535))
 
@@ -36,25 +39,51 @@ class _State:
     peer: tuple[Network, ...] = ()
     rescue: int = 0
     split: bool = False
+    modes: dict[str, Mode] = field(default_factory=dict)
 
 
-def policies(seed: int, steps: Sequence[Step] = ()) -> Iterator[HostPolicy]:
-    """Without end, each one change away from the one before.
+class Walk:
+    """`policy` is where it stands. Repeats by its seed."""
 
-    `steps` are those of STEPS to draw from; all of them when none is named."""
-    random = Random(seed)
-    state = _State()
-    steps = steps or STEPS
-    generation = 1
-    yield _policy(state, generation)
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+        self._state = _State()
+        self._generation = 1
+        self.policy = _policy(self._state, 1)
+
+    def step(self, *steps: Step) -> HostPolicy:
+        """One change further: one of `steps`, of all STEPS when none is named."""
+        self._random.choice(steps or STEPS)(self._state, self._random)
+        return self._next()
+
+    def join(self) -> tuple[HostPolicy, IPv4Address]:
+        """One address more in the group STRANGERS."""
+        address = self._random.choice(sorted(set(_STRANGERS) - self._state.strangers))
+        self._state.strangers.add(address)
+        return self._next(), address
+
+    def leave(self) -> tuple[HostPolicy, IPv4Address]:
+        """One address less in the group STRANGERS."""
+        address = self._random.choice(sorted(self._state.strangers))
+        self._state.strangers.remove(address)
+        return self._next(), address
+
+    def _next(self) -> HostPolicy:
+        self._generation += 1
+        self.policy = _policy(self._state, self._generation)
+        return self.policy
+
+
+def policies(seed: int) -> Iterator[HostPolicy]:
+    """Without end, each one change away from the one before."""
+    walk = Walk(seed)
     while True:
-        generation += 1
-        random.choice(steps)(state, random)
-        yield _policy(state, generation)
+        yield walk.policy
+        walk.step()
 
 
 def _add_hosts(state: _State, random: Random) -> None:
-    state.strangers.update(random.sample(_STRANGERS, 40))
+    state.strangers.update(random.sample(_STRANGERS[:-_JOINERS], 40))
 
 
 def _remove_hosts(state: _State, random: Random) -> None:
@@ -89,6 +118,21 @@ def _strangers_ports(state: _State, random: Random) -> None:
     state.stranger_ports = random.choice(((), (PortRange("tcp", 8081, 8081),), _EVERYTHING))
 
 
+def _narrow_ports(state: _State, random: Random) -> None:
+    state.stranger_ports = () if state.stranger_ports != _EVERYTHING else (PortRange("tcp", 8081, 8081),)
+
+
+def _widen_ports(state: _State, random: Random) -> None:
+    state.stranger_ports = _EVERYTHING
+
+
+def _mode(state: _State, random: Random) -> None:
+    """Of a workload beside the probed ones: of theirs, one enforces whatever happens."""
+    if not state.workloads:
+        _add_workload(state, random)
+    state.modes[random.choice(sorted(state.workloads))] = random.choice(list(Mode))
+
+
 def _peer(state: _State, random: Random) -> None:
     state.peer = tuple(ip_network(f"198.51.{100 + i}.0/25") for i in range(random.randrange(5)))
     state.rescue = random.randrange(3)
@@ -104,7 +148,11 @@ STEPS: tuple[Step, ...] = (
     _swap,
     _strangers_ports,
     _peer,
+    _mode,
 )
+NARROW: tuple[Step, ...] = (_remove_hosts, _narrow_ports)
+WIDEN: tuple[Step, ...] = (_add_hosts, _widen_ports)
+MODE: tuple[Step, ...] = (_mode,)
 
 
 def _policy(state: _State, generation: int) -> HostPolicy:
@@ -114,11 +162,11 @@ def _policy(state: _State, generation: int) -> HostPolicy:
     groups = [
         Group(web, hosts=AddressSet.of(client_address(i) for i in range(PROBED_CLIENTS))),
         Group(backends, hosts=AddressSet.of([CLIENT])),
-        Group("strangers", hosts=AddressSet.of(state.strangers)),
+        Group(STRANGERS, hosts=AddressSet.of(state.strangers)),
     ]
     if state.peer:
         groups.append(Group("peer", state.peer))
-    strangers = (Entry("strangers", "strangers", state.stranger_ports, True),) if state.stranger_ports else ()
+    strangers = (Entry("strangers", STRANGERS, state.stranger_ports, True),) if state.stranger_ports else ()
     peer = (Entry("peer-in", "peer", (PortRange("tcp", 8000, 8100),), False),) if state.peer else ()
     return HostPolicy(
         host="bench",
@@ -146,7 +194,10 @@ def _workloads(
         ),
         LocalWorkload("host", None, Mode.ENFORCE, strangers, strangers),
     ]
-    found += [LocalWorkload(n, unit(f"{n}.service"), Mode.ENFORCE, strangers, peer) for n in state.workloads]
+    found += [
+        LocalWorkload(n, unit(f"{n}.service"), state.modes.get(n, Mode.ENFORCE), strangers, peer)
+        for n in state.workloads
+    ]
     if state.other_named:
         found.append(LocalWorkload("other", unit(OTHER_UNIT), Mode.ENFORCE, strangers, ()))
     return tuple(sorted(found, key=lambda w: w.name))

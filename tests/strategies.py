@@ -71,6 +71,7 @@ processes = st.one_of(
     st.sampled_from(("app.slice", "system.slice/a.service", "app/*", "*/b")).map(
         lambda pattern: Process(ProcessKind.CGROUP, pattern)
     ),
+    st.sampled_from(("web*", "k8s_web_*_shop", "db.1")).map(lambda pattern: Process(ProcessKind.CONTAINER, pattern)),
     st.sampled_from(("www-data", "33", "_x", "svc$")).map(lambda pattern: Process(ProcessKind.USER, pattern)),
     st.sampled_from(("adm", "4")).map(lambda pattern: Process(ProcessKind.GROUP, pattern)),
     st.sampled_from(("/usr/bin/a", "/opt/a b/c")).map(lambda pattern: Process(ProcessKind.EXECUTABLE, pattern)),

@@ -25,7 +25,7 @@ from segctl_agent.decisions import Turn
 from segctl_agent.enforcer import Applied, Enforcer
 from segctl_agent.execgate.lock import gate_runs
 from segctl_agent.execgate.targets import target_notes, targets_of, write_targets
-from segctl_agent.facts.values import Address, Endpoint, ListenerFact
+from segctl_agent.facts.values import Address, ContainerFact, Endpoint, ListenerFact
 from segctl_agent.messages import event_message, facts_message
 from segctl_agent.nft.ruleset import TABLE
 from segctl_agent.nft.watch import TamperNotice
@@ -58,6 +58,7 @@ class Agent:
         self.read_notices: Callable[[], object] = lambda: None
         self.listeners: tuple[ListenerFact, ...] = ()
         self.table_guard = ""
+        self.containers: tuple[ContainerFact, ...] = ()
         self.held = ""
         self.status = "starting"
         self._in_force = InForce()
@@ -206,6 +207,11 @@ class Agent:
 
     def cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
         self._when_free("cgroups", lambda: self.enforcer.cgroups_changed(added, removed))
+        self.facts_changed()
+
+    def containers_changed(self, containers: tuple[ContainerFact, ...], bridges: tuple[str, ...]) -> None:
+        self.containers = containers
+        self._when_free("containers", lambda: self.enforcer.containers_changed(containers, bridges))
         self.facts_changed()
 
     def addresses_changed(self, addresses: frozenset[Address]) -> None:

@@ -73,7 +73,7 @@ def chain_name(decision: Decision, number: int) -> str:
     return f"mark_{decision.direction}_{number}_{until}_{workload}"
 
 
-_CHAIN = re.compile(r"mark_(in|out)_([1-9]\d{0,4})_(refused|0|[1-9]\d{0,9})_(.*)", re.DOTALL)
+_CHAIN = re.compile(r"mark_(in|out)_([1-9]\d{0,4})_(refused|0|[1-9]\d{0,9})_(.*)", re.DOTALL | re.ASCII)
 
 
 def noted(chains: Iterable[str], most: int) -> Decisions | None:

@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from segctl.errors import KernelError
+from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import HostPolicy
 
 from segctl_agent.byuser import user_names, user_notes
 from segctl_agent.change import decisions_with, members_moved, narrowed
 from segctl_agent.decisions import ESSENTIALS, Decision, Decisions, InUse, Turn, assign, needed, nobody, noted
 from segctl_agent.drift import differences, misplaces, same_but_cgroups
-from segctl_agent.facts.values import Address, Endpoint, HostFacts
+from segctl_agent.facts.values import Address, ContainerFact, Endpoint, HostFacts
 from segctl_agent.identity import DIRECTIONS, Direction, Identity
 from segctl_agent.members import Moved, move_members
 from segctl_agent.nft.digest import RulesetDigest
@@ -28,7 +29,7 @@ from segctl_agent.nft.kernel import Kernel
 from segctl_agent.nft.operations import AddElements, Batch, Operation, element_delta
 from segctl_agent.nft.plan import plan
 from segctl_agent.nft.ruleset import Data, Elements, NftSet, Ruleset
-from segctl_agent.render import MarkLayout, cgroup_map, live_map, render, render_chains
+from segctl_agent.render import MarkLayout, cgroup_map, container_sets, live_map, render, render_chains
 
 _ATTEMPTS = 3
 _MOST_DEPARTED = 256
@@ -139,6 +140,8 @@ class Enforcer:
         if self.policy is None or users != self._facts.users:
             return self._commit(policy, users, needed(policy), started, stranger=self.policy is None)
         moved = members_moved(self.policy, policy)
+        if moved is not None and self._moves_us(moved):
+            return self._commit(policy, users, narrowed(self.policy, policy), started)
         if moved is not None and self.wanted is not None and self._kernel.generation() == self._seen:
             move = move_members(self.wanted, policy, moved)
             if move is not None:
@@ -220,6 +223,14 @@ class Enforcer:
         self._facts = replace(self._facts, controller=controllers)
         return self._facts_changed()
 
+    def containers_changed(self, containers: tuple[ContainerFact, ...], bridges: tuple[str, ...]) -> None:
+        """Follows containers by elements; by rules where a bridge comes or goes. After a KernelError the kernel lags
+        behind: call `heal`."""
+        self._facts = replace(self._facts, containers=containers, bridges=bridges)
+        if self.policy is not None:
+            self._identity = Identity(self.policy, self._facts.users, containers)
+        self._follow_containers()
+
     def in_step(self) -> bool:
         """False when the kernel's ruleset, anyone's, changed since ours was last known to be whole. Costs 10 us."""
         return self.wanted is None or self._kernel.generation() == self._seen
@@ -263,14 +274,33 @@ class Enforcer:
         return self._kernel.read()
 
     def _facts_changed(self) -> bool:
-        """Facts other than cgroups and users are in chains alone, in those of the essentials."""
+        """Facts other than cgroups, users and containers are in chains alone, in those of the essentials. Where
+        containers are told apart, this host's addresses are also in a set."""
         if self.policy is None or self.wanted is None:
             return False
         if render_chains(self.policy, self.facts, self.decisions, self.layout) == self.wanted.chains:
+            self._follow_containers()
             return False
         renew = [Decision(d, ESSENTIALS) for d in DIRECTIONS]
         self._commit(self.policy, self._facts.users, renew, self._clock())
         return True
+
+    def _moves_us(self, moved: Mapping[str, tuple[AddressSet, AddressSet]]) -> bool:
+        """Whether this host comes or goes in a group, and with it its containers: that is in chains too."""
+        if self._identity is None or not self._identity.names_containers:
+            return False
+        return any((a in before) != (a in after) for before, after in moved.values() for a in self._facts.addresses)
+
+    def _follow_containers(self) -> None:
+        if self.policy is None or self.wanted is None or self._identity is None or not self._identity.names_containers:
+            return
+        facts = self.facts
+        sets = {**self.wanted.sets, **container_sets(facts, self._identity)}
+        chains = render_chains(self.policy, facts, self.decisions, self.layout)
+        before, self.wanted = self.wanted, replace(self.wanted, sets=MappingProxyType(sets), chains=chains)
+        batch = plan(before, self.wanted)
+        if batch.operations:
+            self._apply_delta(batch)
 
     def _commit(
         self,
@@ -297,7 +327,7 @@ class Enforcer:
             raise
         self.policy, self.wanted = policy, wanted
         self._facts = replace(self._facts, users=MappingProxyType(dict(users)))
-        self._identity = Identity(policy, users)
+        self._identity = Identity(policy, users, self._facts.containers)
         return self._applied(held, before, started)
 
     def _assign(self, policy: HostPolicy, renew: Collection[Decision], *, stranger: bool = False) -> Decisions:

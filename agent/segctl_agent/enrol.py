@@ -11,7 +11,6 @@ from pathlib import Path
 
 import grpc
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -20,6 +19,7 @@ from segctl.errors import ControllerUnreachableError, EnrolmentError, StateError
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 
+from segctl_agent.certificate import is_issued_by, read_certificate
 from segctl_agent.credentials import Identity, load_identity, prepare_state, save_identity
 from segctl_agent.jointoken import JoinToken
 from segctl_agent.slots import Slots
@@ -86,7 +86,7 @@ def accept_reply(token: JoinToken, request: Request, reply: pb.EnrolReply, now: 
             "the controller answered with another CA than the join token's: this is not your controller"
         )
     try:
-        certificate = x509.load_der_x509_certificate(reply.certificate)
+        certificate = read_certificate(reply.certificate)
     except ValueError as error:
         raise EnrolmentError("the controller answered with something that is no certificate") from error
     if not reply.host or not reply.fleet:
@@ -109,9 +109,7 @@ def accept_reply(token: JoinToken, request: Request, reply: pb.EnrolReply, now: 
 
 def check_certificate(certificate: x509.Certificate, ca: x509.Certificate, key: bytes, spiffe: str) -> str:
     """What is wrong with a certificate for the PEM key `key` and the URI SAN `spiffe`; empty when nothing is."""
-    try:
-        certificate.verify_directly_issued_by(ca)
-    except (InvalidSignature, ValueError, TypeError):
+    if not is_issued_by(certificate, ca):
         return "the certificate was not issued by the fleet's CA"
     private = serialization.load_pem_private_key(key, password=None)
     encoding = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -199,10 +197,11 @@ def diagnose(address: str, ca: x509.Certificate, timeout: float = 3.0) -> str:
         return f"cannot connect ({error.strerror or error})"
     if not der:
         return "what listens there shows no certificate"
-    certificate = x509.load_der_x509_certificate(der)
     try:
-        certificate.verify_directly_issued_by(ca)
-    except (InvalidSignature, ValueError, TypeError):
+        certificate = read_certificate(der)
+    except ValueError:
+        return "what it shows is no certificate that can be read"
+    if not is_issued_by(certificate, ca):
         return "its certificate is not from the fleet's CA: this is not your controller, or its CA was made anew"
     now = datetime.now(UTC)
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:

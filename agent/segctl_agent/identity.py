@@ -1,8 +1,8 @@
 """Which workload a cgroup belongs to: pure, from the path and the host's workloads.
 
-Where several match, executable goes before cgroup, cgroup before slice, slice before unit, unit before user, user
-before group, a literal before a glob, a longer pattern before a shorter one, then the name decides. What nothing names
-belongs to the workload `host`.
+Where several match, executable goes before cgroup, cgroup before container, container before slice, slice before unit,
+unit before user, user before group, a literal before a glob, a longer pattern before a shorter one, then the name
+decides. What nothing names belongs to the workload `host`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from segctl.model.units import SLICE, names_for_socket, prepared_slice, slices_o
 
 from segctl_agent.byuser import owner_key
 from segctl_agent.execgate.names import gated, may_hold
+from segctl_agent.facts.containers import container_of, may_hold_containers
+from segctl_agent.facts.values import ContainerFact
 from segctl_agent.nft.ruleset import Verdict, goto
 
 Direction = Literal["in", "out"]
@@ -30,7 +32,14 @@ DEPTH = 8
 """The deepest cgroup level that the kernel is asked about: what lies deeper belongs to its ancestor at this level."""
 _KEY = struct.Struct("=Q")
 _REMEMBERED = 8192
-_KINDS = (ProcessKind.EXECUTABLE, ProcessKind.CGROUP, ProcessKind.UNIT, ProcessKind.USER, ProcessKind.GROUP)
+_KINDS = (
+    ProcessKind.EXECUTABLE,
+    ProcessKind.CGROUP,
+    ProcessKind.CONTAINER,
+    ProcessKind.UNIT,
+    ProcessKind.USER,
+    ProcessKind.GROUP,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +111,9 @@ class _Names:
 
 
 class Identity:
-    """The workloads of one host policy, ready to place cgroups. `users` are HostFacts.users."""
+    """The workloads of one host policy, ready to place cgroups. `users` and `containers` are those of HostFacts."""
 
-    def __init__(self, policy: HostPolicy, users: Mapping[str, int]) -> None:
+    def __init__(self, policy: HostPolicy, users: Mapping[str, int], containers: Iterable[ContainerFact] = ()) -> None:
         ranked = [(w.name, w.process) for w in sorted(policy.workloads, key=_rank) if w.process is not None]
         self._cgroups = [(n, p.pattern.strip("/").split("/")) for n, p in ranked if p.kind is ProcessKind.CGROUP]
         units = [(n, p.pattern) for n, p in ranked if p.kind is ProcessKind.UNIT]
@@ -112,6 +121,8 @@ class Identity:
         self._slices = _Names([*((n, p) for n, p in units if p.endswith(SLICE)), *prepared])
         self._units = _Names((n, p) for n, p in units if not p.endswith(SLICE))
         self._executables = frozenset(n for n, p in ranked if p.kind is ProcessKind.EXECUTABLE)
+        self._containers = _Names((n, p.pattern) for n, p in ranked if p.kind is ProcessKind.CONTAINER)
+        self._names = {c.cgroup: c.name for c in containers}
         self.users = _owners(ranked, ProcessKind.USER, users)
         """uid -> workload, for the workloads by user whose user this host knows."""
         self.groups = _owners(ranked, ProcessKind.GROUP, users)
@@ -141,15 +152,17 @@ class Identity:
         workload, by_user, slice_named, by_cgroup = self._workload(parts, slices)
         if len(parts) < DEPTH and self._executables and may_hold(parts):
             return Inner(workload, by_user)
-        if not (self._cgroups or parts[-1].endswith(SLICE)):
+        containers_below = self.names_containers and not by_cgroup and may_hold_containers(path)
+        if not (self._cgroups or containers_below or parts[-1].endswith(SLICE)):
             return Leaf(workload, by_user)
         only_slices = all(p.endswith(SLICE) for p in parts)
         # Below a cgroup pattern or a named slice a unit would not count.
         units_below = bool(self._units) and only_slices and slice_named is None and not by_cgroup
-        slices_below = not by_cgroup and len(slices) == len(parts) and self._slice_below(slices[-1], slice_named)
+        slices_below = not by_cgroup and 0 < len(slices) == len(parts) and self._slice_below(slices[-1], slice_named)
         users_below = bool(self.users) and not by_cgroup and slice_named is None and parts == ["user.slice"]
         cgroups_below = any(len(p) > len(parts) and _prefix_matches(p, parts) for _, p in self._cgroups)
-        if len(parts) < DEPTH and (units_below or slices_below or users_below or cgroups_below):
+        below = units_below or slices_below or users_below or containers_below or cgroups_below
+        if len(parts) < DEPTH and below:
             return Inner(workload, by_user)
         return Leaf(workload, by_user)
 
@@ -158,6 +171,9 @@ class Identity:
         for name, pattern in self._cgroups:
             if len(pattern) <= len(parts) and _prefix_matches(pattern, parts):
                 return name, False, None, True
+        contained = self._contained("/".join(parts))
+        if contained is not None:
+            return contained, False, None, False
         # The longest literal is the innermost: a slice bears the name of the one it lies in.
         for component in reversed(slices):
             if component in self._slices.literal:
@@ -176,6 +192,25 @@ class Identity:
                 return self.users[int(uid)], True, None, False
         return HOST_WORKLOAD, False, None, False
 
+    def _contained(self, path: str) -> str | None:
+        """The workload of the container that a cgroup is or lies in, by the container's name."""
+        container = container_of(path) if self._containers else None
+        name = self._names.get(container.cgroup) if container is not None else None
+        return self._containers.find(name) if name is not None else None
+
+    @property
+    def names_containers(self) -> bool:
+        """Whether a workload of this host is told by its container."""
+        return bool(self._containers)
+
+    def _is_nameless(self, path: str) -> bool:
+        """A container of which the policy may speak, when its name is not known yet: nothing may be said of it."""
+        container = container_of(path) if self._containers else None
+        if container is None or container.cgroup in self._names:
+            return False
+        parts = path.split("/")
+        return not any(len(p) <= len(parts) and _prefix_matches(p, parts) for _, p in self._cgroups)
+
     def _slice_below(self, component: str, named_by: str | None) -> bool:
         """Whether a slice within this one may belong to a workload that goes before the one whose pattern names it."""
         stem = component.removesuffix(SLICE) + "-"
@@ -193,6 +228,8 @@ class Identity:
         above, _, _ = path.rpartition("/")
         level = path.count("/") + 1
         if level > DEPTH or (above and not self._open(above)):
+            return ()
+        if self._is_nameless(path):
             return ()
         place = self.place(path)
         key = _KEY.pack(cgroup)

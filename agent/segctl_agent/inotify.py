@@ -87,7 +87,7 @@ def parse_events(buffer: bytes) -> list[Event]:
     while offset + _EVENT.size <= len(buffer):
         watch, mask, _, length = _EVENT.unpack_from(buffer, offset)
         offset += _EVENT.size
-        name = os.fsdecode(buffer[offset : offset + length].rstrip(b"\0"))
+        name = os.fsdecode(buffer[offset : offset + length].partition(b"\0")[0])
         offset += length
         events.append(Event(watch, mask, name))
     return events

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from cryptography import x509
 from segctl.errors import EnrolmentError
 
+from segctl_agent.certificate import read_certificate
+
 _MAX_BYTES = 16384
 _ADDRESS = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})$")
 _MEND = "copy the whole line that `segctl token create` printed"
@@ -27,7 +29,7 @@ class JoinToken:
     secret: bytes = field(repr=False)
 
     def ca_certificate(self) -> x509.Certificate:
-        return x509.load_der_x509_certificate(self.ca)
+        return read_certificate(self.ca)
 
 
 def parse_join_token(text: str) -> JoinToken:

@@ -13,7 +13,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +26,11 @@ from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
 from segctl_agent.facts.conntrack import ConntrackGauge
+from segctl_agent.facts.containerstate import ContainerReader
+from segctl_agent.facts.containerwatch import ContainerWatcher
 from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
+from segctl_agent.facts.values import Address
 from segctl_agent.neighbours import Neighbours
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.others import read_others
@@ -44,6 +47,7 @@ from segctl_agent.systemd import Notifier
 log = logging.getLogger(__name__)
 
 HOLD_SECONDS = 1.0
+CONTAINERS_SECONDS = 10.0
 DRIFT_SECONDS = 10.0
 LISTENERS_SECONDS = 10.0
 STATUS_SECONDS = 5.0
@@ -69,6 +73,7 @@ class Loop:
         self._cgroup_root = find_cgroup2_root()
         self._cgroups = CgroupWatcher(self._cgroup_root)
         self._observers = Observers(self._agent, self._cgroups, hits)
+        self._containers: ContainerWatcher | None = None
         self._addresses = AddressWatcher()
         self._resolved: dict[str, list[str]] = {}
         self._neighbours = Neighbours(read_others, self._agent.tell, layout.mask)
@@ -83,7 +88,13 @@ class Loop:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         watch = NftWatch(self._ruleset_changed, own_pid=os.getpid(), own_port=self._kernel.port)
-        self._cgroups.start(loop, self._agent.cgroups_changed)
+        self._containers = ContainerWatcher(
+            ContainerReader(self._cgroup_root),
+            loop,
+            self._agent.containers_changed,
+            lambda problem: self._agent.tell("facts", problem),
+        )
+        self._cgroups.start(loop, self._cgroups_changed)
         self._agent.addresses_changed(known_addresses(self._addresses))
         self._resolved = resolve_endpoints(self._identity.controllers, load_remembered(self._folder.path), lambda _: ())
         self._agent.controllers_changed(endpoints(self._resolved))
@@ -93,7 +104,7 @@ class Loop:
         self._agent.read_notices = watch.read
         self._notifier.ready(self._agent.status)
         log.info("ready: %s", self._agent.status)
-        self._addresses.start(loop, self._agent.addresses_changed)
+        self._addresses.start(loop, self._addresses_changed)
         self._observers.start(loop)
         session = self._session()
         gc.collect()
@@ -121,6 +132,21 @@ class Loop:
             raise self._failure
         log.info("stopped; the rules stay in force")
         return 0
+
+    def _cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
+        self._agent.cgroups_changed(added, removed)
+        if self._containers is not None:
+            self._containers.cgroups_changed(added, removed)
+
+    def _addresses_changed(self, addresses: frozenset[Address]) -> None:
+        """A network of containers that is attached or detached shows as a change of this host's addresses too."""
+        self._agent.addresses_changed(addresses)
+        if self._containers is not None:
+            self._containers.refresh()
+
+    async def _refresh_containers(self) -> None:
+        if self._containers is not None:
+            self._containers.refresh()
 
     def _ruleset_changed(self, notice: TamperNotice) -> None:
         self._agent.changed_by(notice)
@@ -173,6 +199,7 @@ class Loop:
 
         jobs: list[tuple[float, Callable[[], Awaitable[None]]]] = [
             (HOLD_SECONDS, hold),
+            (CONTAINERS_SECONDS, self._refresh_containers),
             (DRIFT_SECONDS, drift),
             (LISTENERS_SECONDS, self._read_listeners),
             (STATUS_SECONDS, status),
@@ -240,6 +267,8 @@ class Loop:
     def _close(self, loop: asyncio.AbstractEventLoop, watch: NftWatch) -> None:
         watch.stop(loop)
         watch.close()
+        if self._containers is not None:
+            self._containers.close()
         self._cgroups.close()
         self._addresses.close()
         self._observers.close()

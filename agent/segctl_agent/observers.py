@@ -21,6 +21,7 @@ from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.agent import Agent
 from segctl_agent.conntrack.reader import ConntrackReader
 from segctl_agent.denials.attribute import Attributor
+from segctl_agent.denials.contained import ContainedAttributor
 from segctl_agent.denials.nflog import NflogReader
 from segctl_agent.denials.pipeline import DenialPipeline
 from segctl_agent.denials.sampler import DeniedSets
@@ -124,9 +125,10 @@ class Observers:
     def _start_denials(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             attributor = Attributor(self._cgroups.path_of, self._cgroups.root)
+            contained = ContainedAttributor(lambda: self._agent.containers, attributor.attribute_many)
             pipeline = DenialPipeline(
                 NflogReader(),
-                attributor.attribute_many,
+                contained.attribute_many,
                 self._denied,
                 lambda: self._agent.in_force().generation,
                 sets=DeniedSets(),

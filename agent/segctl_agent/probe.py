@@ -62,7 +62,7 @@ def _ask(
     direction: Direction = "in" if request.ingress else "out"
     cgroup, uid, gid, stand_in = _process(request.workload, direction, policy, facts)
     if stand_in:
-        ruleset = _with_stand_in(ruleset, Identity(policy, facts.users), request.workload, direction)
+        ruleset = _with_stand_in(ruleset, Identity(policy, facts.users, facts.containers), request.workload, direction)
     local = _local(facts, remote)
     found = evaluate(
         ruleset,
@@ -88,7 +88,7 @@ def _process(
     """The cgroup ids, the uid and the gid of a process of the workload, and whether it had to be imagined."""
     if workload == HOST_WORKLOAD:
         return None, None, None, False
-    identity = Identity(policy, facts.users)
+    identity = Identity(policy, facts.users, facts.containers)
     process = next(w.process for w in policy.workloads if w.name == workload)
     kind = process.kind if process is not None else None
     if kind is ProcessKind.GROUP and direction == "in":

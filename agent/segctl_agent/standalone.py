@@ -19,6 +19,8 @@ from segctl_agent.execgate.lock import gate_runs
 from segctl_agent.execgate.targets import FILE
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
+from segctl_agent.facts.containerstate import ContainerReader
+from segctl_agent.facts.containerwatch import known_containers
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft.kernel import NetlinkKernel
@@ -40,7 +42,10 @@ def load_last_good(folder: StateFolder, identity: Identity, layout: MarkLayout) 
     kernel = NetlinkKernel(guard=TableGuard.AUTO)
     try:
         enforcer = Enforcer(kernel, resolve_users, folder.path.stat().st_uid, layout)
-        enforcer.cgroups_changed(CgroupWatcher(find_cgroup2_root()).scan(), {})
+        root = find_cgroup2_root()
+        cgroups, reader = CgroupWatcher(root).scan(), ContainerReader(root)
+        enforcer.cgroups_changed(cgroups, {})
+        enforcer.containers_changed(known_containers(reader, cgroups), reader.bridges())
         enforcer.addresses_changed(known_addresses(AddressWatcher()))
         resolved = resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())
         enforcer.controllers_changed(endpoints(resolved))
@@ -93,6 +98,7 @@ def _words(
         addresses=AddressWatcher().current(),
         controller=endpoints(resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())),
         agent_uid=folder.path.stat().st_uid,
+        bridges=ContainerReader(find_cgroup2_root()).bridges(),
     )
     rendered = render(stored.value, facts, decisions, layout)
     return {rule.exprs: rule for chain in rendered.chains.values() for rule in chain.rules}

@@ -2,50 +2,70 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from ipaddress import IPv4Address
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
+from segctl import wire
+from segctl.model.hostpolicy import HostPolicy
+from segctl_agent.enforcer import Enforcer
 from segctl_agent.nft.kernel import NetlinkKernel
-from segctl_agent.nft.plan import plan
-from segctl_agent.render import render
 
-from bench.enforced import first_ids
+from bench.enforced import enforced, new_enforcer
 from bench.packer import Packer
 from bench.policies import PORT, SERVER, SERVER_UNIT, make_units, sandbox_facts, server_policy
-from bench.rows import Row
+from bench.rows import Goal, Row
 from bench.sandbox import NetworkNamespace
+from bench.statistic import paired_ratio, percentile
 from bench.wire import client_address
 
 _TCP = 6
+_MB = 1e6
+_CPU_GOAL, _MEMORY_GOAL = Goal("<=", 1.5), Goal("<=", 20)
+_ADDRESS_GOAL, _GROWTH_GOAL = Goal("<=", 1), Goal("<=", 1.3)
+_GROUP = "web"
+_NEWCOMER = client_address(200_000)
 
 
 def measure(quick: bool) -> list[Row]:
-    """Context rows, CPU milliseconds of the calling process with the kernel's share, medians."""
+    """Rows of loading everything, and of one address more or less."""
     make_units((SERVER_UNIT,))
-    rows: list[Row] = []
-    for entries, runs in ((1_000, 3),) if quick else ((10_000, 9), (100_000, 5)):
-        rows += _full_load(entries, runs)
-        rows += _one_address(entries, runs * 2)
-    return rows
+    large, runs, addresses = (1_000, 3, 40) if quick else (100_000, 11, 400)
+    rows = _full_load(large, runs, goal=not quick)
+    if not quick:
+        rows += _full_load(10_000, runs, goal=False)
+    return [*rows, _memory(large, quick), *_one_address(large, addresses, quick)]
 
 
-def _cpu_ms(work: Callable[[], None]) -> float:
+def _name(entries: int) -> str:
+    return f"{entries // 1000}k addresses"
+
+
+def _cpu_ms(work: Callable[[], object]) -> float:
     before = time.process_time()
     work()
     return (time.process_time() - before) * 1000
 
 
-def _full_load(entries: int, runs: int) -> list[Row]:
+def _full_load(entries: int, runs: int, *, goal: bool) -> list[Row]:
+    """The agent's enforcer, from the value of a host policy to its proof, beside the packer, in turns."""
     namespace = NetworkNamespace()
     with namespace.entered():
         kernel, packer = NetlinkKernel(), Packer()
     policy, facts = server_policy(entries), sandbox_facts(SERVER)
-    addresses = [int(client_address(i)) for i in range(entries)]
-    ids = first_ids(policy)
+    addresses = b"".join(client_address(i).packed for i in range(entries))
     ours, proven, bare = [], [], []
     for _ in range(runs):
-        ours.append(_cpu_ms(lambda: kernel.apply(plan(None, render(policy, facts, ids)))))
+        fresh = new_enforcer(kernel, facts)
+        ours.append(_cpu_ms(partial(fresh.put, policy)))
         proven.append(_cpu_ms(lambda: _prove(kernel, entries)))
         kernel.destroy()
         bare.append(_cpu_ms(lambda: packer.load("packed", "web", addresses, _TCP, PORT.low)))
@@ -53,49 +73,99 @@ def _full_load(entries: int, runs: int) -> list[Row]:
     kernel.close()
     packer.close()
     namespace.close()
-    how = f"CPU of one process, kernel included, median of {runs}, in turns"
-    ratio = median([a / b for a, b in zip(ours, bare, strict=True)])
-    name = f"{entries // 1000}k entries"
+    ratio = paired_ratio(ours, bare)
+    how = f"CPU of one process, the kernel's part included, median of {runs}, in turns"
+    put = "the agent's Enforcer from a host policy to its proof: render, plan, apply, read back and compare"
     return [
-        Row(f"full load, {name}", median(ours), "ms CPU", f"render, plan and apply to an empty kernel; {how}"),
-        Row(f"read back, {name}", median(proven), "ms CPU", f"dump and parse the whole table; {how}"),
-        Row(f"bare packing, {name}", median(bare), "ms CPU", f"bench/packer.py, one set of the same elements; {how}"),
-        Row(f"full load over bare packing, {name}", ratio, "ratio", how),
+        Row(
+            f"full load over bare packer, {_name(entries)}",
+            ratio.p50,
+            "ratio",
+            f"{how}; {ratio}; {put}",
+            _CPU_GOAL if goal else None,
+        ),
+        Row(f"full load, {_name(entries)}", median(ours), "ms CPU", f"{how}; {put}"),
+        Row(f"of that, read back, {_name(entries)}", median(proven), "ms CPU", f"{how}; measured by itself"),
+        Row(f"bare packer, {_name(entries)}", median(bare), "ms CPU", f"{how}; bench/packer.py, one set, a size"),
     ]
 
 
 def _prove(kernel: NetlinkKernel, entries: int) -> None:
-    read = kernel.read()
-    if read is None or max(len(s.elements) for s in read.sets.values()) < entries:
-        raise RuntimeError(f"the kernel does not hold {entries} elements after a full load")
+    held = kernel.read()
+    found = 0 if held is None else sum(len(s.elements) for s in held.sets.values())
+    if found < entries:
+        raise RuntimeError(f"the kernel holds {found} elements instead of {entries} at least")
 
 
-def _one_address(entries: int, runs: int) -> list[Row]:
-    """One host more in the group, then one less: render and plan see the whole policy, the kernel one element."""
-    namespace = NetworkNamespace()
-    with namespace.entered():
-        kernel = NetlinkKernel()
-    facts = sandbox_facts(SERVER)
-    before, after = server_policy(entries), server_policy(entries + 1)
-    ids = first_ids(before)
-    now = render(before, facts, ids)
-    kernel.apply(plan(None, now))
-    whole, only_kernel = [], []
-    for run in range(runs * 2):
-        started = time.process_time()
-        wanted = render(before if run % 2 else after, facts, ids)
-        batch = plan(now, wanted)
-        planned = time.process_time()
-        kernel.apply(batch)
-        applied = time.process_time()
-        whole.append((applied - started) * 1000)
-        only_kernel.append((applied - planned) * 1000)
-        now = wanted
-    kernel.close()
-    namespace.close()
-    how = f"median of {runs * 2}, the address added and removed in turns"
-    name = f"{entries // 1000}k entries"
-    return [
-        Row(f"one address more or less, {name}", median(whole), "ms CPU", f"render, plan and apply; {how}"),
-        Row(f"one address more or less, {name}, in the kernel", median(only_kernel), "ms CPU", f"apply only; {how}"),
-    ]
+def _memory(entries: int, quick: bool) -> Row:
+    """In a fresh process each time: what a process once had, it keeps."""
+    found = []
+    with TemporaryDirectory(prefix="segctl-bench-") as directory:
+        files = [_stored(Path(directory, str(n)), server_policy(n)) for n in (100, entries)]
+        for _ in range(1 if quick else 5):
+            namespace = NetworkNamespace()
+            with namespace.entered():
+                done = subprocess.run(
+                    [sys.executable, "-m", "bench.loader", *files],
+                    text=True,
+                    capture_output=True,
+                    check=False,
+                    cwd=Path(__file__).parents[2],
+                )
+            namespace.close()
+            if done.returncode:
+                raise RuntimeError(f"the loader stopped with {done.returncode}: {done.stderr.strip()[-600:]}")
+            found.append(json.loads(done.stdout))
+    peak = median(f["peak"] - f["idle"] for f in found) / _MB
+    kept = median(f["after"] - f["idle"] for f in found) / _MB
+    how = (
+        f"a fresh process with 100 addresses in force takes the message of {entries}, decodes it and puts it in force: "
+        f"peak of resident memory (VmHWM) less what it had before ({found[0]['idle'] / _MB:.0f} MB), median of "
+        f"{len(found)}; it keeps {kept:.1f} MB; {median(f['cpu_ms'] for f in found):.0f} ms CPU with the decoding"
+    )
+    return Row(f"full load, memory above idle, {_name(entries)}", peak, "MB", how, None if quick else _MEMORY_GOAL)
+
+
+def _stored(path: Path, policy: HostPolicy) -> str:
+    path.write_bytes(wire.host_policy_to_wire(policy).SerializeToString())
+    return str(path)
+
+
+def _one_address(entries: int, runs: int, quick: bool) -> list[Row]:
+    """One address joins and leaves a group of 100 and one of `entries`, in turns."""
+    small = 100
+    joins: dict[int, list[float]] = {small: [], entries: []}
+    leaves: dict[int, list[float]] = {small: [], entries: []}
+    with ExitStack() as stack:
+        hosts = {}
+        for count in joins:
+            enforcer, _ = stack.enter_context(enforced(NetworkNamespace(), SERVER))
+            enforcer.put(server_policy(count))
+            hosts[count] = enforcer
+        for _ in range(runs):
+            for times, added, removed in ((joins, (_NEWCOMER,), ()), (leaves, (), (_NEWCOMER,))):
+                for count, enforcer in hosts.items():
+                    times[count].append(_move_ms(enforcer, added, removed))
+    how = f"Enforcer.members_changed, from the call to the kernel's acknowledgement, median of {runs}, in turns"
+    rows = []
+    for what, times, goals in (("into", joins, not quick), ("out of", leaves, False)):
+        title, many, few = f"one address {what} {_name(entries)}", times[entries], times[small]
+        said = f"{how}; p95 {percentile(many, 0.95):.3f} ms"
+        ratio = f"{how}; {median(few):.3f} ms at {small}"
+        rows += [
+            Row(title, median(many), "ms", said, _ADDRESS_GOAL if goals else None),
+            Row(
+                f"{title}, over {what} {small}",
+                median(many) / median(few),
+                "ratio",
+                ratio,
+                _GROWTH_GOAL if goals else None,
+            ),
+        ]
+    return rows
+
+
+def _move_ms(enforcer: Enforcer, added: Sequence[IPv4Address], removed: Sequence[IPv4Address]) -> float:
+    started = time.perf_counter()
+    enforcer.members_changed(_GROUP, added, removed)
+    return (time.perf_counter() - started) * 1000

@@ -12,7 +12,7 @@ from segctl_agent.nft.ruleset import Ruleset
 
 from bench.enforced import put_in_force
 from bench.policies import OTHER_UNIT, SERVER, SERVER_UNIT, make_units, unit_path
-from bench.probing import ProbeCounts, Prober
+from bench.probing import ProbeCounts, Prober, Wrong
 from bench.rows import Goal, Row
 from bench.walk import policies
 from bench.wire import Wire
@@ -38,11 +38,11 @@ def measure(quick: bool) -> list[Row]:
             while prober.running and done < wanted and time.monotonic() < deadline:
                 _take_over(netlink, held)
                 done += 1
-            counts, said = prober.finish()
+            counts, wrong = prober.finish()
         if kernel.read() != held:
             raise RuntimeError("after the takeovers the kernel holds another table")
         kernel.close()
-    return _rows(counts, done, said)
+    return _rows(counts, done, wrong)
 
 
 def _take_over(netlink: Netlink, held: Ruleset) -> None:
@@ -52,10 +52,10 @@ def _take_over(netlink: Netlink, held: Ruleset) -> None:
         time.sleep(GRACE_SECONDS)
 
 
-def _rows(counts: ProbeCounts, done: int, said: str) -> list[Row]:
+def _rows(counts: ProbeCounts, done: int, wrong: list[Wrong]) -> list[Row]:
     how = f"{counts.allowed} allowed and {counts.denied} denied connections with listeners during {done} takeovers"
-    if said:
-        how = f"{how}; {said.splitlines()[0]}"
+    if wrong:
+        how = f"{how}; {wrong[0].what}"
     none = Goal("==", 0)
     return [
         Row("takeover: wrongly allowed", counts.wrongly_allowed, "connections", how, none),

@@ -17,11 +17,14 @@
  *
  * Runs until its standard input ends. Prints a line every REPORT turns and one at the end:
  *   PROBES ALLOWED DENIED WRONGLY_DROPPED WRONGLY_ALLOWED EXCHANGES STALLED
+ * and for each of the first MAX_TOLD wrong verdicts one to its standard error, in nanoseconds of CLOCK_MONOTONIC:
+ *   FROM UNTIL WHAT
  */
 #include "common.h"
 
 #define PATIENCE_MS 900
 #define CLIENTS 64
+#define MAX_TOLD 100
 #define REPORT 500
 #define CLIENT_ADDRESS "192.168.77.2"
 
@@ -99,12 +102,22 @@ static void close_connection(struct connection *c)
 		close(c->far);
 }
 
+static void wrong(uint64_t since, const char *verdict, int port)
+{
+	static int told;
+	if (told++ < MAX_TOLD)
+		fprintf(stderr, "%lu %lu port %d %s\n", since, now_ns(), port, verdict);
+}
+
 static void probe_allowed(int listener, const char *address, int port, uint32_t from)
 {
 	struct connection c;
+	uint64_t since = now_ns();
 	counts.allowed++;
-	if (!open_connection(&c, listener, address, port, from) || !round_trip(&c))
+	if (!open_connection(&c, listener, address, port, from) || !round_trip(&c)) {
 		counts.wrongly_dropped++;
+		wrong(since, "dropped", port);
+	}
 	close_connection(&c);
 	/* What came too late must not be taken for the next probe. */
 	for (int late; (late = accept_from(listener)) >= 0;)
@@ -113,6 +126,7 @@ static void probe_allowed(int listener, const char *address, int port, uint32_t 
 
 static void probe_denied(int listener, const char *address, int port, uint32_t from)
 {
+	uint64_t since = now_ns();
 	int accepted, fd = connect_to(address, port, from);
 	counts.denied++;
 	uint64_t before = counts.wrongly_allowed;
@@ -123,16 +137,19 @@ static void probe_denied(int listener, const char *address, int port, uint32_t f
 	/* A SYN that got by and an answer that came back count too, though the listener never saw the last step. */
 	if (fd >= 0 && counts.wrongly_allowed == before && tcp_state(fd).tcpi_state == TCP_ESTABLISHED)
 		counts.wrongly_allowed++;
+	if (counts.wrongly_allowed != before)
+		wrong(since, "allowed", port);
 	if (fd >= 0)
 		close(fd);
 }
 
 static void exchange(struct connection *c, const char *what)
 {
+	uint64_t since = now_ns();
 	counts.exchanges++;
 	if (c->near < 0 || round_trip(c))
 		return;
-	fprintf(stderr, "the long-lived connection %s stalled at exchange %lu\n", what, counts.exchanges);
+	fprintf(stderr, "%lu %lu long-lived connection %s stalled\n", since, now_ns(), what);
 	counts.stalled++;
 	close_connection(c);
 	c->near = c->far = -1;

@@ -192,7 +192,7 @@ def _requested_key(csr: bytes) -> ec.EllipticCurvePublicKey:
         request = x509.load_der_x509_csr(csr)
         key = request.public_key()
         valid = request.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature, TypeError) as error:
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm, InvalidSignature, TypeError) as error:
         raise InvalidRequestError(f"the certificate request does not parse: {error}; send a DER PKCS#10") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
         raise InvalidRequestError("the key of the certificate request must be ECDSA on P-256 or P-384")

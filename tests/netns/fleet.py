@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import selectors
+import signal
 import socket
 import struct
 import time
@@ -235,6 +236,7 @@ class Member:
         self.cgroups = self.space.cgroups()
         self._children: list[int] = []
         self.processes = [self._fork(p.cgroup, self._worker(i, p)) for i, p in enumerate(PLACES)]
+        self._pids = list(self._children)
         self.agent = self._fork("", _agent) if agent else None
         for pipe in (*self.processes, *([self.agent] if self.agent else [])):
             assert pipe.recv() == "ready"
@@ -258,6 +260,27 @@ class Member:
         self._children.append(pid)
         return ours
 
+    def fork(self, cgroup: str, body: Callable[[Connection], None]) -> tuple[Connection, int]:
+        """Another process in the namespaces, in a cgroup: our end of its pipe, and its pid."""
+        return self._fork(cgroup, body), self._children[-1]
+
+    def end(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        self._children.remove(pid)
+
+    def restart(self, place: int) -> tuple[dict[str, int], dict[str, int]]:
+        """The unit of a process ends and starts: its cgroup is another one. (added, removed), as a watcher tells it."""
+        path = PLACES[place].cgroup
+        self.processes[place].close()
+        self.end(self._pids[place])
+        (self.space.outer / path).rmdir()
+        removed = {path: self.cgroups[path]}
+        self.cgroups[path] = self.space.cgroup(path)
+        self.processes[place], self._pids[place] = self.fork(path, self._worker(place, PLACES[place]))
+        assert self.processes[place].recv() == "ready"
+        return {path: self.cgroups[path]}, removed
+
     @property
     def facts(self) -> HostFacts:
         unmapped = {p.cgroup for p in PLACES if not p.mapped}
@@ -273,19 +296,18 @@ class Member:
     def close(self) -> None:
         for pipe in (*self.processes, *([self.agent] if self.agent else [])):
             pipe.close()
-        for pid in self._children:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
+        for pid in list(self._children):
+            self.end(pid)
         self.space.close()
 
 
 class Fleet:
-    """`hosts` enrolled hosts and, last, a stranger without an agent."""
+    """`hosts` enrolled hosts and, last, a stranger without an agent. `agents` False: they have none yet either."""
 
-    def __init__(self, hosts: int = 3) -> None:
+    def __init__(self, hosts: int = 3, *, agents: bool = True) -> None:
         self._wire = Space("wire")
         self._wire.sh("ip link add bridge type bridge && ip link set bridge up")
-        self.members = [Member(i, self._wire, agent=i < hosts) for i in range(hosts + 1)]
+        self.members = [Member(i, self._wire, agent=agents and i < hosts) for i in range(hosts + 1)]
         self.hosts = self.members[:hosts]
 
     def apply(self, policies: Mapping[int, HostPolicy], turn: int) -> None:

@@ -146,7 +146,15 @@ async def _dump() -> frozenset[Address]:
     if process.returncode != 0:
         reason = err.decode(errors="replace").strip().splitlines()
         raise KernelError(reason[-1] if reason else f"reading this host's addresses ended with {process.returncode}")
-    return frozenset(ip_address(line) for line in out.decode().split())
+    return parse_told(out)
+
+
+def parse_told(out: bytes) -> frozenset[Address]:
+    """What the process wrote: addresses, one a line. Raises KernelError for anything else."""
+    try:
+        return frozenset(ip_address(line) for line in out.decode("ascii").split())
+    except ValueError as error:
+        raise KernelError(f"reading this host's addresses gave something else: {error}") from error
 
 
 async def _read() -> frozenset[Address]:

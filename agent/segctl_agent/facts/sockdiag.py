@@ -18,6 +18,7 @@ from typing import Final, Self
 from segctl.errors import KernelError
 
 from segctl_agent.facts.values import Address
+from segctl_agent.nft.attributes import error_code
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, net/tcp_states.h
 NETLINK_SOCK_DIAG: Final = 4
@@ -177,7 +178,7 @@ def _messages(buffer: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def _raise(payload: bytes) -> None:
     """ENOENT says that there is no such socket (ENODEV: no such protocol yet), which is an answer."""
-    number = -struct.unpack_from("=i", payload)[0]
+    number = error_code(payload)
     if number not in (0, errno.ENOENT, errno.ENODEV):
         raise OSError(number, os.strerror(number))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import struct
+import sys
 from collections.abc import Iterator
 
 NLA_F_NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
+_MAX_ERRNO = 4095
 _HEADER = struct.Struct("=HH")
 
 
@@ -30,7 +33,7 @@ def u64(kind: int, value: int) -> bytes:
 
 
 def string(kind: int, value: str) -> bytes:
-    return attribute(kind, value.encode() + b"\0")
+    return attribute(kind, value.encode(errors="surrogateescape") + b"\0")
 
 
 def attributes(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -49,5 +52,14 @@ def number(payload: bytes) -> int:
     return int.from_bytes(payload, "big")
 
 
+def error_code(payload: bytes) -> int:
+    """The errno of an acknowledgement (struct nlmsgerr), 0 for success. EBADMSG when it is cut short or no errno, of
+    which there are at most 4095 (linux/err.h)."""
+    code = -int.from_bytes(payload[:4], sys.byteorder, signed=True)
+    return code if len(payload) >= 4 and 0 <= code <= _MAX_ERRNO else errno.EBADMSG
+
+
 def text(payload: bytes) -> str:
-    return payload.rstrip(b"\0").decode(errors="replace")
+    """A name. nf_tables takes any bytes for one: what is no UTF-8 becomes lone surrogates, so that `string` writes the
+    same bytes and the object can be removed."""
+    return payload.rstrip(b"\0").decode(errors="surrogateescape")

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from segctl_agent.nft.attributes import attributes, number, string, text
 from segctl_agent.nft.keys import Keys, unstrided
+from segctl_agent.nft.malformed import decoder
 from segctl_agent.nft.messages import (
     COUNTER,
     ELEMENT_CATCHALL,
@@ -78,12 +79,14 @@ def _data(payload: bytes) -> Attributes:
     return tuple(sorted((k, tuple(sorted(attributes(v))) if k == 2 else v) for k, v in attributes(payload)))
 
 
+@decoder("a rule")
 def parse_rule(message: bytes) -> tuple[str, Rule]:
     """(chain, rule) of a NEWRULE message's attributes."""
     found = dict(attributes(message))
     return text(found[2]), Rule(tuple(parse_expr(e) for _, e in attributes(found.get(4, b""))))
 
 
+@decoder("an object")
 def parse_counter(message: bytes) -> tuple[str, int] | None:
     """(name, packets) of a NEWOBJ message; None for an object of another type."""
     found = dict(attributes(message))
@@ -92,6 +95,7 @@ def parse_counter(message: bytes) -> tuple[str, int] | None:
     return text(found[2]), next((number(v) for k, v in attributes(found.get(4, b"")) if k == 2), 0)
 
 
+@decoder("a rule")
 def rule_packets(message: bytes) -> tuple[str, int | None]:
     """(chain, packets counted) of a rule; None for a rule without a counter."""
     found = dict(attributes(message))
@@ -102,6 +106,7 @@ def rule_packets(message: bytes) -> tuple[str, int | None]:
     return text(found[2]), None
 
 
+@decoder("a chain")
 def parse_chain(message: bytes, table: str) -> tuple[str, BaseHook | None] | None:
     """(name, hook) of a NEWCHAIN message; None for another table's and for chains that live inside a rule."""
     found = dict(attributes(message))
@@ -119,6 +124,7 @@ def parse_chain_hook(found: Mapping[int, bytes]) -> BaseHook | None:
     return BaseHook(number(hook[1]), priority, number(found.get(5, b"\1")) == 0, text(found.get(7, b"")))
 
 
+@decoder("a set")
 def parse_set(message: bytes) -> tuple[str, SetSpec | None] | None:
     """(name, spec) of a NEWSET message; spec None for a set of a kind we never make; None for a rule's own set."""
     found = dict(attributes(message))
@@ -156,6 +162,7 @@ def _key_types(value: int) -> tuple[KeyType, ...]:
     return tuple(out)
 
 
+@decoder("an element")
 def parse_elements(messages: Iterable[bytes], spec: SetSpec) -> Elements:
     """Every element of a set. The layout of one element is cached: nearly all of a set's have the same."""
     lists = [v for m in messages for k, v in attributes(m) if k == 3]
@@ -202,8 +209,8 @@ def _uniform(data: bytes, width: int, out: dict[bytes, Data], cache: dict[bytes,
         heads.add(head)
         found.append((key, tail))
     head = heads.pop()
-    key_kind, value_kind = struct.unpack("=6xH2xH", head)
-    if heads or key_kind & 0x3FFF != 1 or value_kind & 0x3FFF != 1:
+    key_kind, length, value_kind = struct.unpack("=6xHHH", head)
+    if heads or key_kind & 0x3FFF != 1 or value_kind & 0x3FFF != 1 or length != 4 + width:
         return False
     for key, tail in found:
         if tail not in cache:
@@ -216,10 +223,13 @@ def _each(data: bytes, width: int) -> Iterator[tuple[bytes, Data, int]]:
     """(key, data, flags) of each element, however it is laid out."""
     for _, element in attributes(data):
         key = b""
-        for kind, value in attributes(element):
+        for kind, content in attributes(element):
             if kind == 1:
-                key = next((v for k, v in attributes(value) if k == 1), b"")[:width]
-        yield key, *_element_data(element)
+                key = next((v for k, v in attributes(content) if k == 1), b"")[:width]
+        value, flags = _element_data(element)
+        if len(key) < width and (key or not flags & ELEMENT_CATCHALL):
+            raise ValueError(f"a key of {len(key)} bytes where its type has {width}")
+        yield key, value, flags
 
 
 def _element_data(data: bytes) -> tuple[Data, int]:
@@ -242,8 +252,16 @@ def _element_data(data: bytes) -> tuple[Data, int]:
 def parse_verdict(payload: bytes) -> Data:
     for kind, value in attributes(payload):
         if kind == 2:
-            return parse_verdict_attributes(tuple(attributes(value)))
+            return _verdict(value) or Odd(payload)
     return Odd(payload)
+
+
+def _verdict(value: bytes) -> Verdict | None:
+    """None for a code that we never write: older kernels let elements queue a packet to a program."""
+    try:
+        return parse_verdict_attributes(tuple(attributes(value)))
+    except (KeyError, ValueError, struct.error):
+        return None
 
 
 def parse_verdict_attributes(attrs: Attributes) -> Verdict:

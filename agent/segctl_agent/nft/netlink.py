@@ -13,7 +13,7 @@ from typing import Self
 
 from segctl.errors import KernelError, KernelFullError
 
-from segctl_agent.nft.attributes import attributes, number, text
+from segctl_agent.nft.attributes import attributes, error_code, number, text
 from segctl_agent.nft.messages import GETGEN, Message
 
 NETLINK_NETFILTER = 12
@@ -123,7 +123,7 @@ class Netlink:
             for kind, flags, sequence, payload in _messages(bytes(self._buffer[:size])):
                 if kind != _ERROR or not first <= sequence <= first + count:
                     continue
-                code = -struct.unpack_from("=i", payload)[0]
+                code = error_code(payload)
                 if code == 0:
                     acknowledged = acknowledged or sequence == first + count
                 elif failure is None:
@@ -188,7 +188,7 @@ class Netlink:
             for kind, got, answered, body in _messages(bytes(self._buffer[:size])):
                 if answered != sequence:
                     continue
-                code = -struct.unpack_from("=i", body)[0] if kind in (_ERROR, _DONE) and len(body) >= 4 else 0
+                code = error_code(body) if kind == _ERROR or (kind == _DONE and body) else 0
                 if code == errno.ENOENT:
                     raise FileNotFoundError(errno.ENOENT, "no such object in nf_tables")
                 if code == errno.EOPNOTSUPP and optional:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
+from segctl_agent.nft.attributes import text
 from segctl_agent.nft.keys import Keys
 
 TABLE = "segctl"
@@ -185,7 +186,7 @@ class NftSet:
 
 @dataclass(frozen=True, slots=True)
 class BaseHook:
-    """A hook of netfilter. hook: 1 is input, 3 is output. `drop` is the policy."""
+    """A hook of netfilter. hook: 1 is input, 2 is forward, 3 is output. `drop` is the policy."""
 
     hook: int
     priority: int = 0
@@ -195,6 +196,10 @@ class BaseHook:
 
 INPUT = BaseHook(1)
 OUTPUT = BaseHook(3)
+FORWARD_OUT = BaseHook(2, -1, drop=False)
+FORWARD_IN = BaseHook(2, 0, drop=False)
+TO_HOST = BaseHook(1, -1, drop=False)
+FROM_HOST = BaseHook(3, 1, drop=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +240,7 @@ def lookups(rule: Rule) -> Iterator[str]:
     """The names of the sets that `rule` refers to."""
     for expr in rule.exprs:
         kind = {"lookup": 1, "dynset": 1, "objref": _OBJREF_SET}.get(expr.name)
-        yield from (v.rstrip(b"\0").decode() for k, v in expr.attrs if k == kind and isinstance(v, bytes))
+        yield from (text(v) for k, v in expr.attrs if k == kind and isinstance(v, bytes))
 
 
 _OBJREF_NAME, _OBJREF_SET = 2, 4
@@ -245,7 +250,7 @@ def counted(rule: Rule) -> Iterator[str]:
     """The names of the counters that `rule` refers to itself."""
     for expr in rule.exprs:
         if expr.name == "objref":
-            yield from (v.rstrip(b"\0").decode() for k, v in expr.attrs if k == _OBJREF_NAME and isinstance(v, bytes))
+            yield from (text(v) for k, v in expr.attrs if k == _OBJREF_NAME and isinstance(v, bytes))
 
 
 def jumps(rule: Rule) -> Iterator[str]:
@@ -257,4 +262,4 @@ def jumps(rule: Rule) -> Iterator[str]:
             if kind == 2 and isinstance(data, tuple):
                 for verdict_kind, verdict in data:
                     if verdict_kind == 2 and isinstance(verdict, tuple):
-                        yield from (v.rstrip(b"\0").decode() for k, v in verdict if k == 2 and isinstance(v, bytes))
+                        yield from (text(v) for k, v in verdict if k == 2 and isinstance(v, bytes))

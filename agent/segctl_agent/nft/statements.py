@@ -22,7 +22,9 @@ _NFT_PROTOCOL = {"icmp": "icmp", "tcp": "tcp", "udp": "udp", "icmpv6": "ipv6-icm
 EQUAL, NOT_EQUAL, LESS, AT_MOST, AT_LEAST = 0, 1, 2, 3, 5
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
 _NFPROTO, _L4PROTO, _IIF, _OIF, _SKUID, _SKGID, _PKTTYPE, _TIME_NS = 15, 16, 4, 5, 10, 11, 19, 30
-_CT_STATE, _CT_DIRECTION, _CT_MARK = 0, 1, 3
+_IIFNAME, _OIFNAME = 6, 7
+_CT_STATE, _CT_DIRECTION, _CT_MARK, _CT_PROTO_DST = 0, 1, 3, 12
+_CT_ADDRESS: dict[tuple[Side, Version], int] = {("saddr", 4): 19, ("daddr", 4): 20, ("saddr", 6): 21, ("daddr", 6): 22}
 _CT_STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8}
 
 
@@ -276,6 +278,36 @@ def connection_add(name: str, *, version: Version) -> Statement:
     key, text = _connection(version)
     attrs: Attributes = ((1, _string(name)), (3, _n(0)), (4, _n(1)), (6, bytes(8)), (9, _n(0)))
     return Statement((*key, Expr("dynset", attrs)), f"add @{name} {{ {text} }}")
+
+
+def address_verdict(side: Side, name: str, *, version: Version) -> Statement:
+    """The verdict that map `name` has for the packet's own address."""
+    length = 4 if version == 4 else 16
+    exprs = (*_family(length), _address(side, length), _lookup(name, to_verdict=True))
+    return Statement(exprs, f"{'ip' if version == 4 else 'ip6'} {side} vmap @{name}")
+
+
+def _original(key: int) -> Expr:
+    """A field of the flow's first packet, as it was before any translation of addresses (NFTA_CT_DIRECTION is 3)."""
+    return Expr("ct", ((1, _n(1)), (2, _n(key)), (3, b"\0")))
+
+
+def original_address_in(side: Side, name: str, *, version: Version) -> Statement:
+    """The address that the flow was opened from or to. No match for a packet without a flow or of another family."""
+    family = "ip" if version == 4 else "ip6"
+    return Statement((_original(_CT_ADDRESS[side, version]), _lookup(name)), f"ct original {family} {side} @{name}")
+
+
+def original_port(name: Literal["tcp", "udp"], low: int, high: int) -> Statement:
+    """The port that the flow was opened to."""
+    exprs = (*protocol(name).exprs, _original(_CT_PROTO_DST), *_bounds(low, high, 2))
+    return Statement(exprs, f"meta l4proto {name} ct original proto-dst {_span(low, high)}")
+
+
+def interface_is(side: Literal["iifname", "oifname"], name: str) -> Statement:
+    """An interface by its name, which is padded to 16 bytes (IFNAMSIZ)."""
+    exprs = (_meta(_IIFNAME if side == "iifname" else _OIFNAME), _cmp(name.encode().ljust(16, b"\0")))
+    return Statement(exprs, f'{side} "{name}"')
 
 
 def uid_is(uid: int) -> Statement:

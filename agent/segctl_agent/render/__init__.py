@@ -4,6 +4,7 @@ from segctl_agent.render.ends import denied_counters
 from segctl_agent.render.marks import DEFAULT_MASK, LIVE, MarkLayout
 from segctl_agent.render.render import (
     cgroup_map,
+    container_sets,
     counters,
     live_map,
     render,
@@ -16,6 +17,7 @@ __all__ = [
     "LIVE",
     "MarkLayout",
     "cgroup_map",
+    "container_sets",
     "counters",
     "denied_counters",
     "live_map",

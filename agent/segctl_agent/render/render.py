@@ -47,6 +47,7 @@ from segctl_agent.render.ends import (
     unknown_name,
 )
 from segctl_agent.render.essentials import essential_chains, essential_sets
+from segctl_agent.render.forward import forward_chains, forward_sets, own_addresses
 from segctl_agent.render.marks import LIVE, MarkLayout, Marks
 from segctl_agent.render.sets import busy_size
 from segctl_agent.render.workloads import WorkloadRenderer, counter_name, shape_of, workload_sets
@@ -66,9 +67,10 @@ def render_chains(
     policy: HostPolicy, facts: HostFacts, decisions: Decisions, layout: MarkLayout
 ) -> Mapping[str, Chain]:
     """Every chain: what they say depends on the shape of groups, and not on who is in them."""
-    identity = Identity(policy, facts.users)
+    identity = Identity(policy, facts.users, facts.containers)
     marks = Marks(layout, decisions)
-    shapes = {g.name: shape_of(g) for g in policy.groups}
+    own = own_addresses(facts) if identity.names_containers else ()
+    shapes = {g.name: shape_of(g, own) for g in policy.groups}
     managed = tuple(v for v in s.VERSIONS if policy.managed.packed(v))
     renderer = WorkloadRenderer(shapes, managed, marks)
     chains = essential_chains(policy.essentials, facts, marks)
@@ -89,22 +91,31 @@ def render_chains(
             if workload.mode is not Mode.OBSERVE:
                 chains[back_name(workload.name, direction)] = renderer.back(workload, direction)
     chains.update(_owner_chains(identity, chains))
+    chains.update(forward_chains(policy, facts, identity, renderer, marks))
     return MappingProxyType(chains)
 
 
 def render_sets(policy: HostPolicy, facts: HostFacts) -> dict[str, NftSet]:
     """Every set and map but those of live decisions."""
-    identity = Identity(policy, facts.users)
+    identity = Identity(policy, facts.users, facts.containers)
     shapes = {g.name: shape_of(g) for g in policy.groups}
     sets: dict[str, NftSet] = {NOTHING: NftSet(SetSpec((KeyType.CGROUPSV2,))), **essential_sets(policy.essentials)}
-    sets.update(_cgroup_maps(identity, (*facts.cgroups.items(), *facts.departed)))
-    sets.update(workload_sets(policy, shapes))
+    sets.update(container_sets(facts, identity))
+    sets.update(workload_sets(policy, shapes, opened=identity.names_containers))
     for direction in DIRECTIONS:
         for kind, spec, owners in (("uid", _UID_MAP, identity.users), ("gid", _GID_MAP, identity.groups)):
             if owners:
                 sets[f"{kind}_{direction}"] = NftSet(spec, MappingProxyType(_owner_elements(owners, direction)))
     sets.update(end_sets(policy))
     return sets
+
+
+def container_sets(facts: HostFacts, identity: Identity) -> dict[str, NftSet]:
+    """The sets and maps that depend on containers: where cgroups belong, and addresses."""
+    return {
+        **_cgroup_maps(identity, (*facts.cgroups.items(), *facts.departed)),
+        **forward_sets(facts, identity),
+    }
 
 
 def live_map(decisions: Decisions, layout: MarkLayout) -> dict[str, NftSet]:

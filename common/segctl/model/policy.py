@@ -82,6 +82,7 @@ class ProcessKind(StrEnum):
     USER = "user"
     GROUP = "group"
     EXECUTABLE = "executable"
+    CONTAINER = "container"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -93,6 +94,7 @@ class Process:
     user: a user name or a decimal uid.
     group: a group name or a decimal gid; of incoming connections the kernel does not tell it.
     executable: the absolute path of a program, where the host runs the exec gate.
+    container: a glob on the name of a container of a rootful runtime (docker, podman, CRI-O, containerd).
     """
 
     kind: ProcessKind

@@ -81,7 +81,8 @@ def _statements() -> _Schema:
     pattern = {"type": ["string", "integer"], "minLength": 1, "maxLength": grammar.MAX_PATTERN}
     unit = {**pattern, "pattern": "(" + "|".join(s.replace(".", r"\.") for s in grammar.UNIT_SUFFIXES) + ")$"}
     cgroup, executable = {**pattern, "pattern": "^[^/]"}, {**pattern, "pattern": "^/[^*?[]*[^*?[/]$"}
-    kinds = {"unit": unit, "cgroup": cgroup, "user": pattern, "group": pattern, "executable": executable}
+    owners = {"user": pattern, "group": pattern}
+    kinds = {"unit": unit, "cgroup": cgroup, "container": pattern, **owners, "executable": executable}
     process = _object(kinds, ())
     rescue = _object({"from": _list(_ref("network")), "allow": services}, ("from",))
     ends = {"from": selector, "to": selector}

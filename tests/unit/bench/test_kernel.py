@@ -34,16 +34,19 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], text=True, capture_output=True, check=False, timeout=100)
 
 
-def test_a_quick_run_measures_connections_verdicts_and_applying(tmp_path):
-    chosen = [word for name in ("connections", "atomicity", "applying") for word in ("--only", name)]
+def test_a_quick_run_measures_what_the_sandbox_can(tmp_path):
+    chosen = [word for name in ("connections", "atomicity", "revocation", "applying") for word in ("--only", name)]
     done = _run("-m", "bench", "--quick", *chosen, "--out", str(tmp_path / "bench.json"))
     assert done.returncode == 0, done.stderr
     rows = {row["name"]: row for row in json.loads((tmp_path / "bench.json").read_text())}
     assert all(set(row) == {"name", "value", "unit", "goal", "holds", "how"} for row in rows.values())
     assert rows["atomicity: wrongly allowed"]["value"] == 0
-    assert rows["atomicity: policy changes"]["value"] >= 40
+    assert rows["atomicity: updates"]["value"] >= 45
+    assert rows["session revoked: others that were disturbed"]["value"] == 0
+    for peer in ("firewalld", "ufw", "iptables-nft"):
+        assert rows[f"new connections, ours with 10k entries, over {peer} with 1k rules"]["value"] > 0
     assert 0.5 < rows["new connections, the floor over itself: what this run can resolve"]["value"] < 2
-    assert rows["full load over bare packing, 1k entries"]["value"] > 1
+    assert rows["full load over bare packer, 1k addresses"]["value"] > 1
 
 
 def test_without_rules_the_probes_count_every_denied_connection_as_wrongly_allowed(tmp_path):

@@ -13,10 +13,10 @@ from bench.wire import client_address
 
 
 def _allows(policy: HostPolicy, entries: tuple[Entry, ...], address, port: int) -> bool:
-    groups = {g.name: g.networks for g in policy.groups}
+    groups = {g.name: g for g in policy.groups}
     return any(
         any(r.protocol == "tcp" and r.low <= port <= r.high for r in entry.ports)
-        and any(address in network for network in groups[entry.group] if network.version == 4)
+        and (address in groups[entry.group].hosts or any(address in n for n in groups[entry.group].networks))
         for entry in entries
     )
 

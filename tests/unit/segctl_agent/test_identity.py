@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from segctl.model.hostpolicy import HostPolicy, LocalWorkload
 from segctl.model.policy import Mode, Process, ProcessKind
 from segctl.model.units import unit_of
+from segctl_agent.facts.values import ContainerFact
 from segctl_agent.identity import DEPTH, Identity, Inner, Leaf, cgroup_elements
 from segctl_agent.nft.ruleset import goto
 
@@ -208,3 +209,61 @@ def test_everything_below_a_leaf_belongs_to_it(
     top = place("/".join(above), *processes)
     if isinstance(top, Leaf):
         assert place("/".join([*above, *below]), *processes).workload == top.workload
+
+
+CONTAINER = ProcessKind.CONTAINER
+ID = "ab" * 32
+SCOPE = f"system.slice/docker-{ID}.scope"
+
+
+def with_container(*processes: tuple[str, ProcessKind, str], cgroup: str = SCOPE, name: str = "web1") -> Identity:
+    return Identity(policy(*processes), {}, (ContainerFact(ID, name, cgroup),))
+
+
+@pytest.mark.parametrize(
+    ("processes", "workload"),
+    [
+        ((("web", CONTAINER, "web*"),), "web"),
+        ((("web", CONTAINER, "web*"), ("one", CONTAINER, "web1")), "one"),  # a literal before a glob
+        ((("web", CONTAINER, "web*"), ("unit", UNIT, f"docker-{ID}.scope")), "web"),  # before its unit
+        ((("web", CONTAINER, "web*"), ("path", CGROUP, "system.slice/docker-*.scope")), "path"),  # after a cgroup
+        ((("web", CONTAINER, "api*"), ("unit", UNIT, "docker-*.scope")), "unit"),  # a container that no one names
+        ((("web", CONTAINER, "api*"),), "host"),
+    ],
+)
+def test_a_container_belongs_by_its_name(processes: tuple[tuple[str, ProcessKind, str], ...], workload: str) -> None:
+    assert with_container(*processes).place(SCOPE) == Leaf(workload)
+    assert with_container(*processes).place(f"{SCOPE}/init.scope") == Leaf(workload)
+
+
+def test_a_container_without_a_name_yet_has_no_elements() -> None:
+    """So the kernel holds its sockets for unknown: closed while anything enforces."""
+    known = with_container(("web", CONTAINER, "web*"))
+    assert [e.verdict for e in known.elements(SCOPE, 7)] == [goto("w_web_in"), goto("w_web_out")]
+    other = SCOPE.replace("ab", "cd", 1)
+    assert known.elements(other, 8) == ()
+    assert Identity(policy(("x", UNIT, "x.service")), {}).elements(other, 8) != ()  # where nobody asks for names
+
+
+def test_what_is_above_a_container_leads_to_it() -> None:
+    cgroup = f"kubepods/burstable/pod1/{ID}"
+    identity = with_container(("web", CONTAINER, "web*"), cgroup=cgroup)
+    for above in ("kubepods", "kubepods/burstable", "kubepods/burstable/pod1"):
+        assert identity.place(above) == Inner("host")
+    assert [e.map for e in identity.elements(cgroup, 9)] == ["cg4_in", "cg4_out"]
+
+
+def test_a_container_cannot_be_feigned_below_a_unit() -> None:
+    feigned = f"system.slice/evil.service/docker-{ID}.scope"
+    identity = with_container(("web", CONTAINER, "web*"), cgroup=feigned)
+    assert identity.place(feigned) == Leaf("host")
+    assert identity.elements(feigned, 9) == ()  # covered by its unit
+
+
+def test_a_container_in_a_named_slice_keeps_its_name() -> None:
+    cgroup = f"seg.slice/docker-{ID}.scope"
+    processes = (("web", CONTAINER, "web*"), ("all", UNIT, "seg.slice"))
+    identity = with_container(*processes, cgroup=cgroup)
+    assert identity.place("seg.slice") == Inner("all")
+    assert identity.place(cgroup) == Leaf("web")
+    assert identity.place("seg.slice/x.service") == Leaf("all")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from ipaddress import ip_address, ip_network
 
@@ -43,6 +43,7 @@ _LAST_YEAR = 2199
 _NUMBERS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@*?!\[\]-]+")
 # systemd's relaxed rule for user names (systemd.io/USER_NAMES), without blanks and signs that shells obey.
+_CONTAINER = re.compile(r"[A-Za-z0-9_.*?!\[\]-]+")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")
 _UID = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)
 _MAX_UID = 2**32 - 2
@@ -152,7 +153,7 @@ def sorted_ports(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
 
 
 def read_process(kind: ProcessKind, pattern: str) -> Process | Problem:
-    """A process pattern: a unit glob, a cgroup path glob, a user, a group or the path of an executable."""
+    """A process pattern: a unit, cgroup path or container glob, a user, a group or the path of an executable."""
     if not 0 < len(pattern) <= MAX_PATTERN:
         return Problem("bad-process", f"a pattern has 1 to {MAX_PATTERN} characters", "shorten it")
     return _PROCESS_CHECKS[kind](pattern) or Process(kind, pattern)
@@ -196,6 +197,13 @@ def _check_group(pattern: str) -> Problem | None:
     return Problem("bad-process", f"{quoted(pattern)} is not a group", "write a group name or a decimal gid, no glob")
 
 
+def _check_container(pattern: str) -> Problem | None:
+    if not _CONTAINER.fullmatch(pattern):
+        mend = "use letters, digits, _ . - and the globs * ? [..], as `podman ps` and `docker ps` print names"
+        return Problem("bad-process", f"{quoted(pattern)} has characters that no container's name has", mend)
+    return _check_brackets(pattern)
+
+
 def _check_brackets(pattern: str) -> Problem | None:
     """fnmatch reads an unclosed bracket as a literal one, which nobody means."""
     at = 0
@@ -218,12 +226,13 @@ def _check_executable(pattern: str) -> Problem | None:
     return None
 
 
-_PROCESS_CHECKS = {
+_PROCESS_CHECKS: dict[ProcessKind, Callable[[str], Problem | None]] = {
     ProcessKind.UNIT: _check_unit,
     ProcessKind.CGROUP: _check_cgroup,
     ProcessKind.USER: _check_user,
     ProcessKind.GROUP: _check_group,
     ProcessKind.EXECUTABLE: _check_executable,
+    ProcessKind.CONTAINER: _check_container,
 }
 
 

@@ -119,6 +119,9 @@ def test_not_networks(text: str, code: str, mend: str) -> None:
         ("unit", "system-postgresql.slice"),
         ("group", "adm"),
         ("group", "4"),
+        ("container", "web*"),
+        ("container", "k8s_web_*_shop"),
+        ("container", "shop-[ab].1"),
     ],
 )
 def test_processes(kind: str, pattern: str) -> None:
@@ -152,6 +155,10 @@ def test_processes(kind: str, pattern: str) -> None:
         ("executable", "/usr/../bin/rsync"),
         ("executable", "/usr/bin/python*"),
         ("executable", "/usr/bin/a\nb"),
+        ("container", "/web"),
+        ("container", "a web"),
+        ("container", "web[1"),
+        ("container", ""),
         ("user", ""),
         ("group", "adm*"),
         ("group", "4294967295"),
