@@ -170,8 +170,8 @@ def _by_container(name: str, process: Process, seen: _Seen) -> WorkloadFact:
     apart = sorted(c.name for c in seen.containers if c.network)
     if apart:
         why = (
-            f"{_few(apart)}: by address where this host forwards; a neighbour on the bridge with CAP_NET_RAW can borrow "
-            "it, and neighbours meet unseen without net.bridge.bridge-nf-call-iptables=1"
+            f"{_few(apart)}: by address where this host forwards; a neighbour on the bridge with CAP_NET_RAW can "
+            "borrow it, and neighbours meet unseen without net.bridge.bridge-nf-call-iptables=1"
         )
         return WorkloadFact(name, "container", "best-effort", why)
     running = sorted(c.name for c in seen.containers)
