@@ -87,6 +87,7 @@ class _Process:
         self._commands = commands
         self._selector = selectors.DefaultSelector()
         self._sessions: dict[int, socket.socket] = {}
+        self._asked = 0
         for mine in addresses:
             for port in TCP_PORTS:
                 self._serve(socket.SOCK_STREAM, mine, port)
@@ -155,24 +156,25 @@ class _Process:
         return True
 
     def _ask(self, numbers: Sequence[int], seconds: float) -> list[bool]:
-        """Which sessions answer a byte within the time. One that has ended for us is forgotten."""
-        answered: set[int] = set()
+        """Which sessions answer a byte within the time: this one, since an older answer may come late. One that has
+        ended for us is forgotten."""
+        self._asked = (self._asked + 1) % 256
+        token, answered = bytes([self._asked]), set()
         for number in numbers:
             with suppress(OSError, KeyError):
-                self._sessions[number].send(b"s")
+                self._sessions[number].send(token)
         deadline = time.monotonic() + seconds
         waiting = {self._sessions[n]: n for n in numbers if n in self._sessions}
         while waiting and (left := deadline - time.monotonic()) > 0:
             for sock in select.select(list(waiting), [], [], left)[0]:
-                number = waiting.pop(sock)
                 try:
-                    lives = bool(sock.recv(100))
+                    came = sock.recv(100)
                 except OSError:
-                    lives = False
-                if lives:
-                    answered.add(number)
-                else:
-                    self._sessions.pop(number).close()
+                    came = b""
+                if token in came:
+                    answered.add(waiting.pop(sock))
+                elif not came:
+                    self._sessions.pop(waiting.pop(sock)).close()
         return [n in answered for n in numbers]
 
     def _try(self, attempts: Sequence[Attempt], seconds: float) -> list[bool]:
