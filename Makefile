@@ -26,6 +26,7 @@ lint: setup   ## style, types, import contracts, generated code
 	@tools/lint.sh
 
 test: system lint   ## lint and every test: unit, kernel, end to end
+	@tools/neighbours.sh
 	@$(PY) -m pytest
 
 proto: setup   ## regenerate the wire code from protos/

@@ -6,10 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from segctl_agent.state import StateFolder
+
+from bench.policies import server_policy
 from bench.sandbox import entered
-from lab.fleet import Fleet
+from lab.fleet import AGENT_STATE, Fleet
 from lab.host import REPOSITORY, LabHost
 from lab.wait import until
 
@@ -55,3 +59,13 @@ def in_network_of(host: LabHost) -> Iterator[None]:
             yield
     finally:
         os.close(descriptor)
+
+
+def store_policy(fleet: Fleet, host: str, entries: int) -> None:
+    """A policy of so many entries as the last good generation of a host, written as its agent's own user would."""
+    policy = replace(server_policy(entries), host=host, generation=1_000)
+    directory = fleet.lab.hosts[host].state / "lib" / Path(AGENT_STATE).name
+    owner = directory.stat()
+    StateFolder(directory).write_generation(policy, (1, 1))
+    for path in directory.glob("generation.*"):
+        os.chown(path, owner.st_uid, owner.st_gid)

@@ -38,8 +38,12 @@ MEASURES = (
     Measure("revocation", sandboxed=True, seconds=120),
     Measure("denials", sandboxed=True, seconds=240),
     Measure("applying", sandboxed=True, seconds=120),
+    Measure("flows", sandboxed=True, seconds=120),
+    Measure("executables", sandboxed=True, seconds=60),
     Measure("fleet", sandboxed=False, seconds=240),
     Measure("agent", sandboxed=False, seconds=180),
+    Measure("takeover", sandboxed=True, seconds=120),
+    Measure("tampering", sandboxed=False, seconds=180),
 )
 
 

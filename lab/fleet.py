@@ -125,8 +125,8 @@ class Fleet:
         command = [*AGENT, "enrol", "--token-file", "-", "--state", AGENT_STATE]
         return self.lab.hosts[host].run(command, stdin=f"{token}\n")
 
-    def start_agent(self, host: str) -> None:
-        self.lab.units[host].start(AGENT_UNIT, [*AGENT, "run", "--state", AGENT_STATE])
+    def start_agent(self, host: str, *options: str) -> None:
+        self.lab.units[host].start(AGENT_UNIT, [*AGENT, "run", "--state", AGENT_STATE, *options])
 
     def stop_agent(self, host: str) -> None:
         self.lab.units[host].stop(AGENT_UNIT)

@@ -130,15 +130,19 @@ def call(options: argparse.Namespace) -> int:
 
 
 def hold(options: argparse.Namespace) -> int:
-    """One long session that speaks every 20 ms: tells when it is connected, and when and how it was cut."""
+    """One long session that speaks every 20 ms, or not at all: tells when it is connected, and when and how it was
+    cut."""
     with connect(options.host, options.port, FAMILIES[options.family], options.timeout) as sock:
         stream = sock.makefile("rw")
         stream.readline()
         print("connected", flush=True)
         try:
+            if options.silent:
+                sock.settimeout(None)
             while True:
-                stream.write("ping\n")
-                stream.flush()
+                if not options.silent:
+                    stream.write("ping\n")
+                    stream.flush()
                 if not stream.readline():
                     print("cut: closed by the other end", flush=True)
                     return 0
@@ -213,6 +217,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--timeout", type=float, default=3.0)
         one.add_argument("--say", default="")
         one.add_argument("--bind", default="")
+        one.add_argument("--silent", action="store_true")
         one.set_defaults(run=function)
     one = commands.add_parser("watch", help="TARGET: open|closed,4|6,HOST,PORT")
     one.add_argument("target", nargs="+")

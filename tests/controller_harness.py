@@ -150,14 +150,20 @@ class FakeAgent:
         units: Sequence[agent_pb2.UnitFact] = (),
         listeners: Sequence[agent_pb2.Listener] = (),
         boot_id: str = "boot",
+        **facts: Any,
     ) -> AsyncIterator[FakeSession]:
+        """`facts`: further fields of Facts."""
         stub: Any = agent_pb2_grpc.AgentStub(self.lab.channel(self.identity))
         call = stub.Session()
         session = FakeSession(self, call)
-        facts = agent_pb2.Facts(
-            addresses=[ip_address(a).packed for a in addresses], units=units, listeners=listeners, kernel="6.1.0"
+        told = agent_pb2.Facts(
+            addresses=[ip_address(a).packed for a in addresses],
+            units=units,
+            listeners=listeners,
+            kernel="6.1.0",
+            **facts,
         )
-        hello = agent_pb2.Hello(agent_version="fake", protocol=protocol, boot_id=boot_id, facts=facts)
+        hello = agent_pb2.Hello(agent_version="fake", protocol=protocol, boot_id=boot_id, facts=told)
         try:
             # A controller that refuses the certificate may be faster than the Hello; `receive` then tells why.
             with suppress(grpc.aio.AioRpcError):
@@ -215,6 +221,18 @@ class FakeSession:
                     whole = hostpolicy_pb2.HostPolicy.FromString(b"".join(self._parts))
                     self._parts.clear()
                     return host_policy_from_wire(whole)
+
+    async def draft(self) -> tuple[agent_pb2.ImpactRequest, HostPolicy]:
+        """The next question what a draft would cut: its last part, and the draft of all parts, checked."""
+        parts = []
+        while True:
+            message = await self.receive()
+            if message.WhichOneof("kind") != "impact":
+                continue
+            parts.append(message.impact.draft)
+            if not message.impact.more:
+                whole = hostpolicy_pb2.HostPolicy.FromString(b"".join(parts))
+                return message.impact, host_policy_from_wire(whole)
 
     async def acknowledge(self, kernel_digest: str = "k" * 64) -> HostPolicy:
         """Take the next host policy and prove it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 
 from segctl.model.inventory import Host, Inventory
@@ -23,7 +23,7 @@ from segctl.model.policy import (
     Workload,
 )
 
-TODAY = date(2026, 11, 22)
+TODAY = datetime(2026, 11, 22, tzinfo=UTC)
 POSTGRES, HTTP, SSH = PortRange("tcp", 5432, 5432), PortRange("tcp", 80, 80), PortRange("tcp", 22, 22)
 
 
@@ -68,7 +68,7 @@ SHOP = Policy(
         rule("web-to-db", sel("shop-web"), sel("shop-db"), POSTGRES, within=("app", "env")),
         rule("office-http", sel(peer="office"), sel("shop-web"), HTTP),
         rule("bastion-ssh", sel(role="bastion"), sel(), SSH),
-        rule("old", sel(role="bastion"), sel(), HTTP, expires=date(2026, 1, 1)),
+        rule("old", sel(role="bastion"), sel(), HTTP, until=datetime(2026, 1, 2, tzinfo=UTC)),
     ),
 )
 

@@ -7,7 +7,7 @@ words that YAML takes for something else (`no`, `1`, `2027-05-01`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, time
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Literal
 
@@ -56,16 +56,25 @@ names = st.one_of(
     st.sampled_from(("a", "no", "on", "null", "123", "x.y_z-0", "n" * 40)), st.text("ab1", min_size=1, max_size=4)
 )
 days = st.dates(date(2026, 1, 1), date(2028, 12, 31))
+ends = st.one_of(
+    days.map(lambda day: datetime.combine(day, time(), UTC)),
+    st.datetimes(datetime(2026, 1, 1), datetime(2028, 12, 31), timezones=st.just(UTC)).map(
+        lambda moment: moment.replace(microsecond=0)
+    ),
+)
 modes = st.sampled_from(Mode)
 answers = st.sampled_from((None, *Answer))
 processes = st.one_of(
-    st.sampled_from(("a.service", "b.service", "db@*.service", "?.scope", "[ab].service", "*.socket")).map(
+    st.sampled_from(("a.service", "b.service", "db@*.service", "?.scope", "[ab].service", "*.socket", "a-b.slice")).map(
         lambda pattern: Process(ProcessKind.UNIT, pattern)
     ),
     st.sampled_from(("app.slice", "system.slice/a.service", "app/*", "*/b")).map(
         lambda pattern: Process(ProcessKind.CGROUP, pattern)
     ),
+    st.sampled_from(("web*", "k8s_web_*_shop", "db.1")).map(lambda pattern: Process(ProcessKind.CONTAINER, pattern)),
     st.sampled_from(("www-data", "33", "_x", "svc$")).map(lambda pattern: Process(ProcessKind.USER, pattern)),
+    st.sampled_from(("adm", "4")).map(lambda pattern: Process(ProcessKind.GROUP, pattern)),
+    st.sampled_from(("/usr/bin/a", "/opt/a b/c")).map(lambda pattern: Process(ProcessKind.EXECUTABLE, pattern)),
 )
 texts = (
     st.text(st.characters(codec="utf-8", exclude_categories=_HIDDEN), min_size=1, max_size=40)
@@ -178,8 +187,8 @@ def _rule(draw: st.DrawFn, name: str, declared: _Declared) -> Rule:
     keys = st.lists(st.sampled_from(sorted(declared.tags)), max_size=2, unique=True)
     within = () if has_peer else tuple(draw(keys))
     words, ports = draw(declared.allowed())
-    review, expires = draw(st.none() | days), draw(st.none() | days)
-    return Rule(name, source, destination, words, ports, within, draw(texts), draw(texts), review, expires)
+    review, until = draw(st.none() | days), draw(st.none() | ends)
+    return Rule(name, source, destination, words, ports, within, draw(texts), draw(texts), review, until)
 
 
 @st.composite

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from segctl.errors import KernelError, StateError
 from segctl.model.hostpolicy import HostPolicy
@@ -20,10 +20,12 @@ from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.boot import put_last_good
 from segctl_agent.change import size_of
-from segctl_agent.conversation import InForce, NewPolicy
+from segctl_agent.conversation import ImpactAsked, InForce, NewPolicy
 from segctl_agent.decisions import Turn
 from segctl_agent.enforcer import Applied, Enforcer
-from segctl_agent.facts.values import Address, Endpoint, ListenerFact
+from segctl_agent.execgate.lock import gate_runs
+from segctl_agent.execgate.targets import target_notes, targets_of, write_targets
+from segctl_agent.facts.values import Address, ContainerFact, Endpoint, ListenerFact
 from segctl_agent.messages import event_message, facts_message
 from segctl_agent.nft.ruleset import TABLE
 from segctl_agent.nft.watch import TamperNotice
@@ -31,6 +33,7 @@ from segctl_agent.probe import answer
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Proof
 from segctl_agent.state import StateFolder
+from segctl_agent.strength import describe_identity
 from segctl_agent.throttle import Throttle
 
 log = logging.getLogger(__name__)
@@ -42,14 +45,20 @@ _HEAL_AGAIN_SECONDS = 0.2
 
 class Agent:
     """Implements session.Host. `facts_changed`, `in_force_changed` and `report_waiting` are called when there is
-    something to send."""
+    something to send, `committed` when a policy is in force, `read_notices` to learn who changed the ruleset before
+    what was changed is looked for."""
 
     def __init__(self, folder: StateFolder, host: str, enforcer: Enforcer, reports: ReportQueue) -> None:
         self.folder, self.host, self.enforcer, self.reports = folder, host, enforcer, reports
         self.facts_changed: Callable[[], object] = lambda: None
         self.in_force_changed: Callable[[], object] = lambda: None
         self.report_waiting: Callable[[], object] = lambda: None
+        self.committed: Callable[[], object] = lambda: None
+        self.answer_impact: Callable[[ImpactAsked], Awaitable[pb.ImpactReply]] | None = None
+        self.read_notices: Callable[[], object] = lambda: None
         self.listeners: tuple[ListenerFact, ...] = ()
+        self.table_guard = ""
+        self.containers: tuple[ContainerFact, ...] = ()
         self.held = ""
         self.status = "starting"
         self._in_force = InForce()
@@ -62,6 +71,7 @@ class Agent:
         self._healing: asyncio.TimerHandle | None = None
         self._culprit: TamperNotice | None = None
         self._problem = ""
+        self._gate_missed = self._gate_told = False
 
     def start(self) -> None:
         """The last good generation in force. Raises KernelError."""
@@ -70,6 +80,10 @@ class Agent:
         self._in_force = InForce(released=self.held)
         if boot.policy is not None:
             self._in_force = InForce(boot.policy.generation, host_policy_digest(boot.policy))
+            try:
+                write_targets(self.folder.path, boot.policy)
+            except StateError as error:
+                self.tell("state", str(error))
         for problem in boot.problems:
             self.tell("state", problem)
 
@@ -86,7 +100,12 @@ class Agent:
     def facts(self) -> pb.Facts:
         facts = self.enforcer.facts
         identity = self.enforcer.identity
-        return facts_message(facts.addresses, facts.cgroups, self.listeners, identity, os.uname().release)
+        policy = self.enforcer.policy
+        workloads = describe_identity(policy, facts.users, facts.cgroups, identity) if policy is not None else ()
+        kernel = os.uname().release
+        message = facts_message(facts.addresses, facts.cgroups, self.listeners, identity, kernel, workloads)
+        message.table_guard, message.mark_mask = self.table_guard, self.enforcer.layout.mask
+        return message
 
     def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply:
         if self._working:
@@ -96,6 +115,11 @@ class Agent:
         except KernelError as error:
             return pb.ProbeReply(id=request.id, error=str(error))
         return answer(request, ruleset, self.enforcer.policy, self.enforcer.facts, self._why_open())
+
+    async def impact(self, asked: ImpactAsked) -> pb.ImpactReply:
+        if self.answer_impact is None:
+            return pb.ImpactReply(id=asked.id, error="this agent cannot read its host's connections")
+        return await self.answer_impact(asked)
 
     def _why_open(self) -> str:
         """Why there is no table, when there is none."""
@@ -117,6 +141,7 @@ class Agent:
                 raise StateError(
                     f"{self.held}. The policy is not applied until `segctl-agent load` on that host ends it"
                 )
+            self.look()  # what the put would undo in passing is told too
             applied = await self._apply(new.policy)
             if self.held:
                 raise StateError(f"{self.held} while the policy was being applied")
@@ -128,9 +153,10 @@ class Agent:
                 applied.turn,
                 applied.apply_us,
             )
+            self.committed()
             await self._store(new.policy, applied.turn)
         self.facts_changed()  # units are told by workload
-        return Proof(applied.kernel_digest, applied.apply_us, applied.notes)
+        return Proof(applied.kernel_digest, applied.apply_us, (*applied.notes, *target_notes(new.policy)))
 
     async def _apply(self, policy: HostPolicy) -> Applied:
         if size_of(policy) < LARGE_POLICY:
@@ -147,6 +173,7 @@ class Agent:
         """A disk that is full does not stop enforcement: it is told, and tried again."""
         try:
             await asyncio.to_thread(self.folder.write_generation, policy, turn)
+            await asyncio.to_thread(write_targets, self.folder.path, policy)
         except StateError as error:
             if self._unstored is None:
                 self.tell("state", str(error))
@@ -162,10 +189,29 @@ class Agent:
                 if self._unstored is None:
                     log.info("the generation is stored now")
 
+    def check_gate(self) -> None:
+        """To be called now and then: tells once when executables are named and nothing tells them apart."""
+        policy = self.enforcer.policy
+        named = targets_of(policy) if policy is not None else ()
+        missed, self._gate_missed = self._gate_missed, bool(named) and not gate_runs(self.folder.path)
+        if self._gate_missed and missed and not self._gate_told:  # twice in a row: one that starts takes a moment
+            names = ", ".join(t.workload for t in named[:5])
+            self.tell(
+                "state",
+                f"no exec gate runs on this host, so no process belongs to {names}: "
+                "`systemctl enable --now segctl-exec-gate.path`",
+            )
+        self._gate_told = self._gate_missed and missed
+
     # What the watchers tell
 
     def cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
         self._when_free("cgroups", lambda: self.enforcer.cgroups_changed(added, removed))
+        self.facts_changed()
+
+    def containers_changed(self, containers: tuple[ContainerFact, ...], bridges: tuple[str, ...]) -> None:
+        self.containers = containers
+        self._when_free("containers", lambda: self.enforcer.containers_changed(containers, bridges))
         self.facts_changed()
 
     def addresses_changed(self, addresses: frozenset[Address]) -> None:
@@ -182,6 +228,11 @@ class Agent:
             return
         self._culprit = notice
         self.check_hold()
+        self.heal()
+
+    def look(self) -> None:
+        """Heals what someone did since, even where its notice has not come yet."""
+        self.read_notices()
         self.heal()
 
     def heal(self) -> None:

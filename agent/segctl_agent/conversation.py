@@ -17,6 +17,8 @@ from segctl.proto.v1 import hostpolicy_pb2 as hp
 
 PROTOCOL = 1
 MAX_POLICY_BYTES = 64 << 20
+MAX_DRAFTS = 4
+"""Drafts that come in parts at one time; all of them together are bounded like one policy."""
 DEFAULT_HEARTBEAT_SECONDS = 5
 
 
@@ -50,7 +52,16 @@ class RefusedPolicy:
     reason: str
 
 
-Intention = Greeted | NewPolicy | RefusedPolicy | pb.ProbeRequest
+@dataclass(frozen=True, slots=True)
+class ImpactAsked:
+    """Which live connections the host policy serialized in `draft` would cut, `limit` of them by name."""
+
+    id: int
+    draft: bytes
+    limit: int
+
+
+Intention = Greeted | NewPolicy | RefusedPolicy | pb.ProbeRequest | ImpactAsked | pb.ImpactReply
 
 
 class ProtocolError(WireError):
@@ -64,6 +75,7 @@ class Conversation:
     host: str
     greeted: bool = False
     _parts: bytearray = field(default_factory=bytearray)
+    _drafts: dict[int, bytearray] = field(default_factory=dict)
 
     def receive(self, message: pb.ControllerMessage, in_force: InForce) -> Intention | None:
         """Raises ProtocolError when the session cannot go on. None: nothing to do."""
@@ -78,6 +90,8 @@ class Conversation:
             return self._chunk(message.chunk, in_force)
         if kind == "probe":
             return message.probe
+        if kind == "impact":
+            return self._impact(message.impact)
         return None
 
     def _welcome(self, welcome: pb.Welcome) -> Greeted:
@@ -107,6 +121,21 @@ class Conversation:
         except DecodeError as error:
             raise ProtocolError("a policy in chunks does not decode") from error
         return self._policy(message, in_force)
+
+    def _impact(self, part: pb.ImpactRequest) -> ImpactAsked | pb.ImpactReply | None:
+        """A draft that is too large is refused, not the session."""
+        if part.id not in self._drafts and len(self._drafts) >= MAX_DRAFTS:
+            return pb.ImpactReply(id=part.id, error=f"{MAX_DRAFTS} drafts are on their way already: ask again")
+        draft = self._drafts.setdefault(part.id, bytearray())
+        draft += part.draft
+        if sum(map(len, self._drafts.values())) > MAX_POLICY_BYTES:
+            del self._drafts[part.id]
+            error = f"the draft exceeds {MAX_POLICY_BYTES >> 20} MiB, what is on its way with it included"
+            return pb.ImpactReply(id=part.id, error=error)
+        if part.more:
+            return None
+        del self._drafts[part.id]
+        return ImpactAsked(part.id, bytes(draft), part.limit)
 
     def _policy(self, message: hp.HostPolicy, in_force: InForce) -> NewPolicy | RefusedPolicy:
         def refused(reason: str) -> RefusedPolicy:

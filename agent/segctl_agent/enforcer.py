@@ -14,21 +14,22 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from segctl.errors import KernelError
+from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import HostPolicy
 
 from segctl_agent.byuser import user_names, user_notes
 from segctl_agent.change import decisions_with, members_moved, narrowed
 from segctl_agent.decisions import ESSENTIALS, Decision, Decisions, InUse, Turn, assign, needed, nobody, noted
 from segctl_agent.drift import differences, misplaces, same_but_cgroups
-from segctl_agent.facts.values import Address, Endpoint, HostFacts
+from segctl_agent.facts.values import Address, ContainerFact, Endpoint, HostFacts
 from segctl_agent.identity import DIRECTIONS, Direction, Identity
 from segctl_agent.members import Moved, move_members
 from segctl_agent.nft.digest import RulesetDigest
 from segctl_agent.nft.kernel import Kernel
-from segctl_agent.nft.operations import Batch, Operation, element_delta
+from segctl_agent.nft.operations import AddElements, Batch, Operation, element_delta
 from segctl_agent.nft.plan import plan
-from segctl_agent.nft.ruleset import Data, Elements, Ruleset
-from segctl_agent.render import CGROUP_MAP, MarkLayout, live_maps, render, render_chains
+from segctl_agent.nft.ruleset import Data, Elements, NftSet, Ruleset
+from segctl_agent.render import MarkLayout, cgroup_map, container_sets, live_map, render, render_chains
 
 _ATTEMPTS = 3
 _MOST_DEPARTED = 256
@@ -139,6 +140,8 @@ class Enforcer:
         if self.policy is None or users != self._facts.users:
             return self._commit(policy, users, needed(policy), started, stranger=self.policy is None)
         moved = members_moved(self.policy, policy)
+        if moved is not None and self._moves_us(moved):
+            return self._commit(policy, users, narrowed(self.policy, policy), started)
         if moved is not None and self.wanted is not None and self._kernel.generation() == self._seen:
             move = move_members(self.wanted, policy, moved)
             if move is not None:
@@ -158,9 +161,29 @@ class Enforcer:
     def cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
         """Follows cgroups by elements alone. After a KernelError the kernel lags behind: call `heal`.
 
-        A cgroup that is gone keeps its elements, the newest ones of them: a session that outlives the restart of its
-        unit, as those of sshd do, keeps its identity.
+        The kernel hears of new cgroups before anything else is done: until then their packets are dropped. A cgroup
+        that is gone keeps its elements, the newest ones of them: a session that outlives the restart of its unit, as
+        those of sshd do, keeps its identity.
         """
+        fresh: dict[str, dict[bytes, Data]] = {}
+        room = True
+        if self._identity is not None and self.wanted is not None:
+            for path, number in added.items():
+                for element in self._identity.elements(path, number):
+                    # An id is never used again, so what the kernel has under it is the same: adding it anew is nothing.
+                    fresh.setdefault(element.map, {})[element.key] = element.verdict
+            sets = self.wanted.sets
+            room = all(_room(sets[name], len(elements)) for name, elements in fresh.items())
+        try:
+            if fresh and room and self.wanted is not None:
+                adds = (AddElements(name, self.wanted.sets[name].spec, e) for name, e in fresh.items())
+                self._apply_delta(Batch(tuple(adds)))
+        finally:
+            self._cgroups_noted(added, removed, fresh)
+
+    def _cgroups_noted(
+        self, added: Mapping[str, int], removed: Mapping[str, int], fresh: Mapping[str, Mapping[bytes, Data]]
+    ) -> None:
         for path, number in removed.items():
             if self._cgroups.get(path) == number:
                 del self._cgroups[path]
@@ -172,28 +195,23 @@ class Enforcer:
         if self._identity is None or self.wanted is None:
             return
         gone: dict[str, set[bytes]] = defaultdict(set)
-        new: dict[str, dict[bytes, Data]] = defaultdict(dict)
         for path, number in forgotten:
             for element in self._identity.elements(path, number):
                 gone[element.map].add(element.key)
-        for path, number in added.items():
-            for element in self._identity.elements(path, number):
-                new[element.map][element.key] = element.verdict
         sets = dict(self.wanted.sets)
         operations: list[Operation] = []
-        for name in gone.keys() | new.keys():
-            before = sets[name].elements
-            after = {**before, **new[name]}
-            for key in gone[name] - new[name].keys():
-                after.pop(key, None)
-            changed = {k for k in gone[name] | new[name].keys() if before.get(k) != after.get(k)}
-            fresh = {k: after[k] for k in changed if k in after}
-            operations += element_delta(name, CGROUP_MAP, (k for k in changed if k in before), fresh.items())
+        for name in gone.keys() | fresh.keys():
+            after = {**sets[name].elements, **fresh.get(name, {})}
+            old = [key for key in gone[name] - fresh.get(name, {}).keys() if after.pop(key, None) is not None]
+            operations += element_delta(name, sets[name].spec, old, ())
             sets[name] = replace(sets[name], elements=MappingProxyType(after))
-        if not operations:
+        if self.policy is not None and not all(_room(sets[name], 0) for name in gone.keys() | fresh.keys()):
+            # A map outgrows its size, or has become much too large: it is made anew, with all that is in it.
+            self._commit(self.policy, self._facts.users, (), self._clock())
             return
         self.wanted = replace(self.wanted, sets=MappingProxyType(sets))
-        self._apply_delta(Batch(tuple(operations)))
+        if operations:
+            self._apply_delta(Batch(tuple(operations)))
 
     def addresses_changed(self, addresses: frozenset[Address]) -> bool:
         """True when that changed the table."""
@@ -204,6 +222,14 @@ class Enforcer:
         """True when that changed the table."""
         self._facts = replace(self._facts, controller=controllers)
         return self._facts_changed()
+
+    def containers_changed(self, containers: tuple[ContainerFact, ...], bridges: tuple[str, ...]) -> None:
+        """Follows containers by elements; by rules where a bridge comes or goes. After a KernelError the kernel lags
+        behind: call `heal`."""
+        self._facts = replace(self._facts, containers=containers, bridges=bridges)
+        if self.policy is not None:
+            self._identity = Identity(self.policy, self._facts.users, containers)
+        self._follow_containers()
 
     def in_step(self) -> bool:
         """False when the kernel's ruleset, anyone's, changed since ours was last known to be whole. Costs 10 us."""
@@ -241,18 +267,40 @@ class Enforcer:
     def counters(self) -> dict[str, int]:
         return self._kernel.counters()
 
+    def hits(self) -> dict[str, int]:
+        return self._kernel.hits()
+
     def read(self) -> Ruleset | None:
         return self._kernel.read()
 
     def _facts_changed(self) -> bool:
-        """Facts other than cgroups and users are in chains alone, in those of the essentials."""
+        """Facts other than cgroups, users and containers are in chains alone, in those of the essentials. Where
+        containers are told apart, this host's addresses are also in a set."""
         if self.policy is None or self.wanted is None:
             return False
         if render_chains(self.policy, self.facts, self.decisions, self.layout) == self.wanted.chains:
+            self._follow_containers()
             return False
         renew = [Decision(d, ESSENTIALS) for d in DIRECTIONS]
         self._commit(self.policy, self._facts.users, renew, self._clock())
         return True
+
+    def _moves_us(self, moved: Mapping[str, tuple[AddressSet, AddressSet]]) -> bool:
+        """Whether this host comes or goes in a group, and with it its containers: that is in chains too."""
+        if self._identity is None or not self._identity.names_containers:
+            return False
+        return any((a in before) != (a in after) for before, after in moved.values() for a in self._facts.addresses)
+
+    def _follow_containers(self) -> None:
+        if self.policy is None or self.wanted is None or self._identity is None or not self._identity.names_containers:
+            return
+        facts = self.facts
+        sets = {**self.wanted.sets, **container_sets(facts, self._identity)}
+        chains = render_chains(self.policy, facts, self.decisions, self.layout)
+        before, self.wanted = self.wanted, replace(self.wanted, sets=MappingProxyType(sets), chains=chains)
+        batch = plan(before, self.wanted)
+        if batch.operations:
+            self._apply_delta(batch)
 
     def _commit(
         self,
@@ -279,7 +327,7 @@ class Enforcer:
             raise
         self.policy, self.wanted = policy, wanted
         self._facts = replace(self._facts, users=MappingProxyType(dict(users)))
-        self._identity = Identity(policy, users)
+        self._identity = Identity(policy, users, self._facts.containers)
         return self._applied(held, before, started)
 
     def _assign(self, policy: HostPolicy, renew: Collection[Decision], *, stranger: bool = False) -> Decisions:
@@ -293,7 +341,7 @@ class Enforcer:
         before, wanted = self.decisions, replace(self.wanted, sets=MappingProxyType({**self.wanted.sets, **moved.sets}))
         if lost:
             self.decisions = self._assign(policy, lost)
-            sets = {**wanted.sets, **live_maps(self.decisions, self.layout)}
+            sets = {**wanted.sets, **live_map(self.decisions, self.layout)}
             chains = render_chains(policy, self.facts, self.decisions, self.layout)
             wanted = replace(wanted, sets=MappingProxyType(sets), chains=chains)
         generation = self._seen
@@ -371,9 +419,15 @@ class Enforcer:
         self._kernel.apply(plan(self._kernel.read(), self.wanted))
 
     def _apply_delta(self, batch: Batch) -> None:
+        """Elements alone. When anyone else changed the ruleset since `_seen`, the generation has gone on by more than
+        our one: no need to ask before."""
         before, self._seen = self._seen, None
-        in_step = before is not None and self._kernel.generation() == before
         self._kernel.apply(batch)
         after = self._kernel.generation()
-        if in_step and before is not None and after == (before + 1) % _GENERATIONS:
-            self._seen = after  # ours was the only transaction in between
+        if before is not None and after == (before + 1) % _GENERATIONS:
+            self._seen = after
+
+
+def _room(nft_set: NftSet, more: int) -> bool:
+    """The map of cgroups is of the right size for what it holds and so many more."""
+    return cgroup_map(len(nft_set.elements) + more) == nft_set.spec

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 # linux/inotify.h
+IN_ATTRIB = 0x0000_0004
+IN_CLOSE_WRITE = 0x0000_0008
+IN_MOVED_FROM = 0x0000_0040
+IN_MOVED_TO = 0x0000_0080
 IN_CREATE = 0x0000_0100
 IN_DELETE = 0x0000_0200
 IN_Q_OVERFLOW = 0x0000_4000

@@ -1,7 +1,7 @@
 """The running agent: wires watchers, enforcer, denials, reports and session, and keeps the clockwork.
 
     cgroups, addresses, names ──▶ Agent ──▶ Enforcer ──▶ kernel ──▶ NftWatch ──▶ Agent.heal
-    NFLOG ──▶ DenialPipeline ──▶ ReportQueue ──▶ Session ◀──▶ Agent.put
+    NFLOG, conntrack, counters ──▶ Observers ──▶ ReportQueue ──▶ Session ◀──▶ Agent.put
 
 Order at start: facts, then the last good generation, then READY, and only then the network.
 """
@@ -13,29 +13,32 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from segctl.errors import KernelError, SegctlError
 
 from segctl_agent.agent import Agent
 from segctl_agent.credentials import Identity
-from segctl_agent.denials.attribute import Attributor
-from segctl_agent.denials.nflog import NflogReader
-from segctl_agent.denials.pipeline import DenialPipeline
-from segctl_agent.denials.sampler import DeniedSets
-from segctl_agent.denials.values import Denial, Verdict
 from segctl_agent.endpoints import endpoints, load_remembered, look_up, remember, resolve_endpoints
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
+from segctl_agent.facts.conntrack import ConntrackGauge
+from segctl_agent.facts.containerstate import ContainerReader
+from segctl_agent.facts.containerwatch import ContainerWatcher
 from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
-from segctl_agent.identity import Direction
-from segctl_agent.messages import denial_message
+from segctl_agent.facts.values import Address
+from segctl_agent.neighbours import Neighbours
 from segctl_agent.nft.kernel import NetlinkKernel
-from segctl_agent.nft.watch import NftWatch
-from segctl_agent.render import MarkLayout, denied_counters
+from segctl_agent.nft.others import read_others
+from segctl_agent.nft.ownership import TableGuard
+from segctl_agent.nft.ruleset import TABLE
+from segctl_agent.nft.watch import NftWatch, TamperNotice
+from segctl_agent.observers import HitKeeper, Observers, carried_ids
+from segctl_agent.render import MarkLayout
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session
 from segctl_agent.state import StateFolder
@@ -44,27 +47,37 @@ from segctl_agent.systemd import Notifier
 log = logging.getLogger(__name__)
 
 HOLD_SECONDS = 1.0
-COUNTERS_SECONDS = 5.0
+CONTAINERS_SECONDS = 10.0
 DRIFT_SECONDS = 10.0
 LISTENERS_SECONDS = 10.0
 STATUS_SECONDS = 5.0
 NAMES_SECONDS = 60.0
+_MOST_FINDINGS = 100
 
 
 class Loop:
     """One agent process. `run` returns its exit code."""
 
-    def __init__(self, folder: StateFolder, identity: Identity, notifier: Notifier, layout: MarkLayout) -> None:
+    def __init__(
+        self, folder: StateFolder, identity: Identity, notifier: Notifier, layout: MarkLayout, guard: TableGuard
+    ) -> None:
         self._folder, self._identity, self._notifier = folder, identity, notifier
         self._reports = ReportQueue()
-        self._kernel = NetlinkKernel()
-        self._enforcer = Enforcer(self._kernel, resolve_users, os.geteuid(), layout)
+        self._kernel = NetlinkKernel(guard=guard)
+        hits = HitKeeper(folder)
+        carried = partial(carried_ids, layout)
+        self._enforcer = Enforcer(
+            self._kernel, resolve_users, os.geteuid(), layout, in_use=carried, keep_hits=hits.look
+        )
         self._agent = Agent(folder, identity.host, self._enforcer, self._reports)
         self._cgroup_root = find_cgroup2_root()
         self._cgroups = CgroupWatcher(self._cgroup_root)
+        self._observers = Observers(self._agent, self._cgroups, hits)
+        self._containers: ContainerWatcher | None = None
         self._addresses = AddressWatcher()
         self._resolved: dict[str, list[str]] = {}
-        self._pipeline: DenialPipeline | None = None
+        self._neighbours = Neighbours(read_others, self._agent.tell, layout.mask)
+        self._conntrack = ConntrackGauge()
         self._stop = asyncio.Event()
         self._failure: SegctlError | None = None
 
@@ -74,23 +87,33 @@ class Loop:
         loop.set_exception_handler(self._callback_failed)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        watch = NftWatch(self._agent.changed_by, own_pid=os.getpid())
-        self._cgroups.start(loop, self._agent.cgroups_changed)
+        watch = NftWatch(self._ruleset_changed, own_pid=os.getpid(), own_port=self._kernel.port)
+        self._containers = ContainerWatcher(
+            ContainerReader(self._cgroup_root),
+            loop,
+            self._agent.containers_changed,
+            lambda problem: self._agent.tell("facts", problem),
+        )
+        self._cgroups.start(loop, self._cgroups_changed)
         self._agent.addresses_changed(known_addresses(self._addresses))
         self._resolved = resolve_endpoints(self._identity.controllers, load_remembered(self._folder.path), lambda _: ())
         self._agent.controllers_changed(endpoints(self._resolved))
         self._agent.start()
+        self._guard_table()
         watch.start(loop)
+        self._agent.read_notices = watch.read
         self._notifier.ready(self._agent.status)
         log.info("ready: %s", self._agent.status)
-        self._addresses.start(loop, self._agent.addresses_changed)
-        self._start_denials(loop)
+        self._addresses.start(loop, self._addresses_changed)
+        self._observers.start(loop)
         session = self._session()
         gc.collect()
         gc.freeze()  # what start-up made lives on: the collector need not walk it again
         tasks = [
             asyncio.create_task(session.run()),
             asyncio.create_task(self._refresh_names()),
+            asyncio.create_task(self._observers.run()),
+            asyncio.create_task(self._neighbours.run()),
             *(asyncio.create_task(_every(seconds, work)) for seconds, work in self._clockwork(session)),
         ]
         stopping = asyncio.create_task(self._stop.wait())
@@ -110,6 +133,43 @@ class Loop:
         log.info("stopped; the rules stay in force")
         return 0
 
+    def _cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
+        self._agent.cgroups_changed(added, removed)
+        if self._containers is not None:
+            self._containers.cgroups_changed(added, removed)
+
+    def _addresses_changed(self, addresses: frozenset[Address]) -> None:
+        """A network of containers that is attached or detached shows as a change of this host's addresses too."""
+        self._agent.addresses_changed(addresses)
+        if self._containers is not None:
+            self._containers.refresh()
+
+    async def _refresh_containers(self) -> None:
+        if self._containers is not None:
+            self._containers.refresh()
+
+    def _ruleset_changed(self, notice: TamperNotice) -> None:
+        self._agent.changed_by(notice)
+        if notice.tables != {TABLE}:
+            self._neighbours.changed_by(notice)
+
+    def _guard_table(self) -> None:
+        """The table our own where the kernel lets us; what hinders that is told, and the table watched."""
+        try:
+            if self._enforcer.wanted is not None and self._kernel.take_over(self._enforcer.wanted):
+                log.info("a table without an owner was replaced by our own, without a gap")
+        except KernelError as error:
+            log.warning("the table cannot be taken over: %s", error)
+        self._look_at_guard()
+
+    def _look_at_guard(self) -> None:
+        """A table without an owner that somebody deletes is made anew with one."""
+        guard, why = self._kernel.guard()
+        if guard != self._agent.table_guard:
+            log.info("the table is %s: %s", guard, why or "the kernel refuses others' changes")
+            self._agent.table_guard = guard
+            self._agent.facts_changed()
+
     def _session(self) -> Session:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         session = Session(self._identity, self._agent, self._reports, boot_id)
@@ -122,16 +182,16 @@ class Loop:
         async def hold() -> None:
             self._agent.check_hold()
 
-        async def counters() -> None:
-            policy = self._enforcer.policy
-            if self._pipeline is not None and policy is not None and not self._agent.working:
-                self._pipeline.account(denied_counters(self._enforcer.counters(), policy))
-
         async def drift() -> None:
-            self._agent.heal()
+            self._agent.look()
+            if not self._agent.working:
+                self._look_at_guard()
             await self._agent.store_again()
+            self._agent.check_gate()
 
         async def status() -> None:
+            if problem := self._conntrack.look():
+                self._agent.tell("kernel", problem)
             self._write_status(session)
 
         async def watchdog() -> None:
@@ -139,10 +199,11 @@ class Loop:
 
         jobs: list[tuple[float, Callable[[], Awaitable[None]]]] = [
             (HOLD_SECONDS, hold),
-            (COUNTERS_SECONDS, counters),
+            (CONTAINERS_SECONDS, self._refresh_containers),
             (DRIFT_SECONDS, drift),
             (LISTENERS_SECONDS, self._read_listeners),
             (STATUS_SECONDS, status),
+            *self._observers.jobs(),
         ]
         if self._notifier.watchdog_seconds:
             jobs.append((self._notifier.watchdog_seconds, watchdog))
@@ -172,38 +233,6 @@ class Loop:
                     )
             await asyncio.sleep(NAMES_SECONDS)
 
-    def _start_denials(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Without NFLOG the policy is enforced all the same, and that nothing describes the denials is told."""
-        try:
-            attributor = Attributor(self._cgroups.path_of, self._cgroup_root)
-            pipeline = DenialPipeline(
-                NflogReader(),
-                attributor.attribute_many,
-                self._denied,
-                lambda: self._agent.in_force().generation,
-                sets=DeniedSets(),
-                name_of=self._denier,
-            )
-            pipeline.start(loop)
-        except KernelError as error:
-            self._agent.tell("kernel", f"denials are enforced but cannot be described: {error}")
-            return
-        self._pipeline = pipeline
-
-    def _denier(self, direction: Direction, mark: int) -> tuple[str, Verdict] | None:
-        """Whose denial a mark in the kernel's sets stands for."""
-        decision = self._enforcer.decision_of(direction, self._enforcer.layout.id_of(direction, mark))
-        if decision is None:
-            return None
-        return decision.workload, "would-deny" if decision.lives else "denied"
-
-    def _denied(self, denials: list[Denial], lost: int) -> None:
-        for denial in denials:
-            self._reports.add_denial(denial_message(denial))
-        if lost:
-            self._reports.add_lost(lost)
-        self._agent.report_waiting()
-
     def _write_status(self, session: Session) -> None:
         in_force = self._agent.in_force()
         try:
@@ -218,6 +247,7 @@ class Loop:
                     "decision_ids": self._enforcer.decisions.turn,
                     "controller": session.connected_to,
                     "problem": session.problem,
+                    "neighbours": [str(finding) for finding in self._neighbours.findings[:_MOST_FINDINGS]],
                     "reports_waiting": self._reports.waiting,
                     "certificate_until": self._identity.valid_until.isoformat(),
                 }
@@ -237,10 +267,11 @@ class Loop:
     def _close(self, loop: asyncio.AbstractEventLoop, watch: NftWatch) -> None:
         watch.stop(loop)
         watch.close()
+        if self._containers is not None:
+            self._containers.close()
         self._cgroups.close()
         self._addresses.close()
-        if self._pipeline is not None:
-            self._pipeline.close()
+        self._observers.close()
         self._kernel.close()
 
 

@@ -110,11 +110,21 @@ def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
 
 @main.command()
 @state_option
+@click.option(
+    "--table-guard",
+    type=click.Choice(["auto", "watch"]),
+    default="auto",
+    envvar="SEGCTL_AGENT_TABLE_GUARD",
+    show_default=True,
+    show_envvar=True,
+    help="auto: own the table, so that the kernel refuses others' changes, where it can. watch: undo them.",
+)
 @mask_option
 @_says_why
-def run(state: Path, mark_mask: int) -> int:
+def run(state: Path, table_guard: str, mark_mask: int) -> int:
     """Enforce, follow the controller, report. SIGTERM ends it; the rules stay in force."""
     from segctl_agent.loop import Loop
+    from segctl_agent.nft.ownership import TableGuard
     from segctl_agent.render import MarkLayout
     from segctl_agent.systemd import Notifier
 
@@ -126,9 +136,20 @@ def run(state: Path, mark_mask: int) -> int:
         )
 
     async def agent() -> int:
-        return await Loop(folder, identity, Notifier(), MarkLayout(mark_mask)).run()
+        return await Loop(folder, identity, Notifier(), MarkLayout(mark_mask), TableGuard(table_guard)).run()
 
     return asyncio.run(agent())
+
+
+@main.command("exec-gate")
+@state_option
+@_says_why
+def exec_gate(state: Path) -> int:
+    """Move what runs an executable of the policy into a cgroup of its own, as it starts. Ends when there is none."""
+    from segctl_agent.execgate.command import run_gate
+    from segctl_agent.systemd import Notifier
+
+    return run_gate(state, Notifier())
 
 
 @main.command()

@@ -14,7 +14,7 @@ from segctl.model.policy import HOST_WORKLOAD, PortRange, ProcessKind
 from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.facts.values import Address, HostFacts
-from segctl_agent.identity import Direction, Identity, Leaf, leaf_map, workload_chain
+from segctl_agent.identity import Direction, Identity, leaf_map, workload_chain
 from segctl_agent.nft.evaluate import Packet, evaluate
 from segctl_agent.nft.ruleset import Ruleset, goto
 
@@ -60,9 +60,9 @@ def _ask(
     if port.protocol == "ip":
         raise WireError(f"no rule can name {port}: ask about tcp, udp, icmp or icmpv6")
     direction: Direction = "in" if request.ingress else "out"
-    cgroup, uid, stand_in = _process(request.workload, direction, policy, facts)
+    cgroup, uid, gid, stand_in = _process(request.workload, direction, policy, facts)
     if stand_in:
-        ruleset = _with_stand_in(ruleset, Identity(policy, facts.users), request.workload, direction)
+        ruleset = _with_stand_in(ruleset, Identity(policy, facts.users, facts.containers), request.workload, direction)
     local = _local(facts, remote)
     found = evaluate(
         ruleset,
@@ -74,6 +74,7 @@ def _ask(
             port=port.low,
             cgroup=cgroup,
             uid=uid,
+            gid=gid,
             loopback=remote in facts.addresses or remote.is_loopback,
         ),
     )
@@ -83,27 +84,31 @@ def _ask(
 
 def _process(
     workload: str, direction: Direction, policy: HostPolicy, facts: HostFacts
-) -> tuple[tuple[int, ...] | None, int | None, bool]:
-    """The cgroup ids and the uid of a process of the workload, and whether it had to be imagined."""
+) -> tuple[tuple[int, ...] | None, int | None, int | None, bool]:
+    """The cgroup ids, the uid and the gid of a process of the workload, and whether it had to be imagined."""
     if workload == HOST_WORKLOAD:
-        return None, None, False
-    identity = Identity(policy, facts.users)
+        return None, None, None, False
+    identity = Identity(policy, facts.users, facts.containers)
     process = next(w.process for w in policy.workloads if w.name == workload)
-    if process is not None and process.kind is ProcessKind.USER and direction == "out":
-        uid = next((u for u, name in identity.users.items() if name == workload), None)
-        if uid is None:
+    kind = process.kind if process is not None else None
+    if kind is ProcessKind.GROUP and direction == "in":
+        raise WireError(f"the kernel does not tell a listener's group: what listens for {workload} is the host's")
+    if process is not None and (kind is ProcessKind.GROUP or (kind is ProcessKind.USER and direction == "out")):
+        owners = identity.groups if kind is ProcessKind.GROUP else identity.users
+        number = next((n for n, name in owners.items() if name == workload), None)
+        if number is None:
             raise WireError(
-                f"this host knows no user {process.pattern!r}: no process belongs to the workload {workload}"
+                f"this host knows no {kind} {process.pattern!r}: no process belongs to the workload {workload}"
             )
-        return None, uid, False
+        return (), *((None, number) if kind is ProcessKind.GROUP else (number, None)), False
     for path in sorted(facts.cgroups):
         place = identity.place(path)
-        if isinstance(place, Leaf) and place.workload == workload:
+        if place.workload == workload:
             parts = path.split("/")
             above = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
             if all(p in facts.cgroups for p in above):
-                return tuple(facts.cgroups[p] for p in above), None, False
-    return (_NO_CGROUP,), None, True
+                return tuple(facts.cgroups[p] for p in above), None, None, False
+    return (_NO_CGROUP,), None, None, True
 
 
 def _with_stand_in(ruleset: Ruleset, identity: Identity, workload: str, direction: Direction) -> Ruleset:

@@ -1,4 +1,4 @@
-"""Denials and events on their way to the controller: bounded, in order, sent again until they are stored there.
+"""Denials, flows, hits and events on their way to the controller: bounded, in order, sent again until stored there.
 
 Sans I/O: report_stream.py moves the batches. One queue lives as long as the agent's process; its `epoch` tells the
 controller that sequence numbers start anew.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from segctl.proto.v1 import agent_pb2 as pb
@@ -15,8 +16,12 @@ from segctl.proto.v1 import agent_pb2 as pb
 MAX_DENIALS = 20_000
 MAX_BYTES = 8 << 20
 MAX_EVENTS = 1_000
+MAX_FLOW_BYTES = 4 << 20
+"""Flow batches that wait: an hour of 300 rows each 5 s."""
+MAX_HITS = 20_000
 BATCH_DENIALS = 500
 BATCH_EVENTS = 100
+BATCH_HITS = 2_000
 WINDOW = 8
 """Batches on their way at one time. What lies in them is not counted against the bounds: it is small by itself."""
 
@@ -28,11 +33,16 @@ class ReportQueue:
     epoch: str = field(default_factory=lambda: secrets.token_hex(8))
     max_denials: int = MAX_DENIALS
     max_bytes: int = MAX_BYTES
+    max_flow_bytes: int = MAX_FLOW_BYTES
     _denials: deque[pb.Denial] = field(default_factory=deque)
     _bytes: int = 0
     _events: deque[pb.Event] = field(default_factory=deque)
     _lost: int = 0
     _events_lost: int = 0
+    _flows: deque[pb.FlowBatch] = field(default_factory=deque)
+    _flow_bytes: int = 0
+    _flows_lost: int = 0
+    _hits: dict[tuple[str, bool], pb.RuleHits] = field(default_factory=dict)
     _sent: deque[pb.ReportBatch] = field(default_factory=deque)
     _resend: deque[pb.ReportBatch] = field(default_factory=deque)
     _sequence: int = 0
@@ -52,15 +62,32 @@ class ReportQueue:
             self._events.popleft()
             self._events_lost += 1
 
+    def add_flows(self, batch: pb.FlowBatch) -> None:
+        """Queues the flows of a window. The oldest windows make room; their new flows count as lost."""
+        self._flows.append(batch)
+        self._flow_bytes += batch.ByteSize()
+        while self._flows and self._flow_bytes > self.max_flow_bytes:
+            oldest = self._flows.popleft()
+            self._flow_bytes -= oldest.ByteSize()
+            self._flows_lost += _flows_in(oldest)
+
+    def add_hits(self, hits: Iterable[pb.RuleHits]) -> None:
+        """Counts of rules as they stand: the newer one takes the place of one that waits. Over the bound a rule's count
+        is left out, to come with the next."""
+        for hit in hits:
+            key = (hit.rule, hit.ingress)
+            if key in self._hits or len(self._hits) < MAX_HITS:
+                self._hits[key] = hit
+
     def add_lost(self, count: int) -> None:
         """Counts denials that the kernel counted and nobody could describe."""
         self._lost += count
 
     @property
     def waiting(self) -> int:
-        """Denials and events that the controller has not acknowledged."""
-        on_the_way = sum(len(b.denials) + len(b.events) for b in self._sent)
-        return len(self._denials) + len(self._events) + on_the_way
+        """Denials, events, windows of flows and counts of rules that the controller has not acknowledged."""
+        here = len(self._denials) + len(self._events) + len(self._flows) + len(self._hits)
+        return here + sum(_items(b) for b in self._sent)
 
     @property
     def lost(self) -> int:
@@ -72,7 +99,7 @@ class ReportQueue:
         None: nothing to send, or the window is full."""
         if self._resend:
             return self._resend.popleft()
-        if len(self._sent) >= WINDOW or not (self._denials or self._events or self._lost or self._events_lost):
+        if len(self._sent) >= WINDOW or not self._something:
             return None
         self._sequence += 1
         batch = pb.ReportBatch(epoch=self.epoch, sequence=self._sequence, lost=self._lost)
@@ -88,8 +115,26 @@ class ReportQueue:
             denial = self._denials.popleft()
             self._bytes -= denial.ByteSize()
             batch.denials.append(denial)
+        self._put_flows(batch)
+        while self._hits and len(batch.hits) < BATCH_HITS:
+            batch.hits.append(self._hits.pop(next(iter(self._hits))))
         self._sent.append(batch)
         return batch
+
+    @property
+    def _something(self) -> bool:
+        lost = self._lost or self._events_lost or self._flows_lost
+        return bool(lost or self._denials or self._events or self._flows or self._hits)
+
+    def _put_flows(self, batch: pb.ReportBatch) -> None:
+        """One window at most, and what was lost."""
+        if self._flows:
+            flows = self._flows.popleft()
+            self._flow_bytes -= flows.ByteSize()
+            batch.flows.CopyFrom(flows)
+        if self._flows_lost:
+            batch.flows.lost += self._flows_lost
+            self._flows_lost = 0
 
     def acknowledge(self, sequence: int) -> None:
         """Everything up to `sequence` is stored durably."""
@@ -107,8 +152,17 @@ class ReportQueue:
         Returns how many items that were."""
         items = 0
         for batch in self._sent:
-            items += len(batch.denials) + len(batch.events)
+            items += _items(batch)
+            self._flows_lost += _flows_in(batch.flows)
             self._lost += batch.lost + sum(max(d.count, 1) for d in batch.denials)
         self._sent.clear()
         self._resend.clear()
         return items
+
+
+def _items(batch: pb.ReportBatch) -> int:
+    return len(batch.denials) + len(batch.events) + len(batch.hits) + batch.HasField("flows")
+
+
+def _flows_in(batch: pb.FlowBatch) -> int:
+    return sum(batch.flows) + batch.lost

@@ -25,6 +25,7 @@ from segctl_agent.conversation import (
     PROTOCOL,
     Conversation,
     Greeted,
+    ImpactAsked,
     InForce,
     NewPolicy,
     ProtocolError,
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 FACTS_DEBOUNCE_SECONDS = 0.1
 GREETING_SECONDS = 10.0
 SILENT_HEARTBEATS = 3
+WAITING_IMPACTS = 2
+"""Questions about drafts that wait, each up to 64 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Proof:
 
 
 class Host(Protocol):
-    """What the session needs of the agent. All but `put` return at once."""
+    """What the session needs of the agent. All but `put` and `impact` return at once."""
 
     def in_force(self) -> InForce: ...
 
@@ -66,6 +69,8 @@ class Host(Protocol):
         ...
 
     def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply: ...
+
+    async def impact(self, asked: ImpactAsked) -> pb.ImpactReply: ...
 
 
 class Session:
@@ -90,6 +95,7 @@ class Session:
         self._facts_due = False
         self._pending: NewPolicy | None = None
         self._offered = asyncio.Event()
+        self._asked: asyncio.Queue[ImpactAsked] = asyncio.Queue(WAITING_IMPACTS)
         self.reports_waiting = asyncio.Event()
 
     def facts_changed(self) -> None:
@@ -121,6 +127,7 @@ class Session:
         """One session from hello to its end, which is always an exception."""
         self._outbox.clear()
         self._pending, self._facts_due = None, False
+        self._asked = asyncio.Queue(WAITING_IMPACTS)
         async with open_channel(self.identity, address) as channel:
             stub = cast("rpc.AgentAsyncStub", rpc.AgentStub(channel))
             call = stub.Session()
@@ -147,6 +154,7 @@ class Session:
                     self._listen(call, conversation, greeting.heartbeat_seconds * SILENT_HEARTBEATS),
                     self._speak(call, greeting.heartbeat_seconds),
                     self._apply(),
+                    self._answer_impacts(),
                     send_reports(stub, self.reports, self.reports_waiting),
                 )
                 raise _reason(failures)
@@ -190,6 +198,21 @@ class Session:
                 self._send(nack(intention.generation, intention.digest, errors, self.host.in_force()))
             elif isinstance(intention, pb.ProbeRequest):
                 self._send(pb.AgentMessage(probe=self.host.probe(intention)))
+            elif isinstance(intention, pb.ImpactReply):
+                self._send(pb.AgentMessage(impact=intention))
+            elif isinstance(intention, ImpactAsked):
+                self._ask_impact(intention)
+
+    def _ask_impact(self, asked: ImpactAsked) -> None:
+        try:
+            self._asked.put_nowait(asked)
+        except asyncio.QueueFull:
+            error = f"{WAITING_IMPACTS} drafts wait to be looked at already: ask again"
+            self._send(pb.AgentMessage(impact=pb.ImpactReply(id=asked.id, error=error)))
+
+    async def _answer_impacts(self) -> None:
+        while True:
+            self._send(pb.AgentMessage(impact=await self.host.impact(await self._asked.get())))
 
     async def _apply(self) -> None:
         while True:

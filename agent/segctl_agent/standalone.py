@@ -15,12 +15,17 @@ from segctl_agent.credentials import Identity, load_identity
 from segctl_agent.decisions import needed, noted
 from segctl_agent.endpoints import endpoints, load_remembered, resolve_endpoints
 from segctl_agent.enforcer import Enforcer
+from segctl_agent.execgate.lock import gate_runs
+from segctl_agent.execgate.targets import FILE
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
+from segctl_agent.facts.containerstate import ContainerReader
+from segctl_agent.facts.containerwatch import known_containers
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.library import chain_lines
+from segctl_agent.nft.ownership import TableGuard
 from segctl_agent.nft.ruleset import Expr, Rule, Ruleset
 from segctl_agent.nft.text import to_text
 from segctl_agent.render import MarkLayout, render
@@ -28,16 +33,19 @@ from segctl_agent.state import StateFolder
 
 log = logging.getLogger(__name__)
 
-_RELEASE_PROOF_SECONDS = 3.0
+_RELEASE_PROOF_SECONDS = 5.0
 _QUIET_SECONDS = 1.5
 
 
 def load_last_good(folder: StateFolder, identity: Identity, layout: MarkLayout) -> Boot:
     """Raises KernelError or StateError. The agent's user is the owner of the state folder, whoever runs this."""
-    kernel = NetlinkKernel()
+    kernel = NetlinkKernel(guard=TableGuard.AUTO)
     try:
         enforcer = Enforcer(kernel, resolve_users, folder.path.stat().st_uid, layout)
-        enforcer.cgroups_changed(CgroupWatcher(find_cgroup2_root()).scan(), {})
+        root = find_cgroup2_root()
+        cgroups, reader = CgroupWatcher(root).scan(), ContainerReader(root)
+        enforcer.cgroups_changed(cgroups, {})
+        enforcer.containers_changed(known_containers(reader, cgroups), reader.bridges())
         enforcer.addresses_changed(known_addresses(AddressWatcher()))
         resolved = resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())
         enforcer.controllers_changed(endpoints(resolved))
@@ -90,22 +98,27 @@ def _words(
         addresses=AddressWatcher().current(),
         controller=endpoints(resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())),
         agent_uid=folder.path.stat().st_uid,
+        bridges=ContainerReader(find_cgroup2_root()).bridges(),
     )
     rendered = render(stored.value, facts, decisions, layout)
     return {rule.exprs: rule for chain in rendered.chains.values() for rule in chain.rules}
 
 
 def remove_rules(folder: StateFolder, reason: str) -> None:
-    """Removes our table and nothing else, and proves it: an agent amid a change might write it once more."""
+    """Removes our table and nothing else, and proves it: an agent amid a change might write it once more. A table that
+    a running agent owns is removed by that agent, as soon as it sees the hold."""
     log.critical("%s: removing the table inet segctl", reason)
     folder.hold(reason)
     kernel = NetlinkKernel()
+    owner = ""
     try:
         deadline = time.monotonic() + _RELEASE_PROOF_SECONDS
         quiet_since: float | None = None
         while time.monotonic() < deadline:
-            if kernel.read() is not None:
-                kernel.destroy()
+            if kernel.present():
+                owner = kernel.other_owner()
+                if not owner:
+                    kernel.destroy()
                 quiet_since = None
             elif quiet_since is None:
                 quiet_since = time.monotonic()
@@ -114,6 +127,11 @@ def remove_rules(folder: StateFolder, reason: str) -> None:
             time.sleep(0.05)
     finally:
         kernel.close()
+    if owner:
+        raise KernelError(
+            f"{owner} owns the table inet segctl and does not remove it: end that process "
+            "(`systemctl kill -s KILL segctl-agent`) and release again"
+        )
     raise KernelError(
         "the table inet segctl comes back: stop the agent (`systemctl stop segctl-agent`) and release again"
     )
@@ -123,7 +141,7 @@ def describe(folder: StateFolder, identity: Identity) -> tuple[list[str], bool]:
     """Lines for people, and whether all is well: an agent runs, and the kernel holds our table."""
     kernel = NetlinkKernel()
     try:
-        ruleset = kernel.read()
+        ruleset, owner = kernel.read(), kernel.other_owner()
     finally:
         kernel.close()
     status = folder.read_status() or {}
@@ -139,6 +157,11 @@ def describe(folder: StateFolder, identity: Identity) -> tuple[list[str], bool]:
     else:
         elements = sum(len(s.elements) for s in ruleset.sets.values())
         lines.append(f"kernel: {len(ruleset.chains)} chains, {elements} elements")
+        lines.append(f"table: owned by {owner}, nobody else can change it" if owner else "table: others can change it")
+    if (folder.path / FILE).exists():
+        gate = gate_runs(folder.path)
+        lines.append("exec gate: running" if gate else "exec gate: not running; no process belongs to an executable")
+        good = good and gate
     if not running:
         lines.append("agent: not running; the rules in the kernel stay as they are (`systemctl start segctl-agent`)")
         return lines, False
@@ -147,6 +170,7 @@ def describe(folder: StateFolder, identity: Identity) -> tuple[list[str], bool]:
     lines.append(
         f"controller: {controller}" if controller else f"controller: {status.get('problem') or 'no session yet'}"
     )
+    lines += [f"note: {finding}" for finding in status.get("neighbours", ())]
     lines.append(f"reports waiting: {status.get('reports_waiting', 0)}; status of {status.get('updated', 'never')}")
     return lines, good and bool(controller)
 

@@ -44,6 +44,22 @@ class StateFolder:
         """Raises StateError; the generations stored before still read."""
         Slots(self.path).write(wire.host_policy_to_wire(policy).SerializeToString(), turn_to_number(turn))
 
+    def read_hits(self) -> bytes:
+        """What `write_hits` wrote last; empty when there is nothing. Raises StateError."""
+        try:
+            return (self.path / "hits.json").read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise StateError(f"cannot read {self.path / 'hits.json'}: {error.strerror}") from error
+
+    def write_hits(self, content: bytes) -> None:
+        """Raises StateError."""
+        try:
+            write_briefly(self.path / "hits.json", content, 0o600)
+        except OSError as error:
+            raise StateError(f"cannot write {self.path / 'hits.json'}: {error.strerror}") from error
+
     # Release: an operator opened this host in an emergency. Only an operator (or a reboot) ends that.
 
     @property

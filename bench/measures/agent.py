@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from segctl.model.hostpolicy import HostPolicy
 from segctl_agent.identity import leaf_map
-from segctl_agent.nft.attributes import string
-from segctl_agent.nft.dump import parse_elements
 from segctl_agent.nft.kernel import NetlinkKernel
-from segctl_agent.nft.messages import GETSETELEM
-from segctl_agent.nft.netlink import Netlink
 from segctl_agent.nft.ruleset import TABLE
-from segctl_agent.render import CGROUP_MAP
-from segctl_agent.state import StateFolder
 
-from bench.lab_figures import in_network_of, shop_in_force
-from bench.policies import server_policy
+from bench.lab_figures import in_network_of, shop_in_force, store_policy
+from bench.lookup import ElementLookup
 from bench.rows import Goal, Row
 from bench.statistic import percentile
-from lab.fleet import AGENT_STATE, AGENT_UNIT, Fleet
+from lab.fleet import AGENT_UNIT, Fleet
 from lab.host import LabHost
 from lab.wait import until
 
 _HOST = "db1"
 _ENTRIES = 10_000
 _MAP = leaf_map(2, "in")
-_UNIT_GOAL, _MEMORY_GOAL, _START_GOAL = Goal("<", 5), Goal("<", 60), Goal("<", 1000)
+_UNIT_GOAL, _UNIT_P95_GOAL = Goal("<=", 1), Goal("<=", 3)
+_MEMORY_GOAL, _START_GOAL = Goal("<", 60), Goal("<", 1000)
 
 
 def measure(quick: bool) -> list[Row]:
@@ -46,28 +41,29 @@ def measure(quick: bool) -> list[Row]:
 def _unit_starts(fleet: Fleet, count: int) -> list[Row]:
     host = fleet.lab.hosts[_HOST]
     with in_network_of(host):
-        netlink = Netlink()
-    try:
-        times = [_unit_start(host.cgroup / "system.slice" / f"bench-{n}.service", netlink) for n in range(count)]
-        resolution = _poll_ms(netlink)
-    finally:
-        netlink.close()
+        lookup = ElementLookup(_MAP)
+    with lookup:
+        times = [_unit_start(host.cgroup / "system.slice" / f"bench-{n}.service", lookup) for n in range(count)]
+        resolution = _look_us(lookup)
     how = (
-        f"{count} units on {_HOST}, from mkdir of the cgroup until its element is in the kernel's map {_MAP}, asked "
-        f"for in a loop by another process ({resolution:.3f} ms a look); the agent watches with inotify"
+        f"{count} units on {_HOST}, from mkdir of the cgroup until its element is in the kernel's map {_MAP}, which "
+        f"another process looks up in a loop ({resolution:.0f} us a look, giving way to others after each); the agent "
+        "watches with inotify"
     )
     return [
         Row("unit start until its rules are in force, p50", median(times), "ms", how, _UNIT_GOAL),
-        Row("unit start until its rules are in force, p95", percentile(times, 0.95), "ms", how),
+        Row("unit start until its rules are in force, p95", percentile(times, 0.95), "ms", how, _UNIT_P95_GOAL),
     ]
 
 
-def _unit_start(cgroup: Path, netlink: Netlink) -> float:
+def _unit_start(cgroup: Path, lookup: ElementLookup) -> float:
     started = time.perf_counter()
     cgroup.mkdir()
     try:
-        key = cgroup.stat().st_ino.to_bytes(8, "little")
-        while key not in _mapped(netlink):
+        key = cgroup.stat().st_ino.to_bytes(8, sys.byteorder)
+        while not lookup.holds(key):
+            # A busy loop would keep the agent from this core for a whole time slice, which no unit's start does.
+            os.sched_yield()
             if time.perf_counter() - started > 5:
                 raise TimeoutError(f"{cgroup.name} was not in the map {_MAP} of {_HOST} after 5 s")
         return (time.perf_counter() - started) * 1000
@@ -76,16 +72,11 @@ def _unit_start(cgroup: Path, netlink: Netlink) -> float:
         time.sleep(0.02)  # The removal is an event too: the next start is to find an idle agent.
 
 
-def _mapped(netlink: Netlink) -> set[bytes]:
-    messages = netlink.dump(GETSETELEM, string(1, TABLE) + string(2, _MAP))
-    return set(parse_elements(messages, CGROUP_MAP))
-
-
-def _poll_ms(netlink: Netlink) -> float:
+def _look_us(lookup: ElementLookup) -> float:
     started = time.perf_counter()
-    for _ in range(100):
-        _mapped(netlink)
-    return (time.perf_counter() - started) * 10
+    for _ in range(1000):
+        lookup.holds(bytes(8))
+    return (time.perf_counter() - started) * 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +123,7 @@ def _idle(fleet: Fleet, seconds: float, what: str) -> list[Row]:
 def _starts_from_disk(fleet: Fleet, count: int) -> list[Row]:
     """The controller is down: what is enforced comes from the disk."""
     fleet.kill_agent(_HOST)
-    _store(fleet, _large_policy(fleet))
+    store_policy(fleet, _HOST, _ENTRIES)
     times = [_start_from_disk(fleet) for _ in range(count)]
     elements = _elements(fleet.lab.hosts[_HOST])
     if elements < _ENTRIES:
@@ -142,20 +133,6 @@ def _starts_from_disk(fleet: Fleet, count: int) -> list[Row]:
         "the command to READY=1, with setpriv, the interpreter and the imports"
     )
     return [Row("agent start until enforced from disk", median(times), "ms", how, _START_GOAL)]
-
-
-def _large_policy(fleet: Fleet) -> HostPolicy:
-    policy = server_policy(_ENTRIES)
-    return HostPolicy(_HOST, 1_000, policy.policy_digest, policy.workloads, policy.groups, policy.managed)
-
-
-def _store(fleet: Fleet, policy: HostPolicy) -> None:
-    """As the agent's own user would have written it."""
-    directory = fleet.lab.hosts[_HOST].state / "lib" / Path(AGENT_STATE).name
-    owner = directory.stat()
-    StateFolder(directory).write_generation(policy, (1, 1))
-    for path in directory.glob("generation.*"):
-        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _start_from_disk(fleet: Fleet) -> float:

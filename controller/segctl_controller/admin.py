@@ -18,6 +18,7 @@ from segctl_controller.errors import InvalidRequestError, LimitError, NotFoundEr
 from segctl_controller.feed import Feed
 from segctl_controller.gate import Gate
 from segctl_controller.hosts import HostAdmin
+from segctl_controller.impact import Impact
 from segctl_controller.probing import explained
 from segctl_controller.push import Proposal, Publisher
 from segctl_controller.registry import Registry
@@ -28,6 +29,7 @@ from segctl_controller.store.sql import no_host
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.tokens import TokenAdmin
 from segctl_controller.turns import Turns
+from segctl_controller.usage import Usage
 from segctl_controller.views import denial_view, entry_view, generation_view, host_view, status_view
 
 RECENT_EVENTS = 20
@@ -60,6 +62,8 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._hosts = hosts
         self._tokens = tokens
         self._turns = Turns(db)
+        self._usage = Usage(registry.fleet, db)
+        self._impact = Impact(registry)
 
     async def WhoAmI(self, request: admin_pb2.WhoAmIRequest, context: Context) -> admin_pb2.WhoAmIReply:
         async with self._gate.open(context, Role.VIEWER) as operator:
@@ -68,15 +72,17 @@ class Admin(admin_pb2_grpc.AdminServicer):
             )
 
     async def Flows(self, request: admin_pb2.FlowsRequest, context: Context) -> admin_pb2.FlowsReply:
-        raise NotImplementedError  # the flows branch brings it
+        async with self._gate.open(context, Role.VIEWER):
+            return await self._usage.flows(request)
 
     async def RuleUse(self, request: admin_pb2.RuleUseRequest, context: Context) -> admin_pb2.RuleUseReply:
-        raise NotImplementedError  # the flows branch brings it
+        async with self._gate.open(context, Role.VIEWER):
+            return await self._usage.rules(request)
 
     async def _review(self, operator: str, source: admin_pb2.PolicySource) -> Review:
         """In a thread: a large policy takes longer than the heartbeats of the fleet can wait."""
-        files, inventory, today = source_from_wire(source), self._fleet.inventory, self._clock.today()
-        look = partial(review, files, inventory, today, self._registry.controller_addresses)
+        files, inventory, now = source_from_wire(source), self._fleet.inventory, self._clock.now()
+        look = partial(review, files, inventory, now, self._registry.controller_addresses)
         return await self._turns.take(operator, look)
 
     async def Check(self, request: admin_pb2.PolicySource, context: Context) -> admin_pb2.CheckReply:
@@ -86,14 +92,14 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     async def Plan(self, request: admin_pb2.PolicySource, context: Context) -> admin_pb2.PlanReply:
         async with self._gate.open(context, Role.VIEWER) as operator:
-            active, inventory, today = self._fleet.active, self._fleet.inventory, self._clock.today()
+            active, inventory, now = self._fleet.active, self._fleet.inventory, self._clock.now()
             found = await self._review(operator.name, request)
             reply = admin_pb2.PlanReply(
                 findings=findings_to_wire(found.findings), base_generation=active.number, tests=found.tests
             )
             if found.policy is None:
                 return reply
-            difference = await self._turns.take(operator.name, partial(compare, active, found.policy, inventory, today))
+            difference = await self._turns.take(operator.name, partial(compare, active, found.policy, inventory, now))
             reply.digest = difference.digest
             reply.hosts.extend(difference.hosts)
             for change in difference.diff.changes:
@@ -107,6 +113,11 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 )
             for mode in difference.diff.modes:
                 reply.modes.add(host=mode.host, workload=mode.workload, before=mode.before, after=mode.after)
+            if not found.refused:
+                cuts = await self._impact.of(difference.drafts, active.number + 1, difference.digest)
+                reply.cuts.extend(cuts.connections)
+                reply.cut_total = cuts.total
+                reply.unasked.extend(cuts.unasked)
             return reply
 
     async def Status(self, request: admin_pb2.StatusRequest, context: Context) -> admin_pb2.StatusReply:

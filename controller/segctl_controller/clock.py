@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,6 @@ class Clock:
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.now_us() / 1e6, UTC)
 
-    def today(self) -> date:
-        return self.now().date()
-
-    def seconds_to_midnight(self) -> float:
-        """Seconds until the next UTC day, at least one."""
-        now = self.now()
-        passed = now.hour * 3600 + now.minute * 60 + now.second + now.microsecond / 1e6
-        return max(1.0, 86400.0 - passed)
+    def seconds_until(self, moment: datetime) -> float:
+        """Seconds from now to `moment`, never negative."""
+        return max(0.0, (moment - self.now()).total_seconds())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 
 from segctl.model.inventory import Address, Host, Inventory
 from segctl.model.policy import HOST_WORKLOAD, Policy, PortRange, Tags
@@ -53,7 +53,7 @@ def enrich(
     inventory: Inventory,
     holders: Mapping[Address, str],
     listener_of: ListenerOf,
-    today: date,
+    now: datetime,
 ) -> Context:
     host = inventory.hosts[denied.host]
     holder = inventory.hosts.get(holders.get(denied.remote, ""))
@@ -61,7 +61,7 @@ def enrich(
     local = _instance(policy, host, denied.workload)
     direction: Direction = "ingress" if denied.ingress else "egress"
     others = instances(policy, holder) if holder else denied.remote
-    decision = decide_end(policy, direction, local, others, denied.port, today)
+    decision = decide_end(policy, direction, local, others, denied.port, now)
     return Context(
         tags=local.tags,
         peer_host=holder.name if holder else "",
@@ -69,7 +69,7 @@ def enrich(
         peer_tags=_instance(policy, holder, peer_workload).tags if holder else Tags(),
         reason=decision.reason,
         rule=decision.name,
-        suggestion=_suggestion(denied, policy, inventory, local, holder, peer_workload, decision, today),
+        suggestion=_suggestion(denied, policy, inventory, local, holder, peer_workload, decision, now),
         service_name=service_name(policy, denied.port) if _declared(policy, denied.port) else "",
     )
 
@@ -82,7 +82,7 @@ def _suggestion(
     holder: Host | None,
     peer_workload: str,
     decision: Decision,
-    today: date,
+    now: datetime,
 ) -> str:
     """A boundary cannot be opened by a rule, other IP protocols cannot be named by one, and what is allowed by now
     needs none."""
@@ -91,10 +91,15 @@ def _suggestion(
     remote = _instance(policy, holder, peer_workload) if holder else denied.remote
     here, there = Seen(denied.unit, denied.user), Seen()
     if denied.ingress:
-        offer = offer_rule(policy, inventory, remote, local, denied.port, today, there, here)
+        offer = offer_rule(policy, inventory, remote, local, denied.port, now, there, here)
     else:
-        offer = offer_rule(policy, inventory, local, remote, denied.port, today, here, there)
+        offer = offer_rule(policy, inventory, local, remote, denied.port, now, here, there)
     return offer.text or f"# {offer.refusal}"
+
+
+def declared_service(policy: Policy, port: PortRange) -> str:
+    """The name of the declared service of just this port, or empty."""
+    return service_name(policy, port) if _declared(policy, port) else ""
 
 
 def _declared(policy: Policy, port: PortRange) -> bool:

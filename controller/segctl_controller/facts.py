@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -18,16 +18,27 @@ from segctl_controller.store.records import HostRecord
 MOST_ADDRESSES = 256
 MOST_UNITS = 4096
 MOST_LISTENERS = 4096
+MOST_WORKLOADS = 4096
 LONGEST_PATH = 1024
 LONGEST_NAME = 128
+LONGEST_WHY = 500
+IDENTIFIED = frozenset({"slice", "unit", "cgroup", "user", "group", "container", "executable", "rest"})
+STRENGTHS = frozenset({"race-free", "closed-until-known", "best-effort"})
+GUARDS = frozenset({"owned", "watched"})
+UNKNOWN = "unknown"
+"""What a word becomes that this controller does not know: an agent may be newer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The addresses an agent claims, and the rest of its facts as a wire message without addresses."""
+    """The addresses an agent claims, and the rest of its facts as a wire message without addresses.
+
+    `mark_mask`: its bits of the conntrack mark; 0: an agent whose marks do not name decisions.
+    """
 
     addresses: tuple[Address, ...]
     facts: bytes
+    mark_mask: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +66,37 @@ def read_claims(message: agent_pb2.Facts) -> Claims:
         if listener.protocol not in PROTOCOLS or listener.port > 65535:
             raise WireError(f"listener {listener.protocol[:20]!r} port {listener.port} does not exist")
     addresses = {address_from_wire(raw) for raw in message.addresses}
-    kept = agent_pb2.Facts(units=message.units, listeners=message.listeners, kernel=message.kernel)
-    return Claims(_sorted(a for a in addresses if _ownable(a)), kept.SerializeToString())
+    kept = agent_pb2.Facts(
+        units=message.units,
+        listeners=message.listeners,
+        kernel=message.kernel,
+        workloads=_workloads(message.workloads),
+        mark_mask=message.mark_mask,
+        table_guard=_known(message.table_guard, GUARDS),
+    )
+    return Claims(_sorted(a for a in addresses if _ownable(a)), kept.SerializeToString(), message.mark_mask)
+
+
+def _workloads(told: Sequence[agent_pb2.WorkloadFact]) -> list[agent_pb2.WorkloadFact]:
+    _bounded("workloads", len(told), MOST_WORKLOADS)
+    kept = []
+    for fact in told:
+        _short("workload", fact.name, LONGEST_NAME)
+        _short("reason of a workload's strength", fact.why, LONGEST_WHY)
+        kept.append(
+            agent_pb2.WorkloadFact(
+                name=fact.name,
+                identified=_known(fact.identified, IDENTIFIED),
+                strength=_known(fact.strength, STRENGTHS),
+                why=" ".join(fact.why.split()),
+            )
+        )
+    return kept
+
+
+def _known(word: str, known: frozenset[str]) -> str:
+    """Empty stays empty: it was not said."""
+    return word if word in known or not word else UNKNOWN
 
 
 def judge(

@@ -8,24 +8,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import datetime
 
 from segctl.model.hostpolicy import HostPolicy
 from segctl.model.inventory import Address, Host, Inventory
 from segctl.model.policy import Policy
 from segctl.policy.compile import Compiler
+from segctl.policy.decide import next_end
 from segctl.wire import host_policy_to_wire
 
 from segctl_controller.clock import Clock
 from segctl_controller.contest import Contest
+from segctl_controller.rulebook import Rulebook
 from segctl_controller.store.records import HostRecord, ProofRecord
 
 DEBOUNCE = 0.05
 """Seconds that changes of membership are collected: a fleet that boots would else be compiled for every host."""
 PACE = 0.005
 """Seconds of compiling between two turns of the event loop: heartbeats and pushes go on meanwhile."""
-DATE_CHECK = 60.0
-"""Seconds between looks at the date: rules expire at midnight UTC, also after the clock jumped."""
+CLOCK_CHECK = 60.0
+"""Seconds between looks at the clock: rules end by it, also after it jumped."""
+CLOCK_STEP = 0.01
+"""Least seconds until the next look: the loop's clock and the wall clock do not tick together."""
 log = logging.getLogger(__name__)
 
 
@@ -79,10 +83,11 @@ class Fleet:
         self.hosts: dict[str, HostRecord] = {}
         self.standings: dict[str, Standing] = {}
         self.desired: dict[str, Desired] = {}
+        self.rulebook = Rulebook()
         self.revision = 0
         self.holders: dict[Address, str] = {}
         self._inventory: Inventory | None = None
-        self._compiled_for: date | None = None
+        self._next_end: datetime | None = None
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
         self._watchers: set[asyncio.Event] = set()
@@ -101,6 +106,7 @@ class Fleet:
         self._move_addresses(name, record.addresses if record else (), ())
         self.standings.pop(name, None)
         self.desired.pop(name, None)
+        self.rulebook.forget(name)
         self._membership()
 
     def activate(self, active: Active) -> None:
@@ -161,29 +167,42 @@ class Fleet:
         finally:
             self._watchers.discard(event)
 
+    async def compiled(self, name: str) -> None:
+        """Wait until it is known what the host must hold: a controller that starts hears of it before."""
+        with self.watch() as changed:
+            while self.active.number and name in self.hosts and name not in self.desired:
+                changed.clear()
+                await changed.wait()
+
     async def run(self) -> None:
-        """Keep what is desired in line with policy, membership and date, until cancelled."""
+        """Keep what is desired in line with policy, membership and clock, until cancelled."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(DATE_CHECK, self._clock.seconds_to_midnight())):
+                async with asyncio.timeout(self._patience()):
                     await self._changed.wait()
             if self._changed.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(DEBOUNCE):
                         await self._urgent.wait()
-            elif self._clock.today() == self._compiled_for:
+            elif next_end(self.active.policy, self._clock.now()) == self._next_end:
                 continue
             self._changed.clear()
             self._urgent.clear()
             await self._compile()
 
+    def _patience(self) -> float:
+        """Seconds until the next rule ends, or until a clock that jumped is noticed."""
+        if self._next_end is None:
+            return CLOCK_CHECK
+        return min(CLOCK_CHECK, max(CLOCK_STEP, self._clock.seconds_until(self._next_end)))
+
     async def _compile(self) -> None:
         """A change that comes in between sets the event again, and the next round starts from it."""
-        active, inventory, today = self.active, self.inventory, self._clock.today()
-        self._compiled_for = today
+        active, inventory, now = self.active, self.inventory, self._clock.now()
+        self._next_end = next_end(active.policy, now)
         changed = 0
         if active.number:
-            compiler = Compiler(active.policy, inventory, today)
+            compiler = Compiler(active.policy, inventory, now)
             turn = time.monotonic()
             for name in inventory.hosts:
                 record = self.hosts.get(name)
@@ -195,6 +214,7 @@ class Fleet:
                 if before is None or before.policy != host_policy:
                     wire = host_policy_to_wire(host_policy)
                     self.desired[name] = Desired(active.number, wire.digest, wire.SerializeToString(), host_policy)
+                    self.rulebook.note(host_policy)
                     self._on_desired(name)
                     changed += 1
                 if time.monotonic() - turn > PACE:

@@ -16,10 +16,10 @@ class Pace:
         self._tokens = burst
         self._at = now()
 
-    def delay(self) -> float:
-        """Take one token; how long to wait before using it, in seconds."""
+    def delay(self, tokens: int = 1) -> float:
+        """Take tokens; how long to wait before using them, in seconds."""
         now = self._now()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - 1
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - tokens
         self._at = now
         return max(0.0, -self._tokens / self._rate)
 
@@ -32,5 +32,5 @@ class Paces:
         self._burst = burst
         self._by_host: dict[str, Pace] = {}
 
-    def delay(self, host: str) -> float:
-        return self._by_host.setdefault(host, Pace(self._rate, self._burst)).delay()
+    def delay(self, host: str, tokens: int = 1) -> float:
+        return self._by_host.setdefault(host, Pace(self._rate, self._burst)).delay(tokens)

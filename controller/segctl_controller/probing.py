@@ -29,9 +29,7 @@ async def explained(request: admin_pb2.ExplainRequest, registry: Registry, clock
         raise InvalidRequestError(f"source, destination and service have at most {LONGEST_NAME} characters")
     fleet = registry.fleet
     active = fleet.active
-    answer = explain(
-        active.policy, fleet.inventory, request.source, request.destination, request.service, clock.today()
-    )
+    answer = explain(active.policy, fleet.inventory, request.source, request.destination, request.service, clock.now())
     ends = [_end(verdict) for verdict in answer.ends]
     notes = list(answer.notes)
     if request.live:

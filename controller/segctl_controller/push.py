@@ -64,9 +64,8 @@ class Publisher:
 
     async def _publish(self, proposal: Proposal) -> GenerationRecord:
         async with self._one:
-            today = self._clock.today()
             inventory, controller = self.fleet.inventory, self._registry.controller_addresses
-            look = partial(review, proposal.files, inventory, today, controller)
+            look = partial(review, proposal.files, inventory, self._clock.now(), controller)
             policy = (await asyncio.to_thread(look)).accepted()
             digest = policy_digest(policy)
             if proposal.expect_digest and proposal.expect_digest != digest:

@@ -1,4 +1,4 @@
-"""Agent.Report: denials and events, stored before they are acknowledged."""
+"""Agent.Report: denials, events, flows and hits, stored before they are acknowledged."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 import grpc
 from segctl.errors import WireError
 from segctl.model.policy import PortRange
+from segctl.policy.decide import next_end
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl.wire import address_from_wire, denied_service_from_wire
 
@@ -18,10 +20,11 @@ from segctl_controller.enrich import Context as Enriched
 from segctl_controller.enrich import Denied, enrich
 from segctl_controller.errors import LimitError
 from segctl_controller.feed import Feed
+from segctl_controller.flowbatch import MOST_FLOWS, check_flows, flows_of, hits_of
 from segctl_controller.pace import Paces
 from segctl_controller.registry import Registry
 from segctl_controller.rpc import Caller, Context, Refusing, caller_of
-from segctl_controller.store.records import Batch, DenialRecord, EventRecord
+from segctl_controller.store.records import Batch, DenialRecord, EventRecord, FlowRecord, HitRecord
 from segctl_controller.store_thread import StoreThread
 
 MOST_DENIALS = 1000
@@ -31,9 +34,13 @@ LARGEST_COUNT = 2**53
 FUTURE_US = 3_600_000_000
 MOST_CACHED = 10_000
 TURN = 0.005
-"""Seconds of describing denials between two turns of the event loop."""
+"""Seconds of describing denials and flows between two turns of the event loop."""
 RATE, BURST = 20.0, 100.0
 """Batches a second and host: beyond it the stream is read more slowly, and the agent's own bound takes over."""
+FLOW_RATE, FLOW_BURST = 1000.0, 50_000.0
+"""Flows a second and host, in the same way: the database is shared by all hosts."""
+STRANGE_SECONDS = 600.0
+"""Between two events about one host that speaks of rules it was not sent."""
 log = logging.getLogger(__name__)
 
 
@@ -45,8 +52,11 @@ class ReportService:
         self._clock = clock
         self._feed = feed
         self._cache: dict[Denied, Enriched] = {}
-        self._cached_for: tuple[int, object] = (-1, None)
+        self._cached_for = -1
+        self._cached_until: datetime | None = None
         self._paces = Paces(RATE, BURST)
+        self._flow_paces = Paces(FLOW_RATE, FLOW_BURST)
+        self._strange_told: dict[str, float] = {}
 
     async def serve(self, context: Context) -> None:
         """The handler of Agent.Report; acknowledgements are written as bytes."""
@@ -58,6 +68,7 @@ class ReportService:
                 if message is grpc.aio.EOF:
                     return
                 await asyncio.sleep(self._paces.delay(caller.name))
+                await asyncio.sleep(self._flow_paces.delay(caller.name, min(len(message.flows.workload), MOST_FLOWS)))
                 self._registry.verify(caller.name, caller.serial)
                 batch = await self._batch(caller, message)
                 stored = await self._db.call(self._db.store.add_batch, batch)
@@ -74,16 +85,57 @@ class ReportService:
             raise LimitError(f"a report of {message.ByteSize()} bytes; at most {LARGEST_BATCH} are taken")
         if not 1 <= len(message.epoch) <= 64 or not 1 <= message.sequence < 2**62 or message.lost > LARGEST_COUNT:
             raise WireError("a report needs an epoch of 1 to 64 characters, a sequence from 1 and a sane lost count")
+        check_flows(message.flows)
         host, now = caller.name, self._clock.now_us()
+        hits, strange = await self._hits(caller, message, now)
         return Batch(
             host=host,
             epoch=message.epoch,
             sequence=message.sequence,
             at_us=now,
             denials=tuple([record async for record in self._denials(caller, message, now)]),
-            events=tuple(_event(host, event, now) for event in message.events),
+            events=(*(_event(host, event, now) for event in message.events), *strange),
             lost=message.lost,
+            flows=tuple([record async for record in self._flows(caller, message.flows, now)]),
+            flows_lost=message.flows.lost,
+            hits=hits,
         )
+
+    async def _hits(
+        self, caller: Caller, message: agent_pb2.ReportBatch, now: int
+    ) -> tuple[tuple[HitRecord, ...], tuple[EventRecord, ...]]:
+        """The hits of its own rules, and now and then an event about the others.
+
+        A rule that it was taken at its word for once stays its own: the rulebook begins anew with the controller.
+        """
+        if not message.hits:
+            return (), ()
+        host = caller.name
+        await self._registry.fleet.compiled(host)
+        known = self._registry.fleet.rulebook.rules_of(host)
+        taken, strange = hits_of(host, message.hits, known, now)
+        if strange:
+            known |= await self._db.call(self._db.store.rules_hit, host)
+            taken, strange = hits_of(host, message.hits, known, now)
+        self._registry.verify(host, caller.serial)
+        clock = asyncio.get_running_loop().time()
+        if not strange or clock - self._strange_told.get(host, -STRANGE_SECONDS) < STRANGE_SECONDS:
+            return taken, ()
+        self._strange_told[host] = clock
+        names = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
+        text = f"counts hits of rules that it was not sent of late ({names}): they are not stored"
+        log.warning("event host=%s kind=report: %s", host, text)
+        return taken, (EventRecord(host, "report", text, now),)
+
+    async def _flows(self, caller: Caller, message: agent_pb2.FlowBatch, now: int) -> AsyncIterator[FlowRecord]:
+        """In turns, like the denials."""
+        turn = time.monotonic()
+        for flow in flows_of(caller.name, message, now):
+            yield flow
+            if time.monotonic() - turn > TURN:
+                await asyncio.sleep(0)
+                self._registry.verify(caller.name, caller.serial)
+                turn = time.monotonic()
 
     async def _denials(self, caller: Caller, message: agent_pb2.ReportBatch, now: int) -> AsyncIterator[DenialRecord]:
         """In turns with the rest of the controller: a thousand denials under a thousand rules take a while."""
@@ -123,13 +175,14 @@ class ReportService:
         return DenialRecord(host, denial.workload, key, denial.count, first, last, body.SerializeToString())
 
     def _enriched(self, denied: Denied) -> Enriched:
-        fleet, today = self._registry.fleet, self._clock.today()
-        if self._cached_for != (fleet.revision, today) or len(self._cache) >= MOST_CACHED:
+        fleet, now = self._registry.fleet, self._clock.now()
+        ended = self._cached_until is not None and now >= self._cached_until
+        if ended or self._cached_for != fleet.revision or len(self._cache) >= MOST_CACHED:
             self._cache.clear()
-            self._cached_for = (fleet.revision, today)
+            self._cached_for, self._cached_until = fleet.revision, next_end(fleet.active.policy, now)
         known = self._cache.get(denied)
         if known is None:
-            known = enrich(denied, fleet.active.policy, fleet.inventory, fleet.holders, self._listener, today)
+            known = enrich(denied, fleet.active.policy, fleet.inventory, fleet.holders, self._listener, now)
             self._cache[denied] = known
         return known
 

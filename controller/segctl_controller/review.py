@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 
 from segctl.errors import PolicyError
 from segctl.model.findings import Finding, Severity
+from segctl.model.hostpolicy import HostPolicy
 from segctl.model.inventory import Address, Inventory
 from segctl.model.policy import Policy
 from segctl.policy.check import check_policy
@@ -36,15 +37,19 @@ class Review:
     def tests(self) -> int:
         return len(self.policy.tests) if self.policy else 0
 
+    @property
+    def refused(self) -> bool:
+        return self.policy is None or any(f.severity is Severity.ERROR for f in self.findings)
+
     def accepted(self) -> Policy:
         """The policy, or PolicyError with every finding when one of them is an error."""
-        if self.policy is None or any(f.severity is Severity.ERROR for f in self.findings):
+        if self.policy is None or self.refused:
             raise PolicyError(tuple(sorted(self.findings, key=lambda f: (f.severity is not Severity.ERROR, f))))
         return self.policy
 
 
 def review(
-    files: Sequence[SourceFile], inventory: Inventory | None, today: date, controller: Sequence[Address]
+    files: Sequence[SourceFile], inventory: Inventory | None, now: datetime, controller: Sequence[Address]
 ) -> Review:
     """Raises LimitError for sources over the bounds."""
     size = sum(len(f.content) + len(f.name) for f in files)
@@ -58,25 +63,28 @@ def review(
         return Review(None, parsed.findings)
     findings = (
         *parsed.findings,
-        *check_policy(parsed.policy, inventory, today, controller),
-        *run_tests(parsed.policy, today),
+        *check_policy(parsed.policy, inventory, now, controller),
+        *run_tests(parsed.policy, now),
     )
     return Review(parsed.policy, tuple(dict.fromkeys(findings)))
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What a push would change: tuples and modes, and whose host policy."""
+    """What a push would change: tuples and modes, and the host policies, here without generation and digest."""
 
     digest: str
     diff: PolicyDiff
-    hosts: tuple[str, ...]
+    drafts: Mapping[str, HostPolicy]
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(sorted(self.drafts))
 
 
-def compare(active: Active, policy: Policy, inventory: Inventory, today: date) -> Difference:
-    before, after = Compiler(active.policy, inventory, today), Compiler(policy, inventory, today)
+def compare(active: Active, policy: Policy, inventory: Inventory, now: datetime) -> Difference:
+    before, after = Compiler(active.policy, inventory, now), Compiler(policy, inventory, now)
     # The same number and digest on both sides: only what is enforced counts as a change.
-    changed = (n for n in inventory.hosts if before.host_policy(n, 0, "") != after.host_policy(n, 0, ""))
-    return Difference(
-        policy_digest(policy), diff_policies(active.policy, policy, inventory, today), tuple(sorted(changed))
-    )
+    both = ((name, before.host_policy(name, 0, ""), after.host_policy(name, 0, "")) for name in inventory.hosts)
+    drafts = {name: new for name, old, new in both if old != new}
+    return Difference(policy_digest(policy), diff_policies(active.policy, policy, inventory, now), drafts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Coroutine
@@ -19,6 +18,7 @@ from segctl_controller.errors import LimitError, PreconditionError, ReplacedErro
 from segctl_controller.facts import Claims, read_claims
 from segctl_controller.fleet import Desired
 from segctl_controller.pace import Paces
+from segctl_controller.questions import Questions
 from segctl_controller.registry import Registry
 from segctl_controller.rpc import Context, Refusing, caller_of, source_address
 from segctl_controller.store.records import ProofRecord
@@ -29,6 +29,7 @@ PART = 1_000_000
 """Bytes of a HostPolicy in one message; a larger one comes in Chunk messages."""
 LARGEST_MESSAGE = 4 * 1024 * 1024
 MOST_PROBES = 64
+MOST_IMPACTS = 4
 REMEMBERED = 16
 RATE, BURST = 1.0, 60.0
 """Facts and refusals a second and host: each may make work for the whole fleet, or an entry in the audit log."""
@@ -50,6 +51,18 @@ def policy_messages(desired: Desired) -> list[bytes]:
     ]
 
 
+def draft_messages(number: int, draft: bytes, limit: int) -> list[bytes]:
+    """The serialized ControllerMessages that ask what a draft would cut; each holds at most PART bytes of it."""
+    starts = range(0, max(1, len(draft)), PART)
+    requests = (
+        agent_pb2.ImpactRequest(
+            id=number, draft=draft[start : start + PART], more=start + PART < len(draft), limit=limit
+        )
+        for start in starts
+    )
+    return [agent_pb2.ControllerMessage(impact=request).SerializeToString() for request in requests]
+
+
 def _varint(number: int) -> bytes:
     """https://protobuf.dev/programming-guides/encoding/#varints"""
     out = bytearray()
@@ -63,15 +76,17 @@ def _varint(number: int) -> bytes:
 class Session:
     """One stream. The slot holds the newest policy only: a slow agent gets the latest, never a queue."""
 
-    def __init__(self, host: str, origin: Origin, heartbeat: float) -> None:
+    def __init__(self, host: str, origin: Origin, heartbeat: float, previews: bool = False) -> None:
         self._host = host
+        self._previews = previews
         self._origin = origin
         self._heartbeat = heartbeat
         self._heard_at = asyncio.get_running_loop().time()
         self._slot: Desired | None = None
         self._probes: deque[agent_pb2.ProbeRequest] = deque()
-        self._replies: dict[int, asyncio.Future[agent_pb2.ProbeReply]] = {}
-        self._ids = itertools.count(1)
+        self._drafts: dict[int, list[bytes]] = {}
+        self.probes = Questions[agent_pb2.ProbeReply](host, MOST_PROBES)
+        self.impacts = Questions[agent_pb2.ImpactReply](host, MOST_IMPACTS)
         self._wake = asyncio.Event()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sent: OrderedDict[str, int] = OrderedDict()
@@ -104,28 +119,33 @@ class Session:
 
     async def probe(self, request: agent_pb2.ProbeRequest) -> agent_pb2.ProbeReply:
         """Ask the agent; the caller sets the timeout. Raises LimitError when too many questions are open."""
-        if len(self._replies) >= MOST_PROBES:
-            raise LimitError(f"host {self._host} has {MOST_PROBES} open questions; try again in a moment")
-        number = next(self._ids)
-        reply: asyncio.Future[agent_pb2.ProbeReply] = asyncio.get_running_loop().create_future()
-        self._replies[number] = reply
-        question = agent_pb2.ProbeRequest()
-        question.CopyFrom(request)
-        question.id = number
-        self._probes.append(question)
-        self._wake.set()
-        try:
+        with self.probes.ask() as (number, reply):
+            question = agent_pb2.ProbeRequest()
+            question.CopyFrom(request)
+            question.id = number
+            self._probes.append(question)
+            self._wake.set()
             return await reply
-        finally:
-            del self._replies[number]
 
-    def answered(self, reply: agent_pb2.ProbeReply) -> None:
-        waiting = self._replies.get(reply.id)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
+    @property
+    def previews(self) -> bool:
+        """Its agent can tell what a draft would cut: one whose marks name decisions. Others would not answer."""
+        return self._previews
+
+    async def impact(self, draft: bytes, limit: int) -> agent_pb2.ImpactReply:
+        """Ask what the host policy `draft`, serialized, would cut; the caller sets the timeout. A draft that was not
+        begun to be sent by then is not sent any more. Raises LimitError when too many questions are open."""
+        with self.impacts.ask() as (number, reply):
+            self._drafts[number] = draft_messages(number, draft, limit)
+            self._wake.set()
+            try:
+                return await reply
+            finally:
+                self._drafts.pop(number, None)
 
     def put_claims(self, claims: Claims) -> None:
         """The newest facts take the place of those that still wait."""
+        self._previews = bool(claims.mark_mask)
         self._claims = claims
         self._claimed.set()
 
@@ -157,6 +177,9 @@ class Session:
             while len(self._sent) > REMEMBERED:
                 self._sent.popitem(last=False)
             messages.extend(policy_messages(desired))
+        # Last: a policy does not wait for a question.
+        while self._drafts:
+            messages.extend(self._drafts.pop(next(iter(self._drafts))))
         return messages
 
     async def ended(self) -> None:
@@ -182,7 +205,7 @@ class SessionService:
             claims = read_claims(hello.facts)
             await asyncio.sleep(self._paces.delay(caller.name))
             origin = Origin(source_address(context), hello.boot_id, frozenset(claims.addresses))
-            session = Session(caller.name, origin, self._heartbeat)
+            session = Session(caller.name, origin, self._heartbeat, previews=bool(claims.mark_mask))
             welcome = agent_pb2.Welcome(
                 protocol=PROTOCOL_VERSION, host=caller.name, heartbeat_seconds=max(1, round(self._heartbeat))
             )
@@ -283,7 +306,9 @@ class SessionService:
             await asyncio.sleep(self._paces.delay(session.host))
             self._registry.in_force(session, message.in_force.released)
         elif kind == "probe":
-            session.answered(message.probe)
+            session.probes.answer(message.probe.id, message.probe)
+        elif kind == "impact":
+            session.impacts.answer(message.impact.id, message.impact)
         elif kind != "heartbeat":
             raise WireError(f"a session takes no {kind or 'empty message'} here")
 

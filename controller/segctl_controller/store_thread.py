@@ -1,4 +1,5 @@
-"""The one thread that talks to the synchronous store, so that the event loop never waits for a disk."""
+"""The threads that talk to the synchronous store, so that the event loop never waits for a disk: one for all that is
+quick, one for questions that read a lot, which nobody else shall wait for."""
 
 from __future__ import annotations
 
@@ -24,11 +25,16 @@ class StoreThread:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-read")
         self._whole: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     async def call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, partial(method, *args, **kwargs))
+
+    async def read(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like `call`, for the methods that the store allows a second thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._reader, partial(method, *args, **kwargs))
 
     def post(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Run without waiting, for what a stream leaves behind when it ends; a failure is logged."""
@@ -46,6 +52,7 @@ class StoreThread:
     def close(self) -> None:
         """Finish what is queued, then close the store."""
         self._closed = True
+        self._reader.shutdown(wait=True)
         self._executor.submit(self.store.close)
         self._executor.shutdown(wait=True)
 

@@ -8,6 +8,7 @@ from segctl.policy.decide import effective_mode, instances
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl.wire import source_to_wire
 
+from segctl_controller.facts import UNKNOWN
 from segctl_controller.fleet import Fleet
 from segctl_controller.store.records import (
     DenialRecord,
@@ -44,9 +45,11 @@ def host_view(fleet: Fleet, name: str, now_us: int) -> admin_pb2.HostStatus:
         kernel_generation=standing.proof.generation if standing.proof and not standing.released else 0,
         state=fleet.state(name),
         workloads=_workloads(fleet, name, facts),
-        problems=_problems(fleet, name, now_us),
+        problems=[*_problems(fleet, name, now_us), *_strange_words(facts)],
         listeners=facts.listeners,
         kernel=facts.kernel,
+        table_guard=facts.table_guard,
+        mark_mask=facts.mark_mask,
     )
 
 
@@ -55,16 +58,21 @@ def _workloads(fleet: Fleet, name: str, facts: agent_pb2.Facts) -> list[admin_pb
     cgroups: dict[str, list[str]] = {}
     for unit in facts.units:
         cgroups.setdefault(unit.workload, []).append(unit.cgroup)
+    told = {fact.name: fact for fact in facts.workloads}
     open_host = bool(fleet.standing(name).released) or not (record.last_seen_us or fleet.standing(name).connected)
     found = []
     for instance in instances(policy, Host(name, record.tags, record.addresses)):
         declared = policy.workloads.get(instance.workload)
+        fact = told.get(instance.workload)
         found.append(
             admin_pb2.WorkloadStatus(
                 name=instance.workload,
                 mode="" if open_host else effective_mode(policy, instance).value,
                 process=str(declared.process) if declared else "",
                 cgroups=sorted(cgroups.get(instance.workload, ())),
+                identified=fact.identified if fact else "",
+                strength=fact.strength if fact else "",
+                why=fact.why if fact else "",
             )
         )
     return found
@@ -87,6 +95,17 @@ def _problems(fleet: Fleet, name: str, now_us: int) -> list[str]:
     if not standing.connected:
         found.append(_absence(bool(fleet.hosts[name].last_seen_us), bool(standing.released)))
     return found
+
+
+def _strange_words(facts: agent_pb2.Facts) -> list[str]:
+    """A guard that watches, or a weak identity, is how things are on that host and no problem."""
+    strange = [f"workload {fact.name}" for fact in facts.workloads if UNKNOWN in (fact.identified, fact.strength)]
+    strange += ["the table's guard"] if facts.table_guard == UNKNOWN else []
+    if not strange:
+        return []
+    more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+    problem = f"its agent speaks of {', '.join(strange[:3])}{more} in words that this controller does not know"
+    return [f"{problem}; install the controller that belongs to the agent's version"]
 
 
 def _absence(seen: bool, released: bool) -> str:

@@ -9,14 +9,14 @@ from random import Random
 
 from segctl.model.hostpolicy import HostPolicy
 from segctl.model.inventory import Inventory
-from segctl.model.policy import HOST_WORKLOAD, Policy, PortRange, ProcessKind
+from segctl.model.policy import HOST_WORKLOAD, Policy, PortRange, Process, ProcessKind
 from segctl.policy.decide import Instance, instances
 from segctl.policy.explain import EndVerdict, Verdict, explain_ends
 from segctl_agent.facts.values import Address
-from segctl_agent.identity import Identity, Inner
+from segctl_agent.identity import Identity, Leaf
 
-from tests.netns.fleet import PLACES, PORTS, Attempt, address
-from tests.netns.randompolicy import TODAY
+from tests.netns.fleet import PLACES, PORTS, Attempt, Place, address
+from tests.netns.randompolicy import NOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +43,45 @@ class Probe:
         return self.port.protocol.startswith("icmp")
 
 
-def owner(policy: Policy, inventory: Inventory, host: str, place: int, direction: str) -> Instance:
-    """Which workload a process belongs to, as docs/architecture.md says it, in the plainest words."""
-    here = {i.workload: i for i in instances(policy, inventory.hosts[host])}
-    path, uid = PLACES[place].cgroup.split("/"), PLACES[place].uid
+Rank = tuple[str, bool, bool, int]
+"""What goes before what: kind, by the name of a socket's service, glob, shorter pattern. Sorts like the rule reads."""
+
+
+def claim(name: str, process: Process, place: Place, direction: str) -> Rank | None:
+    """How strongly a workload claims a process, as docs/architecture.md says it, in the plainest words."""
+    path, pattern = place.cgroup.split("/"), process.pattern
     unit = next(c for c in path if not c.endswith(".slice"))
-    kinds = (ProcessKind.CGROUP, ProcessKind.UNIT, ProcessKind.USER)
-    found = []
-    for name in here:
-        if name == HOST_WORKLOAD:
-            continue
-        process = policy.workloads[name].process
-        pattern = process.pattern
-        if process.kind is ProcessKind.CGROUP:
+    slices = path[: path.index(unit)]
+    glob = any(c in pattern for c in "*?[")
+    match process.kind:
+        case ProcessKind.EXECUTABLE:
+            return ("0 executable", False, False, 0) if path[-1] == f"segctl-exe-{name}" else None
+        case ProcessKind.CGROUP:
             parts = pattern.split("/")
             hit = len(parts) <= len(path) and all(map(fnmatchcase, path, parts))
-        elif process.kind is ProcessKind.UNIT:
-            hit = fnmatchcase(unit, pattern)
-        else:
+            return ("1 cgroup", False, glob, -len(pattern)) if hit else None
+        case ProcessKind.UNIT:
+            if any(fnmatchcase(c, pattern) for c in slices):
+                return "2 slice", False, glob, -len(pattern)
+            if f"seg-{name}.slice" in slices and not pattern.endswith(".slice"):
+                return "2 slice", False, False, -len(f"seg-{name}.slice")
+            names = (unit, unit.replace(".socket", ".service"))
+            hits = [n for n, known_as in enumerate(names) if fnmatchcase(known_as, pattern)]
+            return ("3 unit", hits[0] > 0, glob, -len(pattern)) if hits else None
+        case _:
             wanted = 33 if pattern == "www-data" else int(pattern)
-            hit = uid == wanted if direction == "out" else path[1] == f"user-{wanted}.slice"
-        if hit:
-            glob = any(c in pattern for c in "*?[")
-            found.append((kinds.index(process.kind), glob, -len(pattern), name))
-    return here[min(found)[3]] if found else here[HOST_WORKLOAD]
+            by_group = process.kind is ProcessKind.GROUP
+            by_slice = not by_group and path[1] == f"user-{wanted}.slice"
+            hit = place.uid == wanted if direction == "out" else by_slice
+            return ("5 group" if by_group else "4 user", False, False, -len(pattern)) if hit else None
+
+
+def owner(policy: Policy, inventory: Inventory, host: str, place: int, direction: str) -> Instance:
+    """Which workload a process belongs to."""
+    here = {i.workload: i for i in instances(policy, inventory.hosts[host])}
+    named = [(name, policy.workloads[name].process) for name in here if name != HOST_WORKLOAD]
+    claims = [(rank, name) for name, p in named if (rank := claim(name, p, PLACES[place], direction)) is not None]
+    return here[min(claims)[1]] if claims else here[HOST_WORKLOAD]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +106,7 @@ class Expectation:
         source = self._end(probe.member, probe.place, "out", attempt.source)
         arriving = "none" if probe.icmp else "in"
         destination = self._end(probe.to_member, probe.to_place, arriving, attempt.destination)
-        said = explain_ends(self.policy, self.inventory, source, destination, probe.port, TODAY)
+        said = explain_ends(self.policy, self.inventory, source, destination, probe.port, NOW)
         places = {"egress": (probe.member, probe.place), "ingress": (probe.to_member, probe.to_place)}
         verdicts = {e.direction: self._unmapped(e, *places[e.direction], icmp=probe.icmp) for e in said.ends}
         return {str(d): v for d, v in verdicts.items()}, f"{source} -> {destination} {probe.port}: {said}"
@@ -101,7 +116,9 @@ class Expectation:
         if PLACES[place].mapped or end.decision.reason == "essential" or (icmp and end.direction == "ingress"):
             return end.verdict
         policy: HostPolicy = self.host_policies[member]
-        if not isinstance(Identity(policy, {"www-data": 33}).place("system.slice"), Inner):
+        identity = Identity(policy, {"www-data": 33, "group:www-data": 33})
+        above = PLACES[place].cgroup.split("/")[:-1]
+        if any(isinstance(identity.place("/".join(above[: n + 1])), Leaf) for n in range(len(above))):
             return end.verdict
         return "denied" if policy.enforcing else "allowed"
 

@@ -53,6 +53,9 @@ PLACES = (
     Place("user.slice/user-33.slice/session-1.scope", uid=33),
     Place("app.slice/x.service/inner"),
     Place("system.slice/fresh.service", mapped=False),
+    Place("system.slice/a.socket"),
+    Place("seg.slice/seg-w1.slice/fresh.service", mapped=False),
+    Place("system.slice/b.service/segctl-exe-w0"),  # of the exec gate
 )
 TCP_PORTS, UDP_PORTS = (22, 53, 80, 81, 443), (53, 80, 123)
 PORTS = (
@@ -339,7 +342,9 @@ class Member:
     def facts(self) -> HostFacts:
         unmapped = {p.cgroup for p in PLACES if not p.mapped}
         seen = {path: number for path, number in self.cgroups.items() if path not in unmapped}
-        return HostFacts(cgroups=seen, users={"www-data": 33}, addresses=frozenset(self.addresses))
+        return HostFacts(
+            cgroups=seen, users={"www-data": 33, "group:www-data": 33}, addresses=frozenset(self.addresses)
+        )
 
     def ancestry(self, place: int) -> tuple[int, ...]:
         parts = PLACES[place].cgroup.split("/")

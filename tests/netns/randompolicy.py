@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from random import Random
 
@@ -26,13 +26,17 @@ from segctl.model.policy import (
     Workload,
 )
 
-TODAY = date(2027, 3, 1)
+NOW = datetime(2027, 3, 1, tzinfo=UTC)
 _TAGS = {"role": ("web", "db"), "env": ("dev", "prod"), "app": ("shop",)}
 _PROCESSES = (
     Process(ProcessKind.UNIT, "a.service"),
     Process(ProcessKind.UNIT, "db@*.service"),
     Process(ProcessKind.UNIT, "[ad]*.service"),
     Process(ProcessKind.UNIT, "session-1.scope"),
+    Process(ProcessKind.UNIT, "system-db.slice"),
+    Process(ProcessKind.UNIT, "app.slice"),
+    Process(ProcessKind.UNIT, "sys*.slice"),
+    Process(ProcessKind.UNIT, "*.socket"),
     Process(ProcessKind.CGROUP, "app.slice"),
     Process(ProcessKind.CGROUP, "app.slice/*.service/inner"),
     Process(ProcessKind.CGROUP, "system.slice/*/db@1.service"),
@@ -40,6 +44,10 @@ _PROCESSES = (
     Process(ProcessKind.USER, "www-data"),
     Process(ProcessKind.USER, "33"),
     Process(ProcessKind.USER, "0"),
+    Process(ProcessKind.GROUP, "www-data"),
+    Process(ProcessKind.GROUP, "0"),
+    Process(ProcessKind.EXECUTABLE, "/usr/bin/a"),
+    Process(ProcessKind.EXECUTABLE, "/usr/bin/b"),
 )
 # 10.77.0 to 10.77.2 are hosts, 10.77.3 is the stranger.
 _PEERS = {
@@ -116,8 +124,8 @@ class RandomPolicies:
         ports = tuple(sorted(set(pick.sample(_PORTS, pick.randint(1, 5)))))
         peers = source.peer is not None or destination.peer is not None
         within = () if peers else tuple(pick.sample(sorted(_TAGS), pick.choice((0, 0, 1))))
-        expires = pick.choice((None, None, None, TODAY, TODAY - timedelta(days=1)))
-        return Rule(name, source, destination, ("drawn",), ports, within, expires=expires)
+        until = pick.choice((None, None, None, NOW + timedelta(days=1), NOW))
+        return Rule(name, source, destination, ("drawn",), ports, within, until=until)
 
     def _essentials(self) -> Essentials:
         """Whole hosts: the explainer speaks of hosts, not of single addresses."""

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Essentials, Mode, Network, PortRange, Process, ProcessKind, Protocol
-from segctl_agent.facts.values import Endpoint, HostFacts
+from segctl_agent.facts.values import ContainerFact, Endpoint, HostFacts
 
 
 def networks(*texts: str) -> tuple[Network, ...]:
@@ -75,6 +75,32 @@ SHOP_FACTS = HostFacts(
     addresses=frozenset({ip_address("10.0.0.9"), ip_address("127.0.0.1"), ip_address("::1")}),
     controller=(Endpoint(ip_address("10.0.0.5"), 7443), Endpoint(ip_address("10.0.0.9"), 7443)),
     agent_uid=977,
+    containers=(
+        ContainerFact("ab" * 32, "api1", f"machine.slice/libpod-{'ab' * 32}.scope", 71, (ip_address("10.88.0.2"),)),
+        ContainerFact("cd" * 32, "other", f"machine.slice/libpod-{'cd' * 32}.scope", 72, (ip_address("10.88.0.3"),)),
+        ContainerFact("ef" * 32, "twice", f"machine.slice/libpod-{'ef' * 32}.scope", 73, (ip_address("10.88.0.3"),)),
+    ),
+    bridges=("podman0",),
+)
+CONTAINED = policy(
+    host_workload(Mode.ENFORCE),
+    LocalWorkload(
+        "api",
+        Process(ProcessKind.CONTAINER, "api*"),
+        Mode.ENFORCE,
+        ingress=(Entry("clients", "all", (ports(8080), ports(8, 8, "icmp")), managed=True),),
+        egress=(
+            Entry("database", "own", (ports(5432), ports(8000, 8010, "udp")), managed=True),
+            Entry("anyone", "any", (ports(443), ports(0, 65535)), managed=False),
+        ),
+    ),
+    groups=(
+        Group("all", networks("10.0.0.1/32", "fd00::1/128")),
+        Group("any", networks("0.0.0.0/0", "::/0")),
+        Group("own", networks("10.0.0.9/32")),
+    ),
+    managed=SHOP.managed,
+    essentials=Essentials(dns=networks("10.0.0.53/32"), ntp=networks("10.0.0.0/24")),
 )
 EMPTY = policy()
 OBSERVING = policy(
@@ -90,4 +116,4 @@ LOCKED = policy(
     host_workload(Mode.ENFORCE),
     LocalWorkload("locked", Process(ProcessKind.CGROUP, "seg.slice/seg-locked.slice"), Mode.ENFORCE),
 )
-SAMPLES = {"shop": SHOP, "empty": EMPTY, "observing": OBSERVING, "locked": LOCKED}
+SAMPLES = {"shop": SHOP, "empty": EMPTY, "observing": OBSERVING, "locked": LOCKED, "contained": CONTAINED}

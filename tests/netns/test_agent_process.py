@@ -23,6 +23,8 @@ from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Mode, PortRange, Process, ProcessKind
 from segctl_agent.credentials import save_identity
 from segctl_agent.drift import same_but_cgroups
+from segctl_agent.facts.moves import MOVES_SECONDS
+from segctl_agent.moves import SETTLED_SECONDS
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.ruleset import Ruleset
 from segctl_agent.state import StateFolder
@@ -54,14 +56,14 @@ def agent(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([AGENT, *arguments], capture_output=True, text=True, check=False, timeout=60)
 
 
-def start(state: Path) -> subprocess.Popen[str]:
+def start(state: Path, *options: str) -> subprocess.Popen[str]:
     """A running agent, ready."""
     notify = str(state / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
         link.bind(notify)
         link.settimeout(20)
         process = subprocess.Popen(
-            [AGENT, "run", "--state", str(state)],
+            [AGENT, "run", "--state", str(state), *options],
             stderr=(state / "log").open("a"),
             text=True,
             env={**os.environ, "NOTIFY_SOCKET": notify},
@@ -86,7 +88,7 @@ def table() -> Ruleset | None:
 
 def marks(held: Ruleset) -> set[bytes]:
     """The marks that count, as the table has them."""
-    return {key for name in ("live_in", "live_out") for key in held.sets[name].elements}
+    return set(held.sets["live"].elements)
 
 
 def until(condition: Callable[[], Any], seconds: float = 10.0) -> float:
@@ -149,7 +151,7 @@ def test_run_follows_cgroups_heals_and_survives_kill_9(tmp_path: Path) -> None:
     def host() -> dict[str, float]:
         enrolled(folder)
         started = time.monotonic()
-        process = start(folder)
+        process = start(folder, "--table-guard", "watch")
         figures = {"start to ready, s": time.monotonic() - started}
         first = table()
         assert first is not None
@@ -333,3 +335,27 @@ def test_the_status_of_a_running_agent(tmp_path: Path) -> None:
     text, status = in_namespaces(host)
     assert "generation 5 in force" in text
     assert (status["host"], status["generation"], status["controller"]) == ("db-1", 5, "")
+
+
+def test_a_process_that_was_moved_into_another_workload_is_told(tmp_path: Path) -> None:
+    def body() -> str:
+        for path in ("init.scope", "system.slice/other.service", "system.slice/db.service"):
+            (CGROUPS / path).mkdir(parents=True)
+        state = tmp_path / "state"
+        enrolled(state)
+        sleeper = subprocess.Popen(["/bin/sleep", "60"])
+        (CGROUPS / "system.slice/other.service/cgroup.procs").write_text(str(sleeper.pid))
+        running = start(state)
+        try:
+            time.sleep(MOVES_SECONDS + SETTLED_SECONDS)
+            (CGROUPS / "system.slice/db.service/cgroup.procs").write_text(str(sleeper.pid))
+            until(lambda: "was moved into" in (state / "log").read_text())
+        finally:
+            sleeper.kill()
+            running.terminate()
+            running.wait(10)
+        return next(line for line in (state / "log").read_text().splitlines() if "was moved into" in line)
+
+    told = in_namespaces(body)
+    assert "tamper: process sleep (pid" in told
+    assert "of workload host was moved into system.slice/db.service of workload db" in told

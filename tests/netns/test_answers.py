@@ -18,8 +18,9 @@ from segctl_agent.denials.values import Denial
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.plan import plan
-from segctl_agent.render import denied_counters, render
+from segctl_agent.render import denied_counters
 
+from tests.decided import rendered
 from tests.netns.samples import policy
 from tests.netns.spaces import CGROUPS, in_namespaces, run
 from tests.netns.station import UNIT, Station, program
@@ -98,7 +99,7 @@ class Answering(Station):
         self.policy = policy(LocalWorkload("shop", unit, Mode.ENFORCE, outgoing=outgoing, incoming=incoming))
         self.kernel = NetlinkKernel()
         facts = HostFacts(cgroups={UNIT: (CGROUPS / UNIT).stat().st_ino})
-        self.kernel.apply(plan(None, render(self.policy, facts, 1)))
+        self.kernel.apply(plan(None, rendered(self.policy, facts, 1)))
 
     @property
     def there(self) -> tuple[str, ...]:

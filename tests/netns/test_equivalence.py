@@ -23,7 +23,7 @@ from segctl_agent.nft.evaluate import Packet
 
 from tests.netns.expected import Expectation, Probe, draw_probes
 from tests.netns.fleet import PLACES, Fleet
-from tests.netns.randompolicy import TODAY, RandomPolicies
+from tests.netns.randompolicy import NOW, RandomPolicies
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(900)]
 SECONDS = float(os.environ.get("SEGCTL_EQUIVALENCE_SECONDS", "30"))
@@ -47,7 +47,7 @@ class Round:
     def __init__(self, fleet: Fleet, policy: Policy, inventory: Inventory, turn: int) -> None:
         self._fleet = fleet
         self.host_policies = {
-            m.index: compile_host(policy, inventory, f"h{m.index}", 1, "digest", TODAY) for m in fleet.hosts
+            m.index: compile_host(policy, inventory, f"h{m.index}", 1, "digest", NOW) for m in fleet.hosts
         }
         self.expected = Expectation(policy, inventory, self.host_policies).expected
         fleet.apply(self.host_policies, turn)
@@ -72,7 +72,7 @@ class Round:
             uid = PLACES[probe.place].uid
             yield (
                 probe.member,
-                Packet("out", a.port.protocol, a.source, a.destination, a.port.low, cgroup=cgroup, uid=uid),
+                Packet("out", a.port.protocol, a.source, a.destination, a.port.low, cgroup=cgroup, uid=uid, gid=uid),
             )
         if probe.to_member in self.host_policies:
             listener = None if probe.icmp else self._fleet.members[probe.to_member].ancestry(probe.to_place)

@@ -27,7 +27,7 @@ from segctl_agent.nft.ruleset import (
     goto,
 )
 from segctl_agent.nft.watch import NftWatch, TamperNotice
-from segctl_agent.render import CGROUP_MAP
+from segctl_agent.render import cgroup_map
 
 from tests.decided import rendered
 from tests.netns.samples import SHOP, SHOP_FACTS
@@ -58,7 +58,7 @@ GARBAGE = {
     "a counter in place of another": "add counter inet segctl n; "
     "delete element inet segctl w_shop-db_in4 { 10.0.0.1 . tcp . 5432 }; "
     'add element inet segctl w_shop-db_in4 { 10.0.0.1 . tcp . 5432 : "n" }',
-    "a decision that lives longer": "add element inet segctl live_in { 0x00000900 : accept }",
+    "a decision that lives longer": "add element inet segctl live { 0x00000900 : accept }",
     "a named quota": "add quota inet segctl q { over 1 mbytes }",
     "a bound chain": "insert rule inet segctl input jump { accept; }",
     "a jump from a foreign chain": "add chain inet segctl y; add rule inet segctl y jump w_shop-db_in",
@@ -118,7 +118,7 @@ def test_a_batch_with_one_bad_message_leaves_the_old_state(space: Space) -> None
         wanted = rendered(SHOP, SHOP_FACTS, 1)
         kernel.apply(plan(None, wanted))
         good = plan(wanted, rendered(SHOP, SHOP_FACTS, 2))
-        bad = AddElements("no_such_set", CGROUP_MAP, {cgroup_key(1): goto("w0_in")})
+        bad = AddElements("no_such_set", cgroup_map(0), {cgroup_key(1): goto("w0_in")})
         for position in (0, len(good.operations) // 2, len(good.operations)):
             broken = Batch((*good.operations[:position], bad, *good.operations[position:]))
             with pytest.raises(KernelError, match="no_such_set"):
@@ -227,6 +227,26 @@ def test_a_tamper_notice_names_the_process_and_the_tables(space: Space) -> None:
     (first, second), generation = space.run(body)
     assert (first.process, first.tables) == ("nft", frozenset({"segctl"}))
     assert (second.process, second.tables, second.generation) == ("nft", frozenset({"other"}), generation)
+
+
+def test_the_kernel_does_not_deliver_what_our_own_port_wrote(space: Space) -> None:
+    def body() -> list[TamperNotice]:
+        notices: list[TamperNotice] = []
+        kernel = NetlinkKernel()
+        watch = NftWatch(notices.append, own_port=kernel.port, buffer=2048)
+        wanted = rendered(SHOP, SHOP_FACTS, 1)
+        kernel.apply(plan(None, wanted))
+        watch.read()
+        assert notices == []  # delivered, they would not have fitted in that buffer
+        subprocess.run(["nft", "add table ip other"], check=True)
+        watch.read()
+        NetlinkKernel().apply(plan(wanted, rendered(SHOP, SHOP_FACTS, 2)))
+        watch.read()
+        return notices
+
+    other, *rest = space.run(body)
+    assert (other.process, other.tables) == ("nft", frozenset({"other"}))
+    assert rest  # another port of the same process
 
 
 def test_lost_notifications_are_a_notice_too(space: Space) -> None:

@@ -29,7 +29,7 @@ from tests.netns import machine
 from tests.netns.expected import Expectation, Probe, draw_probes
 from tests.netns.fleet import PLACES, Fleet
 from tests.netns.machine import Agent
-from tests.netns.randompolicy import TODAY, RandomPolicies
+from tests.netns.randompolicy import NOW, RandomPolicies
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(3600)]
 SECONDS = float(os.environ.get("SEGCTL_MACHINE_SECONDS", "15"))
@@ -73,7 +73,7 @@ class Walk:
             agent(machine.put, self.told[number])
 
     def _compiled(self, number: int) -> HostPolicy:
-        return compile_host(self.policy, self.inventory, f"h{number}", self.generation, "digest", TODAY)
+        return compile_host(self.policy, self.inventory, f"h{number}", self.generation, "digest", NOW)
 
     # What can happen. Each answers what it did.
 

@@ -4,9 +4,9 @@ kernel then holds is equal."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from segctl_agent.facts.values import HostFacts
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.library import chain_lines, load_text
@@ -68,7 +68,7 @@ def other() -> object:
 def test_rendered_rulesets(space: Space, other: Space, name: str) -> None:
     # The cgroups of both spaces must have one id: both load under the first one's mount.
     cgroups = {path: space.cgroup(path) for path in SHOP_FACTS.cgroups}
-    facts = HostFacts(cgroups, SHOP_FACTS.users, SHOP_FACTS.addresses, SHOP_FACTS.controller, SHOP_FACTS.agent_uid)
+    facts = replace(SHOP_FACTS, cgroups=cgroups)
     paths = {number: path for path, number in cgroups.items()}
     same(space, other, render(SAMPLES[name], facts, decided(SAMPLES[name], 40)), paths)
 
@@ -94,9 +94,18 @@ STATEMENTS: dict[str, Callable[[], s.Statement]] = {
     "in v6": lambda: s.address_in("daddr", "n6", version=6),
     "flow v4": lambda: s.flow_in("daddr", "f4", version=4),
     "flow v6": lambda: s.flow_in("saddr", "f6", version=6),
+    "address map": lambda: s.address_verdict("saddr", "v4", version=4),
+    "opened from": lambda: s.original_address_in("saddr", "a4", version=4),
+    "opened to": lambda: s.original_address_in("daddr", "n6", version=6),
+    "opened to a port": lambda: s.original_port("tcp", 80, 80),
+    "opened to ports": lambda: s.original_port("udp", 80, 90),
+    "in by": lambda: s.interface_is("iifname", "podman0"),
+    "out by": lambda: s.interface_is("oifname", "br-0123456789ab"),
     "uid": lambda: s.uid_is(33),
     "syn": s.tcp_syn,
     "no syn": s.tcp_without_syn,
+    "no syn by the byte": s.flags_without_syn,
+    "port of tcp": lambda: s.tcp_port(22, 23),
     "reset": s.tcp_reset,
     "not udp": lambda: s.protocol_not("udp"),
     "source port": lambda: s.source_port("udp", 53, 60),
@@ -107,6 +116,7 @@ STATEMENTS: dict[str, Callable[[], s.Statement]] = {
     "counted v6": lambda: s.flow_counted("daddr", "o6", version=6, port="sport"),
     "in a counting map": lambda: s.flow_in("saddr", "o4", version=4, port="sport"),
     "uid map": lambda: s.uid_verdict("u"),
+    "gid map": lambda: s.gid_verdict("g"),
     "cgroup map": lambda: s.cgroup_verdict(8, "c"),
     "cgroup exists": lambda: s.cgroup_exists(1, "nothing"),
     "broadcast": s.not_to_this_host,
@@ -136,8 +146,10 @@ def test_every_statement_alone(space: Space, other: Space) -> None:
         "o6": NftSet(SetSpec((KeyType.IPV6_ADDR, *flow), counts=True)),
         "m": NftSet(SetSpec((KeyType.MARK,), verdicts=True), {b"\1\0\0\0": ACCEPT, b"\2\0\0\0": goto("other")}),
         "u": NftSet(SetSpec((KeyType.UID,), verdicts=True), {b"\x21\0\0\0": DROP}),
+        "g": NftSet(SetSpec((KeyType.GID,), verdicts=True), {b"\4\0\0\0": DROP}),
         "c": NftSet(SetSpec((KeyType.CGROUPSV2,), verdicts=True)),
         "nothing": NftSet(SetSpec((KeyType.CGROUPSV2,))),
+        "v4": NftSet(SetSpec((KeyType.IPV4_ADDR,), verdicts=True), {b"\x0a\0\0\1": goto("other")}),
         "d4": NftSet(denied_spec(4)),
         "d6": NftSet(denied_spec(6)),
         "again4": NftSet(SetSpec((KeyType.IPV4_ADDR, *ports), size=64, timeout_ms=3000)),

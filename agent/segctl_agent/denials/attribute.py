@@ -46,7 +46,13 @@ class Attributor:
 
     def attribute_many(self, packets: Sequence[tuple[LoggedPacket, Packet]]) -> list[Attribution]:
         """The same for several. The processes of a cgroup are walked once, for all sockets that belong to it."""
-        sockets = [self._socket(logged, packet) for logged, packet in packets]
+        return self._told([self._socket(logged, packet) for logged, packet in packets])
+
+    def describe(self, sockets: Sequence[SocketInfo]) -> list[Attribution]:
+        """The processes that hold these sockets."""
+        return self._told(sockets)
+
+    def _told(self, sockets: Sequence[SocketInfo | Attribution]) -> list[Attribution]:
         inodes: dict[int, set[int]] = {}
         for found in sockets:
             if isinstance(found, SocketInfo) and found.inode and found.cgroup:

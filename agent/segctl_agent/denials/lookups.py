@@ -34,15 +34,18 @@ class Lookup(NamedTuple):
 
 
 class Lookups:
-    """`attribute` is Attributor.attribute_many. `clock`: seconds, monotonic."""
+    """`attribute` is Attributor.attribute_many. `clock`: seconds, monotonic. `cost`: seconds of CPU, so that a machine
+    that is busy otherwise does not make lookups look dear."""
 
     def __init__(
         self,
         attribute: Callable[[Sequence[tuple[LoggedPacket, Packet]]], list[Attribution]],
         clock: Callable[[], float],
+        cost: Callable[[], float],
     ) -> None:
         self._attribute = attribute
         self._clock = clock
+        self._cost = cost
         self._waiting: deque[Lookup] = deque()
         self._allowance = BURST_SECONDS
         self._at = clock()
@@ -55,9 +58,9 @@ class Lookups:
         out: list[tuple[Lookup, Attribution]] = []
         while self._waiting and self._earn() > 0:
             batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-            before = self._clock()
+            before = self._cost()
             found = self._attribute([(lookup.logged, lookup.packet) for lookup in batch])
-            self._allowance -= self._clock() - before
+            self._allowance -= self._cost() - before
             out += zip(batch, found, strict=True)
         late = self._clock() - PATIENCE_SECONDS
         while self._waiting and (final or len(self._waiting) > MAX_WAITING or self._waiting[0].since < late):

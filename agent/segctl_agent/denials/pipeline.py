@@ -46,7 +46,8 @@ class PacketSource(Protocol):
 
 class DenialPipeline:
     """`attribute` is Attributor.attribute_many; `generation` tells the generation in force. `sets` are what the kernel
-    counted, and `name_of` whose a mark is; without them the logs alone are counted. `clock`: seconds, monotonic."""
+    counted, and `name_of` whose a mark is; without them the logs alone are counted. `clock`: seconds, monotonic.
+    `cost`: seconds of CPU."""
 
     def __init__(
         self,
@@ -58,13 +59,14 @@ class DenialPipeline:
         sets: SetSource | None = None,
         name_of: NameOf = lambda direction, mark: None,
         clock: Callable[[], float] = time.monotonic,
+        cost: Callable[[], float] = time.thread_time,
     ) -> None:
         self._source = source
         self._on_denials = on_denials
         self._generation = generation
         self._clock = clock
         self._coalescer = Coalescer()
-        self._lookups = Lookups(attribute, clock)
+        self._lookups = Lookups(attribute, clock, cost)
         self._lost = LostCount()
         self._sampler = Sampler(sets, self.counted, clock) if sets is not None else None
         self._ledger = Ledger(name_of)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from segctl.errors import StateError
 
+from segctl_agent.execgate.names import PREFIX, made_by_gate
 from segctl_agent.inotify import (
     IN_CREATE,
     IN_DELETE,
@@ -75,6 +76,7 @@ class CgroupWatcher:
                 "cgroup v2; boot with systemd.unified_cgroup_hierarchy=1, or give the directory of the cgroup2 mount"
             )
         self.root = root
+        self._root = str(root)
         self._source = source
         self._ids: dict[str, int] = {}
         self._paths: dict[int, str] = {}
@@ -114,6 +116,11 @@ class CgroupWatcher:
             return ""
         return path
 
+    def known_path(self, number: int) -> str | None:
+        """As `path_of`, of what is known by now: for other threads than the loop's."""
+        path = self._paths.get(number)
+        return "" if path is None and number == self.root.stat().st_ino else path
+
     def start(self, loop: asyncio.AbstractEventLoop, on_change: OnChange) -> None:
         """Follow the tree. `on_change` is called at once with everything there is, then with every change, straight
         from the reader of the loop."""
@@ -135,13 +142,29 @@ class CgroupWatcher:
         assert self._source is not None
         stale, self._stale = self._stale, True
         try:
-            for event in self._source.read():
+            events = self._source.read()
+            self._announce(events)
+            for event in events:
                 self._take(event)
             if stale:
                 self._rescan()
             self._stale = False
         finally:
             self._publish()
+
+    def _announce(self, events: list[Event]) -> None:
+        """Tells of new cgroups before anything else is done about them: until then their first packets are dropped.
+        The watch and the list of what they hold come right after; every event is acted upon once more."""
+        for event in events:
+            if event.mask & IN_CREATE and event.mask & IN_ISDIR and event.watch in self._watches:
+                path = self._path(event)
+                if path not in self._ids and path.count("/") < DEEPEST and not self._forged(path):
+                    self._note_itself(path)
+        self._publish()
+
+    def _path(self, event: Event) -> str:
+        parent = self._watches[event.watch]
+        return f"{parent}/{event.name}" if parent else event.name
 
     def _take(self, event: Event) -> None:
         if event.mask & IN_Q_OVERFLOW:
@@ -150,8 +173,7 @@ class CgroupWatcher:
         elif event.mask & IN_IGNORED:
             self._forget_watch(event.watch)
         elif event.mask & IN_ISDIR and event.watch in self._watches:
-            parent = self._watches[event.watch]
-            self._examine(f"{parent}/{event.name}" if parent else event.name)
+            self._examine(self._path(event))
 
     def _publish(self) -> None:
         """Tell the net difference since the last call: what came and went in between is no news."""
@@ -178,8 +200,11 @@ class CgroupWatcher:
         """Make what we know of `path` and everything below it true."""
         if path.count("/") >= DEEPEST:
             return
+        if self._forged(path):
+            self._drop(path)
+            return
         try:
-            number = (self.root / path).lstat().st_ino
+            number = self._number(path)
         except FileNotFoundError:
             self._drop(path)
             return
@@ -213,9 +238,12 @@ class CgroupWatcher:
 
     def _note_itself(self, path: str) -> None:
         try:
-            self._note(path, (self.root / path).lstat().st_ino)
+            self._note(path, self._number(path))
         except FileNotFoundError:
             self._drop(path)
+
+    def _number(self, path: str) -> int:
+        return os.lstat(f"{self._root}/{path}").st_ino
 
     def _note(self, path: str, number: int) -> None:
         self._touched.setdefault(path, self._ids.get(path))
@@ -264,11 +292,24 @@ class CgroupWatcher:
             return []
         try:
             with os.scandir(self.root / path) as entries:
-                return [(e.name, e.inode()) for e in entries if e.is_dir(follow_symlinks=False)]
+                found = [(e.name, e.inode()) for e in entries if e.is_dir(follow_symlinks=False)]
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
                 return []
             raise StateError(f"cannot list the cgroups in {self.root / path}: {error.strerror}") from error
+        return [(name, number) for name, number in found if not self._forged(f"{path}/{name}")]
+
+    def _forged(self, path: str) -> bool:
+        """A cgroup that bears the exec gate's name and is not the gate's: it is never told, so that what is in it stays
+        unknown, and closed where the host enforces."""
+        above, _, name = path.rpartition("/")
+        if not name.startswith(PREFIX):
+            return False
+        try:
+            owner, owner_above = ((self.root / p.lstrip("/")).lstat().st_uid for p in (path, above))
+        except FileNotFoundError:
+            return True  # gone: a new one of the name is looked at anew
+        return not made_by_gate(owner, owner_above)
 
 
 def _of_slices(path: str) -> bool:

@@ -23,24 +23,26 @@ from segctl_agent.nft.attributes import error_code
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, net/tcp_states.h
 NETLINK_SOCK_DIAG: Final = 4
 SOCK_DIAG_BY_FAMILY: Final = 20
+SOCK_DESTROY: Final = 21
 INET_DIAG_CGROUP_ID: Final = 21
 TCP_CLOSE: Final = 7
 TCP_LISTEN: Final = 10
 _NLM_F_REQUEST = 0x1
+_NLM_F_ACK = 0x4
 _NLM_F_DUMP = 0x300
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
-_NO_COOKIE = 0xFFFF_FFFF
+_NO_COOKIE = b"\xff" * 8
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port id
 _REQUEST = struct.Struct("=BBBxI")  # struct inet_diag_req_v2: family, protocol, extensions, states
 _PORTS = struct.Struct(">HH")
-_REST = struct.Struct("=III")  # the end of struct inet_diag_sockid: interface, cookie
+_INTERFACE = struct.Struct("=I")
 _ATTRIBUTE = struct.Struct("=HH")
 _OWNER = struct.Struct("=II")
 # struct inet_diag_msg: 4 bytes, 48 of sockid, then expires, rqueue, wqueue, uid and inode of 4 each.
 _MESSAGE_BYTES = 72
-_OWNER_OFFSET = 64
+_COOKIE_OFFSET, _OWNER_OFFSET = 44, 64
 _REPLY_SECONDS = 1.0
 
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
@@ -49,7 +51,8 @@ _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 @dataclass(frozen=True, slots=True)
 class SocketInfo:
     """`cgroup` is the id of the cgroup the socket was created in, 0 when the kernel does not tell; `inode` is the
-    number in /proc/PID/fd, 0 for a socket that no process holds any more."""
+    number in /proc/PID/fd, 0 for a socket that no process holds any more. `remote_port` is 0 for one without a fixed
+    peer. `cookie`: what tells it from every other socket since boot."""
 
     protocol: str
     address: Address
@@ -58,6 +61,8 @@ class SocketInfo:
     uid: int
     inode: int
     cgroup: int
+    remote_port: int = 0
+    cookie: bytes = bytes(8)
 
 
 class SockDiag:
@@ -94,19 +99,26 @@ class SockDiag:
     ) -> SocketInfo | None:
         """The socket that sends or would receive this packet: a connected one before a listener. None when there is
         none. `protocol` is tcp or udp; `interface` is needed for sockets bound to one and for link-local addresses."""
-        ends = [(local, local_port), (remote, remote_port)]
+        near, far = (local, local_port), (remote, remote_port)
         if protocol == "udp":
-            ends.reverse()  # udp_diag looks up as if the packet had just come in
-        (source, source_port), (destination, destination_port) = ends
-        family = socket.AF_INET if local.version == 4 else socket.AF_INET6
-        body = (
-            _REQUEST.pack(family, _PROTOCOLS[protocol], 0, 0xFFFF_FFFF)
-            + _PORTS.pack(source_port, destination_port)
-            + source.packed.ljust(16, b"\0")
-            + destination.packed.ljust(16, b"\0")
-            + _REST.pack(interface, _NO_COOKIE, _NO_COOKIE)
-        )
+            near, far = far, near  # udp_diag looks up as if the packet had just come in
+        body = _by_tuple(protocol, near, far, interface, _NO_COOKIE)
         return next(self._ask(protocol, body, 0), None)
+
+    def destroy(self, found: SocketInfo, local: Address, local_port: int, remote: Address, remote_port: int) -> bool:
+        """Ends the very socket that `find` gave for this tuple, as an error to whoever holds it (ECONNABORTED). False
+        when it is gone. KernelError without CONFIG_INET_DIAG_DESTROY or CAP_NET_ADMIN."""
+        body = _by_tuple(found.protocol, (local, local_port), (remote, remote_port), 0, found.cookie)
+        self._sequence += 1
+        request = _HEADER.pack(_HEADER.size + len(body), SOCK_DESTROY, _NLM_F_REQUEST | _NLM_F_ACK, self._sequence, 0)
+        try:
+            self._socket.send(request + body)
+            while True:
+                for kind, number, payload in _messages(self._socket.recv(65536)):
+                    if kind == _NLMSG_ERROR and number == self._sequence:
+                        return _destroyed(-struct.unpack_from("=i", payload)[0])
+        except OSError as error:
+            raise KernelError(f"cannot end a socket (CONFIG_INET_DIAG_DESTROY): {error.strerror or error}") from error
 
     def _ask(self, protocol: str, body: bytes, flags: int) -> Iterator[SocketInfo]:
         self._sequence += 1
@@ -132,6 +144,30 @@ class SockDiag:
             raise KernelError(f"sock_diag did not answer: {error.strerror or error}") from error
 
 
+def _by_tuple(
+    protocol: str, source: tuple[Address, int], destination: tuple[Address, int], interface: int, cookie: bytes
+) -> bytes:
+    """struct inet_diag_req_v2 for one socket in any state."""
+    family = socket.AF_INET if source[0].version == 4 else socket.AF_INET6
+    return (
+        _REQUEST.pack(family, _PROTOCOLS[protocol], 0, 0xFFFF_FFFF)
+        + _PORTS.pack(source[1], destination[1])
+        + source[0].packed.ljust(16, b"\0")
+        + destination[0].packed.ljust(16, b"\0")
+        + _INTERFACE.pack(interface)
+        + cookie
+    )
+
+
+def _destroyed(code: int) -> bool:
+    """ESTALE: another socket has its tuple now."""
+    if code in (errno.ENOENT, errno.ESTALE):
+        return False
+    if code:
+        raise OSError(code, os.strerror(code))
+    return True
+
+
 def _messages(buffer: bytes) -> Iterator[tuple[int, int, bytes]]:
     offset = 0
     while offset + _HEADER.size <= len(buffer):
@@ -152,7 +188,7 @@ def parse_message(protocol: str, payload: bytes) -> SocketInfo:
     if len(payload) < _MESSAGE_BYTES:
         raise KernelError(f"sock_diag answered with {len(payload)} bytes, expected {_MESSAGE_BYTES} at least")
     family, state = payload[0], payload[1]
-    port, _ = _PORTS.unpack_from(payload, 4)
+    port, remote_port = _PORTS.unpack_from(payload, 4)
     address: Address = IPv4Address(payload[8:12]) if family == socket.AF_INET else IPv6Address(payload[8:24])
     uid, inode = _OWNER.unpack_from(payload, _OWNER_OFFSET)
     cgroup = 0
@@ -164,4 +200,5 @@ def parse_message(protocol: str, payload: bytes) -> SocketInfo:
         if kind == INET_DIAG_CGROUP_ID and offset + 12 <= len(payload):
             cgroup = struct.unpack_from("=Q", payload, offset + 4)[0]
         offset += length + 3 & ~3
-    return SocketInfo(protocol, address, port, state, uid, inode, cgroup)
+    cookie = payload[_COOKIE_OFFSET : _COOKIE_OFFSET + 8]
+    return SocketInfo(protocol, address, port, state, uid, inode, cgroup, remote_port, cookie)

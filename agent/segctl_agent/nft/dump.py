@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
-from segctl_agent.nft.attributes import attributes, number, text
+from segctl_agent.nft.attributes import attributes, number, string, text
 from segctl_agent.nft.keys import Keys, unstrided
 from segctl_agent.nft.malformed import decoder
 from segctl_agent.nft.messages import (
@@ -41,14 +42,22 @@ _NUMBERS = {k.number: k for k in KeyType}
 
 def parse_expr(data: bytes) -> Expr:
     """One NFTA_LIST_ELEM of a rule's expressions. A counter's values are zeroed: they are not configuration."""
+    return _COUNTER if data.startswith(_COUNTER_NAME) else _parse_expr(data)
+
+
+_COUNTER = Expr("counter", ((1, bytes(8)), (2, bytes(8))))
+_COUNTER_NAME = string(1, "counter")
+
+
+@lru_cache(maxsize=4096)
+def _parse_expr(data: bytes) -> Expr:
+    """A table is read again and again, and its rules are much alike."""
     found = dict(attributes(data))
     name = text(found[1])
     nests = _NESTED.get(name, set())
     attrs: Attributes = tuple(
         sorted((k, _data(v) if k in nests else v) for k, v in attributes(found.get(2, b"")) if k != 0)
     )
-    if name == "counter":
-        attrs = ((1, bytes(8)), (2, bytes(8)))
     if name == "dynset":
         attrs = tuple((k, _dynset(k, v)) for k, v in attrs)
     return Expr(name, attrs)
@@ -103,13 +112,16 @@ def parse_chain(message: bytes, table: str) -> tuple[str, BaseHook | None] | Non
     found = dict(attributes(message))
     if text(found[1]) != table or number(found.get(10, b"")) & _CHAIN_BINDING:
         return None
+    return text(found[3]), parse_chain_hook(found)
+
+
+def parse_chain_hook(found: Mapping[int, bytes]) -> BaseHook | None:
+    """The hook of a NEWCHAIN message's attributes; None for a chain that is no base chain."""
     if 4 not in found:
-        return text(found[3]), None
+        return None
     hook = dict(attributes(found[4]))
     priority = struct.unpack(">i", hook[2])[0]
-    return text(found[3]), BaseHook(
-        number(hook[1]), priority, number(found.get(5, b"\1")) == 0, text(found.get(7, b""))
-    )
+    return BaseHook(number(hook[1]), priority, number(found.get(5, b"\1")) == 0, text(found.get(7, b"")))
 
 
 @decoder("a set")

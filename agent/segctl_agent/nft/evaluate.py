@@ -26,13 +26,15 @@ _MAX_JUMPS = 64
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One packet of this host. `direction` in or out; `port` is the destination port or the ICMP type.
+    """One packet of this host, or one that it forwards. `port` is the destination port or the ICMP type; `dialled` is
+    where the flow was opened to, when that was translated. `interface` is the name of the one that it comes in by
+    (goes out by, when the direction is out); `leaves` that by which a forwarded packet goes out.
 
     `cgroup` are the ids of the socket's cgroup and its ancestors from level 1 down; None: there is no socket.
     `tcp_flags` are those of RFC 9293: SYN opens a connection. `at_ns`: Unix time, now if not given.
     """
 
-    direction: Literal["in", "out"]
+    direction: Literal["in", "out", "forward"]
     protocol: Literal["tcp", "udp", "icmp", "icmpv6"]
     source: IPv4Address | IPv6Address
     destination: IPv4Address | IPv6Address
@@ -40,9 +42,13 @@ class Packet:
     source_port: int = 50000
     cgroup: tuple[int, ...] | None = None
     uid: int | None = None
+    gid: int | None = None
     loopback: bool = False
     broadcast: bool = False
     tcp_flags: int = 0x02
+    dialled: tuple[IPv4Address | IPv6Address, int] | None = None
+    interface: str = "eth0"
+    leaves: str = "eth0"
     at_ns: int = field(default_factory=time.time_ns)
 
 
@@ -70,7 +76,7 @@ class _Walk:
 
 def evaluate(ruleset: Ruleset, packet: Packet) -> Evaluation:
     """Raises KernelError for an expression that we never write."""
-    hook = 1 if packet.direction == "in" else 3
+    hook = {"in": 1, "forward": 2, "out": 3}[packet.direction]
     walk = _Walk(ruleset, packet)
     bases = [(c.base.priority, n) for n, c in ruleset.chains.items() if c.base is not None and c.base.hook == hook]
     for _, name in sorted(bases):
@@ -216,12 +222,18 @@ def _meta(packet: Packet, key: int) -> bytes:
             return b"\x02" if packet.source.version == 4 else b"\x0a"
         case 16:
             return bytes([protocol])
-        case 4 if packet.direction == "in":
+        case 4 if packet.direction != "out":
             return interface
-        case 5 if packet.direction == "out":
+        case 5 if packet.direction != "in":
             return interface
+        case 6 if packet.direction != "out":
+            return packet.interface.encode().ljust(16, b"\0")
+        case 7 if packet.direction != "in":
+            return (packet.interface if packet.direction == "out" else packet.leaves).encode().ljust(16, b"\0")
         case 10 if packet.uid is not None and packet.cgroup is not None:
             return struct.pack("=I", packet.uid)
+        case 11 if packet.gid is not None and packet.cgroup is not None:
+            return struct.pack("=I", packet.gid)
         case 19:
             return b"\1" if packet.broadcast else b"\0"
         case 30:
@@ -238,8 +250,20 @@ def _ct(walk: _Walk, key: int) -> bytes:
             return bytes([_DIRECTION_ORIGINAL])
         case 3:
             return struct.pack("=I", walk.mark)
+        case 12 | 19 | 20 | 21 | 22:
+            return _opened(walk.packet, key)
         case _:
             raise _NoMatch
+
+
+def _opened(packet: Packet, key: int) -> bytes:
+    """Port and addresses of the flow's first packet, before translation (enum nft_ct_keys)."""
+    to, port = packet.dialled or (packet.destination, packet.port)
+    if key == 12:
+        return struct.pack(">H", port)
+    if packet.source.version != (4 if key in (19, 20) else 6):
+        raise _NoMatch
+    return packet.source.packed if key in (19, 21) else to.packed
 
 
 def _payload(packet: Packet, base: int, offset: int, length: int) -> bytes:

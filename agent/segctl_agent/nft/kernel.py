@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from segctl.errors import KernelError
@@ -10,6 +12,7 @@ from segctl.errors import KernelError
 from segctl_agent.nft.attributes import attributes, number, string, text
 from segctl_agent.nft.dump import parse_chain, parse_counter, parse_elements, parse_rule, parse_set, rule_packets
 from segctl_agent.nft.fake import FakeKernel
+from segctl_agent.nft.handover import STANDBY, handover, remove_standby
 from segctl_agent.nft.messages import (
     COUNTER,
     GETCHAIN,
@@ -23,13 +26,27 @@ from segctl_agent.nft.messages import (
     encode,
 )
 from segctl_agent.nft.netlink import DumpInterruptedError, Netlink
-from segctl_agent.nft.operations import Batch, DeleteTable
+from segctl_agent.nft.operations import AddTable, Batch, DeleteTable
+from segctl_agent.nft.ownership import (
+    GUARDED,
+    TableGuard,
+    TableState,
+    answer_is_yes,
+    deviation,
+    flags_to_write,
+    guard_in_force,
+    parse_table,
+    probe,
+)
 from segctl_agent.nft.ruleset import TABLE, Chain, Data, Elements, Foreign, ForeignKind, NftSet, Rule, Ruleset, SetSpec
 
 __all__ = ["FakeKernel", "Kernel", "NetlinkKernel"]
 
 _ATTEMPTS = 20
 _GROWS_FROM = 1000
+_HANDOVER_SECONDS = 1.0
+GRACE_SECONDS = 0.01
+"""Longer than a packet needs for its walk through the rules."""
 T = TypeVar("T")
 
 
@@ -64,11 +81,18 @@ class Kernel(Protocol):
 
 
 class NetlinkKernel:
-    """The kernel's nf_tables in the network namespace in which this object was made. Costs no process."""
+    """The kernel's nf_tables in the network namespace in which this object was made. Costs no process.
 
-    def __init__(self, table: str = TABLE) -> None:
-        self._table = table
+    With the guard AUTO it owns the table that it makes, and adopts one that lost its owner: at once, without a change
+    for any packet. Others may then read it and not write it. KernelError when another process owns it.
+    """
+
+    def __init__(self, table: str = TABLE, guard: TableGuard = TableGuard.WATCH) -> None:
+        self._table, self._guard = table, guard
         self._netlink = Netlink()
+        self._guarded = guard is TableGuard.AUTO and self._supports_ownership()
+        if self._guarded:
+            self._claim()
 
     def close(self) -> None:
         self._netlink.close()
@@ -77,7 +101,10 @@ class NetlinkKernel:
         return self._consistent(self._read)
 
     def apply(self, batch: Batch) -> None:
-        self._netlink.batch(encode(batch, self._table))
+        flags = 0
+        if any(isinstance(o, AddTable) for o in batch.operations):
+            flags = flags_to_write(self._state(), self._guarded)
+        self._netlink.batch(encode(batch, self._table, flags))
 
     def generation(self) -> int:
         return self._netlink.generation()
@@ -103,8 +130,58 @@ class NetlinkKernel:
         return found
 
     def destroy(self) -> None:
-        if self._table_flags() is not None:
-            self.apply(Batch((DeleteTable(),)))
+        for table in self._tables():
+            self._netlink.batch(encode(Batch((DeleteTable(),)), table))
+
+    def present(self) -> bool:
+        """Our table is there, or what a takeover that was cut short left."""
+        return bool(self._tables())
+
+    def take_over(self, held: Ruleset) -> bool:
+        """Own a table that was made without an owner and holds `held`, without a gap; True when that was due. Also
+        removes what a takeover that was cut short left. KernelError: the table is in force as it was."""
+        tables = self._tables()
+        if not self._guarded or self._table not in tables:
+            return False
+        leftover = STANDBY in tables
+        due = tables[self._table].flags & GUARDED == 0
+        steps = handover(held, leftover, self._table) if due else remove_standby(held) if leftover else ()
+        for messages in steps:
+            self._netlink.batch(messages)
+            time.sleep(GRACE_SECONDS)
+        return due
+
+    def guard(self) -> tuple[str, str]:
+        """("owned" or "watched", why it is no more than watched)."""
+        return guard_in_force(self._guard, self._guarded, self._state(), self._netlink.port)
+
+    @property
+    def port(self) -> int:
+        """The netlink port that writes."""
+        return self._netlink.port
+
+    def other_owner(self) -> str:
+        """The process that owns our table, for people; empty: nobody does, or we do."""
+        owners = {state.owner for state in self._tables().values()} - {0, self._netlink.port}
+        return _owner_name(min(owners)) if owners else ""
+
+    def _supports_ownership(self) -> bool:
+        refusal = self._netlink.refusal(probe())
+        return answer_is_yes(refusal.position, refusal.code)
+
+    def _claim(self) -> None:
+        """An agent that was killed a moment ago may not be gone yet."""
+        deadline = time.monotonic() + _HANDOVER_SECONDS
+        while (owner := self.other_owner()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if owner:
+            raise KernelError(
+                f"the table inet {self._table} is owned by {owner}: end that process. The rules stay in force, and the "
+                "next agent takes them over"
+            )
+        state = self._state()
+        if state is not None and state.orphan:
+            self.apply(Batch((AddTable(),)))
 
     def _consistent(self, read: Callable[[], T]) -> T:
         """A dump takes several messages: it counts only if nobody changed the ruleset meanwhile."""
@@ -118,17 +195,23 @@ class NetlinkKernel:
                 continue
         raise KernelError(f"table {self._table} changes faster than it can be read: find out who changes it")
 
-    def _table_flags(self) -> int | None:
-        for message in self._netlink.dump(GETTABLE):
-            found = dict(attributes(message))
-            if text(found[1]) == self._table:
-                return number(found.get(2, b""))
-        return None
+    def _state(self) -> TableState | None:
+        return self._tables().get(self._table)
+
+    def _tables(self) -> dict[str, TableState]:
+        """Those of ours that exist, by name."""
+        return {
+            name: state
+            for message in self._netlink.dump(GETTABLE)
+            for name, state in (parse_table(message),)
+            if name in (self._table, STANDBY)
+        }
 
     def _read(self) -> Ruleset | None:
-        flags = self._table_flags()
-        if flags is None:
+        state = self._state()
+        if state is None:
             return None
+        flags = deviation(state, self._guarded)
         ours = string(1, self._table)
         chains = self._chains()
         sets, foreign = self._sets(ours)
@@ -182,17 +265,25 @@ class NetlinkKernel:
         return counters, others
 
     def _hits(self) -> dict[str, int]:
-        if self._table_flags() is None:
+        if self._state() is None:
             return {}
         found = (parse_counter(m) for m in self._netlink.dump(GETOBJ, string(1, self._table), optional=True))
         return dict(c for c in found if c)
 
     def _counters(self) -> dict[str, int]:
         out: dict[str, int] = {}
-        if self._table_flags() is None:
+        if self._state() is None:
             return out
         for message in self._netlink.dump(GETRULE, string(1, self._table)):
             chain, packets = rule_packets(message)
             if packets is not None:
                 out[chain] = out.get(chain, 0) + packets
         return out
+
+
+def _owner_name(port: int) -> str:
+    """The first netlink socket of a process has its pid as its port; what others have tells nothing."""
+    try:
+        return f"{Path('/proc', str(port), 'comm').read_text().strip()} (pid {port})"
+    except OSError:
+        return f"the netlink socket {port}"

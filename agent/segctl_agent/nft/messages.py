@@ -68,18 +68,19 @@ class Message:
         return describe(self.about)
 
 
-def encode(batch: Batch, table: str) -> list[Message]:
+def encode(batch: Batch, table: str, table_flags: int = 0) -> list[Message]:
+    """`table_flags`: what AddTable gives the table (NFT_TABLE_F_*)."""
     return [
         Message(command, flags, payload, op)
         for op in batch.operations
-        for command, flags, payload in _encode(op, string(1, table))
+        for command, flags, payload in _encode(op, string(1, table), table_flags)
     ]
 
 
-def _encode(op: Operation, table: bytes) -> Iterable[tuple[int, int, bytes]]:
+def _encode(op: Operation, table: bytes, table_flags: int) -> Iterable[tuple[int, int, bytes]]:
     match op:
         case AddTable():
-            return [(NEWTABLE, CREATE, table + u32(2, 0))]
+            return [(NEWTABLE, CREATE, table + u32(2, table_flags))]
         case DeleteTable():
             return [(DELTABLE, 0, table)]
         case AddChain() | FlushChain() | DeleteChain() | AddRule():

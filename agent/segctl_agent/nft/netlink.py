@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +18,7 @@ from segctl_agent.nft.messages import GETGEN, Message
 
 NETLINK_NETFILTER = 12
 NFNL_SUBSYS_NFTABLES = 10
-NFPROTO_INET = 1
+NFPROTO_UNSPEC, NFPROTO_INET = 0, 1
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _ERROR, _DONE, _BATCH_BEGIN, _BATCH_END = 2, 3, 0x10, 0x11
@@ -29,11 +30,21 @@ class DumpInterruptedError(Exception):
     """The kernel's state changed under a dump: read again."""
 
 
-def frame(kind: int, flags: int, sequence: int, payload: bytes, resource: int = 0) -> bytes:
-    """struct nlmsghdr and struct nfgenmsg (family inet) before the attributes."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What became of a batch. `code` 0: it was committed. `position`: of the message that was refused, -1 for the
+    whole."""
+
+    code: int
+    position: int = -1
+    why: str = ""
+
+
+def frame(kind: int, flags: int, sequence: int, payload: bytes, resource: int = 0, family: int = NFPROTO_INET) -> bytes:
+    """struct nlmsghdr and struct nfgenmsg before the attributes."""
     return (
         _HEADER.pack(20 + len(payload), kind, flags, sequence, 0)
-        + struct.pack("=BBH", NFPROTO_INET, 0, socket.htons(resource))
+        + struct.pack("=BBH", family, 0, socket.htons(resource))
         + payload
     )
 
@@ -74,6 +85,13 @@ class Netlink:
         """Apply all messages or none. Raises KernelFullError or KernelError naming the first that was refused."""
         if not messages:
             return
+        refusal = self.refusal(messages)
+        if refusal.code:
+            about = str(messages[refusal.position]) if refusal.position >= 0 else f"commit {len(messages)} messages"
+            raise kernel_error(refusal.code, about, refusal.why)
+
+    def refusal(self, messages: Sequence[Message]) -> Refusal:
+        """Apply all messages or none, and answer what the kernel says. Raises KernelError when they cannot be sent."""
         first = self._sequence = self._sequence + 1
         parts = [frame(_BATCH_BEGIN, _REQUEST, first, b"", NFNL_SUBSYS_NFTABLES)]
         last = first + len(messages)
@@ -88,9 +106,9 @@ class Netlink:
         except OSError as e:
             hint = f"send a transaction of {len(data)} bytes"
             raise kernel_error(e.errno or 0, hint) from e
-        self._outcome(messages, first)
+        return self._outcome(len(messages), first)
 
-    def _outcome(self, messages: Sequence[Message], first: int) -> None:
+    def _outcome(self, count: int, first: int) -> Refusal:
         """The kernel works on a batch inside send: every answer is already there."""
         acknowledged = False
         failure: tuple[int, int, str] | None = None
@@ -103,18 +121,17 @@ class Netlink:
                 failure = failure or (first, e.errno or errno.ENOBUFS, "answers were lost")
                 break
             for kind, flags, sequence, payload in _messages(bytes(self._buffer[:size])):
-                if kind != _ERROR or not first <= sequence <= first + len(messages):
+                if kind != _ERROR or not first <= sequence <= first + count:
                     continue
                 code = error_code(payload)
                 if code == 0:
-                    acknowledged = acknowledged or sequence == first + len(messages)
+                    acknowledged = acknowledged or sequence == first + count
                 elif failure is None:
                     failure = (sequence, code, _explanation(flags, payload))
         if failure is None and acknowledged:
-            return
+            return Refusal(0)
         sequence, code, why = failure or (first, errno.EIO, "the kernel did not answer")
-        about = str(messages[sequence - first - 1]) if sequence > first else f"commit {len(messages)} messages"
-        raise kernel_error(code, about, why)
+        return Refusal(code, sequence - first - 1, why)
 
     def dump(self, command: int, payload: bytes = b"", *, optional: bool = False) -> list[bytes]:
         """The attributes of every object. Raises DumpInterruptedError, FileNotFoundError or KernelError.
@@ -130,6 +147,15 @@ class Netlink:
                 out.append(body[4:])
         return out
 
+    def dump_families(self, command: int) -> Iterator[tuple[int, bytes]]:
+        """(family, attributes) of every object of every table of every family, as they come. Who does not take them to
+        the end must close this object: the kernel runs one dump a socket. Raises as `dump` does."""
+        for kind, flags, _, body in self._ask(command, _REQUEST | _DUMP, b"", optional=True, family=NFPROTO_UNSPEC):
+            if flags & _DUMP_INTERRUPTED:
+                raise DumpInterruptedError
+            if kind not in (_ERROR, _DONE):
+                yield body[0], body[4:]
+
     def get(self, command: int, payload: bytes) -> list[bytes]:
         """The attributes of one object. Raises FileNotFoundError or KernelError."""
         answers = self._ask(command, _REQUEST, payload)
@@ -143,12 +169,12 @@ class Netlink:
         raise KernelError("nf_tables gave no generation number: is the module nf_tables loaded?")
 
     def _ask(
-        self, command: int, flags: int, payload: bytes, *, optional: bool = False
+        self, command: int, flags: int, payload: bytes, *, optional: bool = False, family: int = NFPROTO_INET
     ) -> Iterator[tuple[int, int, int, bytes]]:
         self._sequence += 1
         sequence = self._sequence
         try:
-            self._socket.send(frame(NFNL_SUBSYS_NFTABLES << 8 | command, flags, sequence, payload))
+            self._socket.send(frame(NFNL_SUBSYS_NFTABLES << 8 | command, flags, sequence, payload, family=family))
         except OSError as e:
             raise kernel_error(e.errno or 0, "ask nf_tables") from e
         single = not flags & _DUMP
@@ -210,7 +236,8 @@ def grow(sock: socket.socket, force: int, plain: int, size: int) -> None:
 
 
 _MENDS = {
-    errno.EPERM: "it needs CAP_NET_ADMIN in this network namespace, and a table that no other program owns",
+    errno.EPERM: "it needs CAP_NET_ADMIN in this network namespace, and a table that no other program owns: see "
+    "`nft list tables` and docs/operations.md",
     errno.EACCES: "it needs CAP_NET_ADMIN in this network namespace",
     errno.EOPNOTSUPP: "this kernel has no nf_tables, or not this part of it: see docs/operations.md for the modules",
     errno.EPROTONOSUPPORT: "this kernel has no netfilter netlink: load the modules nfnetlink and nf_tables",

@@ -11,7 +11,8 @@ from segctl_agent.nft.ruleset import BaseHook, Data, Elements, Foreign, Rule, Se
 
 @dataclass(frozen=True, slots=True)
 class AddTable:
-    """Creates the table or, when it exists, gives it the flags 0: awake."""
+    """Creates the table or, when it exists, wakes it; the kernel's adapter makes or adopts it as an owned one where it
+    may (see `ownership`)."""
 
 
 @dataclass(frozen=True, slots=True)

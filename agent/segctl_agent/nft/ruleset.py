@@ -120,6 +120,7 @@ class KeyType(Enum):
     INET_SERVICE = ("inet_service", 13, 2)
     MARK = ("mark", 19, 4)
     UID = ("uid", 24, 4)
+    GID = ("gid", 25, 4)
     CGROUPSV2 = ("cgroupsv2", 46, 8)
 
     @property
@@ -136,7 +137,7 @@ class KeyType(Enum):
 
     @property
     def host_order(self) -> bool:
-        return self in (KeyType.MARK, KeyType.UID, KeyType.CGROUPSV2)
+        return self in (KeyType.MARK, KeyType.UID, KeyType.GID, KeyType.CGROUPSV2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ class NftSet:
 
 @dataclass(frozen=True, slots=True)
 class BaseHook:
-    """A hook of netfilter. hook: 1 is input, 3 is output. `drop` is the policy."""
+    """A hook of netfilter. hook: 1 is input, 2 is forward, 3 is output. `drop` is the policy."""
 
     hook: int
     priority: int = 0
@@ -195,6 +196,10 @@ class BaseHook:
 
 INPUT = BaseHook(1)
 OUTPUT = BaseHook(3)
+FORWARD_OUT = BaseHook(2, -1, drop=False)
+FORWARD_IN = BaseHook(2, 0, drop=False)
+TO_HOST = BaseHook(1, -1, drop=False)
+FROM_HOST = BaseHook(3, 1, drop=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +225,9 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """A whole table. `counters` are the names of its counters, whose values are no part of it. `flags` (dormant, owner)
-    and `foreign` are only ever set in what is read."""
+    """A whole table. `counters` are the names of its counters, whose values are no part of it. `flags` and `foreign`
+    are only ever set in what is read: `flags` holds those of the table's flags (dormant, owner) that are not as they
+    should be."""
 
     chains: Mapping[str, Chain] = field(default_factory=dict)
     sets: Mapping[str, NftSet] = field(default_factory=dict)

@@ -21,8 +21,10 @@ _NFT_PROTOCOL = {"icmp": "icmp", "tcp": "tcp", "udp": "udp", "icmpv6": "ipv6-icm
 
 EQUAL, NOT_EQUAL, LESS, AT_MOST, AT_LEAST = 0, 1, 2, 3, 5
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
-_NFPROTO, _L4PROTO, _IIF, _OIF, _SKUID, _PKTTYPE, _TIME_NS = 15, 16, 4, 5, 10, 19, 30
-_CT_STATE, _CT_DIRECTION, _CT_MARK = 0, 1, 3
+_NFPROTO, _L4PROTO, _IIF, _OIF, _SKUID, _SKGID, _PKTTYPE, _TIME_NS = 15, 16, 4, 5, 10, 11, 19, 30
+_IIFNAME, _OIFNAME = 6, 7
+_CT_STATE, _CT_DIRECTION, _CT_MARK, _CT_PROTO_DST = 0, 1, 3, 12
+_CT_ADDRESS: dict[tuple[Side, Version], int] = {("saddr", 4): 19, ("daddr", 4): 20, ("saddr", 6): 21, ("daddr", 6): 22}
 _CT_STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8}
 
 
@@ -164,6 +166,12 @@ def destination_port(name: Literal["tcp", "udp"], low: int, high: int) -> Statem
     return Statement(exprs, f"{name} dport {_span(low, high)}")
 
 
+def tcp_port(low: int, high: int) -> Statement:
+    """The destination port where an earlier rule has seen to it that this is TCP."""
+    exprs = (_payload(_TRANSPORT_HEADER, 2, 2), *_bounds(low, high, 2))
+    return Statement(exprs, f"th dport {_span(low, high)}")
+
+
 def source_port(name: Literal["tcp", "udp"], low: int, high: int, *, known: bool = False) -> Statement:
     """The source port of a segment or datagram. `known`: an earlier statement of the rule has compared the protocol."""
     compared = () if known else protocol(name).exprs
@@ -176,6 +184,13 @@ def tcp_without_syn() -> Statement:
     masked = ((1, _n(1)), (2, _n(1)), (3, _n(1)), (4, ((1, b"\x02"),)), (5, ((1, b"\0"),)), (6, _n(0)))
     exprs = (*protocol("tcp").exprs, _payload(_TRANSPORT_HEADER, 13, 1), Expr("bitwise", masked), _cmp(b"\0"))
     return Statement(exprs, "tcp flags & syn == 0x0")
+
+
+def flags_without_syn() -> Statement:
+    """The same by the byte alone: only where something else in the rule tells TCP from other protocols."""
+    masked = ((1, _n(1)), (2, _n(1)), (3, _n(1)), (4, ((1, b"\x02"),)), (5, ((1, b"\0"),)), (6, _n(0)))
+    exprs = (_payload(_TRANSPORT_HEADER, 13, 1), Expr("bitwise", masked), _cmp(b"\0"))
+    return Statement(exprs, "@th,104,8 & 0x02 == 0x00")
 
 
 def tcp_reset() -> Statement:
@@ -265,12 +280,47 @@ def connection_add(name: str, *, version: Version) -> Statement:
     return Statement((*key, Expr("dynset", attrs)), f"add @{name} {{ {text} }}")
 
 
+def address_verdict(side: Side, name: str, *, version: Version) -> Statement:
+    """The verdict that map `name` has for the packet's own address."""
+    length = 4 if version == 4 else 16
+    exprs = (*_family(length), _address(side, length), _lookup(name, to_verdict=True))
+    return Statement(exprs, f"{'ip' if version == 4 else 'ip6'} {side} vmap @{name}")
+
+
+def _original(key: int) -> Expr:
+    """A field of the flow's first packet, as it was before any translation of addresses (NFTA_CT_DIRECTION is 3)."""
+    return Expr("ct", ((1, _n(1)), (2, _n(key)), (3, b"\0")))
+
+
+def original_address_in(side: Side, name: str, *, version: Version) -> Statement:
+    """The address that the flow was opened from or to. No match for a packet without a flow or of another family."""
+    family = "ip" if version == 4 else "ip6"
+    return Statement((_original(_CT_ADDRESS[side, version]), _lookup(name)), f"ct original {family} {side} @{name}")
+
+
+def original_port(name: Literal["tcp", "udp"], low: int, high: int) -> Statement:
+    """The port that the flow was opened to."""
+    exprs = (*protocol(name).exprs, _original(_CT_PROTO_DST), *_bounds(low, high, 2))
+    return Statement(exprs, f"meta l4proto {name} ct original proto-dst {_span(low, high)}")
+
+
+def interface_is(side: Literal["iifname", "oifname"], name: str) -> Statement:
+    """An interface by its name, which is padded to 16 bytes (IFNAMSIZ)."""
+    exprs = (_meta(_IIFNAME if side == "iifname" else _OIFNAME), _cmp(name.encode().ljust(16, b"\0")))
+    return Statement(exprs, f'{side} "{name}"')
+
+
 def uid_is(uid: int) -> Statement:
     return Statement((_meta(_SKUID), _cmp(_host(uid))), f"meta skuid {uid}")
 
 
 def uid_verdict(name: str) -> Statement:
     return Statement((_meta(_SKUID), _lookup(name, to_verdict=True)), f"meta skuid vmap @{name}")
+
+
+def gid_verdict(name: str) -> Statement:
+    """By the file system gid of the process that made the socket, at that moment (nft_meta.c: f_cred->fsgid)."""
+    return Statement((_meta(_SKGID), _lookup(name, to_verdict=True)), f"meta skgid vmap @{name}")
 
 
 def _socket(level: int) -> Expr:

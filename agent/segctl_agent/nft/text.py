@@ -85,7 +85,7 @@ def _value(kind: KeyType, data: bytes, paths: Mapping[int, str]) -> str:
             return str(int.from_bytes(data, "big"))
         case KeyType.MARK:
             return f"{struct.unpack('=I', data)[0]:#010x}"
-        case KeyType.UID:
+        case KeyType.UID | KeyType.GID:
             return str(struct.unpack("=I", data)[0])
         case KeyType.CGROUPSV2:
             return f'"{paths[struct.unpack("=Q", data)[0]]}"'

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import struct
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from segctl_agent.nft.netlink import NETLINK_NETFILTER, NFNL_SUBSYS_NFTABLES, gr
 
 _GROUP = 7
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
-_SO_RCVBUFFORCE = 33
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 # The commands whose first attribute is the table's name; NEWGEN's is the generation.
 _TABLE_ATTRIBUTE = 1
 
@@ -39,17 +40,22 @@ UNKNOWN = TamperNotice(0, 0, "unknown")
 class NftWatch:
     """Delivers a notice for every transaction in the network namespace in which it was made."""
 
-    def __init__(self, notify: Callable[[TamperNotice], None], own_pid: int = 0, buffer: int = 8 << 20) -> None:
-        """Transactions of the process `own_pid` are left out; 0 leaves out none."""
+    def __init__(
+        self, notify: Callable[[TamperNotice], None], own_pid: int = 0, buffer: int = 8 << 20, own_port: int = 0
+    ) -> None:
+        """Transactions of the process `own_pid` are left out; 0 leaves out none. Those of the netlink port `own_port`
+        the kernel does not even deliver: a large one of our own is as many notifications as it has elements."""
         self._notify = notify
         self._own_pid = own_pid
-        self._tables: set[str] = set()
+        self._tables: set[bytes] = set()
         self._cut = False  # notifications of the transaction that is being told were lost
         try:
             self._socket = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
             )
             grow(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, buffer)
+            if own_port:
+                _leave_out(self._socket, own_port)
             self._socket.bind((0, 0))
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
         except OSError as e:
@@ -86,15 +92,34 @@ class NftWatch:
 
     def _event(self, command: int, payload: bytes) -> None:
         if command != NEWGEN:
-            table = next((text(v) for k, v in attributes(payload) if k == _TABLE_ATTRIBUTE), "")
-            self._tables.add(table)
+            kind, value = next(attributes(payload), (0, b""))
+            self._tables.add(value if kind == _TABLE_ATTRIBUTE else b"")
             return
         found = dict(attributes(payload))
-        touched, self._tables = frozenset() if self._cut else frozenset(self._tables), set()
+        touched = frozenset() if self._cut else frozenset(map(text, self._tables))
+        self._tables.clear()
         self._cut = False
         pid = number(found.get(2, b""))
         if pid != self._own_pid or not self._own_pid:
             self._notify(TamperNotice(number(found.get(1, b"")), pid, text(found.get(3, b"")), touched))
+
+
+def _leave_out(sock: socket.socket, port: int) -> None:
+    """A classic BPF program (linux/filter.h) that drops datagrams whose first nlmsghdr has nlmsg_pid `port`; a datagram
+    of notifications is of one transaction. BPF loads words in network order."""
+    swapped = int.from_bytes(struct.pack("=I", port), "big")
+    program = b"".join(
+        struct.pack("=HBBI", *instruction)
+        for instruction in (
+            (0x20, 0, 0, 12),  # BPF_LD | BPF_W | BPF_ABS: nlmsg_pid
+            (0x15, 0, 1, swapped),  # BPF_JMP | BPF_JEQ | BPF_K
+            (0x06, 0, 0, 0),  # BPF_RET | BPF_K: drop
+            (0x06, 0, 0, 0xFFFFFFFF),  # all of it
+        )
+    )
+    code = array("B", program)  # struct sock_fprog holds its address; the kernel copies it
+    address, length = code.buffer_info()
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", length // 8, address))
 
 
 def _events(data: bytes) -> Iterator[tuple[int, bytes]]:

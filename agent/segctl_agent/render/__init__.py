@@ -3,22 +3,24 @@
 from segctl_agent.render.ends import denied_counters
 from segctl_agent.render.marks import DEFAULT_MASK, LIVE, MarkLayout
 from segctl_agent.render.render import (
-    CGROUP_MAP,
+    cgroup_map,
+    container_sets,
     counters,
-    live_maps,
+    live_map,
     render,
     render_chains,
     render_sets,
 )
 
 __all__ = [
-    "CGROUP_MAP",
     "DEFAULT_MASK",
     "LIVE",
     "MarkLayout",
+    "cgroup_map",
+    "container_sets",
     "counters",
     "denied_counters",
-    "live_maps",
+    "live_map",
     "render",
     "render_chains",
     "render_sets",

@@ -34,10 +34,14 @@ def essential_chains(essentials: Essentials, facts: HostFacts, marks: Marks) -> 
         chains[f"older_{direction}"] = Chain((*_loose(direction, marks), *older(essentials, facts, marks)))
     identify_in, identify_out = (Rule.of(s.verdict(goto(f"id_{d}"))) for d in DIRECTIONS)
     invalid = Rule.of(s.ct_state("invalid"), s.verdict(DROP))
-    chains["tcp_in"] = Chain((_jump_older("in"), *_tcp_in(essentials, facts, marks), invalid, identify_in))
-    chains["tcp_out"] = Chain((_jump_older("out"), *_tcp_out(essentials, facts, marks), identify_out))
-    chains["other_in"] = Chain((*_related(), *_network(), *_other_in(essentials, marks), invalid, identify_in))
-    chains["other_out"] = Chain((*_related(), *_network(), *_other_out(essentials, marks), identify_out))
+    opening_in, opening_out = tuple(_tcp_in(essentials, facts, marks)), tuple(_tcp_out(essentials, facts, marks))
+    chains["syn_in"] = Chain((*opening_in, identify_in))
+    chains["syn_out"] = Chain((*opening_out, identify_out))
+    chains["tcp_in"] = Chain((_jump_older("in"), *opening_in, invalid, identify_in))
+    chains["tcp_out"] = Chain((_jump_older("out"), *opening_out, identify_out))
+    other = (Rule.of(marks.datagram()), *_related(), *_network())
+    chains["other_in"] = Chain((*other, *_other_in(essentials, marks), invalid, identify_in))
+    chains["other_out"] = Chain((*other, *_other_out(essentials, marks), identify_out))
     return chains
 
 
@@ -45,15 +49,20 @@ def _base(direction: Direction, marks: Marks) -> tuple[Rule, ...]:
     """conntrack remembers a flow longer than its socket lives, and another process may take the port: its datagram, or
     its SYN, would pass by a decision about someone else. So these walk the policy each time.
 
+    A SYN on a connection that conntrack takes for invalid is judged like any other: what it opens is not.
+
     A reply passes by the decision about its flow's other half. Not a datagram that goes out: here too the port may
     have another owner by now, and its socket is at hand.
     """
-    other: Direction = "out" if direction == "in" else "in"
-    not_datagram = (s.protocol_not("udp"),) if direction == "out" else ()
+    segment = Rule.of(s.flags_without_syn(), marks.live_tcp("out", "in"))
+    loopback = _accept(s.interface("iif" if direction == "in" else "oif"))
+    syn = Rule.of(s.tcp_syn(), s.verdict(goto(f"syn_{direction}")))
+    if direction == "in":
+        short = (segment, loopback, syn, Rule.of(s.ct_reply(), marks.live("out")))
+    else:
+        short = (Rule.of(s.ct_reply(), marks.live_tcp("in")), segment, loopback, syn)
     return (
-        Rule.of(s.tcp_without_syn(), marks.live(direction)),
-        _accept(s.interface("iif" if direction == "in" else "oif")),
-        Rule.of(s.ct_reply(), *not_datagram, marks.live(other)),
+        *short,
         Rule.of(s.protocol("tcp"), s.verdict(goto(f"tcp_{direction}"))),
         Rule.of(s.verdict(goto(f"other_{direction}"))),
     )
@@ -68,7 +77,7 @@ def _loose(direction: Direction, marks: Marks) -> tuple[Rule, ...]:
     may have taken its server for its client: the decision about either half counts. A SYN on such a flow would open a
     new connection under the cover of the old one: it never comes here."""
     other: Direction = "out" if direction == "in" else "in"
-    return (Rule.of(*marks.begin_loose()), Rule.of(marks.loose(), marks.live(other)))
+    return (Rule.of(*marks.begin_loose()), Rule.of(marks.live(direction)), Rule.of(marks.loose(), marks.live(other)))
 
 
 def _related() -> tuple[Rule, ...]:
@@ -87,7 +96,8 @@ def _rescue_in(essentials: Essentials, marks: Marks, *, tcp: bool) -> Iterator[R
         for ports in essentials.rescue_ports:
             if (ports.protocol == "tcp") is tcp and ports.protocol != ("icmpv6" if version == 4 else "icmp"):
                 remote = s.address_in("saddr", name, version=version)
-                yield Rule.of(remote, port_statement(ports, family_known=True), *marks.essentials("in").accept)
+                port = port_statement(ports, family_known=False, tcp_known=tcp)  # first: cheaper than a look into a set
+                yield Rule.of(port, remote, *marks.essentials("in").accept)
 
 
 def _tcp_in(essentials: Essentials, facts: HostFacts, marks: Marks) -> Iterator[Rule]:
@@ -141,6 +151,7 @@ def _other_out(essentials: Essentials, marks: Marks) -> Iterator[Rule]:
             server = (s.address_in("daddr", name, version=version), s.destination_port("udp", port, port))
             yield Rule.of(*server, *marks.essentials("out").accept)
     yield _accept(s.ct_reply(), marks.essentials("in").judged)
+    yield from (Rule.of(s.ct_reply(), s.protocol(name), marks.live("in")) for name in ("icmp", "icmpv6"))
 
 
 def essential_sets(essentials: Essentials) -> Mapping[str, NftSet]:

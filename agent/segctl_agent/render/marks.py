@@ -10,14 +10,15 @@ from segctl_agent.identity import Direction
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.ruleset import ACCEPT, Statement
 
-DEFAULT_MASK = 0xFFFFFF80
-LEAST_BITS = 17
-LIVE: dict[Direction, str] = {"in": "live_in", "out": "live_out"}
+DEFAULT_MASK = 0xFFFFFFC0
+LEAST_BITS = 18
+LIVE = "live"
+"""The map of the marks that count: each an OUT id or an IN id, the other half zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class MarkLayout:
-    """From the top of `mask`: the OUT id, the IN id, the bit LOOSE. Raises ValueError for a mask too small for them."""
+    """From the top of `mask`: OUT id, IN id, the bits LOOSE and DATAGRAM. Raises ValueError for a mask too small."""
 
     mask: int = DEFAULT_MASK
 
@@ -35,7 +36,7 @@ class MarkLayout:
 
     @property
     def id_bits(self) -> int:
-        return (self.mask.bit_count() - 1) // 2
+        return (self.mask.bit_count() - 2) // 2
 
     @property
     def most(self) -> int:
@@ -59,12 +60,18 @@ class MarkLayout:
 
     @property
     def loose_bit(self) -> int:
+        """A TCP flow that was under way when we first saw it."""
         return 1 << self.shift("in") - 1
+
+    @property
+    def datagram_bit(self) -> int:
+        """A flow of anything but TCP: the short cut for TCP segments knows it without a look at the protocol."""
+        return 1 << self.shift("in") - 2
 
     @property
     def used(self) -> int:
         """The bits of the mask that are written: an even number of bits leaves one over."""
-        return self.out_mask | self.in_mask | self.loose_bit
+        return self.out_mask | self.in_mask | self.loose_bit | self.datagram_bit
 
     def mark(self, direction: Direction, number: int) -> int:
         return number << self.shift(direction)
@@ -123,7 +130,18 @@ class Marks:
 
     def live(self, direction: Direction) -> Statement:
         """The verdict of the flow's decision in this direction; no match for one that does not count any more."""
-        return s.ct_mark_verdict(self.layout.id_mask(direction), LIVE[direction])
+        return s.ct_mark_verdict(self.layout.id_mask(direction), LIVE)
+
+    def live_tcp(self, *directions: Direction) -> Statement:
+        """The same for TCP flows alone. With both directions: for a flow that was judged in one, whichever it is."""
+        mask = self.layout.datagram_bit
+        for direction in directions:
+            mask |= self.layout.id_mask(direction)
+        return s.ct_mark_verdict(mask, LIVE)
+
+    def datagram(self) -> Statement:
+        """Marks a flow as of no TCP."""
+        return s.ct_mark_set(self.layout.datagram_bit, self.layout.datagram_bit)
 
     def begin_loose(self) -> tuple[Statement, ...]:
         """A flow without any mark, whose segment opens nothing, began before we looked."""

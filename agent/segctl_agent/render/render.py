@@ -12,7 +12,18 @@ from segctl.model.policy import HOST_WORKLOAD, Mode
 
 from segctl_agent.decisions import UNKNOWN, Decisions, chain_name
 from segctl_agent.facts.values import HostFacts
-from segctl_agent.identity import DEPTH, DIRECTIONS, Direction, Identity, leaf_map, level_chain, own_map, workload_chain
+from segctl_agent.identity import (
+    DEPTH,
+    DIRECTIONS,
+    REST_CHAIN,
+    Direction,
+    Identity,
+    leaf_map,
+    level_chain,
+    own_map,
+    owner_chain,
+    workload_chain,
+)
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.ruleset import (
     ACCEPT,
@@ -36,18 +47,19 @@ from segctl_agent.render.ends import (
     unknown_name,
 )
 from segctl_agent.render.essentials import essential_chains, essential_sets
+from segctl_agent.render.forward import forward_chains, forward_sets, own_addresses
 from segctl_agent.render.marks import LIVE, MarkLayout, Marks
+from segctl_agent.render.sets import busy_size
 from segctl_agent.render.workloads import WorkloadRenderer, counter_name, shape_of, workload_sets
 
 NOTHING = "nothing"
-CGROUP_MAP = SetSpec((KeyType.CGROUPSV2,), verdicts=True)
 _UID_MAP = SetSpec((KeyType.UID,), verdicts=True)
-_LIVE_MAP = SetSpec((KeyType.MARK,), verdicts=True)
+_GID_MAP = SetSpec((KeyType.GID,), verdicts=True)
 
 
 def render(policy: HostPolicy, facts: HostFacts, decisions: Decisions, layout: MarkLayout = MarkLayout()) -> Ruleset:  # noqa: B008 - a frozen value
     """The table for this policy on this host. `decisions` are those that `decisions.needed` names."""
-    sets = {**render_sets(policy, facts), **live_maps(decisions, layout)}
+    sets = {**render_sets(policy, facts), **live_map(decisions, layout)}
     return Ruleset(render_chains(policy, facts, decisions, layout), MappingProxyType(sets), counters=counters(policy))
 
 
@@ -55,9 +67,10 @@ def render_chains(
     policy: HostPolicy, facts: HostFacts, decisions: Decisions, layout: MarkLayout
 ) -> Mapping[str, Chain]:
     """Every chain: what they say depends on the shape of groups, and not on who is in them."""
-    identity = Identity(policy, facts.users)
+    identity = Identity(policy, facts.users, facts.containers)
     marks = Marks(layout, decisions)
-    shapes = {g.name: shape_of(g) for g in policy.groups}
+    own = own_addresses(facts) if identity.names_containers else ()
+    shapes = {g.name: shape_of(g, own) for g in policy.groups}
     managed = tuple(v for v in s.VERSIONS if policy.managed.packed(v))
     renderer = WorkloadRenderer(shapes, managed, marks)
     chains = essential_chains(policy.essentials, facts, marks)
@@ -70,42 +83,49 @@ def render_chains(
         chains[unknown_name(direction)] = unknown_chain(
             direction, marks.refused(direction, UNKNOWN), enforcing=policy.enforcing
         )
-        by_owner = (Rule.of(s.uid_verdict("uid_out")),) if identity.users and direction == "out" else ()
         for workload in policy.workloads:
-            first = by_owner if workload.name == HOST_WORKLOAD else ()
-            chains[workload_chain(workload.name, direction)] = renderer.chain(workload, direction, first)
+            chains[workload_chain(workload.name, direction)] = renderer.chain(workload, direction)
             chains[end_name(workload.name, direction)] = end_chain(
                 direction, workload, marks.permit(direction, workload.name), marks.older()
             )
             if workload.mode is not Mode.OBSERVE:
                 chains[back_name(workload.name, direction)] = renderer.back(workload, direction)
+    chains.update(_owner_chains(identity, chains[workload_chain(HOST_WORKLOAD, "out")]))
+    chains.update(forward_chains(policy, facts, identity, renderer, marks))
     return MappingProxyType(chains)
 
 
 def render_sets(policy: HostPolicy, facts: HostFacts) -> dict[str, NftSet]:
     """Every set and map but those of live decisions."""
-    identity = Identity(policy, facts.users)
+    identity = Identity(policy, facts.users, facts.containers)
     shapes = {g.name: shape_of(g) for g in policy.groups}
     sets: dict[str, NftSet] = {NOTHING: NftSet(SetSpec((KeyType.CGROUPSV2,))), **essential_sets(policy.essentials)}
-    sets.update(_cgroup_maps(identity, (*facts.cgroups.items(), *facts.departed)))
-    sets.update(workload_sets(policy, shapes))
-    if identity.users:
-        owners: dict[bytes, Data] = {
-            struct.pack("=I", uid): goto(workload_chain(name, "out")) for uid, name in identity.users.items()
-        }
-        sets["uid_out"] = NftSet(_UID_MAP, MappingProxyType(owners))
+    sets.update(container_sets(facts, identity))
+    sets.update(workload_sets(policy, shapes, opened=identity.names_containers))
+    for name, spec, owners in (("uid_out", _UID_MAP, identity.users), ("gid_out", _GID_MAP, identity.groups)):
+        if owners:
+            sets[name] = NftSet(spec, MappingProxyType(_owner_elements(owners)))
     sets.update(end_sets(policy))
     return sets
 
 
-def live_maps(decisions: Decisions, layout: MarkLayout) -> dict[str, NftSet]:
-    """The marks of the decisions that count: accepted, or as long as it is not their end yet."""
-    found: dict[Direction, dict[bytes, Data]] = {d: {} for d in DIRECTIONS}
+def container_sets(facts: HostFacts, identity: Identity) -> dict[str, NftSet]:
+    """The sets and maps that depend on containers: where cgroups belong, and addresses."""
+    return {
+        **_cgroup_maps(identity, (*facts.cgroups.items(), *facts.departed)),
+        **forward_sets(facts, identity),
+    }
+
+
+def live_map(decisions: Decisions, layout: MarkLayout) -> dict[str, NftSet]:
+    """The map of the marks that count: accepted, or as long as it is not their end yet."""
+    found: dict[bytes, Data] = {}
     for decision, number in decisions.ids.items():
         if decision.lives:
             mark = struct.pack("=I", layout.mark(decision.direction, number))
-            found[decision.direction][mark] = jump(until_chain(decision.until)) if decision.until else ACCEPT
-    return {LIVE[d]: NftSet(_LIVE_MAP, MappingProxyType(elements)) for d, elements in found.items()}
+            found[mark] = jump(until_chain(decision.until)) if decision.until else ACCEPT
+    spec = SetSpec((KeyType.MARK,), verdicts=True, size=busy_size(len(found)))
+    return {LIVE: NftSet(spec, MappingProxyType(found))}
 
 
 def until_chain(until: int) -> str:
@@ -116,6 +136,28 @@ def counters(policy: HostPolicy) -> frozenset[str]:
     """The counters of the rules, by direction."""
     incoming = {counter_name("in", e.rule) for w in policy.workloads for e in w.ingress}
     return frozenset(incoming | {counter_name("out", e.rule) for w in policy.workloads for e in w.egress})
+
+
+def _owner_elements(owners: Mapping[int, str]) -> dict[bytes, Data]:
+    return {struct.pack("=I", number): goto(workload_chain(name, "out")) for number, name in owners.items()}
+
+
+def _owner_chains(identity: Identity, host: Chain) -> Mapping[str, Chain]:
+    """Outgoing, from cgroups that nothing names: whose it is, by who made the socket. Not so for replies: what they
+    answer was judged by the listener's cgroup, because the kernel does not tell a listener's owner."""
+    owners = ((identity.users, s.uid_verdict("uid_out")), (identity.groups, s.gid_verdict("gid_out")))
+    ask = tuple(Rule.of(statement) for known, statement in owners if known)
+    if not ask:
+        return {}
+    outgoing = workload_chain(HOST_WORKLOAD, "out")
+    chains = {outgoing: Chain((_reply_to(REST_CHAIN), *ask, _to(REST_CHAIN))), REST_CHAIN: host}
+    for name in identity.users.values():
+        chains[owner_chain(name)] = Chain((_reply_to(workload_chain(name, "out")), _to(outgoing)))
+    return chains
+
+
+def _reply_to(chain: str) -> Rule:
+    return Rule.of(s.ct_reply(), s.verdict(goto(chain)))
 
 
 def _to(chain: str) -> Rule:
@@ -130,7 +172,12 @@ def _cgroup_maps(identity: Identity, cgroups: Iterable[tuple[str, int]]) -> dict
     for path, cgroup in cgroups:
         for element in identity.elements(path, cgroup):
             found[element.map][element.key] = element.verdict
-    return {name: NftSet(CGROUP_MAP, MappingProxyType(elements)) for name, elements in found.items()}
+    return {name: NftSet(cgroup_map(len(elements)), MappingProxyType(elements)) for name, elements in found.items()}
+
+
+def cgroup_map(count: int) -> SetSpec:
+    """The type of a map of so many cgroups."""
+    return SetSpec((KeyType.CGROUPSV2,), verdicts=True, size=busy_size(count))
 
 
 def _identity_chains(direction: Direction, identity: Identity) -> dict[str, Chain]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final, Literal
 
-from segctl.model.addresses import AddressSet
+from segctl.model.addresses import Address, AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import PortRange
 
@@ -18,8 +19,10 @@ from segctl_agent.render.marks import Marks
 from segctl_agent.render.sets import address_sets, flow_map, flow_suffix, network_sets
 
 
-def port_statement(ports: PortRange, *, family_known: bool) -> Statement:
+def port_statement(ports: PortRange, *, family_known: bool, tcp_known: bool = False) -> Statement:
     """The protocol and ports or message types; all of them need no comparison."""
+    if tcp_known:
+        return s.tcp_port(ports.low, ports.high)
     if ports.protocol in ("tcp", "udp"):
         if (ports.low, ports.high) == (0, 65535):
             return s.protocol(ports.protocol)
@@ -37,16 +40,25 @@ class Shape:
     """Few enough hosts to be merged with those of other rules; a larger group has a set of its own."""
     hosts: tuple[s.Version, ...]
     networks: tuple[s.Version, ...]
+    here: bool = False
+    """This host is in it, and with it its containers (ADR 13)."""
 
 
 MERGED = 4096
+LOCAL = "local"
+"""The sets of this host's own addresses and those of its containers."""
+OPENED: Final = "opened"
+"""Not the packet's own fields but the flow's, as it was opened: before any translation of addresses."""
+At = Direction | Literal["opened"]
 
 
-def shape_of(group: Group) -> Shape:
+def shape_of(group: Group, own: Collection[Address] = ()) -> Shape:
+    """`own` are this host's addresses where it matters whether it is in the group."""
     return Shape(
         len(group.hosts) <= MERGED,
         tuple(v for v in s.VERSIONS if group.hosts.packed(v)),
         tuple(v for v in s.VERSIONS if any(n.version == v for n in group.networks)),
+        any(a in group.hosts for a in own),
     )
 
 
@@ -68,11 +80,11 @@ class WorkloadRenderer:
         self._managed = managed
         self._marks = marks
 
-    def chain(self, workload: LocalWorkload, direction: Direction, first: tuple[Rule, ...] = ()) -> Chain:
-        """What the workload may do. `first` are rules before everything else."""
+    def chain(self, workload: LocalWorkload, direction: Direction) -> Chain:
+        """What the workload may do."""
         leave = s.verdict(goto(end_name(workload.name, direction)))
         rules = self._permits(workload, direction, direction, leave)
-        return Chain((*first, *rules, Rule.of(leave)))
+        return Chain((*rules, Rule.of(leave)))
 
     def back(self, workload: LocalWorkload, direction: Direction) -> Chain:
         """Packets that go the other way than their flow was judged: replies, and segments of a session that is older
@@ -80,15 +92,19 @@ class WorkloadRenderer:
         other: Direction = "out" if direction == "in" else "in"
         return Chain(tuple(self._permits(workload, other, direction, s.verdict(RETURN))))
 
-    def _permits(self, workload: LocalWorkload, of: Direction, at: Direction, leave: Statement) -> Iterator[Rule]:
+    def opened(self, workload: LocalWorkload, direction: Direction) -> Chain:
+        """What the workload may do, asked of the flow and not of the packet; returns when nothing permits it."""
+        return Chain(tuple(self._permits(workload, direction, OPENED, s.verdict(RETURN))))
+
+    def _permits(self, workload: LocalWorkload, of: Direction, at: At, leave: Statement) -> Iterator[Rule]:
         """The permissions of direction `of`, as rules in the hook of direction `at`: exact ones by one look, then those
         to enrolled hosts, then those to peers, from which enrolled hosts are kept out."""
         entries = entries_of(workload, of)
         enrolled = [rule for e in entries if e.managed for rule in self._rules(workload.name, e, of, at)]
         peers = [rule for e in entries if not e.managed for rule in self._rules(workload.name, e, of, at)]
-        side = _side(at)
-        guard = (Rule.of(s.address_in(side, f"managed{v}", version=v), leave) for v in self._managed)
-        yield from self._lookups(workload, of, at)
+        guard = (Rule.of(_remote(of, at, "managed", v), leave) for v in self._managed)
+        if at != OPENED:  # nft has no words for a flow's opening address and port as one key
+            yield from self._lookups(workload, of, at)
         yield from dict.fromkeys(enrolled)
         if peers:
             yield from guard
@@ -109,22 +125,31 @@ class WorkloadRenderer:
                 look = s.flow_in(_side(at), name, version=version, port="sport")
             yield Rule.of(*_in_time(until), look, *accept)
 
-    def _rules(self, workload: str, entry: Entry, of: Direction, at: Direction) -> Iterator[Rule]:
+    def _rules(self, workload: str, entry: Entry, of: Direction, at: At) -> Iterator[Rule]:
         """Ranges, message types, and every port of what has a set of its own."""
         accept = self._marks.permit(of, workload, entry.until).accept
         shape = self._shapes[entry.group]
-        counted = (s.count(counter_name(of, entry.rule)),) if of == at else ()
+        counted = (s.count(counter_name(of, entry.rule)),) if at in (of, OPENED) else ()
+        local = s.VERSIONS if shape.here and entry.managed else ()
         for ports in entry.ports:
-            for base, versions in (("g", () if shape.merged and exact(ports) else shape.hosts), ("n", shape.networks)):
+            hosts = () if at != OPENED and shape.merged and exact(ports) else shape.hosts
+            for name, versions in ((f"g{entry.group}", hosts), (f"n{entry.group}", shape.networks), (LOCAL, local)):
                 for version in versions:
-                    port = _port(ports, version, back=of != at)
+                    port = _port(ports, version, of, at)
                     if port is not None:
-                        remote = s.address_in(_side(at), f"{base}{entry.group}{version}", version=version)
+                        remote = _remote(of, at, name, version)
                         yield Rule.of(*_in_time(entry.until), remote, port, *counted, *accept)
 
 
 def entries_of(workload: LocalWorkload, direction: Direction) -> tuple[Entry, ...]:
     return workload.ingress if direction == "in" else workload.egress
+
+
+def _remote(of: Direction, at: At, base: str, version: s.Version) -> Statement:
+    """The other end's address is in the set of this family."""
+    if at == OPENED:
+        return s.original_address_in(_side(of), f"{base}{version}", version=version)
+    return s.address_in(_side(at), f"{base}{version}", version=version)
 
 
 def _side(direction: Direction) -> s.Side:
@@ -136,12 +161,14 @@ def _in_time(until: int) -> tuple[Statement, ...]:
     return (s.before(until),) if until else ()
 
 
-def _port(ports: PortRange, version: s.Version, *, back: bool) -> Statement | None:
+def _port(ports: PortRange, version: s.Version, of: Direction, at: At) -> Statement | None:
     """None where there is no such packet: another family's messages, and a way back of what has no ports."""
     if ports.protocol == ("icmpv6" if version == 4 else "icmp"):
         return None
-    if not back:
-        return port_statement(ports, family_known=True)
+    if at == OPENED and ports.protocol in ("tcp", "udp") and (ports.low, ports.high) != (0, 65535):
+        return s.original_port("tcp" if ports.protocol == "tcp" else "udp", ports.low, ports.high)
+    if at in (of, OPENED):
+        return port_statement(ports, family_known=at != OPENED)
     if ports.protocol == "tcp" or ports.protocol == "udp":
         return s.source_port(ports.protocol, ports.low, ports.high)
     return None
@@ -152,9 +179,9 @@ def exact(ports: PortRange) -> bool:
     return ports.protocol in ("tcp", "udp") and ports.low == ports.high
 
 
-def workload_sets(policy: HostPolicy, shapes: Mapping[str, Shape]) -> dict[str, NftSet]:
-    """The maps of exact entries, and the sets of the groups that rules refer to. Where several rules permit the same,
-    the first by name counts."""
+def workload_sets(policy: HostPolicy, shapes: Mapping[str, Shape], *, opened: bool = False) -> dict[str, NftSet]:
+    """The maps of exact entries, and the sets of the groups that rules refer to: with `opened` of every group. Where
+    several rules permit the same, the first by name counts."""
     groups = {g.name: g for g in policy.groups}
     flows: dict[str, dict[bytes, Data]] = {}
     versions: dict[str, s.Version] = {}
@@ -172,7 +199,7 @@ def workload_sets(policy: HostPolicy, shapes: Mapping[str, Shape]) -> dict[str, 
                     for key in keys:
                         into.setdefault(key, counter)
     sets.update({name: flow_map(versions[name], elements) for name, elements in flows.items()})
-    for name in own_sets(policy, shapes):
+    for name in {e.group for e in policy.entries()} if opened else own_sets(policy, shapes):
         sets.update(address_sets(f"g{name}", groups[name].hosts))
     for name in {e.group for e in policy.entries()}:
         sets.update(network_sets(f"n{name}", groups[name].networks))

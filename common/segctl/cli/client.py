@@ -141,13 +141,22 @@ class Controller:
             limit=limit,
             host=host,
             workload=workload,
-            since_us=int(since.timestamp() * 1_000_000) if since else 0,
+            since_us=_microseconds(since),
         )
         for m in self._stream(self._admin.Denied, request, FOLLOW if follow else THOROUGH):
             if m.HasField("connection"):
                 yield convert.denial(m.connection)
             elif m.HasField("lost"):
                 yield v.Lost(m.lost)
+
+    def flows(self, limit: int, host: str, workload: str, rule: str, since: datetime | None) -> v.Flows:
+        """The newest last."""
+        request = pb.FlowsRequest(limit=limit, host=host, workload=workload, rule=rule, since_us=_microseconds(since))
+        m = self._call(self._admin.Flows, request, THOROUGH)
+        return v.Flows(tuple(map(convert.flow, m.flows)), m.lost)
+
+    def rule_use(self, rule: str) -> tuple[v.RuleUse, ...]:
+        return tuple(map(convert.rule_use, self._call(self._admin.RuleUse, pb.RuleUseRequest(rule=rule)).rules))
 
     def audit(self, limit: int) -> tuple[v.AuditEntry, ...]:
         return tuple(map(convert.audit_entry, self._call(self._admin.Audit, pb.AuditRequest(limit=limit)).entries))
@@ -179,3 +188,8 @@ class Controller:
         if not isinstance(error, grpc.Call):
             return CliError(f"controller {self.config.controller}: {error}", exit_code=Exit.UNREACHABLE)
         return translate(error.code(), error.details() or "", self.config)
+
+
+def _microseconds(then: datetime | None) -> int:
+    """Unix time; 0 for no time."""
+    return int(then.timestamp() * 1_000_000) if then else 0

@@ -41,6 +41,25 @@ def plan(m: pb.PlanReply) -> v.Plan:
         hosts=tuple(m.hosts),
         tests=m.tests,
         findings=findings_from_wire(m.findings),
+        cuts=tuple(map(cut, m.cuts)),
+        cut_total=m.cut_total,
+        unasked=tuple(m.unasked),
+    )
+
+
+def cut(m: pb.CutConnection) -> v.Cut:
+    c = m.connection
+    return v.Cut(
+        host=m.host,
+        workload=c.workload,
+        direction="ingress" if c.ingress else "egress",
+        process=process(c.process) if c.process.pid or c.process.exe else None,
+        peer_address=address(c.remote),
+        peer_host=m.peer_host,
+        service=port(c.service),
+        remote_port=c.remote_port,
+        local_port=c.local_port,
+        rule=c.rule,
     )
 
 
@@ -68,12 +87,17 @@ def host(m: pb.HostStatus) -> v.Host:
         kernel=m.kernel,
         kernel_generation=m.kernel_generation,
         state=m.state,
-        workloads=tuple(v.WorkloadStatus(w.name, w.mode, w.process, tuple(w.cgroups)) for w in m.workloads),
+        workloads=tuple(
+            v.WorkloadStatus(w.name, w.mode, w.process, tuple(w.cgroups), w.identified, w.strength, w.why)
+            for w in m.workloads
+        ),
         listeners=tuple(
             v.Listener(x.protocol, address(x.address), x.port, x.workload, x.process, x.uid, x.cgroup)
             for x in m.listeners
         ),
         problems=tuple(m.problems),
+        table_guard=m.table_guard,
+        mark_mask=m.mark_mask,
     )
 
 
@@ -145,6 +169,30 @@ def denial(m: pb.DeniedConnection) -> v.Denial:
         last_seen=moment(d.last_seen_us),
         generation=d.generation,
     )
+
+
+def flow(m: pb.FlowRecord) -> v.Flow:
+    return v.Flow(
+        host=m.host,
+        workload=m.workload,
+        direction="ingress" if m.ingress else "egress",
+        peer_address=address(m.remote),
+        peer_host=m.peer_host,
+        peer_workload=m.peer_workload,
+        service=port(m.service),
+        service_name=m.service_name,
+        rule=m.rule,
+        verdict=m.verdict,
+        flows=m.flows,
+        bytes_sent=m.bytes_sent,
+        bytes_received=m.bytes_received,
+        first_seen=moment(m.first_seen_us),
+        last_seen=moment(m.last_seen_us),
+    )
+
+
+def rule_use(m: pb.RuleUse) -> v.RuleUse:
+    return v.RuleUse(m.rule, m.count, moment(m.last_hit_us), m.hosts, m.in_policy)
 
 
 def process(m: agent_pb2.ProcessInfo) -> v.Process:

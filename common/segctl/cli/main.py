@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "token": ("token", "Create, list and revoke join tokens."),
     "explain": ("explain", "Say whether A may talk to B, why, and what the kernels say."),
     "denied": ("denied", "Show denied connections with their process and peer."),
+    "flows": ("flows", "Show accepted flows: who talks to whom, by which rule."),
+    "report": ("report", "Report which rules are used, and which never were."),
     "audit": ("account", "Show who changed what, and when."),
     "whoami": ("account", "Show who you are to the controller, and your role."),
     "completion": ("setup", "Print the shell completion for bash, zsh or fish."),
@@ -37,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 GROUPS = {
     "Policy": ("check", "plan", "push", "rollback", "history"),
     "Fleet": ("status", "host", "tag", "token"),
-    "Questions": ("explain", "denied", "audit", "whoami"),
+    "Questions": ("explain", "denied", "flows", "report", "audit", "whoami"),
     "Setting up": ("init", "completion"),
 }
 

@@ -158,6 +158,16 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def size(octets: int) -> str:
+    """`0 B`, `840 B`, `1.2 kB`, `15 MB`: powers of 1000."""
+    amount = float(octets)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 999.5:
+            return f"{amount:.1f} {unit}" if unit != "B" and amount < 9.95 else f"{amount:.0f} {unit}"
+        amount /= 1000
+    return f"{amount:,.0f} PB"
+
+
 def span_of_time(seconds: float) -> str:
     """A duration in one or two words: `840 ms`, `12 s`, `5 min`, `3 h`, `2 days`."""
     if seconds < 1:

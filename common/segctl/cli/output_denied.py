@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from segctl.cli.output import Cell, Line, Span, Style, clip, dim, fit, line, note, printable, span, stamp, warn
-from segctl.cli.views import Denial, Lost
+from segctl.cli.views import Denial, Lost, Process
 
 NARROWEST = 80
 LONG_HEADING, SHORT_HEADING = "HOST/WORKLOAD (PROCESS)", "HOST/WORKLOAD"
@@ -143,11 +143,15 @@ def _places(d: Denial) -> tuple[str, ...]:
     p = d.process
     if p is None:
         return f"{place} (process not known)", f"{place} (?)"
-    name = p.exe.rsplit("/", 1)[-1] or p.command.split(" ")[0] or "?"
+    name = program(p)
     who = tuple(" ".join(part for part in parts if part) for parts in ((name, str(p.pid), p.user), (name, str(p.pid))))
     if d.workload == "host" and p.unit:
         return (*(f"{place} {p.unit} ({text})" for text in (*who, name)), f"{place} {p.unit}")
     return (*(f"{place} ({text})" for text in (f"{who[0]} {p.unit}".rstrip(), *who, name)),)
+
+
+def program(process: Process) -> str:
+    return process.exe.rsplit("/", 1)[-1] or process.command.split(" ")[0] or "?"
 
 
 def _peer(d: Denial, width: int) -> str:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from segctl.cli.output import Cell, Line, Span, Style, bad, bold, clip, count, dim, good, line, paint, table, warn, wrap
 from segctl.cli.output_check import render_finding
+from segctl.cli.output_cuts import render_cut_total, render_cuts
 from segctl.cli.views import Change, ModeChange, Plan
 from segctl.model.findings import Severity
 
@@ -23,6 +24,7 @@ EFFECT = {
     "observe": "nothing is dropped and nothing is reported as denied",
     GONE: "its processes belong to host from now on",
 }
+ANSWERS = "the same is dropped, and answered in another way"
 
 
 def render_plan(plan: Plan, width: int, services: Services = MappingProxyType({})) -> list[Line]:
@@ -32,6 +34,7 @@ def render_plan(plan: Plan, width: int, services: Services = MappingProxyType({}
     for allowed, title in ((True, "Becomes allowed"), (False, "Becomes denied")):
         lines += _changes([c for c in plan.changes if c.allowed is allowed], title, width, services)
     lines += _modes(plan.modes, width)
+    lines += render_cuts(plan, width)
     for finding in plan.findings:
         lines += [line()] if finding is plan.findings[0] else []
         lines += render_finding(finding, None, width)
@@ -93,7 +96,9 @@ def _modes(modes: Sequence[ModeChange], width: int) -> list[Line]:
         members = list(group)
         became = GONE if after in ABSENT else after
         change = f"{'new' if before in ABSENT else before} → {became}"
-        lines.append(line("  ", warn(change) if after == "enforce" else change, dim(f"  {EFFECT.get(became, '')}")))
+        mode, was = became.split(",")[0], before.split(",")[0]  # what follows says how denials are answered
+        effect = ANSWERS if was == mode else EFFECT.get(mode, "")
+        lines.append(line("  ", warn(change) if mode == "enforce" and was != mode else change, dim(f"  {effect}")))
         for workload, those in groupby(members, key=lambda m: m.workload):
             names = [m.host for m in those]
             lines.append(line("    ", clip(f"{workload} on {hosts(names, HOSTS_SHOWN)}", width - 4 if width else 0)))
@@ -115,6 +120,7 @@ def _summary(plan: Plan, width: int) -> list[Line]:
         lines.append(line(*spans))
         named = ", ".join(sorted(plan.hosts))
         lines += [line(text) for text in wrap(f"Hosts: {named}", width, 7)] if named else []
+        lines += render_cut_total(plan, width) if plan.hosts and not errors else []
     elif not errors:
         lines.append(line("Nothing changes on any host."))
     if errors:

@@ -37,6 +37,11 @@ STATES = {
     "in-sync": Style.GOOD,
 }
 EVENTS_SHOWN = 10
+GUARDS = {
+    "owned": "owned: the kernel refuses changes by others",
+    "watched": "watched: changes by others are undone",
+}
+WEAK = {"best-effort", "unknown"}
 MODES = ("enforce", "test", "observe")
 
 
@@ -172,25 +177,47 @@ def render_host(host: Host, now: datetime, width: int, events: Sequence[Event] =
         ["agent", host.agent_version or "-"],
         ["kernel", host.kernel or "-"],
     ]
+    if host.table_guard:
+        facts.append(["table", GUARDS.get(host.table_guard, host.table_guard)])
+    if host.mark_mask:
+        facts.append(["marks", f"{host.mark_mask:#010x} of the conntrack mark"])
     lines = [line(bold(host.name)), *table(["", ""], [[dim(str(k)), x] for k, x in facts], 0, indent=2)]
     lines += _problems([host], width)
-    if host.workloads:
-        rows: list[list[Cell]] = [
-            [
-                w.name,
-                w.mode or "-",
-                w.process or dim("everything else"),
-                ", ".join(w.cgroups) or dim(_without_cgroup(w)),
-            ]
-            for w in host.workloads
-        ]
-        lines += [line(), *table(("WORKLOAD", "MODE", "PROCESS", "CGROUPS"), rows, width, indent=2)]
+    lines += _workloads(host.workloads, width)
     if host.listeners:
         listening: list[list[Cell]] = [
             [f"{x.protocol}/{x.port}", x.address, x.process or "?", x.workload] for x in host.listeners
         ]
         lines += [line(), *table(("LISTENS", "ADDRESS", "PROCESS", "WORKLOAD"), listening, width, indent=2)]
     return lines + _events([e for e in events if e.host == host.name], now, width)
+
+
+def _workloads(workloads: Sequence[WorkloadStatus], width: int) -> list[Line]:
+    """How they are told apart only where the agent says so; where that is weak, with the reason."""
+    if not workloads:
+        return []
+    told = any(w.identified for w in workloads)
+    rows: list[list[Cell]] = [
+        [
+            w.name,
+            w.mode or "-",
+            w.process or dim("everything else"),
+            *([w.identified or "-", _strength(w)] if told else []),
+            ", ".join(w.cgroups) or dim(_without_cgroup(w)),
+        ]
+        for w in workloads
+    ]
+    headers = ("WORKLOAD", "MODE", "PROCESS", *(("TOLD BY", "HOW STRONG") if told else ()), "CGROUPS")
+    lines = [line(), *table(headers, rows, width, indent=2, last_gives=True)]
+    for w in workloads:
+        if w.strength in WEAK and w.why:
+            first, *rest = wrap(f"{w.name} is told {w.strength}: {w.why}", width - 2 if width else 0, 2)
+            lines += [line("  ", warn(first)), *(line("  ", warn(text)) for text in rest)]
+    return lines
+
+
+def _strength(workload: WorkloadStatus) -> Cell:
+    return warn(workload.strength) if workload.strength in WEAK else workload.strength or "-"
 
 
 def _without_cgroup(workload: WorkloadStatus) -> str:

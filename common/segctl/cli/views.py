@@ -58,7 +58,36 @@ class ModeChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Process:
+    pid: int
+    exe: str
+    command: str
+    user: str
+    unit: str
+    cgroup: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A live connection that a push would end. `rule` permits it now; empty: the mode or an essential does. Ports that
+    are not known are 0."""
+
+    host: str
+    workload: str
+    direction: str
+    process: Process | None
+    peer_address: str
+    peer_host: str
+    service: str
+    remote_port: int
+    local_port: int
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
+    """`cuts` are the first of `cut_total`; `unasked` are connected hosts that did not tell theirs."""
+
     base_generation: int
     digest: str
     changes: tuple[Change, ...] = ()
@@ -66,6 +95,9 @@ class Plan:
     hosts: tuple[str, ...] = ()
     tests: int = 0
     findings: tuple[Finding, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    cut_total: int = 0
+    unasked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +124,16 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadStatus:
+    """`identified` says by what its processes are told from others, `strength` how well, `why` in a sentence; empty
+    where the agent did not say."""
+
     name: str
     mode: str
     process: str
     cgroups: tuple[str, ...] = ()
+    identified: str = ""
+    strength: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +149,8 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`state`: in-sync, pending, refused, released, offline, never-connected."""
+    """`state`: in-sync, pending, refused, released, offline, never-connected. `table_guard`: owned, watched or empty;
+    `mark_mask`: our bits of the conntrack mark."""
 
     name: str
     tags: Mapping[str, str]
@@ -125,6 +164,8 @@ class Host:
     workloads: tuple[WorkloadStatus, ...] = ()
     listeners: tuple[Listener, ...] = ()
     problems: tuple[str, ...] = ()
+    table_guard: str = ""
+    mark_mask: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,16 +218,6 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
-    pid: int
-    exe: str
-    command: str
-    user: str
-    unit: str
-    cgroup: str
-
-
-@dataclass(frozen=True, slots=True)
 class Denial:
     """One aggregated denied connection. `process` is None when it could not be known; `process_unknown` says why."""
 
@@ -218,6 +249,47 @@ class Lost:
     """Denials that were counted in the kernel but described nowhere."""
 
     lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Accepted flows of one kind. `peer_workload` is what the other end told; empty: it did not. Bytes are those that
+    the host sent and received; both 0 where its kernel does not count them."""
+
+    host: str
+    workload: str
+    direction: str
+    peer_address: str
+    peer_host: str
+    peer_workload: str
+    service: str
+    service_name: str
+    rule: str
+    verdict: str
+    flows: int
+    bytes_sent: int
+    bytes_received: int
+    first_seen: datetime | None
+    last_seen: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """`lost` were seen and are in no row."""
+
+    flows: tuple[Flow, ...] = ()
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RuleUse:
+    """`hits` over all hosts; where both ends of a connection count, of the end that saw more."""
+
+    rule: str
+    hits: int
+    last_hit: datetime | None
+    hosts: int
+    in_policy: bool
 
 
 @dataclass(frozen=True, slots=True)

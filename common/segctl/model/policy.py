@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
@@ -80,15 +80,21 @@ class ProcessKind(StrEnum):
     UNIT = "unit"
     CGROUP = "cgroup"
     USER = "user"
+    GROUP = "group"
+    EXECUTABLE = "executable"
+    CONTAINER = "container"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Process:
     """How a workload's processes are told apart on their host.
 
-    unit: a glob on the name of a unit of the system manager (`postgresql@*.service`).
+    unit: a glob on the name of a unit of the system manager (`postgresql@*.service`); a slice names everything in it.
     cgroup: a glob on the path below the cgroup root, a segment at a time; everything below a match belongs to it.
     user: a user name or a decimal uid.
+    group: a group name or a decimal gid; of incoming connections the kernel does not tell it.
+    executable: the absolute path of a program, where the host runs the exec gate.
+    container: a glob on the name of a container of a rootful runtime (docker, podman, CRI-O, containerd).
     """
 
     kind: ProcessKind
@@ -182,7 +188,7 @@ class Rule:
     """Opens the egress of the source process and the ingress of the destination process.
 
     `ports` is `allow` resolved, sorted and without duplicates; `allow` keeps the words of the author.
-    `expires` is the last day (UTC) on which the rule permits anything.
+    `until` is the moment (UTC) from which on it permits nothing: the end of its `expires` day, or the moment.
     """
 
     name: str
@@ -194,8 +200,17 @@ class Rule:
     owner: str = ""
     why: str = ""
     review: date | None = None
-    expires: date | None = None
+    until: datetime | None = None
     where: Position = field(default=NOWHERE, compare=False)
+
+    @property
+    def expires(self) -> str:
+        """`until` as policies say it: the last day, or the moment. Empty where there is no end."""
+        if self.until is None:
+            return ""
+        if self.until.timetz().replace(tzinfo=None) == time():
+            return (self.until - timedelta(days=1)).date().isoformat()
+        return self.until.strftime("%Y-%m-%dT%H:%M:%SZ" if self.until.second else "%Y-%m-%dT%H:%MZ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 from ipaddress import ip_network
+from math import ceil
 
 from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
@@ -33,10 +34,10 @@ from segctl.policy.networks import NetworkIndex, exclude
 
 
 def compile_host(
-    policy: Policy, inventory: Inventory, host: str, generation: int, policy_digest: str, today: date
+    policy: Policy, inventory: Inventory, host: str, generation: int, policy_digest: str, now: datetime
 ) -> HostPolicy:
     """The host policy of one enrolled host. Raises KeyError for a host that is not in the inventory."""
-    return Compiler(policy, inventory, today).host_policy(host, generation, policy_digest)
+    return Compiler(policy, inventory, now).host_policy(host, generation, policy_digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,10 @@ class _GroupKey:
 class Compiler:
     """Compiles any number of hosts of one policy and inventory; what they share is computed once."""
 
-    def __init__(self, policy: Policy, inventory: Inventory, today: date) -> None:
+    def __init__(self, policy: Policy, inventory: Inventory, now: datetime) -> None:
         self._policy = policy
         self._inventory = inventory
-        self._rules = tuple(r for r in policy.rules if is_live(r, today))
+        self._rules = tuple(r for r in policy.rules if is_live(r, now))
         self._by_tags: dict[Tags, list[Host]] = {}
         for host in inventory.hosts.values():
             self._by_tags.setdefault(host.tags, []).append(host)
@@ -109,7 +110,7 @@ class Compiler:
                 group = groups.setdefault(key.name, self._resolve(key))
                 if theirs.peer is not None:
                     peer_space.extend((*group.networks, *(ip_network(a) for a in group.hosts)))
-                out.append(Entry(rule.name, key.name, rule.ports, managed=theirs.peer is None))
+                out.append(Entry(rule.name, key.name, rule.ports, theirs.peer is None, _until(rule)))
             return tuple(out)
 
         declared = self._policy.workloads.get(instance.workload) if instance.workload != HOST_WORKLOAD else None
@@ -179,6 +180,11 @@ class Compiler:
             for h in self._inventory.hosts.values()
             if h.name != record.name
         )
+
+
+def _until(rule: Rule) -> int:
+    """Rounded up: whole seconds are what a policy can say."""
+    return ceil(rule.until.timestamp()) if rule.until is not None else 0
 
 
 def _named(key: _GroupKey, instance: Instance) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
 
@@ -114,8 +114,13 @@ def effective_answer(policy: Policy, instance: Instance, direction: Direction) -
     return Answer.DROP if Answer.DROP in said else Answer.REJECT
 
 
-def is_live(rule: Rule, today: date) -> bool:
-    return rule.expires is None or today <= rule.expires
+def is_live(rule: Rule, now: datetime) -> bool:
+    return rule.until is None or now < rule.until
+
+
+def next_end(policy: Policy, now: datetime) -> datetime | None:
+    """When the first of the live rules ends: until then nothing changes by itself."""
+    return min((r.until for r in policy.rules if r.until is not None and is_live(r, now)), default=None)
 
 
 def same_within(rule: Rule, source: Tags, destination: Tags) -> bool:
@@ -187,7 +192,7 @@ def decide_end(
     local: Instance,
     remote: tuple[Instance, ...] | Address,
     port: PortRange,
-    today: date,
+    now: datetime,
 ) -> Decision:
     """What `local`'s host does with `port` to or from `remote`: all instances of a host, or an unmanaged address.
 
@@ -196,7 +201,7 @@ def decide_end(
     """
     others: tuple[Instance | Address, ...] = remote if isinstance(remote, tuple) else (remote,)
     cut: Boundary | None = None
-    rules = [r for r in policy.rules if is_live(r, today)]
+    rules = [r for r in policy.rules if is_live(r, now)]
     for rule in rules:
         if not any(p.covers(port) for p in rule.ports):
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 
 from segctl.model.inventory import Host, Inventory
 from segctl.model.policy import Answer, Mode, Network, Policy, PortRange, Selector, Tags
@@ -87,18 +87,18 @@ class Permission:
 Matrix = Mapping[tuple[Node, Node], Permission]
 
 
-def diff_policies(before: Policy, after: Policy, inventory: Inventory, today: date) -> PolicyDiff:
+def diff_policies(before: Policy, after: Policy, inventory: Inventory, now: datetime) -> PolicyDiff:
     """What changes for the enrolled hosts when `after` replaces `before`."""
-    old, new = matrix(before, inventory, today), matrix(after, inventory, today)
+    old, new = matrix(before, inventory, now), matrix(after, inventory, now)
     names = _names(inventory)
     nothing = Permission((), ())
     changes: list[Change] = []
     for pair in sorted(old.keys() | new.keys()):
-        was, now = old.get(pair, nothing), new.get(pair, nothing)
+        was, will = old.get(pair, nothing), new.get(pair, nothing)
         hosts = tuple(sorted({n for node in pair if not node.peer for n in names[node.host_tags]}))
         for policy, allowed, gained, permission in (
-            (after, True, subtract(now.ports, was.ports), now),
-            (before, False, subtract(was.ports, now.ports), was),
+            (after, True, subtract(will.ports, was.ports), will),
+            (before, False, subtract(was.ports, will.ports), was),
         ):
             changes += [
                 Change(
@@ -114,15 +114,15 @@ def diff_policies(before: Policy, after: Policy, inventory: Inventory, today: da
     return PolicyDiff(tuple(changes), _modes(before, after, inventory))
 
 
-def matrix(policy: Policy, inventory: Inventory, today: date) -> Matrix:
+def matrix(policy: Policy, inventory: Inventory, now: datetime) -> Matrix:
     """Every permitted tuple of the fleet: the communication matrix."""
     stand_ins: dict[Tags, Host] = {}
     for host in inventory.hosts.values():
         stand_ins.setdefault(host.tags, host)
     profiles = {tags: instances(policy, host) for tags, host in stand_ins.items()}
     nodes = {i: Node(i.workload, i.tags, host_tags=tags) for tags, profile in profiles.items() for i in profile}
-    egress = _ends(policy, profiles, "egress", today)
-    ingress = _ends(policy, profiles, "ingress", today)
+    egress = _ends(policy, profiles, "egress", now)
+    ingress = _ends(policy, profiles, "ingress", now)
     out: dict[tuple[Node, Node], Permission] = {}
     for (local, remote), rights in egress.items():
         if isinstance(remote, Node):
@@ -143,11 +143,11 @@ Rights = list[tuple[PortRange, str]]
 
 
 def _ends(
-    policy: Policy, profiles: Mapping[Tags, tuple[Instance, ...]], direction: Direction, today: date
+    policy: Policy, profiles: Mapping[Tags, tuple[Instance, ...]], direction: Direction, now: datetime
 ) -> dict[tuple[Instance, Tags | Node], Rights]:
     """What each instance's host lets through to or from each tag tuple of hosts, and each peer network."""
     out: dict[tuple[Instance, Tags | Node], Rights] = defaultdict(list)
-    rules = [r for r in policy.rules if is_live(r, today)]
+    rules = [r for r in policy.rules if is_live(r, now)]
     for rule in rules:
         mine, theirs = ends_of(direction, rule)
         locals_ = [i for profile in profiles.values() for i in profile if selects(mine, i)]

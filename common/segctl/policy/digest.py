@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
@@ -39,6 +39,8 @@ def _canonical(value: object) -> Any:  # noqa: ANN401 - JSON has no narrower nam
         return value.hex()
     if isinstance(value, (IPv4Network, IPv6Network, IPv4Address, IPv6Address)):
         return str(value)
+    if isinstance(value, datetime):  # a date as well: asked first, and told apart from a day by its T
+        return value.astimezone(UTC).isoformat()
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Mapping):

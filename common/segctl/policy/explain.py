@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 from ipaddress import ip_address
 from typing import Literal
 
@@ -57,7 +57,7 @@ class Explanation:
 
 
 def explain(
-    policy: Policy, inventory: Inventory, source: str, destination: str, service: str, today: date
+    policy: Policy, inventory: Inventory, source: str, destination: str, service: str, now: datetime
 ) -> Explanation:
     """Explains SOURCE to DESTINATION for SERVICE.
 
@@ -67,7 +67,7 @@ def explain(
     port = parse_service(policy, service)
     a, b = parse_end(policy, inventory, source), parse_end(policy, inventory, destination)
     notes = [*_workload_note(policy, inventory, source, a), *_workload_note(policy, inventory, destination, b)]
-    return explain_ends(policy, inventory, a, b, port, today, tuple(notes))
+    return explain_ends(policy, inventory, a, b, port, now, tuple(notes))
 
 
 def explain_ends(
@@ -76,7 +76,7 @@ def explain_ends(
     source: End,
     destination: End,
     port: PortRange,
-    today: date,
+    now: datetime,
     notes: tuple[str, ...] = (),
 ) -> Explanation:
     if port.protocol in ("icmp", "icmpv6") and isinstance(destination, Instance):
@@ -85,7 +85,7 @@ def explain_ends(
     if isinstance(source, Instance) and isinstance(destination, Instance) and source.host == destination.host:
         here = "both ends are on one host: traffic on the loopback interface is an essential and always passes"
         return Explanation("allowed", source, destination, port, (), notes=(*notes, here))
-    ends = tuple(_ends(policy, inventory, source, destination, port, today))
+    ends = tuple(_ends(policy, inventory, source, destination, port, now))
     if not ends:
         here = "neither end is an enrolled host: segctl has no say in it"
         return Explanation("allowed", source, destination, port, (), notes=(*notes, here))
@@ -96,16 +96,17 @@ def explain_ends(
     )
     verdict = overall(e.verdict for e in ends)
     if all(e.decision.allowed for e in ends):
+        notes = (*notes, *_end_note(policy, inventory, source, destination, port, now))
         rules = {e.decision.name for e in ends if e.decision.reason == "rule"}
-        crossed = len(rules) > 1 and not any(_whole(policy, r, source, destination, port, today) for r in policy.rules)
+        crossed = len(rules) > 1 and not any(_whole(policy, r, source, destination, port, now) for r in policy.rules)
         more = ("no single rule permits this pair: each end is let through by a rule of its own",) if crossed else ()
         return Explanation(verdict, source, destination, port, ends, notes=(*notes, *more))
     cut = next((e.decision.name for e in ends if e.decision.reason == "boundary"), _cut(policy, source, destination))
     if cut:
         notes = (*notes, f"boundary {cut} denies this whatever rules allow: no rule can open it")
         return Explanation(verdict, source, destination, port, ends, notes=notes)
-    nearest = nearest_rule(policy, source, destination, port, today)
-    offer = offer_rule(policy, inventory, source, destination, port, today)
+    nearest = nearest_rule(policy, source, destination, port, now)
+    offer = offer_rule(policy, inventory, source, destination, port, now)
     return Explanation(
         verdict,
         source,
@@ -132,7 +133,7 @@ def mode_verdict(mode: Mode, allowed: bool) -> Verdict:
 
 
 def _ends(
-    policy: Policy, inventory: Inventory, source: End, destination: End, port: PortRange, today: date
+    policy: Policy, inventory: Inventory, source: End, destination: End, port: PortRange, now: datetime
 ) -> Iterable[EndVerdict]:
     pairs: tuple[tuple[Direction, End, End], ...] = (
         ("egress", source, destination),
@@ -148,15 +149,37 @@ def _ends(
         else:
             others = addresses = remote
         decision = essential(policy, direction, addresses, port) or decide_end(
-            policy, direction, local, others, port, today
+            policy, direction, local, others, port, now
         )
         mode = effective_mode(policy, local)
         yield EndVerdict(local, direction, mode, decision, mode_verdict(mode, decision.allowed))
 
 
-def _whole(policy: Policy, rule: Rule, source: End, destination: End, port: PortRange, today: date) -> bool:
+def _end_note(
+    policy: Policy, inventory: Inventory, source: End, destination: End, port: PortRange, now: datetime
+) -> Iterable[str]:
+    """When a permission ends by itself, asked of the same decision at later moments.
+
+    What decides an end goes on to do so while its rule lives (a rule that ends opens nothing), so only the moments at
+    which a deciding rule ends are looked at.
+    """
+    rules = {r.name: r for r in policy.rules}
+    last: Rule | None = None
+    while True:
+        ends = tuple(_ends(policy, inventory, source, destination, port, last.until if last and last.until else now))
+        if last is not None and not all(e.decision.allowed for e in ends):
+            yield f"rule {last.name} permits until {last.expires} (UTC), and then nothing else does"
+            return
+        deciding = (rules[e.decision.name] for e in ends if e.decision.reason == "rule")
+        ending = [r for r in deciding if r.until is not None]
+        if not ending:
+            return
+        last = min(ending, key=lambda r: r.until or now)
+
+
+def _whole(policy: Policy, rule: Rule, source: End, destination: End, port: PortRange, now: datetime) -> bool:
     return (
-        is_live(rule, today)
+        is_live(rule, now)
         and any(p.covers(port) for p in rule.ports)
         and matches(policy, rule.source, source)
         and matches(policy, rule.destination, destination)
@@ -171,7 +194,7 @@ def _within_holds(rule: Rule, source: End, destination: End) -> bool:
 
 
 def nearest_rule(
-    policy: Policy, source: End, destination: End, port: PortRange, today: date
+    policy: Policy, source: End, destination: End, port: PortRange, now: datetime
 ) -> tuple[Rule, str] | None:
     """The rule that has most of the connection already, and what it lacks, in words. None without any near rule.
 
@@ -197,7 +220,7 @@ def nearest_rule(
             lacks.append(f"it allows {', '.join(rule.allow)}, not {port}")
         if not _within_holds(rule, source, destination):
             lacks.append(f"the two ends differ in {' or '.join(rule.within)}")
-        if not is_live(rule, today):
+        if not is_live(rule, now):
             lacks.append(f"it expired on {rule.expires}")
         rank = (has, -len(lacks))
         if has and lacks and (best is None or rank > best[0]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import datetime
 
 from segctl.model.findings import Position
 from segctl.model.inventory import Inventory
@@ -28,7 +28,7 @@ def offer_rule(
     source: End,
     destination: End,
     port: PortRange,
-    today: date,
+    now: datetime,
     source_process: Seen | None = None,
     destination_process: Seen | None = None,
 ) -> Offer:
@@ -37,10 +37,10 @@ def offer_rule(
     if isinstance(proposal, str):
         return Offer(refusal=proposal)
     after = proposal.added_to(policy)
-    broken = _broken_test(policy, after, proposal, inventory, today)
+    broken = _broken_test(policy, after, proposal, inventory, now)
     if broken is not None:
         return Offer(refusal=f"the test at {_line(broken)} forbids this: talk to the people who wrote it")
-    for decision in _decisions(after, inventory, proposal, port, today):
+    for decision in _decisions(after, inventory, proposal, port, now):
         if decision.reason == "boundary":
             return Offer(refusal=f"boundary {decision.name} would deny it all the same: no rule can open it")
         if not decision.allowed:
@@ -49,37 +49,37 @@ def offer_rule(
 
 
 def _broken_test(
-    policy: Policy, after: Policy, proposal: Proposal, inventory: Inventory, today: date
+    policy: Policy, after: Policy, proposal: Proposal, inventory: Inventory, now: datetime
 ) -> Position | None:
     """The first test that holds of `policy` and not of `after`. One more rule can break a `deny` alone."""
     port = proposal.rule.ports[0]
     denials = tuple(t for t in policy.tests if not t.allow and any(p.overlaps(port) for p in t.ports))
 
     def held(test: PolicyTest) -> bool:
-        return not run_tests(replace(policy, tests=(test,)), today)
+        return not run_tests(replace(policy, tests=(test,)), now)
 
     for test in denials:
-        if run_tests(replace(after, rules=(proposal.rule,), tests=(test,)), today) and held(test):
+        if run_tests(replace(after, rules=(proposal.rule,), tests=(test,)), now) and held(test):
             return test.where
     hosts = {e.host for e in (proposal.source, proposal.destination) if isinstance(e, Instance)}
     if not denials or len(hosts) < 2:
         return None
     pair = Inventory({name: inventory.hosts[name] for name in hosts})
-    now, then = (_met(p, denials, port, pair, today) for p in (after, policy))
-    return next((t.where for t in denials if t.where in now - then and held(t)), None)
+    met, before = (_met(p, denials, port, pair, now) for p in (after, policy))
+    return next((t.where for t in denials if t.where in met - before and held(t)), None)
 
 
 def _met(
-    policy: Policy, tests: tuple[PolicyTest, ...], port: PortRange, inventory: Inventory, today: date
+    policy: Policy, tests: tuple[PolicyTest, ...], port: PortRange, inventory: Inventory, now: datetime
 ) -> set[Position]:
     """Where two rules for one port let neighbours through that a test keeps apart. Other rules have no part in it, and
     a controller that describes denials has no time for them."""
     rules = tuple(r for r in policy.rules if any(p.overlaps(port) for p in r.ports))
-    return {f.position for f in find_rights_that_meet(replace(policy, rules=rules, tests=tests), inventory, today)}
+    return {f.position for f in find_rights_that_meet(replace(policy, rules=rules, tests=tests), inventory, now)}
 
 
 def _decisions(
-    policy: Policy, inventory: Inventory, proposal: Proposal, port: PortRange, today: date
+    policy: Policy, inventory: Inventory, proposal: Proposal, port: PortRange, now: datetime
 ) -> list[Decision]:
     pairs: tuple[tuple[Direction, End, End], ...] = (
         ("egress", proposal.source, proposal.destination),
@@ -92,10 +92,10 @@ def _decisions(
         if isinstance(remote, Instance):
             host = inventory.hosts[remote.host]
             passes = essential(policy, direction, host.addresses, port)
-            found.append(passes or decide_end(policy, direction, local, instances(policy, host), port, today))
+            found.append(passes or decide_end(policy, direction, local, instances(policy, host), port, now))
         else:
             passes = essential(policy, direction, remote, port)
-            found.append(passes or decide_end(policy, direction, local, remote, port, today))
+            found.append(passes or decide_end(policy, direction, local, remote, port, now))
     return found
 
 

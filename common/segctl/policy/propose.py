@@ -149,6 +149,10 @@ def _declared(policy: Policy, tags: Tags) -> Tags:
 
 def _workload(policy: Policy, end: Instance, seen: Seen) -> Workload | str | None:
     """A workload for the process, why it gets none and its host must not be opened, or None when it has no unit."""
+    container = _container(seen.unit)
+    if container is not None:
+        name = _free(_slug(container.pattern), {*policy.workloads, HOST_WORKLOAD})
+        return Workload(name, _declared(policy, end.tags), container)
     if not _is_unit(seen.unit):
         return None
     wanted = re.sub(r"\.[a-z]+$", "", seen.unit)
@@ -164,6 +168,14 @@ def _workload(policy: Policy, end: Instance, seen: Seen) -> Workload | str | Non
         wanted, process = seen.user, by_user
     name = _free(_slug(wanted), {*policy.workloads, HOST_WORKLOAD})
     return Workload(name, _declared(policy, end.tags), process)
+
+
+def _container(unit: str) -> Process | None:
+    """What an agent calls a container in the place of a unit, `container:NAME`, by that very name."""
+    kind, _, name = unit.partition(":")
+    process = read_process(ProcessKind.CONTAINER, name)
+    usable = kind == ProcessKind.CONTAINER.value and isinstance(process, Process) and not set(name) & set("*?[]")
+    return process if usable and isinstance(process, Process) else None
 
 
 def _is_unit(unit: str) -> bool:

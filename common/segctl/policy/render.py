@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 from typing import Any
 
 import yaml
@@ -92,9 +93,15 @@ def _rule(rule: Rule) -> dict[str, object]:
         "owner": rule.owner,
         "why": rule.why,
         "review": rule.review,
-        "expires": rule.expires,
+        "expires": _end(rule),
     }
     return {key: value for key, value in fields.items() if value or key in ("from", "to")}
+
+
+def _end(rule: Rule) -> date | str:
+    """A day as YAML's own date, which is written without quotes."""
+    text = rule.expires
+    return text if not text or "T" in text else date.fromisoformat(text)
 
 
 def _test(test: PolicyTest) -> dict[str, object]:

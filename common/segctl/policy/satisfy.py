@@ -7,7 +7,7 @@ carry them: it fails when some rule could permit some such pair and no boundary 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 
 from segctl.model.findings import Finding, Severity
 from segctl.model.policy import (
@@ -34,15 +34,15 @@ class _Some:
     networks: tuple[Network, ...] | None = None
 
 
-def run_tests(policy: Policy, today: date) -> tuple[Finding, ...]:
+def run_tests(policy: Policy, now: datetime) -> tuple[Finding, ...]:
     """A finding for every test that the policy breaks, at the test's own place."""
-    return tuple(f for test in policy.tests for port in test.ports for f in _run(policy, test, port, today))
+    return tuple(f for test in policy.tests for port in test.ports for f in _run(policy, test, port, now))
 
 
-def _run(policy: Policy, test: PolicyTest, port: PortRange, today: date) -> list[Finding]:
+def _run(policy: Policy, test: PolicyTest, port: PortRange, now: datetime) -> list[Finding]:
     what = f"{test.source} -> {test.destination} {port}"
     source, destination = _some(policy, test.source), _some(policy, test.destination)
-    rules = [r for r in policy.rules if is_live(r, today)]
+    rules = [r for r in policy.rules if is_live(r, now)]
     if test.allow:
         if any(_permits(policy, r, source, destination, port) for r in rules):
             return []

@@ -59,6 +59,11 @@ def _words() -> _Schema:
             "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$",
         },
         "date": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"},
+        "end": {
+            "description": "2027-01-31, or 2027-01-31T18:00Z",
+            "type": "string",
+            "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?Z)?$",
+        },
         "answer": {"enum": [a.value for a in Answer]},
         "tags": _by_name("Tags, every one of which must be carried.", _ref("value")),
         "selector": {
@@ -75,7 +80,10 @@ def _statements() -> _Schema:
     selector, services = _ref("selector"), _list(_ref("service"))
     pattern = {"type": ["string", "integer"], "minLength": 1, "maxLength": grammar.MAX_PATTERN}
     unit = {**pattern, "pattern": "(" + "|".join(s.replace(".", r"\.") for s in grammar.UNIT_SUFFIXES) + ")$"}
-    process = _object({"unit": unit, "cgroup": {**pattern, "pattern": "^[^/]"}, "user": pattern}, ())
+    cgroup, executable = {**pattern, "pattern": "^[^/]"}, {**pattern, "pattern": "^/[^*?[]*[^*?[/]$"}
+    owners = {"user": pattern, "group": pattern}
+    kinds = {"unit": unit, "cgroup": cgroup, "container": pattern, **owners, "executable": executable}
+    process = _object(kinds, ())
     rescue = _object({"from": _list(_ref("network")), "allow": services}, ("from",))
     ends = {"from": selector, "to": selector}
     return {
@@ -102,7 +110,10 @@ def _statements() -> _Schema:
                 "owner": {"type": "string", "minLength": 1, "maxLength": grammar.MAX_OWNER},
                 "why": {"type": "string", "minLength": 1},
                 "review": {"description": "When somebody looks at the rule again.", **_ref("date")},
-                "expires": {"description": "The last day (UTC) on which the rule permits.", **_ref("date")},
+                "expires": {
+                    "description": "The last day on which the rule permits, or the moment when it ends. UTC.",
+                    **_ref("end"),
+                },
             },
             ("name", "from", "to", "allow", "owner", "why"),
         ),

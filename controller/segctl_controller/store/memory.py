@@ -12,6 +12,8 @@ from segctl.model.inventory import Address
 from segctl.model.policy import Tags
 
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
+from segctl_controller.store.flows import HOUR_US, LARGEST_COUNT
+from segctl_controller.store.memory_flows import MemoryFlows
 from segctl_controller.store.protocol import Admit
 from segctl_controller.store.records import (
     Batch,
@@ -19,14 +21,17 @@ from segctl_controller.store.records import (
     DenialRecord,
     Entry,
     EventRecord,
+    FarEnd,
+    FlowFilter,
+    FlowRecord,
     GenerationRecord,
     HostRecord,
     Limits,
     OperatorRecord,
     ProofRecord,
+    RuleUse,
     TokenRecord,
 )
-from segctl_controller.store.reports import HOUR_US, LARGEST_COUNT
 from segctl_controller.store.sql import base_moved, no_host, no_operator, no_token, operator_taken
 
 Row = TypeVar("Row", DenialRecord, EventRecord)
@@ -48,6 +53,7 @@ class MemoryStore:
         self._losses: list[tuple[str, int, int]] = []
         self._events: list[EventRecord] = []
         self._audit: list[Entry] = []
+        self._flows = MemoryFlows(self._limits)
 
     def close(self) -> None:
         return
@@ -79,6 +85,7 @@ class MemoryStore:
         host = admit(redeemed, self._hosts.get)
         self._tokens[token.id] = redeemed
         self._forget(host.name)
+        self._flows.begin_anew(host.name)
         self._hosts[host.name] = host
         self.add_entry(entry(host))
         return host
@@ -107,6 +114,7 @@ class MemoryStore:
         if name not in self._hosts:
             raise NotFoundError(no_host(name))
         self._forget(name)
+        self._flows.forget_hits(name)
         self.add_entry(entry)
 
     def _forget(self, name: str) -> None:
@@ -114,6 +122,7 @@ class MemoryStore:
         self._cursors.pop(name, None)
         self._denials = {key: row for key, row in self._denials.items() if row.host != name}
         self._losses = [loss for loss in self._losses if loss[0] != name]
+        self._flows.forget(name)
 
     def add_token(self, token: TokenRecord, entry: Entry) -> None:
         self._tokens[token.id] = token
@@ -163,6 +172,7 @@ class MemoryStore:
         stored = tuple(self._merge(denial) for denial in batch.denials)
         kept = _pruned(sorted(self._denials.values(), key=lambda row: row.id), self._limits.denials)
         self._denials = {(row.host, row.key): row for row in kept}
+        self._flows.add(batch)
         for event in batch.events:
             self.add_event(event)
         if batch.lost:
@@ -197,6 +207,21 @@ class MemoryStore:
     def lost(self, host: str, since_us: int) -> int:
         told = (n for name, hour, n in self._losses if host in ("", name) and hour > since_us - HOUR_US)
         return min(sum(told), LARGEST_COUNT)
+
+    def flows(self, wanted: FlowFilter) -> tuple[FlowRecord, ...]:
+        return self._flows.sums(wanted)
+
+    def flows_lost(self, host: str, since_us: int) -> int:
+        return self._flows.lost(host, since_us)
+
+    def far_ends(self, asked: Sequence[FarEnd]) -> tuple[str, ...]:
+        return self._flows.far_ends(asked)
+
+    def rule_use(self, rule: str) -> tuple[RuleUse, ...]:
+        return self._flows.rule_use(rule)
+
+    def rules_hit(self, host: str) -> frozenset[str]:
+        return self._flows.rules_hit(host)
 
     def add_event(self, event: EventRecord, entry: Entry | None = None) -> None:
         self._events = _pruned([*self._events, event], self._limits.events)

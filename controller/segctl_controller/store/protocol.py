@@ -1,4 +1,4 @@
-"""The store's contract. Every implementation passes tests/contract/test_store.py."""
+"""The store's contract. Every implementation passes tests/contract/test_store.py and test_store_flows.py."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from segctl_controller.store.records import (
     DenialRecord,
     Entry,
     EventRecord,
+    FarEnd,
+    FlowFilter,
+    FlowRecord,
     GenerationRecord,
     HostRecord,
     OperatorRecord,
     ProofRecord,
+    RuleUse,
     TokenRecord,
 )
 
@@ -26,7 +30,8 @@ Admit = Callable[[TokenRecord, FindHost], HostRecord]
 
 
 class Store(Protocol):
-    """Synchronous; each method is one transaction and one thread calls at a time.
+    """Synchronous; each method is one transaction and one thread calls at a time. What reads flows and hits takes long,
+    and may be called by one second thread.
 
     A method that takes an `Entry` writes it to the audit log in the same transaction. Raises StoreFullError when the
     disk is full (nothing of the call is stored) and StateError when the database cannot be used.
@@ -85,13 +90,33 @@ class Store(Protocol):
         """Newest first."""
 
     def add_batch(self, batch: Batch) -> tuple[DenialRecord, ...] | None:
-        """The denials as they are now stored, aggregated; None when this batch was stored before."""
+        """The denials as they are now stored, aggregated; None when this batch was stored before.
+
+        Hits are totals, not increments: of each host, rule and direction the largest that was told counts. What a host
+        told before it was enrolled anew is added to it.
+        """
 
     def denials(self, wanted: DenialFilter) -> tuple[DenialRecord, ...]:
         """The newest, oldest first."""
 
     def lost(self, host: str, since_us: int) -> int:
         """How many denials were counted but never described; `host` empty: of all."""
+
+    def flows(self, wanted: FlowFilter) -> tuple[FlowRecord, ...]:
+        """Summed over the hours since `since_us`; the newest, oldest first. Flows of whole hours go when they are too
+        old or too many: then those of the host that has most rows."""
+
+    def flows_lost(self, host: str, since_us: int) -> int:
+        """How many flows are in no row: their host could not tell them, or they were too many. `host` empty: of all."""
+
+    def far_ends(self, asked: Sequence[FarEnd]) -> tuple[str, ...]:
+        """The workload for each, empty where that host told of none or of several."""
+
+    def rule_use(self, rule: str) -> tuple[RuleUse, ...]:
+        """Every rule with a hit, by name; `rule` empty: all."""
+
+    def rules_hit(self, host: str) -> frozenset[str]:
+        """The rules that the host has told hits of, in either direction."""
 
     def add_event(self, event: EventRecord, entry: Entry | None = None) -> None: ...
 

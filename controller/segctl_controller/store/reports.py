@@ -1,20 +1,19 @@
-"""Denials, events and what was lost, in SQL: aggregated, idempotent and bounded."""
+"""Reports in SQL, stored once; and the denials and events of them: aggregated and bounded."""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, Table, delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from segctl_controller.store import rows
+from segctl_controller.store import hits, rows
+from segctl_controller.store.flows import HOUR_US, LARGEST_COUNT, FlowTable
 from segctl_controller.store.records import Batch, DenialFilter, DenialRecord, EventRecord, Limits
 from segctl_controller.store.tables import cursors, denials, events, hosts, losses
 
-HOUR_US = 3_600_000_000
-LARGEST_COUNT = 2**53
-"""Counts stop here: what a host says must not add up to a number that SQLite turns into a float."""
 
-
-def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[DenialRecord, ...] | None:
+def add_batch(
+    connection: Connection, batch: Batch, limits: Limits, flow_table: FlowTable
+) -> tuple[DenialRecord, ...] | None:
     """See Store.add_batch. The batch of a host that was just removed is dropped and counts as stored."""
     if not connection.scalar(select(func.count()).where(hosts.c.name == batch.host)):
         return ()
@@ -32,6 +31,8 @@ def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[Den
         next_id += 1
     if stored:
         _prune(connection, denials, limits.denials)
+    flow_table.add(connection, batch)
+    hits.add(connection, batch.hits)
     for event in batch.events:
         add_event(connection, event, limits)
     if batch.lost:

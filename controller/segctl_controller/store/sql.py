@@ -13,7 +13,7 @@ from segctl.model.policy import Tags
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
-from segctl_controller.store import rows, tables
+from segctl_controller.store import flows, hits, rows, tables
 from segctl_controller.store.protocol import Admit
 from segctl_controller.store.records import (
     Batch,
@@ -21,15 +21,19 @@ from segctl_controller.store.records import (
     DenialRecord,
     Entry,
     EventRecord,
+    FarEnd,
+    FlowFilter,
+    FlowRecord,
     GenerationRecord,
     HostRecord,
     Limits,
     OperatorRecord,
     ProofRecord,
+    RuleUse,
     TokenRecord,
 )
 from segctl_controller.store.reports import add_batch, add_event, lost, newest_denials, newest_events
-from segctl_controller.store.sqlite import open_engine, translated
+from segctl_controller.store.sqlite import open_engine, open_reader, translated
 
 
 class SqlStore:
@@ -39,13 +43,22 @@ class SqlStore:
         self._path = path
         self._limits = limits or Limits()
         self._engine = open_engine(path)
+        self._reader = open_reader(path)
+        self._flow_table = flows.FlowTable(self._limits)
 
     def close(self) -> None:
+        self._reader.dispose()
         self._engine.dispose()
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with translated(self._path), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """Beside the transactions, on a thread of its own."""
+        with translated(self._path), self._reader.begin() as connection:
             yield connection
 
     def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry) -> GenerationRecord:
@@ -99,6 +112,7 @@ class SqlStore:
             host = admit(rows.token_of(dict(redeemed)), find)
             # The old host goes with everything that hangs on it: a reinstalled server is another server.
             connection.execute(delete(hosts).where(hosts.c.name == host.name))
+            hits.begin_anew(connection, host.name)
             connection.execute(insert(hosts).values(rows.host_values(host)))
             _log(connection, entry(host))
         return host
@@ -123,6 +137,7 @@ class SqlStore:
         with self._transaction() as connection:
             if not connection.execute(delete(tables.hosts).where(tables.hosts.c.name == name)).rowcount:
                 raise NotFoundError(no_host(name))
+            hits.forget(connection, name)
             _log(connection, entry)
 
     def add_token(self, token: TokenRecord, entry: Entry) -> None:
@@ -201,7 +216,7 @@ class SqlStore:
 
     def add_batch(self, batch: Batch) -> tuple[DenialRecord, ...] | None:
         with self._transaction() as connection:
-            return add_batch(connection, batch, self._limits)
+            return add_batch(connection, batch, self._limits, self._flow_table)
 
     def denials(self, wanted: DenialFilter) -> tuple[DenialRecord, ...]:
         with self._transaction() as connection:
@@ -210,6 +225,26 @@ class SqlStore:
     def lost(self, host: str, since_us: int) -> int:
         with self._transaction() as connection:
             return lost(connection, host, since_us)
+
+    def flows(self, wanted: FlowFilter) -> tuple[FlowRecord, ...]:
+        with self._reading() as connection:
+            return flows.sums(connection, wanted)
+
+    def flows_lost(self, host: str, since_us: int) -> int:
+        with self._reading() as connection:
+            return flows.lost(connection, host, since_us)
+
+    def far_ends(self, asked: Sequence[FarEnd]) -> tuple[str, ...]:
+        with self._reading() as connection:
+            return flows.far_ends(connection, asked)
+
+    def rule_use(self, rule: str) -> tuple[RuleUse, ...]:
+        with self._reading() as connection:
+            return hits.rule_use(connection, rule)
+
+    def rules_hit(self, host: str) -> frozenset[str]:
+        with self._transaction() as connection:
+            return hits.rules_hit(connection, host)
 
     def add_event(self, event: EventRecord, entry: Entry | None = None) -> None:
         with self._transaction() as connection:

@@ -40,6 +40,15 @@ def open_engine(path: Path) -> Engine:
     return engine
 
 
+def open_reader(path: Path) -> Engine:
+    """A second connection to a database that is open already, which can only read. In WAL mode it sees the state at its
+    first question and holds up no writer (https://sqlite.org/wal.html)."""
+    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=1, max_overflow=0)
+    event.listen(engine, "connect", _prepare_reader)
+    event.listen(engine, "begin", _begin_reading)
+    return engine
+
+
 def _open_private(path: Path) -> int:
     """Whoever creates the file decides its mode: others must not read the tokens' hashes or the audit log."""
     try:
@@ -53,6 +62,16 @@ def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401  a DBAPI
     connection.isolation_level = None
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _prepare_reader(connection: Any, _record: object) -> None:  # noqa: ANN401  as above
+    connection.isolation_level = None
+    connection.execute("PRAGMA busy_timeout=5000")
+    connection.execute("PRAGMA query_only=ON")
+
+
+def _begin_reading(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN DEFERRED")
 
 
 def _begin(connection: Connection) -> None:

@@ -101,6 +101,46 @@ cursors = Table(
     Column("sequence", BigInteger, nullable=False),
 )
 
+flows = Table(
+    "flows",
+    metadata,
+    Column("hour_us", BigInteger, primary_key=True),
+    Column("host", Text, ForeignKey("hosts.name", ondelete="CASCADE"), primary_key=True),
+    Column("remote", LargeBinary, primary_key=True),
+    Column("port", Integer, primary_key=True),
+    Column("protocol", Integer, primary_key=True),
+    Column("ingress", Integer, primary_key=True),
+    Column("workload", Text, primary_key=True),
+    Column("rule", Text, primary_key=True),
+    Column("verdict", Integer, primary_key=True),
+    Column("flows", BigInteger, nullable=False),
+    Column("bytes_sent", BigInteger, nullable=False),
+    Column("bytes_received", BigInteger, nullable=False),
+    Column("first_us", BigInteger, nullable=False),
+    Column("last_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+flow_losses = Table(
+    "flow_losses",
+    metadata,
+    Column("hour_us", BigInteger, primary_key=True),
+    Column("host", Text, ForeignKey("hosts.name", ondelete="CASCADE"), primary_key=True),
+    Column("lost", BigInteger, nullable=False),
+)
+
+rule_hits = Table(
+    "rule_hits",
+    metadata,
+    Column("host", Text, primary_key=True),
+    Column("rule", Text, primary_key=True),
+    Column("ingress", Integer, primary_key=True),
+    Column("before", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("last_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 events = Table(
     "events",
     metadata,

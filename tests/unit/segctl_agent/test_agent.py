@@ -15,8 +15,9 @@ from segctl.model.policy import Mode, PortRange, Process, ProcessKind
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.agent import LARGE_POLICY, Agent
-from segctl_agent.conversation import InForce, NewPolicy
-from segctl_agent.enforcer import Enforcer
+from segctl_agent.conversation import ImpactAsked, InForce, NewPolicy
+from segctl_agent.enforcer import Enforcer, ResolveUsers
+from segctl_agent.execgate.targets import FILE, Target, read_targets
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import Batch, DeleteTable
 from segctl_agent.nft.watch import TamperNotice
@@ -64,9 +65,9 @@ def new(policy: HostPolicy) -> NewPolicy:
     return NewPolicy(policy, host_policy_digest(policy))
 
 
-def make(folder: Path, kernel: Kernel | None = None) -> tuple[Agent, Kernel]:
+def make(folder: Path, kernel: Kernel | None = None, resolve: ResolveUsers = lambda _: {}) -> tuple[Agent, Kernel]:
     kernel = kernel or Kernel()
-    return Agent(StateFolder(folder), "db-1", Enforcer(kernel, lambda _: {}, 0), ReportQueue()), kernel
+    return Agent(StateFolder(folder), "db-1", Enforcer(kernel, resolve, 0), ReportQueue()), kernel
 
 
 def events(agent: Agent) -> list[pb.Event]:
@@ -321,10 +322,37 @@ async def test_facts_leave_out_what_no_host_owns_and_name_the_units_of_workloads
     agent.addresses_changed(frozenset(map(ip_address, ("10.0.0.7", "127.0.0.1", "::1", "fe80::1", "2001:db8::7"))))
     agent.cgroups_changed({"system.slice": 5, "system.slice/db.service": 42, "system.slice/db.service/x": 43}, {})
     assert list(agent.facts().units) == []
+    assert agent.facts().table_guard == ""
+    agent.table_guard = "owned"
+    assert agent.facts().table_guard == "owned"
     await agent.put(new(POLICY))
     facts = agent.facts()
     assert list(facts.addresses) == [ip_address("10.0.0.7").packed, ip_address("2001:db8::7").packed]
     assert [(u.cgroup, u.workload) for u in facts.units] == [("system.slice/db.service", "db")]
+
+
+@pytest.mark.parametrize(("kind", "key"), [(ProcessKind.USER, "adm"), (ProcessKind.GROUP, "group:adm")])
+async def test_a_probe_speaks_for_an_owner(tmp_path: Path, kind: ProcessKind, key: str) -> None:
+    """Its permission is its own: what the host may do says nothing of it."""
+    known: dict[str, int] = {}
+    agent, _ = make(tmp_path, resolve=lambda names: {n: known[n] for n in names if n in known})
+    entry = (Entry("r", "g", (PortRange("tcp", 5432, 5432),), managed=True),)
+    workloads = (
+        LocalWorkload("adm", Process(kind, "adm"), Mode.ENFORCE, egress=entry),
+        LocalWorkload("host", None, Mode.ENFORCE),
+    )
+    policy = replace(POLICY, workloads=workloads, groups=(Group("g", (ip_network("10.0.0.1/32"),)),))
+    request = pb.ProbeRequest(id=7, workload="adm", remote=ip_address("10.0.0.1").packed, service={"protocol": "tcp"})
+    request.service.low = request.service.high = 5432
+    await agent.put(new(policy))
+    assert f"knows no {kind} 'adm'" in agent.probe(request).error
+    known[key] = 4
+    await agent.put(new(policy))
+    assert agent.probe(request).verdict == "allowed"
+    request.remote = ip_address("10.0.0.2").packed
+    assert agent.probe(request).verdict == "denied"
+    request.ingress = True
+    assert ("listener's group" in agent.probe(request).error) is (kind is ProcessKind.GROUP)
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -350,3 +378,38 @@ async def test_probes_are_answered_from_the_kernel(tmp_path: Path, running: bool
     assert "no workload 'nope'" in agent.probe(request).error
     request.remote = b"abc"
     assert agent.probe(request).error
+
+
+async def test_an_impact_is_answered_by_who_reads_the_connections_and_refused_without(tmp_path: Path) -> None:
+    agent, _ = make(tmp_path)
+    asked = ImpactAsked(7, b"draft", 3)
+    refused = await agent.impact(asked)
+    assert (refused.id, refused.error) == (7, "this agent cannot read its host's connections")
+
+    async def answer(asked: ImpactAsked) -> pb.ImpactReply:
+        return pb.ImpactReply(id=asked.id, live=len(asked.draft))
+
+    agent.answer_impact = answer
+    assert (await agent.impact(asked)).live == 5
+
+
+async def test_the_list_of_executables_follows_the_policy_and_a_missing_gate_is_told_once(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    prog = LocalWorkload("prog", Process(ProcessKind.EXECUTABLE, "/usr/bin/prog"), Mode.ENFORCE)
+    named = replace(POLICY, workloads=(*POLICY.workloads, prog))
+    await agent.put(new(named))
+    assert read_targets(tmp_path) == (Target("prog", "/usr/bin/prog"),)
+    agent.check_gate()
+    assert events(agent) == []  # a gate that starts takes a moment
+    for _ in range(3):
+        agent.check_gate()
+    assert ["no exec gate runs on this host" in e.message for e in events(agent)] == [True]
+    (tmp_path / FILE).unlink()
+    again, _ = make(tmp_path, kernel)
+    again.start()
+    assert read_targets(tmp_path) == (Target("prog", "/usr/bin/prog"),)
+    await again.put(new(replace(POLICY, generation=6)))
+    assert not (tmp_path / FILE).exists()
+    again.check_gate()
+    again.check_gate()
+    assert events(again) == []

@@ -15,7 +15,7 @@ from segctl_agent.nft.digest import RulesetDigest
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import AddElements, Batch, DeleteElements, DeleteTable
 from segctl_agent.nft.ruleset import Chain, Ruleset, goto
-from segctl_agent.render import CGROUP_MAP
+from segctl_agent.render import cgroup_map
 
 from tests.unit.segctl_agent.enforcing import (
     CONTROLLER,
@@ -137,6 +137,19 @@ def test_the_newest_cgroups_that_are_gone_keep_their_elements() -> None:
     held = {int.from_bytes(k, sys.byteorder) for k in kernel.content.sets["cg2_in"].elements}
     assert held == set(range(1300 - 256, 1301))
     assert kernel.content == fresh(e)
+
+
+def test_a_map_of_cgroups_grows_when_it_is_full() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.put(policy())
+    small = e.wanted.sets["cg2_in"].spec.size
+    before = ids(kernel)
+    for number in range(100, 100 + 2 * small):
+        e.cgroups_changed({f"system.slice/u{number}.service": number}, {})
+    assert kernel.content == fresh(e) == e.wanted
+    assert e.wanted.sets["cg2_in"].spec.size >= 2 * small
+    assert ids(kernel) == before
 
 
 def test_a_cgroup_below_a_unit_changes_nothing() -> None:
@@ -306,12 +319,12 @@ def test_a_cgroup_that_was_given_to_another_workload_is_judged_anew() -> None:
     e.put(policy())
     e.cgroups_changed({"system.slice/db.service": 42}, {})
     key, before = struct.pack("=Q", 43), ids(kernel)
-    kernel.apply(Batch((AddElements("cg2_out", CGROUP_MAP, {key: goto("w_db_out")}),)))
+    kernel.apply(Batch((AddElements("cg2_out", cgroup_map(0), {key: goto("w_db_out")}),)))
     assert e.heal() == ("the elements of set cg2_out were changed",)
     assert kernel.content == fresh(e)
     assert all(n != before[d] for d, n in ids(kernel).items())
     before = ids(kernel)
-    kernel.apply(Batch((DeleteElements("cg2_out", CGROUP_MAP, (struct.pack("=Q", 42),)),)))
+    kernel.apply(Batch((DeleteElements("cg2_out", cgroup_map(0), (struct.pack("=Q", 42),)),)))
     assert e.heal() == ("the elements of set cg2_out were changed",)
     assert ids(kernel) == before  # one that is missing let nothing pass
 

@@ -12,7 +12,8 @@ from segctl.wire import denied_service_from_wire
 from segctl_agent.denials.packet import Packet, parse_packet
 from segctl_agent.denials.values import Denial, ProcessInfo
 from segctl_agent.facts.values import ListenerFact
-from segctl_agent.messages import denial_message, event_message, facts_message
+from segctl_agent.flows.values import FlowKey, FlowRow, FlowWindow
+from segctl_agent.messages import MAX_FLOW_ROWS, denial_message, event_message, facts_message, flow_batches
 from segctl_agent.nft.watch import TamperNotice
 
 HEADER = bytes([0x45, 0, 0, 20, 0, 0, 0, 0, 64, 0, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2])
@@ -85,3 +86,31 @@ def test_names_are_bounded_in_bytes() -> None:
     listener = ListenerFact("tcp", ip_address("10.0.0.1"), 80, 1000, 1, "\U0001f980" * 2000, "\U0001f980" * 2000)
     told = facts_message([], {}, [listener], None, "6.18").listeners[0]
     assert (len(told.cgroup.encode()), len(told.process.encode())) == (1024, 128)
+
+
+def test_a_window_of_flows_is_told_in_columns() -> None:
+    four, six = ip_address("10.0.0.2").packed, ip_address("fd00::2").packed
+    rows = (
+        FlowRow(FlowKey("out", "shop", four, 6, 5432, "to-db", "allowed"), 2, 10, 20, 1_000_000, 2_500_000),
+        FlowRow(FlowKey("in", "shop", six, 58, 128, "", "would-deny"), 1, 0, 0, 0, 1 << 60),
+    )
+    (told,) = flow_batches(FlowWindow(500_000, 3_000_000, rows, lost=7))
+    told = agent_pb2.FlowBatch.FromString(told.SerializeToString())
+    assert (told.from_us, told.until_us, told.lost) == (500_000, 3_000_000, 7)
+    assert [told.workloads[i] for i in told.workload] == ["shop", "shop"]
+    assert [told.rules[i] for i in told.rule] == ["to-db", ""]
+    assert told.remotes == bytes(10) + b"\xff\xff" + four + six
+    columns = (told.direction, told.protocol, told.port, told.flows, told.verdict, told.bytes_sent, told.bytes_received)
+    assert [list(c) for c in columns] == [[0, 1], [6, 58], [5432, 128], [2, 1], [0, 1], [10, 0], [20, 0]]
+    assert (list(told.first_ms), list(told.last_ms)) == ([500, 0], [2000, 0xFFFF_FFFF])
+
+
+def test_a_large_window_comes_in_several_batches_and_what_was_lost_once() -> None:
+    row = FlowRow(FlowKey("out", "shop", bytes(4), 6, 1, "", "observed"), 1, 0, 0, 0, 0)
+    told = flow_batches(FlowWindow(0, 1, (row,) * (MAX_FLOW_ROWS + 1), lost=3))
+    assert [(len(b.flows), len(b.remotes), b.lost) for b in told] == [
+        (MAX_FLOW_ROWS, 16 * MAX_FLOW_ROWS, 3),
+        (1, 16, 0),
+    ]
+    assert [b.lost for b in flow_batches(FlowWindow(0, 1, (), lost=2))] == [2]
+    assert flow_batches(FlowWindow(0, 1, ())) == []

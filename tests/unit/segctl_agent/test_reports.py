@@ -10,6 +10,10 @@ def denial(workload: str = "db", count: int = 1) -> pb.Denial:
     return pb.Denial(workload=workload, count=count, verdict="denied")
 
 
+def flows(count: int = 1, lost: int = 0) -> pb.FlowBatch:
+    return pb.FlowBatch(from_us=1, until_us=2, flows=[count], workload=[0], workloads=["shop"], lost=lost)
+
+
 def drain(queue: ReportQueue) -> list[pb.ReportBatch]:
     batches = []
     while (batch := queue.next_batch()) is not None:
@@ -105,16 +109,62 @@ def test_a_batch_that_the_controller_refuses_is_given_up_and_counted() -> None:
     assert (batch.lost, len(batch.denials)) == (4, 0)
 
 
-@given(st.lists(st.sampled_from(["add", "lost", "send", "ack", "ack late", "break"]), max_size=80))
+def test_each_batch_bears_one_window_of_flows_beside_denials() -> None:
+    queue = ReportQueue()
+    queue.add_flows(flows(1))
+    queue.add_flows(flows(2))
+    queue.add_denial(denial())
+    assert queue.waiting == 3
+    first, second = drain(queue)
+    assert ([list(b.flows.flows) for b in (first, second)], len(first.denials)) == ([[1], [2]], 1)
+    queue.reconnected()
+    assert drain(queue) == [first, second]
+    queue.acknowledge(2)
+    assert queue.waiting == 0
+
+
+def test_the_oldest_windows_make_room_and_their_flows_count_as_lost() -> None:
+    queue = ReportQueue(max_flow_bytes=2 * flows().ByteSize())
+    for count in (3, 4, 5, 6):
+        queue.add_flows(flows(count, lost=1))
+    sent = drain(queue)
+    assert sum(b.flows.lost for b in sent) + sum(sum(b.flows.flows) for b in sent) == 3 + 4 + 5 + 6 + 4
+    assert [list(b.flows.flows) for b in sent] == [[6]]
+    assert not sent[0].lost  # those are denials
+
+
+def test_a_refused_window_is_given_up_and_its_flows_are_lost() -> None:
+    queue = ReportQueue()
+    queue.add_flows(flows(4, lost=1))
+    assert queue.next_batch() is not None
+    assert queue.drop_refused() == 1
+    batch = queue.next_batch()
+    assert batch is not None
+    assert (batch.flows.lost, list(batch.flows.flows)) == (5, [])
+
+
+def test_the_newest_count_of_a_rule_is_sent() -> None:
+    queue = ReportQueue()
+    queue.add_hits([pb.RuleHits(rule="a", count=1), pb.RuleHits(rule="a", ingress=True, count=2)])
+    queue.add_hits([pb.RuleHits(rule="a", count=5)])
+    (batch,) = drain(queue)
+    assert [(h.rule, h.ingress, h.count) for h in batch.hits] == [("a", False, 5), ("a", True, 2)]
+    assert queue.next_batch() is None
+
+
+@given(st.lists(st.sampled_from(["add", "flows", "lost", "send", "ack", "ack late", "break"]), max_size=80))
 def test_every_connection_is_delivered_once_or_counted_as_lost(steps: list[str]) -> None:
     """The controller stores by (epoch, sequence): whatever breaks in between, the sums fit."""
-    queue = ReportQueue(max_denials=3)
+    queue = ReportQueue(max_denials=3, max_flow_bytes=3 * flows(3).ByteSize())
     stored: dict[int, pb.ReportBatch] = {}
-    produced = 0
+    produced = seen = 0
     for step in steps:
         if step == "add":
             produced += 2
             queue.add_denial(denial(count=2))
+        elif step == "flows":
+            seen += 3
+            queue.add_flows(flows(3))
         elif step == "lost":
             produced += 1
             queue.add_lost(1)
@@ -128,10 +178,9 @@ def test_every_connection_is_delivered_once_or_counted_as_lost(steps: list[str])
         elif step == "break":
             queue.reconnected()
     queue.reconnected()
-    while True:
-        for batch in drain(queue):
-            stored[batch.sequence] = batch
-        queue.acknowledge(max(stored, default=0))
-        if not queue.waiting and not queue.lost:
-            break
+    while batches := drain(queue):
+        stored.update({batch.sequence: batch for batch in batches})
+        queue.acknowledge(max(stored))
+    assert queue.waiting == queue.lost == 0
     assert sum(b.lost + sum(d.count for d in b.denials) for b in stored.values()) == produced
+    assert sum(b.flows.lost + sum(b.flows.flows) for b in stored.values()) == seen

@@ -19,7 +19,7 @@ from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 from segctl_agent.channel import Backoff
-from segctl_agent.conversation import InForce, NewPolicy
+from segctl_agent.conversation import MAX_DRAFTS, MAX_POLICY_BYTES, Conversation, ImpactAsked, InForce, NewPolicy
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Proof, Session
 
@@ -55,6 +55,11 @@ class FakeHost:
 
     def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply:
         return pb.ProbeReply(id=request.id, verdict="allowed", generation=self.current.generation)
+
+    async def impact(self, asked: ImpactAsked) -> pb.ImpactReply:
+        if self.gate is not None:
+            await self.gate.wait()
+        return pb.ImpactReply(id=asked.id, live=len(asked.draft), cut=asked.limit)
 
 
 class Controller(rpc.AgentServicer):
@@ -264,6 +269,48 @@ async def test_a_probe_is_answered() -> None:
         s.controller.to_send.put_nowait(pb.ControllerMessage(probe=pb.ProbeRequest(id=99)))
         reply = await s.controller.hears("probe")
         assert (reply.id, reply.verdict) == (99, "allowed")
+
+
+def asks(number: int, draft: bytes, *, more: bool = False) -> pb.ControllerMessage:
+    return pb.ControllerMessage(impact=pb.ImpactRequest(id=number, draft=draft, more=more, limit=5))
+
+
+async def test_a_draft_in_parts_is_answered_with_its_impact() -> None:
+    async with stage() as s:
+        await s.controller.hears("hello")
+        for message in (asks(7, b"ab", more=True), asks(8, b"x", more=True), asks(7, b"cd"), asks(8, b"")):
+            s.controller.to_send.put_nowait(message)
+        first, second = await s.controller.hears("impact"), await s.controller.hears("impact")
+        assert [(r.id, r.live, r.cut) for r in (first, second)] == [(7, 4, 5), (8, 1, 5)]
+
+
+async def test_questions_that_are_too_many_are_refused_at_once() -> None:
+    async with stage() as s:
+        await s.controller.hears("hello")
+        s.host.gate = asyncio.Event()
+        for number in range(1, 6):
+            s.controller.to_send.put_nowait(asks(number, b"x"))
+        refused = [await s.controller.hears("impact"), await s.controller.hears("impact")]
+        assert all("ask again" in reply.error for reply in refused)
+        s.host.gate.set()
+        answered = [await s.controller.hears("impact") for _ in range(3)]
+        assert sorted(r.id for r in refused + answered) == [1, 2, 3, 4, 5]
+
+
+def test_drafts_are_bounded_and_cost_no_session() -> None:
+    conversation = Conversation("web-1", greeted=True)
+    half = bytes(MAX_POLICY_BYTES // 2)
+    assert conversation.receive(asks(1, half, more=True), InForce()) is None
+    assert conversation.receive(asks(2, half, more=True), InForce()) is None
+    refused = conversation.receive(asks(3, b"x", more=True), InForce())
+    assert isinstance(refused, pb.ImpactReply)
+    assert (refused.id, "exceeds 64 MiB" in refused.error) == (3, True)
+    assert conversation.receive(asks(1, b""), InForce()) == ImpactAsked(1, half, 5)
+    for number in range(10, 13):
+        assert conversation.receive(asks(number, b"", more=True), InForce()) is None
+    refused = conversation.receive(asks(13, b"", more=True), InForce())
+    assert isinstance(refused, pb.ImpactReply)
+    assert refused.error.startswith(f"{MAX_DRAFTS} drafts")
 
 
 async def test_facts_follow_changes_once() -> None:

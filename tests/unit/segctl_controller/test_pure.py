@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -122,11 +123,15 @@ def test_a_key_of_another_ca_is_refused(tmp_path: Path) -> None:
         Authority.load(tmp_path, "seg-1")
 
 
-async def test_a_rule_ends_at_midnight_without_anybody_doing_anything() -> None:
-    text = SHOP.replace("why: orders", "why: orders, expires: 2030-01-01")
+@pytest.mark.parametrize(
+    ("expires", "just_before"),
+    [("2030-01-01", timedelta(days=1)), ("2030-01-01T18:00Z", timedelta(hours=18))],
+)
+async def test_a_rule_ends_without_anybody_doing_anything(expires: str, just_before: timedelta) -> None:
+    text = SHOP.replace("why: orders", f"why: orders, expires: {expires}")
     policy = parse_policy([SourceFile("p.yaml", text.encode())]).policy
     assert isinstance(policy, Policy)
-    now = [int((NOW + timedelta(hours=23, minutes=59, seconds=59)).timestamp() * 1e6)]
+    now = [int((NOW + just_before - timedelta(seconds=1)).timestamp() * 1e6)]
     told: list[str] = []
     fleet = Fleet(Clock(lambda: now[0]), told.append)
     fleet.put_host(HostRecord("web1", Tags.of({"role": "web"}), "aa", 1))
@@ -145,6 +150,14 @@ async def test_a_rule_ends_at_midnight_without_anybody_doing_anything() -> None:
     await eventually(told_twice)
     assert fleet.desired["web1"].generation == first.generation
     assert len(fleet.desired["web1"].wire) < len(first.wire)
+    now[0] -= 3_600_000_000  # the clock was wrong, and jumps back
+
+    async def told_again() -> bool:
+        return told == ["web1"] * 3
+
+    fleet.put_host(replace(fleet.hosts["web1"], addresses=(ip_address("10.0.0.1"),)))
+    await eventually(told_again)
+    assert len(fleet.desired["web1"].wire) == len(first.wire)
     task.cancel()
 
 

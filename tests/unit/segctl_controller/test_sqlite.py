@@ -11,10 +11,11 @@ from alembic.runtime.migration import MigrationContext
 from segctl.errors import StateError
 from segctl.policy.source import SourceFile
 from segctl_controller.errors import StoreFullError
-from segctl_controller.store.records import Entry, GenerationRecord
+from segctl_controller.store.records import Entry, FlowFilter, GenerationRecord
 from segctl_controller.store.sql import SqlStore
 from segctl_controller.store.sqlite import open_engine
 from segctl_controller.store.tables import metadata
+from sqlalchemy.exc import OperationalError
 
 ENTRY = Entry(1, "root", "act", "subject")
 
@@ -107,3 +108,32 @@ def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> No
         changes = compare_metadata(context, metadata)
     engine.dispose()
     assert changes == []
+
+
+def test_who_reads_flows_holds_up_no_writer_and_writes_nothing(tmp_path: Path) -> None:
+    store = SqlStore(tmp_path / "controller.db")
+    with store._reading() as reader:
+        assert reader.exec_driver_sql("SELECT count(*) FROM audit").scalar_one() == 0
+        store.add_entry(ENTRY)
+        assert reader.exec_driver_sql("SELECT count(*) FROM audit").scalar_one() == 0
+        with pytest.raises(OperationalError, match="readonly"):
+            reader.exec_driver_sql("DELETE FROM flows")
+    assert len(store.entries(5)) == 1
+    store.close()
+
+
+def test_a_database_of_the_first_schema_is_brought_up_and_keeps_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+    store = SqlStore(path)
+    store.add_entry(ENTRY)
+    store.close()
+    connection = sqlite3.connect(path)
+    for table in ("flows", "flow_losses", "rule_hits"):
+        connection.execute(f"DROP TABLE {table}")
+    connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    connection.commit()
+    connection.close()
+    again = SqlStore(path)
+    assert [e.action for e in again.entries(5)] == ["act"]
+    assert again.flows(FlowFilter()) == ()
+    again.close()

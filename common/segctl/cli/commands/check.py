@@ -53,8 +53,8 @@ def offline_findings(files: Sequence[SourceFile], app: App) -> tuple[Finding, ..
     parsed = parse_policy(files)
     if parsed.policy is None:
         return parsed.findings
-    today = app.clock().date()
-    return (*parsed.findings, *check_policy(parsed.policy, None, today), *run_tests(parsed.policy, today))
+    now = app.clock()
+    return (*parsed.findings, *check_policy(parsed.policy, None, now), *run_tests(parsed.policy, now))
 
 
 def assess(found: set[Finding], files: int, hosts: int | None, strict: bool = False) -> CheckResult:

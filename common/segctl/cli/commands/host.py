@@ -6,6 +6,7 @@ import click
 
 from segctl.cli.app import App, Verb
 from segctl.cli.commands.options import REMOVAL, TAG, VerbGroup
+from segctl.cli.commands.prepare import prepare_host
 from segctl.cli.exits import CliError
 from segctl.cli.output import good, line
 from segctl.cli.output_status import render_host, render_hosts, tags
@@ -13,7 +14,10 @@ from segctl.cli.output_status import render_host, render_hosts, tags
 
 @click.group(cls=VerbGroup)
 def host() -> None:
-    """List, show and remove enrolled hosts."""
+    """List, show, prepare and remove enrolled hosts."""
+
+
+host.add_command(prepare_host)
 
 
 @host.command(
@@ -41,7 +45,12 @@ def list_hosts(app: App) -> None:
 @click.argument("name")
 @click.pass_obj
 def show_host(app: App, name: str) -> None:
-    """Show one host: tags, workloads with their effective modes and cgroups, listeners, problems, recent events."""
+    """Show one host: tags, workloads with their effective modes and cgroups, listeners, problems, recent events.
+
+    TOLD BY says by what the processes of a workload are told from others, HOW STRONG how well: race-free (no packet
+    before the identity is known), closed-until-known (what is not known yet is dropped where something is enforced) or
+    best-effort. Where it is weak, a sentence says why. An agent that does not say shows neither.
+    """
     with app.connect() as controller:
         shown = controller.host(name)
         events = () if app.json else controller.status().events

@@ -40,13 +40,18 @@ offline_option = click.option(
 
 @click.command(
     cls=Verb,
-    changes="Nothing. The controller compiles and compares; no host hears of it.",
+    changes="Nothing. The controller compiles and compares; hosts look at their connections and change nothing.",
     examples=["segctl plan policy/", "segctl plan --json policy/ | jq '.changes[] | select(.allowed)'"],
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @click.pass_obj
 def plan(app: App, paths: tuple[str, ...]) -> Exit:
-    """Show what a policy would change on the fleet: what becomes allowed or denied, on which hosts, in which mode.
+    """Show what a policy would change on the fleet: what becomes allowed or denied, on which hosts, in which mode, and
+    which live connections a push would cut.
+
+    Connected hosts whose rules change look through their live connections and answer within 3 s. Those that did not
+    are named: an agent may be too old to tell. COUNT is how many connections differ in their ports only; RULE NOW is
+    what permits them today.
 
     A PATH is a file, a directory or - for stdin; all of them together replace the policy in force.
 
@@ -77,8 +82,9 @@ def push(
 ) -> Exit:
     """Plan, ask, store a policy as the next generation, and wait until the kernel of every host has proved it.
 
-    The push is refused when the policy has an error or breaks one of its own tests, and when somebody else pushed since
-    the plan was made: then nothing has changed.
+    The plan with the live connections that it would cut is shown first, as by segctl plan. The push is refused when the
+    policy has an error or breaks one of its own tests, and when somebody else pushed since the plan was made: then
+    nothing has changed.
 
     Exits 1 when refused or not confirmed, 5 when it was stored but some host refused it, is released or offline, or did
     not prove it in time.

@@ -1,4 +1,4 @@
-"""Workloads that may claim the same process with the same precedence, so that only their names decide."""
+"""What a workload can claim: processes that another one claims too, and connections that it never gets."""
 
 from __future__ import annotations
 
@@ -29,8 +29,21 @@ def find_rival_workloads(policy: Policy) -> Iterator[Finding]:
                 yield warning(second.where, "workload-overlap", message, hint)
 
 
+def find_incoming_by_group(policy: Policy) -> Iterator[Finding]:
+    """Rules to a workload by group: the kernel does not tell a listener's group, so nothing listens as it."""
+    by_group = {w.name for w in policy.workloads.values() if w.process.kind is ProcessKind.GROUP}
+    for rule in policy.rules:
+        if rule.destination.workload in by_group:
+            message = (
+                f"rule {rule.name} opens nothing: incoming connections are never those of a workload by group, as "
+                f"{rule.destination.workload} is"
+            )
+            hint = "let it go to workload host, or name the listener by its unit"
+            yield warning(rule.where, "group-incoming", message, hint)
+
+
 def _is_glob(process: Process) -> bool:
-    return process.kind is not ProcessKind.USER and is_glob(process.pattern)
+    return process.kind in (ProcessKind.UNIT, ProcessKind.CGROUP) and is_glob(process.pattern)
 
 
 def _meet(a: Process, b: Process) -> bool:

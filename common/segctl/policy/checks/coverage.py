@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 
 from segctl.model.findings import Finding
 from segctl.model.policy import Network, Policy, PortRange, Rule
@@ -43,17 +43,17 @@ class _Item:
         return True
 
     def _lasts_as_long_as(self, other: Rule) -> bool:
-        if self.rule.expires is None:
+        if self.rule.until is None:
             return True
-        return other.expires is not None and other.expires <= self.rule.expires
+        return other.until is not None and other.until <= self.rule.until
 
 
-def find_covered_rules(policy: Policy, terms: Terms, today: date) -> Iterator[Finding]:
+def find_covered_rules(policy: Policy, terms: Terms, now: datetime) -> Iterator[Finding]:
     """A warning for each rule whose removal would change nothing as long as the one it names stays."""
     items = [
         _Item(i, r, terms.of(r.source), terms.of(r.destination), normalize(r.ports))
         for i, r in enumerate(policy.rules)
-        if is_live(r, today)
+        if is_live(r, now)
     ]
     items = [i for i in items if _can_apply(i)]
     index = _Index(items)

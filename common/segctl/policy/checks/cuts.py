@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import datetime
 
 from segctl.model.findings import Finding
 from segctl.model.policy import Boundary, Policy, Rule
@@ -16,10 +16,10 @@ def cuts_wholly(terms: Terms, boundary: Boundary, rule: Rule) -> bool:
     return source.covers(terms.of(rule.source)) and destination.covers(terms.of(rule.destination))
 
 
-def find_cut_rules(policy: Policy, terms: Terms, today: date) -> Iterator[Finding]:
+def find_cut_rules(policy: Policy, terms: Terms, now: datetime) -> Iterator[Finding]:
     """One warning a rule: for the first boundary that denies all of it, or else for the first that denies a part."""
     for rule in policy.rules:
-        if not is_live(rule, today):
+        if not is_live(rule, now):
             continue
         whole = next((b for b in policy.boundaries if cuts_wholly(terms, b, rule)), None)
         if whole:

@@ -4,15 +4,18 @@ nobody uses."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import datetime, timedelta
 
 from segctl.model.findings import Finding
 from segctl.model.policy import HOST_WORKLOAD, PLACEHOLDER, Policy, PortRange, Rule, Selector
 from segctl.policy.checks.emptiness import live_selectors, test_selectors
 from segctl.policy.checks.terms import covers_ports, error, warning
+from segctl.policy.decide import is_live
 from segctl.policy.ports import normalize
 
 SOON = timedelta(days=30)
+_INSTANT = timedelta.resolution
+"""Before its end a rule still permits: one that ends at midnight has the day before as its last."""
 _EVERY_PORT = (PortRange("tcp", 1, 65535), PortRange("udp", 1, 65535))
 
 
@@ -52,28 +55,23 @@ def _is_everything(selector: Selector) -> bool:
     return selector == Selector()
 
 
-def find_aged_rules(policy: Policy, today: date) -> Iterator[Finding]:
+def find_aged_rules(policy: Policy, now: datetime) -> Iterator[Finding]:
+    today = now.date()
     for rule in policy.rules:
-        yield from _expiry(rule, today)
-        if rule.review is not None and rule.review <= today + SOON and not _is_past(rule, today):
+        yield from _expiry(rule, now)
+        if rule.review is not None and rule.review <= today + SOON and is_live(rule, now):
             when = "was" if rule.review < today else "is"
             message = f"the review of rule {rule.name} {when} due on {rule.review}"
             yield warning(rule.where, "review-due", message, "ask its owner, then set a new review date")
 
 
-def _expiry(rule: Rule, today: date) -> Iterator[Finding]:
-    if rule.expires is None or rule.expires > today + SOON:
-        return
-    if _is_past(rule, today):
+def _expiry(rule: Rule, now: datetime) -> Iterator[Finding]:
+    if not is_live(rule, now):
         message = f"rule {rule.name} expired on {rule.expires} and permits nothing"
         yield warning(rule.where, "rule-expired", message, "remove it, or give it a new date")
-    else:
-        message = f"rule {rule.name} permits until {rule.expires} and not a day longer"
+    elif rule.until is not None and (rule.until - _INSTANT).date() <= now.date() + SOON:
+        message = f"rule {rule.name} permits until {rule.expires} and no longer"
         yield warning(rule.where, "rule-expires", message, "give it a new date if it is still needed")
-
-
-def _is_past(rule: Rule, today: date) -> bool:
-    return rule.expires is not None and rule.expires < today
 
 
 def find_unused(policy: Policy) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import datetime
 
 from segctl.model.findings import Finding, Severity
 from segctl.model.inventory import Inventory
@@ -14,14 +14,14 @@ from segctl.policy.ports import intersect
 from segctl.policy.satisfy import run_tests
 
 
-def find_rights_that_meet(policy: Policy, inventory: Inventory | None, today: date) -> Iterator[Finding]:
+def find_rights_that_meet(policy: Policy, inventory: Inventory | None, now: datetime) -> Iterator[Finding]:
     """A `deny` test speaks of pairs that one rule could open. Hosts cannot tell each other's processes apart, so a rule
     for one workload may let another of the same host through: what is permitted in this fleet is looked at whole."""
-    broken = {f.position for f in run_tests(policy, today)}
+    broken = {f.position for f in run_tests(policy, now)}
     tests = [t for t in policy.tests if not t.allow and t.where not in broken]
     if inventory is None or not tests:
         return
-    for (source, destination), permission in sorted(matrix(policy, inventory, today).items(), key=lambda item: item[0]):
+    for (source, destination), permission in sorted(matrix(policy, inventory, now).items(), key=lambda item: item[0]):
         if source.peer or destination.peer:
             continue
         for test in tests:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from datetime import date
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, time, timedelta
 from ipaddress import ip_address, ip_network
 
+from segctl.model import units
 from segctl.model.policy import Network, PortRange, Process, ProcessKind
 from segctl.policy.syntax.icmp import ICMP_TYPES, ICMPV6_TYPES
 from segctl.policy.syntax.log import Problem
@@ -20,8 +21,9 @@ MAX_WHY = 500
 NAME_PATTERN = r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?"
 VALUE_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 DATE_PATTERN = r"\d{4}-\d{2}-\d{2}"
+MOMENT_PATTERN = DATE_PATTERN + r"T\d{2}:\d{2}(:\d{2})?Z"
 SERVICE_PATTERN = r"icmp|icmpv6|(tcp|udp)/\d{1,5}(-\d{1,5})?|(icmp|icmpv6)/(\d{1,3}(-\d{1,3})?|[a-z][a-z0-9-]*)"
-UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
+UNIT_SUFFIXES = (*units.UNIT_SUFFIXES, units.SLICE)
 ANY_SERVICE = "any"
 ANY_PORTS = (
     PortRange("icmp", 0, 255),
@@ -35,14 +37,19 @@ RESERVED_SERVICES = frozenset({ANY_SERVICE, "icmp", "icmpv6", "tcp", "udp"})
 _NAME = re.compile(NAME_PATTERN)
 _VALUE = re.compile(VALUE_PATTERN)
 _DATE = re.compile(DATE_PATTERN, re.ASCII)
+_MOMENT = re.compile(MOMENT_PATTERN, re.ASCII)
+_LAST_YEAR = 2199
+"""Kernels count nanoseconds from 1970 in 63 bits, which end in 2262."""
 _NUMBERS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@*?!\[\]-]+")
 # systemd's relaxed rule for user names (systemd.io/USER_NAMES), without blanks and signs that shells obey.
+_CONTAINER = re.compile(r"[A-Za-z0-9_.*?!\[\]-]+")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")
 _UID = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)
 _MAX_UID = 2**32 - 2
 """2**32-1 is (uid_t) -1, which stands for no user (chown(2))."""
 _DNS_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_*-]+(\.[A-Za-z0-9_-]+)*\.?")
+_MINUTE = "%Y-%m-%dT%H:%MZ"
 _EXAMPLES = "write tcp/443, udp/8000-8100, icmp or icmp/echo-request"
 
 
@@ -146,11 +153,10 @@ def sorted_ports(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
 
 
 def read_process(kind: ProcessKind, pattern: str) -> Process | Problem:
-    """A process pattern: a unit glob, a cgroup path glob, or a user."""
+    """A process pattern: a unit, cgroup path or container glob, a user, a group or the path of an executable."""
     if not 0 < len(pattern) <= MAX_PATTERN:
         return Problem("bad-process", f"a pattern has 1 to {MAX_PATTERN} characters", "shorten it")
-    check = {ProcessKind.UNIT: _check_unit, ProcessKind.CGROUP: _check_cgroup, ProcessKind.USER: _check_user}[kind]
-    return check(pattern) or Process(kind, pattern)
+    return _PROCESS_CHECKS[kind](pattern) or Process(kind, pattern)
 
 
 def _check_unit(pattern: str) -> Problem | None:
@@ -160,6 +166,9 @@ def _check_unit(pattern: str) -> Problem | None:
     if not _UNIT.fullmatch(pattern):
         mend = "use letters, digits, : _ . \\ @ - and the globs * ? [..]"
         return Problem("bad-process", f"{quoted(pattern)} has characters that no unit has", mend)
+    if pattern == "-.slice":
+        mend = "select by tags alone: they name every process of a host"
+        return Problem("bad-process", "-.slice holds every process there is", mend)
     return _check_brackets(pattern)
 
 
@@ -182,6 +191,19 @@ def _check_user(pattern: str) -> Problem | None:
     return Problem("bad-process", f"{quoted(pattern)} is not a user", "write a user name or a decimal uid, no glob")
 
 
+def _check_group(pattern: str) -> Problem | None:
+    if _check_user(pattern) is None:
+        return None
+    return Problem("bad-process", f"{quoted(pattern)} is not a group", "write a group name or a decimal gid, no glob")
+
+
+def _check_container(pattern: str) -> Problem | None:
+    if not _CONTAINER.fullmatch(pattern):
+        mend = "use letters, digits, _ . - and the globs * ? [..], as `podman ps` and `docker ps` print names"
+        return Problem("bad-process", f"{quoted(pattern)} has characters that no container's name has", mend)
+    return _check_brackets(pattern)
+
+
 def _check_brackets(pattern: str) -> Problem | None:
     """fnmatch reads an unclosed bracket as a literal one, which nobody means."""
     at = 0
@@ -193,6 +215,27 @@ def _check_brackets(pattern: str) -> Problem | None:
     return None
 
 
+def _check_executable(pattern: str) -> Problem | None:
+    if not pattern.startswith("/"):
+        return Problem("bad-process", f"{quoted(pattern)} is not an absolute path", "write it like /usr/bin/rsync")
+    if set(pattern) & set("*?["):
+        message = f"{quoted(pattern)} is a glob: files are marked one by one"
+        return Problem("bad-process", message, "name one file; each one more is a workload of its own")
+    if not pattern.isprintable() or any(part in ("", ".", "..") for part in pattern[1:].split("/")):
+        return Problem("bad-process", f"{quoted(pattern)} is not the path of a file", "write it like /usr/bin/rsync")
+    return None
+
+
+_PROCESS_CHECKS: dict[ProcessKind, Callable[[str], Problem | None]] = {
+    ProcessKind.UNIT: _check_unit,
+    ProcessKind.CGROUP: _check_cgroup,
+    ProcessKind.USER: _check_user,
+    ProcessKind.GROUP: _check_group,
+    ProcessKind.EXECUTABLE: _check_executable,
+    ProcessKind.CONTAINER: _check_container,
+}
+
+
 def read_date(text: str) -> date | Problem:
     """A calendar day, YYYY-MM-DD (RFC 3339 full-date)."""
     if _DATE.fullmatch(text):
@@ -201,6 +244,34 @@ def read_date(text: str) -> date | Problem:
         except ValueError:
             return Problem("bad-date", f"{text} is not in the calendar", "check the month and the day")
     return Problem("bad-date", f"{quoted(text)} is not a date", "write YYYY-MM-DD")
+
+
+def read_end(text: str) -> datetime | Problem:
+    """The first moment (UTC) after a day, or after what lasts until a moment: `2027-01-31`, `2027-01-31T18:00Z`."""
+    if _DATE.fullmatch(text):
+        day = read_date(text)
+        if isinstance(day, Problem):
+            return day
+        return _not_too_far(text, day.year) or datetime.combine(day, time(), UTC) + timedelta(days=1)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"{quoted(text)} is neither a day nor a moment"
+        return Problem("bad-date", message, "write 2027-01-31, or 2027-01-31T18:00Z in UTC")
+    if moment.tzinfo is None:
+        mend = f"write {moment.strftime(_MINUTE)}, the time in UTC"
+        return Problem("bad-date", f"{quoted(text)} has no time zone", mend)
+    far = _not_too_far(text, moment.year)
+    if far or _MOMENT.fullmatch(text):
+        return far or moment
+    mend = f"write {moment.astimezone(UTC).strftime(_MINUTE)}"
+    return Problem("bad-date", f"{quoted(text)} is not written in UTC to the minute or second", mend)
+
+
+def _not_too_far(text: str, year: int) -> Problem | None:
+    if 1 < year <= _LAST_YEAR:  # so that no time zone leads out of the calendar
+        return None
+    return Problem("bad-date", f"{text} is out of range", f"years go up to {_LAST_YEAR}; without it a rule has no end")
 
 
 def read_text(text: str, limit: int) -> str | Problem:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import date
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from segctl.model.findings import Position
 from segctl.model.policy import (
@@ -24,6 +24,8 @@ from segctl.policy.syntax.log import FindingLog, Problem
 from segctl.policy.syntax.suggest import quoted
 from segctl.policy.syntax.vocabulary import SELECTOR_KEYS, Declarations, Vocabulary
 from segctl.policy.syntax.yamltree import Node, Scalar
+
+_T = TypeVar("_T")
 
 RULE_KEYS = ("name", "from", "to", "within", "allow", "owner", "why", "review", "expires")
 MODE_KEYS = ("select", "mode", "outgoing", "incoming")
@@ -110,10 +112,11 @@ class StatementReader:
         )
         owner = self._text(fields.get("owner"), f"owner of {what}", grammar.MAX_OWNER)
         why = self._text(fields.get("why"), f"why of {what}", grammar.MAX_WHY)
-        review, expires = (self._date(fields.get(key), f"{key} of {what}") for key in ("review", "expires"))
+        review = self._read(grammar.read_date, fields.get("review"), f"review of {what}")
+        until = self._read(grammar.read_end, fields.get("expires"), f"expires of {what}")
         if not name or not ends:
             return None
-        return Rule(name, *ends, words, ports, within, owner, why, review, expires, item.where)
+        return Rule(name, *ends, words, ports, within, owner, why, review, until, item.where)
 
     def _selector(self, node: Node | None, what: str) -> Selector | None:
         table = read_table(node, what, self._log, self._selector_mend(node)) if node else None
@@ -241,12 +244,12 @@ class StatementReader:
             return ""
         return text
 
-    def _date(self, node: Node | None, what: str) -> date | None:
+    def _read(self, read: Callable[[str], _T | Problem], node: Node | None, what: str) -> _T | None:
         word = read_scalar(node, what, self._log) if node else None
         if word is None:
             return None
-        day = grammar.read_date(word.text)
-        if isinstance(day, Problem):
-            self._log.error(word.where, day.code, f"{what}: {day.message}", day.hint)
+        value = read(word.text)
+        if isinstance(value, Problem):
+            self._log.error(word.where, value.code, f"{what}: {value.message}", value.hint)
             return None
-        return day
+        return value

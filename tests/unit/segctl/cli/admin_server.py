@@ -48,6 +48,34 @@ DENIAL = pb.DeniedConnection(
     reason="default",
     service_name="postgres",
 )
+FLOW = pb.FlowRecord(
+    host="web1",
+    workload="shop-web",
+    remote=b"\x0a\x00\x01\x0c",
+    peer_host="db1",
+    peer_workload="shop-db",
+    service=hostpolicy_pb2.PortRange(protocol="tcp", low=5432, high=5432),
+    service_name="postgres",
+    rule="web-to-db",
+    verdict="allowed",
+    flows=3,
+    bytes_sent=700,
+    bytes_received=9000,
+    first_seen_us=T0,
+    last_seen_us=T0 + 10**6,
+)
+CUT = pb.CutConnection(
+    host="web1",
+    peer_host="db1",
+    connection=agent_pb2.LiveConnection(
+        workload="shop-web",
+        remote=b"\x0a\x00\x01\x0c",
+        service=hostpolicy_pb2.PortRange(protocol="tcp", low=5432, high=5432),
+        local_port=40_000,
+        process=agent_pb2.ProcessInfo(pid=812, exe="/usr/sbin/nginx", command="nginx: worker", user="www-data"),
+        rule="web-to-db",
+    ),
+)
 
 
 class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
@@ -72,6 +100,13 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
         self.status = pb.StatusReply(active=GENERATIONS[8], hosts=[WEB], fleet="shop", controller_version="0.1.0")
         self.rolled_back_to = 0
         self.explanation = pb.ExplainReply(verdict="denied", generation=8)
+        self.flows = pb.FlowsReply(flows=[FLOW], lost=7)
+        self.rules = pb.RuleUseReply(
+            rules=[
+                pb.RuleUse(rule="idle", in_policy=True),
+                pb.RuleUse(rule="web-to-db", count=1234, last_hit_us=T0, hosts=2, in_policy=True),
+            ]
+        )
         self.denials = [pb.DeniedReply(connection=DENIAL), pb.DeniedReply(lost=7)]
 
     def _take(self, request: object, context: grpc.ServicerContext) -> None:
@@ -142,6 +177,14 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
     def Denied(self, request, context):
         self._take(request, context)
         yield from self.denials
+
+    def Flows(self, request, context):
+        self._take(request, context)
+        return self.flows
+
+    def RuleUse(self, request, context):
+        self._take(request, context)
+        return self.rules
 
     def Audit(self, request, context):
         self._take(request, context)

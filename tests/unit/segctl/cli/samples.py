@@ -62,6 +62,7 @@ PLAN = v.Plan(
     modes=(
         v.ModeChange("db1", "shop-db", "observe", "enforce"),
         v.ModeChange("db2", "shop-db", "observe", "enforce"),
+        v.ModeChange("db1", "host", "enforce", "enforce, incoming reject"),
         v.ModeChange("dev1", "host", "-", "observe"),
         v.ModeChange("web1", "old-web", "enforce", "-"),
     ),
@@ -70,6 +71,18 @@ PLAN = v.Plan(
     findings=(WARNING,),
 )
 SERVICES = {"ping": frozenset({"icmp/8", "icmpv6/128"}), "mail": frozenset({"tcp/25", "tcp/587"})}
+PSQL = v.Process(812, "/usr/bin/psql", "psql -h db1", "app", "shop.service", "system.slice/shop.service")
+SHELL = v.Cut("bastion1", "host", "ingress", None, "203.0.113.7", "", "tcp/22", 51_000, 0, "office-ssh")
+POOLED = v.Cut("web1", "shop-web", "egress", PSQL, "10.0.1.12", "db1", "tcp/5432", 0, 40_000, "web-to-db")
+OBSERVED = v.Cut("web1", "host", "egress", PSQL, "2001:db8:40::7", "", "ip/132", 0, 0, "")
+CUTTING_PLAN = replace(
+    PLAN,
+    findings=(),
+    cuts=(SHELL, POOLED, replace(POOLED, local_port=40_002), OBSERVED),
+    cut_total=1234,
+    unasked=("db2", "web7"),
+)
+UNASKED_PLAN = replace(PLAN, findings=(), changes=(), unasked=("db1", "db2"))
 EMPTY_PLAN = v.Plan(base_generation=0, digest="00", tests=0)
 BROKEN_PLAN = v.Plan(base_generation=7, digest="", findings=(ERROR, WARNING))
 
@@ -124,6 +137,24 @@ DEV = replace(
     workloads=(),
     listeners=(),
     problems=("offline for 2 h: it keeps enforcing what it has. Check systemctl status segctl-agent on dev1.",),
+)
+TOLD = replace(
+    WEB,
+    table_guard="watched",
+    mark_mask=0xFFFFFF80,
+    workloads=(
+        v.WorkloadStatus("host", "observe", "", (), "rest", "closed-until-known"),
+        v.WorkloadStatus(
+            "shop-job",
+            "enforce",
+            "executable:/opt/shop/job",
+            ("system.slice/cron.service/segctl-shop-job",),
+            "executable",
+            "best-effort",
+            "a program that the kernel starts before the agent is asked has the identity of its parent until then",
+        ),
+        replace(WEB.workloads[1], identified="slice", strength="race-free"),
+    ),
 )
 EVENTS = (
     v.Event(
@@ -279,6 +310,51 @@ HOSTILE = replace(
     DENIAL, id=3, process=replace(PROCESS, exe="/tmp/\x1b]0;owned\x07sh", command="sh -c '\x1b[2J\x9b31m\u202etxt'\n")
 )
 OVER_IPV6 = replace(DENIAL, id=4, peer_address="2001:db8:1::12", count=1, last_seen=before(4))
+
+FLOW = v.Flow(
+    host="web1",
+    workload="shop-web",
+    direction="egress",
+    peer_address="10.0.1.12",
+    peer_host="db1",
+    peer_workload="shop-db",
+    service="tcp/5432",
+    service_name="postgres",
+    rule="web-to-db",
+    verdict="allowed",
+    flows=12345,
+    bytes_sent=740_000,
+    bytes_received=91_234_567,
+    first_seen=before(80_000),
+    last_seen=before(5),
+)
+FLOWS = v.Flows(
+    (
+        replace(FLOW, peer_workload="", rule="", verdict="would-deny", service_name="", last_seen=before(7000)),
+        replace(
+            FLOW,
+            direction="ingress",
+            peer_address="2001:db8:40::7",
+            peer_host="",
+            peer_workload="",
+            service="icmpv6/128",
+            service_name="",
+            rule="",
+            verdict="observed",
+            bytes_sent=0,
+            bytes_received=0,
+        ),
+        replace(FLOW, workload="host", rule="", service="udp/53", service_name="dns", peer_host="", flows=1),
+        FLOW,
+    ),
+    lost=1234,
+)
+USES = (
+    v.RuleUse("idle", 0, None, 0, True),
+    v.RuleUse("office-ssh", 7, before(200_000), 1, False),
+    v.RuleUse("spare", 0, None, 0, True),
+    v.RuleUse("web-to-db", 12345, before(5), 2, True),
+)
 
 TOKEN = v.Token("3f9a12", {"role": "web"}, "", ("10.0.0.0/24",), 1, NOW + timedelta(hours=1), "alice")
 NEW_TOKEN = v.NewToken("3f9a12", NOW + timedelta(hours=1), "eyJjIjpbXX0", "")

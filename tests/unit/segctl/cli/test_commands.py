@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import signal
 import stat
@@ -15,8 +16,11 @@ from segctl.cli.exits import Exit
 from segctl.proto.v1 import admin_pb2 as pb
 from segctl.proto.v1 import agent_pb2
 
-from tests.unit.segctl.cli.admin_server import ScriptedAdmin
+from tests.unit.segctl.cli.admin_server import CUT, T0, ScriptedAdmin
 from tests.unit.segctl.cli.conftest import Cli
+from tests.unit.segctl.cli.samples import NOW
+
+SEGCTL = Path(sys.executable).with_name("segctl")
 
 
 def test_whoami(cli: Cli) -> None:
@@ -303,6 +307,97 @@ def test_denied_with_nothing_to_show_says_so_on_stderr(cli: Cli, controller: Scr
     ran = cli("denied")
     assert (ran.out, ran.code) == ("", Exit.OK)
     assert "No connection was denied" in ran.err
+
+
+def test_a_plan_names_the_connections_it_would_cut_and_who_did_not_tell(
+    cli: Cli, controller: ScriptedAdmin, policy: Path
+) -> None:
+    controller.plan.cuts.append(CUT)
+    controller.plan.cut_total = 41
+    controller.plan.hosts.append("db1")
+    controller.plan.unasked.append("db1")
+    text = cli("plan", str(policy)).out
+    assert "web1 nginx 812 www-data shop-web → db1  tcp/5432 web-to-db 1" in text
+    assert "and 40 more" in text
+    assert "41 live connections would be cut on the hosts that answered." in text
+    assert "Not asked, or without an answer: db1" in text
+    shown = cli("plan", "--json", str(policy)).json
+    assert (shown["cut_total"], shown["unasked"]) == (41, ["db1"])
+    [cut] = shown["cuts"]
+    assert (cut["direction"], cut["peer_host"], cut["local_port"], cut["process"]["pid"]) == (
+        "egress",
+        "db1",
+        40_000,
+        812,
+    )
+    pushed = cli("push", str(policy))
+    assert "41 live connections would be cut" in pushed.out
+    assert not any(isinstance(r, pb.PushRequest) for r in controller.asked)
+
+
+def test_a_plan_that_cuts_nothing_says_so(cli: Cli, policy: Path) -> None:
+    assert "No live connection would be cut on the hosts that are connected." in cli("plan", str(policy)).out
+
+
+def test_flows_asks_for_what_was_wished(cli: Cli, controller: ScriptedAdmin) -> None:
+    ran = cli(
+        "flows", "--host", "web1", "--workload", "shop-web", "--rule", "web-to-db", "--since", "2h", "--limit", "5"
+    )
+    assert ran.code == Exit.OK
+    assert "web1/shop-web → db1/shop-db postgres web-to-db 3     700 B 9.0 kB" in ran.out
+    assert "7 more were accepted" in ran.out
+    request = controller.asked[-1]
+    assert (request.host, request.workload, request.rule, request.limit) == ("web1", "shop-web", "web-to-db", 5)
+    assert request.since_us == int(NOW.timestamp() - 7200) * 10**6
+    cli("flows")
+    assert controller.asked[-1].since_us == int(NOW.timestamp() - 86400) * 10**6
+
+
+def test_flows_as_json_and_csv(cli: Cli) -> None:
+    shown = cli("flows", "--json").json
+    assert (shown["lost"], shown["flows"][0]["peer_workload"], shown["flows"][0]["flows"]) == (7, "shop-db", 3)
+    [row] = csv.DictReader(io.StringIO(cli("flows", "--csv").out))
+    assert row == {key: str(value) for key, value in shown["flows"][0].items()}
+    assert cli("flows", "--csv", "--json").code == Exit.USAGE
+
+
+def test_flows_says_when_there_are_none_or_may_be_more(cli: Cli, controller: ScriptedAdmin) -> None:
+    assert "there may be more" in cli("flows", "--limit", "1").err
+    controller.flows = pb.FlowsReply()
+    ran = cli("flows")
+    assert (ran.out, ran.code) == ("", Exit.OK)
+    assert "No accepted flow" in ran.err
+    assert cli("flows", "--csv").out.startswith("host,workload,direction")
+
+
+def test_report_rules(cli: Cli, controller: ScriptedAdmin) -> None:
+    text = cli("report", "rules").out
+    assert "web-to-db  1,234" in text
+    assert text.endswith("Never hit, as far as hosts have told: 1 of 2 rules\n  idle\n")
+    assert cli("report", "rules", "--unused").out == "Never hit, as far as hosts have told: 1 of 2 rules\n  idle\n"
+    assert [use["rule"] for use in cli("report", "rules", "--unused", "--json").json] == ["idle"]
+    [idle, used] = cli("report", "rules", "--json").json
+    assert (idle["hits"], idle["last_hit"], used["hits"], used["hosts"], used["in_policy"]) == (0, None, 1234, 2, True)
+    assert used["last_hit"].startswith("2026-")
+    cli("report", "rules", "--rule", "idle")
+    assert controller.asked[-1].rule == "idle"
+    controller.rules = pb.RuleUseReply(rules=[pb.RuleUse(rule="r", count=1, last_hit_us=T0, hosts=1, in_policy=True)])
+    assert "Every rule was hit" in cli("report", "rules", "--unused").err
+
+
+@pytest.mark.parametrize(
+    ("words", "index", "offered"),
+    [
+        ("segctl fl", 1, "flows"),
+        ("segctl rep", 1, "report"),
+        ("segctl report r", 2, "rules"),
+        ("segctl flows --c", 2, "--csv"),
+    ],
+)
+def test_the_shell_completes_new_commands(words: str, index: int, offered: str) -> None:
+    command = f"COMP_WORDS='{words}' COMP_CWORD={index} _SEGCTL_COMPLETE=bash_complete {SEGCTL}"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert f"plain,{offered}" in done.stdout.splitlines(), done.stderr
 
 
 def test_audit(cli: Cli) -> None:

@@ -83,7 +83,7 @@ def test_help_teaches(offline: Cli, name: str) -> None:
     assert command.examples
 
 
-@pytest.mark.parametrize("group", ["host", "token"])
+@pytest.mark.parametrize("group", ["host", "report", "token"])
 def test_the_list_of_a_group_cuts_no_sentence(offline: Cli, group: str) -> None:
     assert "..." not in offline(group, "--help").out.split("Commands:")[1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,14 @@ from segctl.cli import (
     output_check,
     output_denied,
     output_explain,
+    output_flows,
     output_lists,
     output_plan,
     output_push,
     output_status,
 )
 from segctl.cli.check_result import CheckResult
-from segctl.cli.output import Line, plain
+from segctl.cli.output import Line, line, plain
 from segctl.cli.output_push import Push
 from segctl.cli.views import Done, Lost
 
@@ -80,6 +82,9 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "check": lambda w: output_check.render_check(CHECK, SOURCE, w),
     "check-ok": lambda w: output_check.render_check(CheckResult(True, 0, 0, 1, None), {}, w),
     "plan": lambda w: output_plan.render_plan(s.PLAN, w, s.SERVICES),
+    "plan-cuts": lambda w: output_plan.render_plan(s.CUTTING_PLAN, w, s.SERVICES),
+    "plan-unasked": lambda w: output_plan.render_plan(s.UNASKED_PLAN, w),
+    "plan-silent": lambda w: output_plan.render_plan(replace(s.UNASKED_PLAN, hosts=("db1",)), w),
     "plan-empty": lambda w: output_plan.render_plan(s.EMPTY_PLAN, w),
     "plan-broken": lambda w: output_plan.render_plan(s.BROKEN_PLAN, w),
     "push": _push,
@@ -92,6 +97,7 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "status-released": lambda w: output_status.render_status(s.OPENED, s.NOW, w),
     "hosts": lambda w: output_status.render_hosts((s.WEB, s.DB, s.DEV), w),
     "host": lambda w: output_status.render_host(s.WEB, s.NOW, w, s.EVENTS),
+    "host-told": lambda w: output_status.render_host(s.TOLD, s.NOW, w),
     "host-ill": lambda w: output_status.render_host(s.DEV, s.NOW, w),
     "explain-allowed": lambda w: output_explain.render_explanation(s.ALLOWED, w),
     "explain-differs": lambda w: output_explain.render_explanation(s.DIFFERS, w),
@@ -100,6 +106,10 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "denied": lambda w: _denials(w, False, False),
     "denied-wide": lambda w: _denials(w, True, True),
     "denied-follow": lambda w: _denials(w, False, False, follow=True),
+    "flows": lambda w: output_flows.render_flows(s.FLOWS, s.NOW, w),
+    "flows-csv": lambda w: [line(text) for text in output_flows.csv_lines(s.FLOWS.flows)],
+    "report-rules": lambda w: output_flows.render_rule_use(s.USES, s.NOW, w),
+    "report-rules-unused": lambda w: output_flows.render_rule_use(s.USES, s.NOW, w, unused=True),
     "history": lambda w: output_lists.render_history((s.GENERATION, s.OLDER), s.NOW, w),
     "tokens": lambda w: output_lists.render_tokens((s.TOKEN,), s.NOW, w),
     "audit": lambda w: output_lists.render_audit((s.AUDIT,), w),
@@ -122,7 +132,23 @@ def test_every_golden_file_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
-@pytest.mark.parametrize("name", ["denied", "denied-follow", "status", "hosts", "history", "plan", "tokens", "audit"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "denied",
+        "denied-follow",
+        "flows",
+        "report-rules",
+        "status",
+        "hosts",
+        "host-told",
+        "history",
+        "plan",
+        "plan-cuts",
+        "tokens",
+        "audit",
+    ],
+)
 def test_lines_made_of_columns_keep_within_the_terminal(name: str, width: int) -> None:
     prose = ("policy/", "Returns", "  ")
     for text in plain(CASES[name](width)).splitlines():

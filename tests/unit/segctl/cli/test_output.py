@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from segctl.cli import output_denied
+from segctl.cli import output_cuts, output_denied
 from segctl.cli.output import (
     Span,
     Style,
@@ -20,12 +21,13 @@ from segctl.cli.output import (
     paint,
     plain,
     printable,
+    size,
     span_of_time,
     table,
     wrap,
 )
 
-from tests.unit.segctl.cli.samples import DENIAL, HOSTILE, NOW
+from tests.unit.segctl.cli.samples import CUTTING_PLAN, DENIAL, HOSTILE, NOW, POOLED, PSQL
 
 
 @given(st.text())
@@ -97,8 +99,6 @@ def test_counts() -> None:
 
 
 def test_the_explain_command_of_a_denial_turns_with_its_direction_and_is_quoted() -> None:
-    from dataclasses import replace
-
     assert output_denied.explain_command(DENIAL) == "segctl explain web1/host db1/shop-db tcp/5432"
     incoming = replace(DENIAL, direction="ingress", peer_host="", peer_address="203.0.113.9")
     assert output_denied.explain_command(incoming) == "segctl explain 203.0.113.9 web1/host tcp/5432"
@@ -107,8 +107,6 @@ def test_the_explain_command_of_a_denial_turns_with_its_direction_and_is_quoted(
 
 
 def test_where_no_rule_is_offered_the_reason_is_told() -> None:
-    from dataclasses import replace
-
     forbidden = replace(DENIAL, suggestion="# the test at a.yaml:3 forbids this")
     text = plain(output_denied.render_denial(forbidden, output_denied.Columns.of(120), NOW, suggest=True))
     assert text.splitlines()[-1].strip() == "no rule to suggest: the test at a.yaml:3 forbids this"
@@ -116,8 +114,6 @@ def test_where_no_rule_is_offered_the_reason_is_told() -> None:
 
 
 def test_another_ip_protocol_is_shown_by_number_and_name_and_no_rule_is_promised() -> None:
-    from dataclasses import replace
-
     sctp = replace(DENIAL, service="ip/132", service_name="", suggestion="")
     columns = output_denied.Columns.of(120)
     text = plain(output_denied.render_denial(sctp, columns, NOW, wide=True, suggest=True))
@@ -127,3 +123,34 @@ def test_another_ip_protocol_is_shown_by_number_and_name_and_no_rule_is_promised
     assert "segctl explain" not in text
     unnamed = replace(sctp, service="ip/253")
     assert "no rule can allow ip/253 yet" in plain(output_denied.render_denial(unnamed, columns, NOW, suggest=True))
+
+
+@pytest.mark.parametrize(
+    ("octets", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (9949, "9.9 kB"),
+        (9950, "10 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.0 MB"),
+        (91_234_567, "91 MB"),
+        (2**53, "9 PB"),
+    ],
+)
+def test_sizes_have_two_or_three_digits(octets: int, text: str) -> None:
+    assert size(octets) == text
+
+
+def test_a_terminal_shows_the_first_cuts_and_a_pipe_all_that_were_named() -> None:
+    cuts = tuple(replace(POOLED, service=f"tcp/{port}") for port in range(1, 31))
+    plan = replace(CUTTING_PLAN, cuts=cuts, cut_total=40)
+    watched, piped = plain(output_cuts.render_cuts(plan, 100)), plain(output_cuts.render_cuts(plan, 0))
+    assert ("tcp/20 " in watched, "tcp/21 " in watched, "and 20 more" in watched) == (True, False, True)
+    assert ("tcp/30 " in piped, "and 10 more" in piped) == (True, True)
+
+
+def test_a_process_cannot_drive_the_terminal_by_its_name_in_a_plan() -> None:
+    hostile = replace(POOLED, process=replace(PSQL, exe="/tmp/\x1b[2Jx"), rule="\x1b]0;r\x07")
+    assert "\x1b" not in plain(output_cuts.render_cuts(replace(CUTTING_PLAN, cuts=(hostile,)), 0))

@@ -122,6 +122,69 @@ async def test_denials_reach_the_terminal_while_following(
         assert (record["count"], record["process"]["pid"], record["direction"]) == (2, 7, "egress")
 
 
+async def test_flows_hits_and_cuts_reach_the_terminal(offline: Cli, tmp_path: Path, policy_file: str) -> None:
+    narrower = write(tmp_path / "narrower.yaml", POLICY.replace("[tcp/5432]", "[tcp/6432]"))
+    async with running_controller(tmp_path / "lab") as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        weak = agent_pb2.WorkloadFact(name="shop-web", identified="unit", strength="best-effort", why="it forks early")
+        facts = {"mark_mask": 0xFFFFFF80, "table_guard": "owned", "workloads": [weak]}
+        async with web.session(addresses=["10.9.0.1"], **facts) as session:
+            await session.receive()
+            pushing = asyncio.create_task(_call(offline, lab, "push", policy_file, "--yes"))
+            request, _ = await session.draft()
+            await session.send(impact=agent_pb2.ImpactReply(id=request.id, live=3))
+            await session.acknowledge()
+            assert "No live connection would be cut on the hosts that are connected." in (await pushing).out
+
+            now = lab.controller.clock.now_us()
+            flows = agent_pb2.FlowBatch(
+                from_us=now - 10**6,
+                until_us=now,
+                workloads=["shop-web"],
+                rules=["web-to-db"],
+                workload=[0],
+                rule=[0],
+                direction=[0],
+                remotes=b"\0" * 10 + b"\xff\xff\x0a\x09\x00\x02",
+                protocol=[6],
+                port=[5432],
+                flows=[4],
+                bytes_sent=[100],
+                bytes_received=[2000],
+                first_ms=[0],
+                last_ms=[900],
+                verdict=[0],
+            )
+            hits = [agent_pb2.RuleHits(rule="web-to-db", count=9, last_hit_us=now)]
+            async with web.reports() as reports:
+                await reports.write(agent_pb2.ReportBatch(epoch="e", sequence=1, flows=flows, hits=hits))
+                assert (await reports.read()).sequence == 1
+            [flow] = (await _call(offline, lab, "flows", "--since", "30d", "--json")).json["flows"]
+            assert (flow["peer_address"], flow["service_name"], flow["flows"]) == ("10.9.0.2", "postgres", 4)
+            [use] = (await _call(offline, lab, "report", "rules", "--json")).json
+            assert (use["rule"], use["hits"], use["in_policy"]) == ("web-to-db", 9, True)
+
+            planning = asyncio.create_task(_call(offline, lab, "plan", narrower))
+            request, _ = await session.draft()
+            cut = agent_pb2.LiveConnection(
+                workload="shop-web",
+                remote=b"\x0a\x09\x00\x02",
+                service=hostpolicy_pb2.PortRange(protocol="tcp", low=5432, high=5432),
+                process=agent_pb2.ProcessInfo(pid=7, exe="/usr/sbin/nginx", user="www"),
+                rule="web-to-db",
+            )
+            await session.send(impact=agent_pb2.ImpactReply(id=request.id, live=3, cut=1, connections=[cut]))
+            planned = await planning
+            assert "1 live connection would be cut on the hosts that are connected." in planned.out
+            assert "web1 nginx 7 www shop-web → 10.9.0.2 tcp/5432 web-to-db 1" in planned.out
+            shown = await _call(offline, lab, "host", "show", "web1")
+            assert "owned: the kernel refuses changes by others" in shown.out
+            assert "shop-web is told best-effort: it forks early" in shown.out
+        unknown = await _call(offline, lab, "flows", "--host", "nobody")
+        assert unknown.code == Exit.FINDINGS
+        assert "no host 'nobody' is enrolled" in unknown.err
+
+
 async def test_roles_and_removed_operators(offline: Cli, tmp_path: Path, policy_file: str) -> None:
     async with running_controller(tmp_path / "lab") as lab:
         await asyncio.to_thread(lab.operator, "vera", Role.VIEWER)

@@ -49,7 +49,7 @@ def oracle(
 ) -> bool:
     ends: list[Instance | Address] = list(instances(policy, remote)) if isinstance(remote, Host) else [remote]
     for r in policy.rules:
-        if r.expires is not None and r.expires < TODAY:
+        if r.until is not None and r.until <= TODAY:
             continue
         if not any(p.protocol == port.protocol and p.low <= port.low and port.high <= p.high for p in r.ports):
             continue
@@ -92,7 +92,7 @@ def meet(a: Rule, b: Rule) -> bool:
 
 def oracle_rule(policy: Policy, r: Rule, source: Instance, destination: Instance) -> bool:
     return (
-        (r.expires is None or r.expires >= TODAY)
+        (r.until is None or r.until > TODAY)
         and names(r.source, source, policy)
         and names(r.destination, destination, policy)
         and all(source.tags.get(k) is not None and source.tags.get(k) == destination.tags.get(k) for k in r.within)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from ipaddress import ip_address
 
 import pytest
@@ -18,7 +18,7 @@ from tests.policies import example_sources, policy
 from tests.shop import fleet, host
 from tests.strategies import fleets
 
-TODAY = date(2026, 11, 22)
+TODAY = datetime(2026, 11, 22, tzinfo=UTC)
 RULE = "owner: o, why: w"
 SHOP_LAB = Inventory(
     {
@@ -204,6 +204,10 @@ class TestHygiene:
             ("expires: 2026-11-22", ["rule-expires"]),
             ("expires: 2026-12-22", ["rule-expires"]),
             ("expires: 2026-12-23", []),
+            ("expires: 2026-11-22T00:00Z", ["rule-expired"]),
+            ("expires: 2026-11-22T00:01Z", ["rule-expires"]),
+            ("expires: 2026-12-23T00:00Z", ["rule-expires"]),
+            ("expires: 2026-12-23T00:01Z", []),
             ("review: 2026-11-01", ["review-due"]),
             ("review: 2026-12-22", ["review-due"]),
             ("review: 2026-12-23", []),
@@ -232,6 +236,8 @@ class TestWorkloads:
         ("one", "other", "rivals"),
         [
             ("{on: {}, process: {unit: a.service}}", "{on: {role: web}, process: {unit: a.service}}", True),
+            ("{on: {}, process: {executable: /bin/a}}", "{on: {}, process: {executable: /bin/a}}", True),
+            ("{on: {}, process: {executable: /bin/a}}", "{on: {}, process: {executable: /bin/b}}", False),
             ("{on: {role: db}, process: {unit: a.service}}", "{on: {role: web}, process: {unit: a.service}}", False),
             ("{on: {}, process: {unit: a.service}}", "{on: {}, process: {unit: b.service}}", False),
             ('{on: {}, process: {unit: "a*.service"}}', '{on: {}, process: {unit: "*b.service"}}', True),
@@ -242,11 +248,20 @@ class TestWorkloads:
             ('{on: {}, process: {cgroup: "x/*"}}', '{on: {}, process: {cgroup: "y/*"}}', False),
             ("{on: {}, process: {user: a}}", "{on: {}, process: {user: a}}", True),
             ("{on: {}, process: {user: a}}", "{on: {}, process: {unit: a.service}}", False),
+            ("{on: {}, process: {group: a}}", "{on: {}, process: {group: a}}", True),
+            ("{on: {}, process: {group: a}}", "{on: {}, process: {user: a}}", False),
+            ('{on: {}, process: {unit: "a-*.slice"}}', '{on: {}, process: {unit: "*-b.slice"}}', True),
         ],
     )
     def test_rivals_for_one_process(self, one: str, other: str, rivals: bool) -> None:
         found = codes(policy(f"workloads:\n  one: {one}\n  other: {other}\n"))
         assert found == (["workload-overlap"] if rivals else [])
+
+    @pytest.mark.parametrize(("kind", "found"), [("group", ["group-incoming"]), ("user", [])])
+    def test_nothing_listens_as_a_group(self, kind: str, found: list[str]) -> None:
+        workload = f"workloads:\n  adm: {{on: {{}}, process: {{{kind}: adm}}}}\n"
+        text = workload + rules("name: r, from: {role: web}, to: {workload: adm}, allow: [tcp/22]")
+        assert [c for c in codes(policy(text)) if c == "group-incoming"] == found
 
 
 class TestHosts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 
 from hypothesis import HealthCheck, given, settings
@@ -24,7 +24,7 @@ from segctl.policy.decide import (
 
 from tests.strategies import fleets
 
-TODAY = date(2026, 11, 22)
+TODAY = datetime(2026, 11, 22, tzinfo=UTC)
 PORTS = tuple(
     PortRange(protocol, number, number)
     for protocol, numbers in (("tcp", (0, 22, 80, 85, 99)), ("udp", (0, 53)), ("icmp", (8, 13)), ("icmpv6", (128, 130)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from ipaddress import ip_network
 
 import pytest
@@ -41,7 +41,7 @@ def test_another_process_of_the_same_host_is_refused_with_the_nearest_rule() -> 
 def test_the_nearest_rule_is_for_this_service_and_this_workload() -> None:
     """Before rules to everything, whatever their order and whatever else they lack."""
     to_all = rule("all", sel(role="bastion"), sel(), PG)
-    near = rule("near", sel("shop-web"), sel("shop-db"), PG, expires=date(2026, 1, 1))
+    near = rule("near", sel("shop-web"), sel("shop-db"), PG, until=datetime(2026, 1, 2, tzinfo=UTC))
     for rules in ((to_all, near), (near, to_all)):
         assert ask("web1", "db1/shop-db", "postgres", replace(SHOP, rules=rules)).nearest_rule == "near"
     assert ask("web1", "db1/shop-db", "postgres", replace(SHOP, rules=(to_all,))).nearest_rule == "all"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from ipaddress import ip_address
 
 from hypothesis import HealthCheck, event, given, settings
@@ -102,7 +102,7 @@ def test_every_offer_parses_allows_and_breaks_no_test_that_held(
     protocol = data.draw(st.sampled_from(("tcp", "udp", "icmp")))
     number = data.draw(st.sampled_from((0, 8, 22, 80)))
     port = PortRange(protocol, number, number)
-    today = data.draw(st.sampled_from((date(2026, 6, 1), date(2027, 6, 1))))
+    today = data.draw(st.sampled_from((datetime(2026, 6, 1, tzinfo=UTC), datetime(2027, 6, 1, tzinfo=UTC))))
     said = explain_ends(policy, inventory, source, destination, port, today)
     seen = Seen(
         data.draw(st.sampled_from(("", "z@1.service", "session-1.scope"))), data.draw(st.sampled_from(("", "u")))

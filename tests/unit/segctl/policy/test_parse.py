@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from ipaddress import ip_network
 from itertools import permutations
 
@@ -40,7 +40,7 @@ rules:
     assert rule.allow == ("postgres", "tcp/80-90", "icmp/echo-request")
     assert [str(p) for p in rule.ports] == ["icmp/8", "icmpv6/128", "tcp/80-90", "tcp/5432"]
     assert (rule.within, rule.owner, rule.why) == (("app", "env"), "team-shop", "checkout reads and writes")
-    assert (rule.review, rule.expires) == (date(2027, 5, 1), date(2028, 5, 1))
+    assert (rule.review, rule.until) == (date(2027, 5, 1), datetime(2028, 5, 2, tzinfo=UTC))
     assert rule.where == Position("p0.yaml", 3, 5)
     assert rule.source.where == Position("p0.yaml", 4, 11)
 

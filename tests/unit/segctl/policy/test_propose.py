@@ -107,3 +107,10 @@ def test_root_as_a_service_is_a_workload() -> None:
 
 def test_port_0_has_no_literal() -> None:
     assert isinstance(propose_rule(policy(), WEB, PEER, PortRange("tcp", 0, 0)), str)
+
+
+def test_a_container_is_named_by_its_name() -> None:
+    (workload,) = proposal("container:shop_web.1").workloads
+    assert (workload.name, str(workload.process)) == ("shop-web-1", "container:shop_web.1")
+    for hostile in ("container:web*", "container:a b", "container:", 'container:"}}'):
+        assert proposal(hostile).workloads == ()

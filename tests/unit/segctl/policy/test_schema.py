@@ -44,7 +44,7 @@ def test_the_examples_validate() -> None:
 def test_the_reference_validates() -> None:
     """Every block of docs/policy.md is the language it describes."""
     blocks = re.findall(r"```yaml\n(.*?)```", (DOCS / "policy.md").read_text(), re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     for block in blocks:
         VALIDATOR.validate(yaml.load("version: 1\n" + block, Loader=yaml.BaseLoader))
         unknown = {f.code for f in parse_policy([source("version: 1\n" + block)]).findings}
@@ -71,6 +71,8 @@ def test_what_parses_validates(policy: Policy) -> None:
         "{version: 1, workloads: {w: {on: {}, process: {}}}}",
         "{version: 1, workloads: {w: {on: {}, process: {user: a, unit: a.service}}}}",
         "{version: 1, workloads: {w: {on: {}, process: {unit: nginx}}}}",
+        "{version: 1, workloads: {w: {on: {}, process: {executable: bin/a}}}}",
+        "{version: 1, workloads: {w: {on: {}, process: {executable: /bin/*}}}}",
         "{version: 1, modes: [{select: {peer: x}, mode: test}]}",
         "{version: 1, modes: [{select: {}, mode: enforced}]}",
         "{version: 1, modes: [{select: {}, mode: enforce, incoming: refuse}]}",

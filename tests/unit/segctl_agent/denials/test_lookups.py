@@ -23,7 +23,7 @@ class Desk:
         self.now = 10.0
         self.seconds = seconds
         self.batches: list[int] = []
-        self.lookups = Lookups(self.attribute, lambda: self.now)
+        self.lookups = Lookups(self.attribute, lambda: self.now, lambda: self.now)
 
     def attribute(self, packets: Sequence[tuple[LoggedPacket, Packet]]) -> list[Attribution]:
         self.batches.append(len(packets))

@@ -63,6 +63,7 @@ class Bench:
             sets=sets,
             name_of=lambda direction, mark: ("shop", "denied"),
             clock=lambda: self.now,
+            cost=lambda: self.now,
         )
 
     @property

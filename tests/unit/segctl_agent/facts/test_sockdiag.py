@@ -21,6 +21,13 @@ def test_a_listener_with_its_cgroup():
     assert parse_message("tcp", message) == expected
 
 
+def test_a_connection_with_its_peer_and_cookie():
+    message = struct.pack("=BBBB", 2, 1, 0, 0) + struct.pack(">HH", 5000, 443) + bytes([10, 0, 0, 1]).ljust(16, b"\0")
+    message += bytes(20) + b"\1\2\3\4\5\6\7\x08" + struct.pack("=IIIII", 0, 0, 0, 33, 4711)
+    found = parse_message("tcp", message)
+    assert (found.port, found.remote_port, found.cookie) == (5000, 443, bytes(range(1, 9)))
+
+
 @given(st.binary(max_size=140))
 def test_noise_is_refused_or_parsed(message: bytes):
     if len(message) < 72:

@@ -1,0 +1,99 @@
+"""Accepted flows, one line each, and what rules are used for."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from segctl.cli.output import Cell, Line, Span, ago, bold, count, dim, line, printable, size, table, warn
+from segctl.cli.output_denied import ARROWS
+from segctl.cli.views import Flow, Flows, RuleUse
+from segctl.cli.views_json import to_json
+
+BYTES_FROM = 100
+"""Columns of a terminal."""
+
+
+def render_flows(flows: Flows, now: datetime, width: int) -> list[Line]:
+    """On a terminal narrower than BYTES_FROM without the bytes: who talks to whom goes first."""
+    wide = not width or width >= BYTES_FROM
+    rows: list[list[Cell]] = [
+        [
+            ago(f.last_seen, now),
+            f"{f.host}/{f.workload}",
+            Span(ARROWS.get(f.direction, "?")),
+            _peer(f),
+            f.service_name or f.service,
+            _why(f),
+            f"{f.flows:,}",
+            *(_octets(f) if wide else ()),
+        ]
+        for f in flows.flows
+    ]
+    headers = ("SEEN", "HOST/WORKLOAD", "", "PEER", "SERVICE", "BY", "FLOWS", *(("SENT", "RECEIVED") if wide else ()))
+    lines = table(headers, rows, width, gap=1)
+    if flows.lost:
+        lines.append(line(warn(f"{flows.lost:,} more were accepted and counted, but are in no line: too many")))
+    return lines
+
+
+def _octets(f: Flow) -> tuple[Cell, Cell]:
+    """Both 0: the kernel does not count them."""
+    if not (f.bytes_sent or f.bytes_received):
+        return dim("-"), dim("-")
+    return size(f.bytes_sent), size(f.bytes_received)
+
+
+def csv_lines(flows: Sequence[Flow]) -> Iterator[str]:
+    """RFC 4180 without its line ends: a heading and one row a flow, with the fields of the JSON."""
+    yield _row([field.name for field in dataclasses.fields(Flow)])
+    for flow in flows:
+        fields = to_json(flow)
+        yield _row(
+            ["" if x is None else printable(str(x)) for x in fields.values()] if isinstance(fields, dict) else []
+        )
+
+
+def _row(cells: Sequence[str]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(cells)
+    return out.getvalue()
+
+
+def _peer(f: Flow) -> str:
+    if not f.peer_host:
+        return f.peer_address
+    return f"{f.peer_host}/{f.peer_workload}" if f.peer_workload else f.peer_host
+
+
+def _why(f: Flow) -> Cell:
+    if f.verdict == "would-deny":
+        return warn("test: no rule")
+    return f.rule or dim("observe" if f.verdict == "observed" else "essential")
+
+
+def render_rule_use(uses: Sequence[RuleUse], now: datetime, width: int, unused: bool = False) -> list[Line]:
+    """Those with hits in a table (unless only the `unused` are asked for), then the rules of the policy in force
+    without any."""
+    hit = [] if unused else [use for use in uses if use.hits]
+    never = [use.rule for use in uses if use.in_policy and not use.hits]
+    rows: list[list[Cell]] = [
+        [
+            use.rule,
+            f"{use.hits:,}",
+            ago(use.last_hit, now),
+            str(use.hosts),
+            "" if use.in_policy else dim("no longer in the policy"),
+        ]
+        for use in hit
+    ]
+    lines = table(("RULE", "HITS", "LAST HIT", "HOSTS", ""), rows, width)
+    if never:
+        lines += [line()] if lines else []
+        total = sum(use.in_policy for use in uses)
+        lines.append(line(bold("Never hit"), f", as far as hosts have told: {len(never)} of {count(total, 'rule')}"))
+        lines += [line("  ", name) for name in never]
+    return lines

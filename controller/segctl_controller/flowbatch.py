@@ -1,0 +1,127 @@
+"""Flows and hits as a host reports them, taken as hostile: every column bounded, every time brought near our clock.
+
+What does not hold together is refused whole. Times never are: a clock that jumps makes honest hosts tell strange ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from segctl.errors import WireError
+from segctl.policy.syntax.grammar import MAX_NAME, NAME_PATTERN
+from segctl.proto.v1 import agent_pb2
+
+from segctl_controller.errors import LimitError
+from segctl_controller.store.flows import DAY_US, HOUR_US, LARGEST_COUNT
+from segctl_controller.store.records import FlowKey, FlowRecord, FlowVerdict, HitRecord
+
+MOST_FLOWS = 10_000
+MOST_HITS = 4096
+MOST_NAMES = 4096
+LONGEST_WINDOW = DAY_US
+OLDEST = 30 * DAY_US
+FUTURE = HOUR_US
+ADDRESS = 16
+COLUMNS: tuple[tuple[str, int], ...] = (
+    ("direction", 1),
+    ("protocol", 255),
+    ("port", 65535),
+    ("flows", LARGEST_COUNT),
+    ("bytes_sent", LARGEST_COUNT),
+    ("bytes_received", LARGEST_COUNT),
+    ("first_ms", 2**32 - 1),
+    ("last_ms", 2**32 - 1),
+    ("verdict", max(FlowVerdict)),
+)
+"""Columns of plain numbers with the largest that each may hold."""
+_NAME = re.compile(NAME_PATTERN)
+
+
+def check_flows(batch: agent_pb2.FlowBatch) -> None:
+    """Raises LimitError over the bounds, WireError for a batch that does not hold together."""
+    rows = len(batch.workload)
+    if rows > MOST_FLOWS or max(len(batch.workloads), len(batch.rules)) > MOST_NAMES:
+        raise LimitError(f"a report holds at most {MOST_FLOWS} flows of {MOST_NAMES} workloads and {MOST_NAMES} rules")
+    if batch.lost > LARGEST_COUNT:
+        raise WireError("flows need a sane lost count")
+    if len(batch.remotes) != rows * ADDRESS:
+        raise WireError(f"the column remotes of {rows} flows has {len(batch.remotes)} bytes, not {ADDRESS} a flow")
+    for name, column in (("workload", batch.workload), ("rule", batch.rule)):
+        _column(name, column, rows, len(batch.workloads if name == "workload" else batch.rules) - 1)
+    for name, largest in COLUMNS:
+        _column(name, getattr(batch, name), rows, largest)
+    _check_names("workload", batch.workloads)
+    _check_names("rule", (rule for rule in batch.rules if rule))
+
+
+def _column(name: str, column: Sequence[int], rows: int, largest: int) -> None:
+    if len(column) != rows:
+        raise WireError(f"the column {name} holds {len(column)} of {rows} flows")
+    if rows and max(column) > largest:
+        raise WireError(f"the column {name} of flows holds {max(column)}, which is over {largest}")
+
+
+def _check_names(what: str, names: Iterable[str]) -> None:
+    """Names that a policy could have. The host's policy of the time may be gone by now, so more cannot be asked."""
+    for name in names:
+        if len(name) > MAX_NAME or not _NAME.fullmatch(name):
+            raise WireError(f"{name[:MAX_NAME]!r} in a report is no name of a {what}")
+
+
+def flows_of(host: str, batch: agent_pb2.FlowBatch, now_us: int) -> Iterator[FlowRecord]:
+    """The rows of a batch that `check_flows` has passed."""
+    start, end = _window(batch.from_us, batch.until_us, now_us)
+    rows = zip(
+        batch.workload,
+        batch.rule,
+        batch.direction,
+        batch.protocol,
+        batch.port,
+        batch.verdict,
+        batch.flows,
+        batch.bytes_sent,
+        batch.bytes_received,
+        batch.first_ms,
+        batch.last_ms,
+        strict=True,
+    )
+    workloads, rules, remotes, verdicts = tuple(batch.workloads), tuple(batch.rules), batch.remotes, tuple(FlowVerdict)
+    for at, (workload, rule, direction, protocol, port, verdict, flows, sent, received, first, last) in enumerate(rows):
+        remote = remotes[at * ADDRESS : (at + 1) * ADDRESS]
+        key = FlowKey(
+            host, workloads[workload], bool(direction), remote, protocol, port, rules[rule], verdicts[verdict]
+        )
+        last_us = min(start + last * 1000, end)
+        yield FlowRecord(key, flows, sent, received, min(start + first * 1000, last_us), last_us)
+
+
+def _window(from_us: int, until_us: int, now_us: int) -> tuple[int, int]:
+    """One that lies in the future, or further back than flows are kept, comes from a wrong clock: it ended just now, as
+    far as we can know. One that has no sane length was just now."""
+    length = until_us - from_us
+    if not 0 <= length <= LONGEST_WINDOW:
+        return now_us, now_us
+    if now_us - OLDEST < until_us <= now_us + FUTURE:
+        return from_us, until_us
+    return now_us - length, now_us
+
+
+def hits_of(
+    host: str, messages: Sequence[agent_pb2.RuleHits], known: frozenset[str], now_us: int
+) -> tuple[tuple[HitRecord, ...], tuple[str, ...]]:
+    """The hits of rules that this host was sent, and the names of the others: a host speaks for its own rules only.
+
+    Raises LimitError over the bounds, WireError for a malformed field.
+    """
+    if len(messages) > MOST_HITS:
+        raise LimitError(f"a report holds at most {MOST_HITS} hits")
+    _check_names("rule", (hit.rule for hit in messages))
+    if any(hit.count > LARGEST_COUNT or hit.last_hit_us < 0 for hit in messages):
+        raise WireError("hits need a sane count and a time after 1970")
+    taken = tuple(
+        HitRecord(host, hit.rule, hit.ingress, hit.count, min(hit.last_hit_us, now_us))
+        for hit in messages
+        if hit.rule in known
+    )
+    return taken, tuple(sorted({hit.rule for hit in messages if hit.rule not in known}))
