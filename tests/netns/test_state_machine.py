@@ -94,7 +94,7 @@ class Walk:
         return self._with_rule("narrowed", lambda rule: replace(rule, ports=rule.ports[:1]))
 
     def rule_without_end(self) -> str:
-        return self._with_rule("without end", lambda rule: replace(rule, within=(), expires=None))
+        return self._with_rule("without end", lambda rule: replace(rule, within=(), until=None))
 
     def _with_rule(self, what: str, change: Callable[[Rule], Rule]) -> str:
         chosen = self.random.randrange(len(self.policy.rules))
