@@ -86,7 +86,7 @@ def noted(chains: Iterable[str], most: int) -> Decisions | None:
         direction: Direction = "in" if found[1] == "in" else "out"
         workload = UNKNOWN if found[4] == _UNKNOWN_IN_NAMES else found[4]
         decision = Decision(direction, workload, REFUSED if found[3] == "refused" else int(found[3]))
-        if decision in ids or int(found[2]) > most:
+        if decision in ids or int(found[2]) > most or chain_name(decision, int(found[2])) != name:
             return None
         ids[decision] = int(found[2])
     if not ids or len(set(Decisions(ids).by_id)) != len(ids):

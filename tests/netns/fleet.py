@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import selectors
 import signal
 import socket
 import struct
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from multiprocessing import Pipe
@@ -86,6 +89,8 @@ class _Process:
     def __init__(self, commands: Connection, addresses: Sequence[Address], uid: int) -> None:
         self._commands = commands
         self._selector = selectors.DefaultSelector()
+        self._sessions: dict[int, socket.socket] = {}
+        self._asked = 0
         for mine in addresses:
             for port in TCP_PORTS:
                 self._serve(socket.SOCK_STREAM, mine, port)
@@ -103,7 +108,7 @@ class _Process:
         sock.setblocking(False)
         if kind is socket.SOCK_STREAM:
             sock.listen(128)
-        answer = _let_in if kind is socket.SOCK_STREAM else _echo
+        answer = self._let_in if kind is socket.SOCK_STREAM else _echo
         self._selector.register(sock, selectors.EVENT_READ, lambda: answer(sock))
 
     def loop(self) -> None:
@@ -116,10 +121,64 @@ class _Process:
 
     def _command(self) -> None:
         try:
-            attempts, seconds = self._commands.recv()
+            command, *arguments = self._commands.recv()
         except EOFError:
             os._exit(0)
-        self._commands.send(self._try(attempts, seconds))
+        work = {"try": self._try, "open": self._open, "ask": self._ask}[command]
+        self._commands.send(work(*arguments))
+
+    def _let_in(self, listener: socket.socket) -> None:
+        try:
+            session, _ = listener.accept()
+        except OSError:
+            return  # the other side has given up already
+        session.setblocking(False)
+        self._selector.register(session, selectors.EVENT_READ, lambda: self._return(session))
+
+    def _return(self, session: socket.socket) -> None:
+        """What comes goes back; the end, whichever it is, ends it."""
+        if session.fileno() < 0:
+            return  # it ended in a turn within this turn
+        try:
+            if session.send(session.recv(100)):
+                return
+        except OSError:
+            pass  # a reset, or a refusal to answer
+        self._selector.unregister(session)
+        session.close()
+
+    def _open(self, number: int, attempt: Attempt, seconds: float) -> bool:
+        """A session that stays, if it comes about."""
+        sock = self._start(attempt)
+        if sock is None:
+            return False
+        if not select.select([], [sock], [], seconds)[1] or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            sock.close()
+            return False
+        self._sessions[number] = sock
+        return True
+
+    def _ask(self, numbers: Sequence[int], seconds: float) -> list[bool]:
+        """Which sessions answer a byte within the time: this one, since an older answer may come late. One that has
+        ended for us is forgotten."""
+        self._asked = (self._asked + 1) % 256
+        token, answered = bytes([self._asked]), set()
+        for number in numbers:
+            with suppress(OSError, KeyError):
+                self._sessions[number].send(token)
+        deadline = time.monotonic() + seconds
+        waiting = {self._sessions[n]: n for n in numbers if n in self._sessions}
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            for sock in select.select(list(waiting), [], [], left)[0]:
+                try:
+                    came = sock.recv(100)
+                except OSError:
+                    came = b""
+                if token in came:
+                    answered.add(waiting.pop(sock))
+                elif not came:
+                    self._sessions.pop(waiting.pop(sock)).close()
+        return [n in answered for n in numbers]
 
     def _try(self, attempts: Sequence[Attempt], seconds: float) -> list[bool]:
         """Whether each got through, all at once, within the time."""
@@ -180,13 +239,6 @@ class _Process:
                 passed[number] = False
 
         return done
-
-
-def _let_in(listener: socket.socket) -> None:
-    try:
-        listener.accept()[0].close()
-    except OSError:
-        return  # the other side has given up already
 
 
 def _echo(sock: socket.socket) -> None:
@@ -254,6 +306,8 @@ class Member:
                 (self.space.outer / cgroup / "cgroup.procs").write_text("0")
                 self.space.enter()
                 body(theirs)
+            except BaseException:  # noqa: BLE001 - a fork shows what it died of
+                traceback.print_exc()
             finally:
                 os._exit(1)
         theirs.close()
@@ -268,6 +322,9 @@ class Member:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         self._children.remove(pid)
+
+    def pid(self, place: int) -> int:
+        return self._pids[place]
 
     def restart(self, place: int) -> tuple[dict[str, int], dict[str, int]]:
         """The unit of a process ends and starts: its cgroup is another one. (added, removed), as a watcher tells it."""
@@ -335,11 +392,29 @@ class Fleet:
         for member, place, what in attempts:
             by_process.setdefault((member, place), []).append(what)
         for (member, place), some in by_process.items():
-            self.members[member].processes[place].send((some, seconds))
+            self.members[member].processes[place].send(("try", some, seconds))
         out = {}
         for (member, place), some in by_process.items():
             for what, passed in zip(some, self.members[member].processes[place].recv(), strict=True):
                 out[member, place, what] = passed
+        return out
+
+    def open(self, number: int, member: int, place: int, attempt: Attempt, seconds: float) -> bool:
+        """A TCP session that stays, if it comes about; `ask` knows it by its number."""
+        process = self.members[member].processes[place]
+        process.send(("open", number, attempt, seconds))
+        return bool(process.recv())
+
+    def ask(self, sessions: Mapping[int, tuple[int, int]], seconds: float) -> dict[int, bool]:
+        """Which sessions, by number and the (member, place) that opened them, still carry a byte there and back."""
+        by_process: dict[tuple[int, int], list[int]] = {}
+        for number, where in sessions.items():
+            by_process.setdefault(where, []).append(number)
+        for (member, place), numbers in by_process.items():
+            self.members[member].processes[place].send(("ask", numbers, seconds))
+        out = {}
+        for (member, place), numbers in by_process.items():
+            out.update(zip(numbers, self.members[member].processes[place].recv(), strict=True))
         return out
 
     def close(self) -> None:

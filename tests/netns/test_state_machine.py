@@ -26,14 +26,14 @@ from segctl.policy.explain import overall
 from segctl_agent.facts.values import Endpoint
 
 from tests.netns import machine
-from tests.netns.expected import Expectation, draw_probes
+from tests.netns.expected import Expectation, Probe, draw_probes
 from tests.netns.fleet import PLACES, Fleet
 from tests.netns.machine import Agent
 from tests.netns.randompolicy import NOW, RandomPolicies
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(3600)]
 SECONDS = float(os.environ.get("SEGCTL_MACHINE_SECONDS", "15"))
-PROBES_EACH = 24
+PROBES_EACH, SESSIONS = 24, 8
 _SHORT, _LONG = 0.05, 2.5
 
 
@@ -59,6 +59,8 @@ class Walk:
         self.said: list[str] = []
         self.counts: Counter[str] = Counter()
         self.told: dict[int, HostPolicy] = {}
+        self.sessions: dict[int, tuple[Probe, tuple[int, int]]] = {}
+        self.opened = 0
         for agent in self.agents:
             agent(machine.start, agent.member.facts, None)
         self.push()
@@ -92,7 +94,7 @@ class Walk:
         return self._with_rule("narrowed", lambda rule: replace(rule, ports=rule.ports[:1]))
 
     def rule_without_end(self) -> str:
-        return self._with_rule("without end", lambda rule: replace(rule, within=(), expires=None))
+        return self._with_rule("without end", lambda rule: replace(rule, within=(), until=None))
 
     def _with_rule(self, what: str, change: Callable[[Rule], Rule]) -> str:
         chosen = self.random.randrange(len(self.policy.rules))
@@ -187,10 +189,35 @@ class Walk:
         for agent in self.agents:
             wrong = agent(machine.check)
             assert wrong == (), f"h{agent.member.index} is not what a render from scratch gives: {wrong}"
-        self.probe()
-
-    def probe(self) -> None:
         expectation = Expectation(self.policy, self.inventory, self.told)
+        self.ask_sessions(expectation)
+        self.probe(expectation)
+
+    def ask_sessions(self, expectation: Expectation) -> None:
+        """Sessions that were opened before carry data as long as they are permitted, and no longer."""
+        for number in [n for n, (probe, pids) in self.sessions.items() if self._pids(probe) != pids]:
+            del self.sessions[number]  # a process of theirs has ended since
+        where = {n: (probe.member, probe.place) for n, (probe, _) in self.sessions.items()}
+        answered = self.fleet.ask(where, _SHORT)
+        for number, (probe, _) in list(self.sessions.items()):
+            ends, why = expectation.expected(probe)
+            allowed = overall(ends.values()) != "denied"
+            lives = answered[number] or (allowed and self.fleet.ask({number: where[number]}, _LONG)[number])
+            assert lives is allowed, f"{probe}\n{why}\nits session, opened before, carries data: {lives}"
+            self.counts["sessions kept" if allowed else "sessions ended"] += 1
+            if not allowed:
+                del self.sessions[number]
+
+    def _pids(self, probe: Probe) -> tuple[int, int]:
+        members = self.fleet.members
+        return members[probe.member].pid(probe.place), members[probe.to_member].pid(probe.to_place)
+
+    def open_session(self, probe: Probe) -> None:
+        self.opened += 1
+        if self.fleet.open(self.opened, probe.member, probe.place, probe.attempt, _LONG):
+            self.sessions[self.opened] = (probe, self._pids(probe))
+
+    def probe(self, expectation: Expectation) -> None:
         probes = draw_probes(self.random, len(self.fleet.members), PROBES_EACH)
         got = self.fleet.attempt(((p.member, p.place, p.attempt) for p in probes), _SHORT)
         for probe in probes:
@@ -202,6 +229,8 @@ class Walk:
                 passed = self.fleet.attempt([key], _LONG)[key]
             assert passed is allowed, f"{probe}\n{why}\nthe network let it through: {passed}"
             self.counts["probes allowed" if allowed else "probes denied"] += 1
+            if allowed and probe.port.protocol == "tcp" and len(self.sessions) < SESSIONS:
+                self.open_session(probe)
 
 
 STEPS: tuple[Callable[[Walk], str], ...] = (
