@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from segctl.model.addresses import AddressSet
+from segctl.model.addresses import Address, AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Essentials, PortRange
 
@@ -53,8 +54,17 @@ def decisions_with(policy: HostPolicy, group: str) -> frozenset[Decision]:
     )
 
 
-def members_moved(old: HostPolicy, new: HostPolicy) -> dict[str, tuple[AddressSet, AddressSet]] | None:
-    """Group -> (its hosts before, its hosts now), when that is all that differs but for the generation; else None."""
+@dataclass(frozen=True, slots=True)
+class Turnover:
+    """Who came into a group and who left it; `before` are its hosts until then."""
+
+    before: AddressSet
+    added: tuple[Address, ...]
+    removed: tuple[Address, ...]
+
+
+def members_moved(old: HostPolicy, new: HostPolicy) -> dict[str, Turnover] | None:
+    """The turnover of each group that has one, when that is all that differs but for the generation; else None."""
     same = (
         (old.host, old.workloads, old.essentials, old.managed) == (new.host, new.workloads, new.essentials, new.managed)
         and len(old.groups) == len(new.groups)
@@ -62,7 +72,8 @@ def members_moved(old: HostPolicy, new: HostPolicy) -> dict[str, tuple[AddressSe
     )
     if not same:
         return None
-    return {a.name: (a.hosts, b.hosts) for a, b in zip(old.groups, new.groups, strict=True) if a.hosts != b.hosts}
+    pairs = [(a, b) for a, b in zip(old.groups, new.groups, strict=True) if a.hosts != b.hosts]
+    return {a.name: Turnover(a.hosts, *a.hosts.difference(b.hosts)) for a, b in pairs}
 
 
 def _processes(policy: HostPolicy) -> Iterable[object]:

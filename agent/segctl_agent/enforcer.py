@@ -10,15 +10,15 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 
 from segctl.errors import KernelError
-from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import HostPolicy
 
 from segctl_agent.byuser import user_names, user_notes
-from segctl_agent.change import decisions_with, members_moved, narrowed
+from segctl_agent.change import Turnover, decisions_with, members_moved, narrowed
 from segctl_agent.decisions import ESSENTIALS, Decision, Decisions, InUse, Turn, assign, needed, nobody, noted
 from segctl_agent.drift import differences, misplaces, same_but_cgroups
 from segctl_agent.facts.values import Address, ContainerFact, Endpoint, HostFacts
@@ -42,15 +42,19 @@ KeepHits = Callable[[Mapping[str, int]], object]
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The kernel holds it: `kernel_digest` is of what was read back, `apply_us` the time from call to proof, `turn` as
-    in Decisions."""
+    """The kernel holds it: `apply_us` is the time from call to proof, `turn` as in Decisions."""
 
-    kernel_digest: str
+    digest: Callable[[], str] = field(repr=False, compare=False)
     apply_us: int
     notes: tuple[str, ...]
     turn: Turn
     narrowed: bool = False
     """Whether live flows may have lost their permission."""
+
+    @property
+    def kernel_digest(self) -> str:
+        """Of what was read back. Made when it is asked for: a large table takes longer to hash than to change."""
+        return self.digest()
 
 
 class Enforcer:
@@ -142,23 +146,24 @@ class Enforcer:
         if self.policy is None or users != self._facts.users:
             return self._commit(policy, users, needed(policy), started, stranger=self.policy is None)
         moved = members_moved(self.policy, policy)
-        if moved is not None and self._moves_us(moved):
-            return self._commit(policy, users, narrowed(self.policy, policy), started)
-        if moved is not None and self.wanted is not None and self._kernel.generation() == self._seen:
-            move = move_members(self.wanted, policy, moved)
-            if move is not None:
-                return self._move(policy, move, started)
-        return self._commit(policy, users, narrowed(self.policy, policy), started)
+        done = self._move(policy, moved, started) if moved is not None else None
+        return done or self._commit(policy, users, narrowed(self.policy, policy), started)
 
     def members_changed(self, group: str, added: Iterable[Address], removed: Iterable[Address]) -> Applied:
         """Some hosts more or less in one group of the policy in force: costs what changed alone."""
         if self.policy is None:
             raise KernelError("no policy is in force: its groups cannot change")
-        added, removed = tuple(added), tuple(removed)
-        groups = tuple(
-            replace(g, hosts=g.hosts.changed(added, removed)) if g.name == group else g for g in self.policy.groups
-        )
-        return self.put(replace(self.policy, groups=groups))
+        started, moved = self._clock(), {}
+        groups = list(self.policy.groups)
+        for at, known in enumerate(groups):
+            if known.name == group:
+                new = tuple(a for a in added if a not in known.hosts)
+                gone = tuple(a for a in removed if a in known.hosts)
+                groups[at] = replace(known, hosts=known.hosts.changed(new, gone))
+                moved[group] = Turnover(known.hosts, new, gone)
+        policy = replace(self.policy, groups=tuple(groups))
+        done = self._move(policy, moved, started)
+        return done or self._commit(policy, self._facts.users, narrowed(self.policy, policy), started)
 
     def cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
         """Follows cgroups by elements alone. After a KernelError the kernel lags behind: call `heal`.
@@ -296,11 +301,11 @@ class Enforcer:
         self._commit(self.policy, self._facts.users, renew, self._clock())
         return True
 
-    def _moves_us(self, moved: Mapping[str, tuple[AddressSet, AddressSet]]) -> bool:
+    def _moves_us(self, moved: Mapping[str, Turnover]) -> bool:
         """Whether this host comes or goes in a group, and with it its containers: that is in chains too."""
         if self._identity is None or not self._identity.names_containers:
             return False
-        return any((a in before) != (a in after) for before, after in moved.values() for a in self._facts.addresses)
+        return any(a in t.added or a in t.removed for t in moved.values() for a in self._facts.addresses)
 
     def _follow_containers(self) -> None:
         if self.policy is None or self.wanted is None or self._identity is None or not self._identity.names_containers:
@@ -345,9 +350,14 @@ class Enforcer:
         most = self.layout.most
         return assign(self.decisions, needed(policy), renew, most, self._in_use, stranger=stranger)
 
-    def _move(self, policy: HostPolicy, moved: Moved, started: float) -> Applied:
-        """Members of groups that come and go: elements alone, and where some go, the ids of what they were part of."""
-        assert self.wanted is not None
+    def _move(self, policy: HostPolicy, turnover: Mapping[str, Turnover], started: float) -> Applied | None:
+        """Members of groups that come and go: elements alone, and where some go, the ids of what they were part of.
+        None where more than that has to change, or somebody changed the table."""
+        if self.wanted is None or self._moves_us(turnover) or self._kernel.generation() != self._seen:
+            return None
+        moved = move_members(self.wanted, policy, turnover)
+        if moved is None:
+            return None
         lost = frozenset(d for group in moved.narrowed for d in decisions_with(policy, group))
         before, wanted = self.decisions, replace(self.wanted, sets=MappingProxyType({**self.wanted.sets, **moved.sets}))
         if lost:
@@ -399,7 +409,7 @@ class Enforcer:
     def _applied(self, held: Ruleset, before: Decisions, started: float) -> Applied:
         assert self.policy is not None
         return Applied(
-            kernel_digest=self._digest.of(held),
+            digest=partial(self._digest.of, held),
             apply_us=int((self._clock() - started) * 1e6),
             notes=user_notes(self.policy, self._facts.users),
             turn=self.decisions.turn,

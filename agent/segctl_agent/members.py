@@ -9,6 +9,7 @@ from types import MappingProxyType
 from segctl.model.addresses import Address, AddressSet
 from segctl.model.hostpolicy import Entry, HostPolicy, LocalWorkload
 
+from segctl_agent.change import Turnover
 from segctl_agent.identity import DIRECTIONS, Direction
 from segctl_agent.nft.keys import Keys
 from segctl_agent.nft.ruleset import Counts, Data, Elements, NftSet, Ruleset
@@ -26,51 +27,49 @@ class Moved:
     narrowed: frozenset[str]
 
 
-def move_members(now: Ruleset, policy: HostPolicy, moved: Mapping[str, tuple[AddressSet, AddressSet]]) -> Moved | None:
-    """`now` is the table under the policy before, `moved` maps groups to their hosts before and now. None when the
-    chains or the type of a set would change too: then the whole has to be rendered."""
+def move_members(now: Ruleset, policy: HostPolicy, moved: Mapping[str, Turnover]) -> Moved | None:
+    """`now` is the table under the policy before, `moved` the turnover of groups since. None when the chains or the
+    type of a set would change too: then the whole has to be rendered."""
     groups = {g.name: g for g in policy.groups}
     shapes = {g.name: shape_of(g) for g in policy.groups}
     sets: dict[str, NftSet] = {}
     moves: dict[str, tuple[Collection[bytes], Elements]] = {}
     narrowed: set[str] = set()
     touched: dict[str, dict[bytes, Data]] = {}
-    for name, (before, after) in moved.items():
-        if shape_of(replace(groups[name], hosts=before)) != shapes[name]:
+    for name, turnover in moved.items():
+        if shape_of(replace(groups[name], hosts=turnover.before)) != shapes[name]:
             return None
-        added, removed = before.difference(after)
-        if removed:
+        if turnover.removed:
             narrowed.add(name)
-        for version in (4, 6):
-            if f"g{name}{version}" in now.sets:
-                leaving = [a.packed for a in removed if a.version == version]
-                coming = [a.packed for a in added if a.version == version]
-                moves[f"g{name}{version}"] = (leaving, Keys.of(4 if version == 4 else 16, coming))
-        for flows, key, data in _flows(policy, shapes, name, (*added, *removed)):
+        for version, width in ((4, 4), (6, 16)):
+            own = f"g{name}{version}"
+            if own in now.sets:
+                keys = Keys(width, groups[name].hosts.packed(version))
+                if size_for(len(keys)) != now.sets[own].spec.size:
+                    return None
+                sets[own] = NftSet(now.sets[own].spec, keys)
+                coming = Keys.of(width, (a.packed for a in turnover.added if a.version == version))
+                moves[own] = ([a.packed for a in turnover.removed if a.version == version], coming)
+        for flows, key, data in _flows(policy, shapes, name, (*turnover.added, *turnover.removed)):
             touched.setdefault(flows, {})[key] = data
     for flows, wanted in touched.items():
         held = now.sets[flows].elements
         changed = {k: v for k, v in wanted.items() if held.get(k) != v}
         moves[flows] = ([k for k in changed if k in held], {k: v for k, v in changed.items() if v is not None})
-    for name, (gone, new) in moves.items():
-        after_move = _after(now.sets[name], gone, new)
-        if after_move is None:
+        after = _after(now.sets[flows], *moves[flows])
+        if after is None:
             return None
-        sets[name] = after_move
+        sets[flows] = after
     return Moved(sets, {n: m for n, m in moves.items() if m[0] or m[1]}, frozenset(narrowed))
 
 
 def _after(before: NftSet, gone: Collection[bytes], new: Elements) -> NftSet | None:
-    """The set with its change. None when it would outgrow its size, or fall far below it."""
-    if isinstance(before.elements, Keys):
-        elements: Elements = before.elements.changed(new, gone)
-    else:
-        changed = dict(before.elements)
-        for key in gone:
-            changed.pop(key, None)
-        changed.update(new)
-        elements = MappingProxyType(changed)
-    return NftSet(before.spec, elements) if size_for(len(elements)) == before.spec.size else None
+    """The map with its change. None when it would outgrow its size, or fall far below it."""
+    changed = dict(before.elements)
+    for key in gone:
+        changed.pop(key, None)
+    changed.update(new)
+    return NftSet(before.spec, MappingProxyType(changed)) if size_for(len(changed)) == before.spec.size else None
 
 
 def _flows(

@@ -185,6 +185,8 @@ def _packed(lists: Iterable[bytes], width: int) -> bytes | None:
     head = struct.pack("=H2xH2xHH", stride, stride - 4, 4 + width, 1)
     parts = []
     for data in lists:
+        if not data:  # the kernel ends a dump of a full last message with an empty list
+            continue
         keys = unstrided(data, width, stride, 12)
         kinds = struct.unpack_from("=2xH2xH", data) if len(data) >= stride else (0, 0)
         plain = bytes(data[i] if i not in (2, 3, 6, 7) else 0 for i in range(min(12, len(data)))) == head

@@ -65,13 +65,15 @@ def _reshaped(now: Ruleset, wanted: Ruleset, name: str) -> bool:
 
 def _rewritten(now: Ruleset, wanted: Ruleset, lost_chains: frozenset[str], lost_sets: frozenset[str]) -> frozenset[str]:
     """The existing chains to flush: changed, lost, or referring to something that is deleted."""
+    if now.chains is wanted.chains and not lost_sets:
+        return frozenset()
     return frozenset(
         name
         for name, chain in now.chains.items()
         if name in lost_chains
         or wanted.chains[name].rules != chain.rules
-        or any(s in lost_sets for r in chain.rules for s in lookups(r))
-        or any(c in lost_chains for r in chain.rules for c in jumps(r))
+        or (lost_sets and any(s in lost_sets for r in chain.rules for s in lookups(r)))
+        or (lost_chains and any(c in lost_chains for r in chain.rules for c in jumps(r)))
     )
 
 

@@ -120,9 +120,15 @@ def find(data: bytes, key: bytes) -> int:
 
 def with_key(data: bytes, key: bytes) -> bytes:
     at = find(data, key)
-    return data if data[at : at + len(key)] == key else data[:at] + key + data[at:]
+    if data[at : at + len(key)] == key:
+        return data
+    whole = memoryview(data)
+    return b"".join((whole[:at], key, whole[at:]))
 
 
 def without(data: bytes, key: bytes) -> bytes:
     at = find(data, key)
-    return data[:at] + data[at + len(key) :] if data[at : at + len(key)] == key else data
+    if data[at : at + len(key)] != key:
+        return data
+    whole = memoryview(data)
+    return b"".join((whole[:at], whole[at + len(key) :]))

@@ -9,7 +9,7 @@ import pytest
 from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Essentials, Mode, PortRange, Process, ProcessKind
-from segctl_agent.change import decisions_with, members_moved, narrowed
+from segctl_agent.change import Turnover, decisions_with, members_moved, narrowed
 from segctl_agent.decisions import ESSENTIALS, Decision, needed
 
 A, B = ip_network("10.0.0.1/32"), ip_network("10.0.0.2/32")
@@ -113,7 +113,7 @@ def test_only_members_moved() -> None:
     moved = replace(BASE, generation=9, groups=(Group("g1", (A, B)), BASE.groups[1]))
     found = members_moved(BASE, moved)
     assert found is not None
-    assert found == {"g1": (BASE.groups[0].hosts, moved.groups[0].hosts)}
+    assert found == {"g1": Turnover(BASE.groups[0].hosts, (B.network_address,), ())}
     assert members_moved(BASE, with_db(egress=(ENTRY,))) is None
     assert members_moved(BASE, replace(BASE, groups=(BASE.groups[0], Group("office", ())))) is None
     assert decisions_with(BASE, "g1") == {IN_DB}

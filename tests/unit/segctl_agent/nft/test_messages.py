@@ -94,7 +94,9 @@ def test_keys_are_packed_as_dictionaries_are(width: int) -> None:
     found = [bytes([n % 256]) * (width - 2) + n.to_bytes(2, "big") for n in range(9000)]
     packed = elements_of(spec, Keys.of(width, found))
     assert packed == elements_of(spec, dict.fromkeys(sorted(found)))
-    assert parse_elements([string(2, "x") + p for p in reversed(packed)], spec) == Keys.of(width, found)
+    read = parse_elements([*(string(2, "x") + p for p in reversed(packed)), string(2, "x") + nested(3)], spec)
+    assert isinstance(read, Keys)
+    assert read == Keys.of(width, found)
 
 
 @given(st.dictionaries(st.binary(min_size=8, max_size=8), st.sampled_from((ACCEPT, DROP, goto("w1_in"), goto("x")))))
