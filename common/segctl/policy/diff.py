@@ -14,6 +14,7 @@ from datetime import datetime
 from segctl.model.inventory import Host, Inventory
 from segctl.model.policy import Answer, Mode, Network, Policy, PortRange, Selector, Tags
 from segctl.policy.decide import (
+    ESSENTIAL_ICMPV6,
     Direction,
     Instance,
     crossing_boundary,
@@ -84,6 +85,9 @@ class Permission:
     rules: tuple[tuple[PortRange, str], ...]
 
 
+_ALWAYS = tuple(PortRange("icmpv6", t, t) for t in sorted(ESSENTIAL_ICMPV6))
+"""What passes whatever the policy says is no change of it."""
+
 Matrix = Mapping[tuple[Node, Node], Permission]
 
 
@@ -109,7 +113,7 @@ def diff_policies(before: Policy, after: Policy, inventory: Inventory, now: date
                     next((r for p, r in permission.rules if p.overlaps(port)), ""),
                     hosts,
                 )
-                for port in gained
+                for port in subtract(gained, _ALWAYS)
             ]
     return PolicyDiff(tuple(changes), _modes(before, after, inventory))
 
