@@ -101,7 +101,11 @@ class Agent:
         facts = self.enforcer.facts
         identity = self.enforcer.identity
         policy = self.enforcer.policy
-        workloads = describe_identity(policy, facts.users, facts.cgroups, identity) if policy is not None else ()
+        workloads = (
+            describe_identity(policy, facts.users, facts.cgroups, identity, facts.containers)
+            if policy is not None
+            else ()
+        )
         kernel = os.uname().release
         message = facts_message(facts.addresses, facts.cgroups, self.listeners, identity, kernel, workloads)
         message.table_guard, message.mark_mask = self.table_guard, self.enforcer.layout.mask

@@ -33,6 +33,7 @@ from segctl_agent.render import MarkLayout, cgroup_map, container_sets, live_map
 
 _ATTEMPTS = 3
 _MOST_DEPARTED = 256
+_MOST_UNDONE = 100
 _GENERATIONS = 1 << 32
 
 ResolveUsers = Callable[[Iterable[str]], Mapping[str, int]]
@@ -77,6 +78,7 @@ class Enforcer:
         self._facts = HostFacts(agent_uid=agent_uid)
         self._identity: Identity | None = None
         self._seen: int | None = None  # the kernel's generation at which it was known to hold `wanted`
+        self._undone: tuple[str, ...] = ()  # what a proof found changed and mended: `heal` tells it
         self._digest = RulesetDigest()
         self.layout = layout
         self.policy: HostPolicy | None = None
@@ -242,8 +244,10 @@ class Enforcer:
 
     def heal(self) -> tuple[str, ...]:
         """Makes the kernel hold what is wanted. Answers what differed; empty when nothing did."""
-        if self.wanted is None or self.in_step():
+        if self.wanted is None:
             return ()
+        if self.in_step():
+            return self._tell_undone()
         before = self._kernel.generation()
         now = self._kernel.read()
         found = differences(now, self.wanted)
@@ -257,6 +261,13 @@ class Enforcer:
             self._commit(self.policy, self._facts.users, needed(self.policy), self._clock())
         else:
             self._prove(self.wanted)
+        return found + self._tell_undone()
+
+    def _tell_undone(self) -> tuple[str, ...]:
+        """What someone wrote while something of ours was being proven may have accepted flows, too."""
+        found, self._undone = self._undone, ()
+        if found and self.policy is not None:
+            self._commit(self.policy, self._facts.users, needed(self.policy), self._clock())
         return found
 
     def destroy(self) -> None:
@@ -396,13 +407,15 @@ class Enforcer:
         )
 
     def _prove(self, wanted: Ruleset) -> Ruleset:
-        """Applied means read back. Someone may write in between: a difference is mended before it is an error."""
+        """Applied means read back. Someone may write in between: a difference is mended before it is an error, and
+        told by the next `heal`."""
         for _ in range(_ATTEMPTS):
             generation = self._kernel.generation()
             held = self._kernel.read()
             if held == wanted:
                 self._seen = generation
                 return held
+            self._undone = tuple(dict.fromkeys(self._undone + differences(held, wanted)))[:_MOST_UNDONE]
             self._kernel.apply(plan(held, wanted))
         found = differences(held, wanted)
         raise KernelError(

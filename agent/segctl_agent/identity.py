@@ -1,6 +1,6 @@
 """Which workload a cgroup belongs to: pure, from the path and the host's workloads.
 
-Where several match, executable goes before cgroup, cgroup before container, container before slice, slice before unit,
+Where several match, executable goes before cgroup, cgroup before slice, slice before container, container before unit,
 unit before user, user before group, a literal before a glob, a longer pattern before a shorter one, then the name
 decides. What nothing names belongs to the workload `host`.
 """
@@ -152,7 +152,8 @@ class Identity:
         workload, by_user, slice_named, by_cgroup = self._workload(parts, slices)
         if len(parts) < DEPTH and self._executables and may_hold(parts):
             return Inner(workload, by_user)
-        containers_below = self.names_containers and not by_cgroup and may_hold_containers(path)
+        named = by_cgroup or slice_named is not None
+        containers_below = self.names_containers and not named and may_hold_containers(path)
         if not (self._cgroups or containers_below or parts[-1].endswith(SLICE)):
             return Leaf(workload, by_user)
         only_slices = all(p.endswith(SLICE) for p in parts)
@@ -171,9 +172,6 @@ class Identity:
         for name, pattern in self._cgroups:
             if len(pattern) <= len(parts) and _prefix_matches(pattern, parts):
                 return name, False, None, True
-        contained = self._contained("/".join(parts))
-        if contained is not None:
-            return contained, False, None, False
         # The longest literal is the innermost: a slice bears the name of the one it lies in.
         for component in reversed(slices):
             if component in self._slices.literal:
@@ -181,6 +179,9 @@ class Identity:
         for glob, name in self._slices.globs:
             if any(fnmatchcase(component, glob) for component in slices):
                 return name, False, glob, False
+        contained = self._contained("/".join(parts))
+        if contained is not None:
+            return contained, False, None, False
         unit = unit_of("/".join(parts))
         for candidate in names_for_socket(unit) if unit is not None else ():
             found = self._units.find(candidate)
@@ -209,7 +210,8 @@ class Identity:
         if container is None or container.cgroup in self._names:
             return False
         parts = path.split("/")
-        return not any(len(p) <= len(parts) and _prefix_matches(p, parts) for _, p in self._cgroups)
+        _, _, slice_named, by_cgroup = self._workload(parts, slices_of(parts))
+        return slice_named is None and not by_cgroup
 
     def _slice_below(self, component: str, named_by: str | None) -> bool:
         """Whether a slice within this one may belong to a workload that goes before the one whose pattern names it."""
@@ -288,8 +290,9 @@ def owner_chain(workload: str) -> str:
     return f"owner_{workload}_out"
 
 
-REST_CHAIN = "rest_host_out"
-"""Outgoing packets of the workload `host`, once their owner was asked for."""
+def rest_chain(direction: Direction) -> str:
+    """The workload `host`, once it was asked who made the socket."""
+    return f"rest_{HOST_WORKLOAD}_{direction}"
 
 
 @cache

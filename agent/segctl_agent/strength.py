@@ -19,6 +19,7 @@ from segctl.model.policy import HOST_WORKLOAD, Process, ProcessKind
 from segctl.model.units import SLICE, names_for_socket, prepared_slice, slices_of, unit_of
 
 from segctl_agent.byuser import owner_key
+from segctl_agent.facts.values import ContainerFact
 from segctl_agent.identity import Identity, Inner
 
 Identified = Literal["slice", "unit", "cgroup", "user", "group", "container", "executable", "rest"]
@@ -38,22 +39,31 @@ class WorkloadFact:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Of one workload: the paths of its units, and those slices all of whose content is its own."""
+    """Of one workload: the paths of its units, those slices all of whose content is its own, and its containers."""
 
     units: frozenset[str] = frozenset()
     slices: frozenset[str] = frozenset()
+    containers: tuple[ContainerFact, ...] = ()
 
 
 def describe_identity(
-    policy: HostPolicy, users: Mapping[str, int], cgroups: Mapping[str, int], identity: Identity | None = None
+    policy: HostPolicy,
+    users: Mapping[str, int],
+    cgroups: Mapping[str, int],
+    identity: Identity | None = None,
+    containers: tuple[ContainerFact, ...] = (),
 ) -> tuple[WorkloadFact, ...]:
-    """The workloads that this module knows how to describe, sorted by name: those by container are
-    described where they are followed. `users` and `cgroups` as in HostFacts; `identity` is that of the policy,
-    where the caller has one that remembers places."""
+    """The workloads, sorted by name. `users`, `cgroups` and `containers` as in HostFacts; `identity` is that of the
+    policy, where the caller has one that remembers places."""
     divided = any(w.process is not None and w.process.kind is ProcessKind.EXECUTABLE for w in policy.workloads)
-    seen = _look(identity or Identity(policy, users), cgroups, executables=divided)
+    known = identity or Identity(policy, users, containers)
+    seen = _look(known, cgroups, executables=divided)
+    for container in containers:
+        name = known.place(container.cgroup).workload
+        before = seen.get(name, _Seen())
+        seen[name] = replace(before, containers=(*before.containers, container))
     facts = (_describe(w, policy, users, seen.get(w.name, _Seen())) for w in policy.workloads)
-    found = tuple(sorted((f for f in facts if f is not None), key=lambda f: f.name))
+    found = tuple(sorted(facts, key=lambda f: f.name))
     return tuple(map(_divided, found)) if divided else found
 
 
@@ -72,9 +82,7 @@ def _look(identity: Identity, cgroups: Mapping[str, int], *, executables: bool) 
     return {name: _Seen(frozenset(units[name]), frozenset(slices[name])) for name in {*units, *slices}}
 
 
-def _describe(
-    workload: LocalWorkload, policy: HostPolicy, users: Mapping[str, int], seen: _Seen
-) -> WorkloadFact | None:
+def _describe(workload: LocalWorkload, policy: HostPolicy, users: Mapping[str, int], seen: _Seen) -> WorkloadFact:
     name, process = workload.name, workload.process
     if process is None:
         return _rest(name, policy)
@@ -89,8 +97,8 @@ def _describe(
             return _by_owner(name, process, users)
         case ProcessKind.EXECUTABLE:
             return _by_executable(name, process)
-        case _:
-            return None
+        case ProcessKind.CONTAINER:
+            return _by_container(name, process, seen)
 
 
 def _rest(name: str, policy: HostPolicy) -> WorkloadFact:
@@ -156,6 +164,20 @@ def _by_owner(name: str, process: Process, users: Mapping[str, int]) -> Workload
         "outgoing by the owner of the socket; incoming only to listeners in the user's own slice, others are the host's"
     )
     return WorkloadFact(name, identified, "closed-until-known", why)
+
+
+def _by_container(name: str, process: Process, seen: _Seen) -> WorkloadFact:
+    apart = sorted(c.name for c in seen.containers if c.network)
+    if apart:
+        why = (
+            f"{_few(apart)}: by address where this host forwards; a neighbour on the bridge with CAP_NET_RAW can "
+            "borrow it, and neighbours meet unseen without net.bridge.bridge-nf-call-iptables=1"
+        )
+        return WorkloadFact(name, "container", "best-effort", why)
+    running = sorted(c.name for c in seen.containers)
+    there = f"{_few(running)}: by cgroup" if running else f"no container {process.pattern} runs"
+    why = f"{there}; each start is closed until its name is known, about 10 ms"
+    return WorkloadFact(name, "container", "closed-until-known", why)
 
 
 def _by_executable(name: str, process: Process) -> WorkloadFact:

@@ -243,3 +243,52 @@ def test_what_listens_in_a_users_slice_answers_as_the_user(space: Space, kind: s
 
 def _entry(kind: socket.SocketKind) -> Entry:
     return Entry("ask", "remote", (PortRange("tcp" if kind is socket.SOCK_STREAM else "udp", LISTEN, LISTEN),), True)
+
+
+@pytest.mark.parametrize("host_mode", [Mode.OBSERVE, Mode.ENFORCE])
+@pytest.mark.parametrize("speaks", ["owner", "remote"])
+@pytest.mark.parametrize("owner", [ProcessKind.USER, ProcessKind.GROUP])
+def test_a_session_of_an_owner_ends_with_its_permission_whatever_the_host_may(
+    space: Space, owner: ProcessKind, speaks: str, host_mode: Mode
+) -> None:
+    """Also when only the other side sends: what comes in is the owner's too."""
+
+    def wanted(*egress: Entry) -> HostPolicy:
+        may = (Entry("host", "remote", (PortRange("tcp", REMOTE[1], REMOTE[1]),), True),)
+        host = LocalWorkload("host", None, host_mode, egress=may)
+        owned = LocalWorkload("owned", Process(owner, str(GROUP)), Mode.ENFORCE, egress=egress)
+        return HostPolicy("server", 1, "", (host, owned), (REMOTES,))
+
+    def inside() -> tuple[bool, bool]:
+        permit = Entry("owned", "remote", (PortRange("tcp", REMOTE[1], REMOTE[1]),), True)
+        (CGROUPS / "system.slice/x.service").mkdir(parents=True)
+        with Wire() as wire:
+            with wire.client.entered():
+                listener = socket.create_server(REMOTE)
+            with wire.server.entered():
+                kernel = NetlinkKernel()
+                enforcer = Enforcer(kernel, lambda _: {}, 0)
+                join_cgroup("system.slice/x.service")
+                enforcer.cgroups_changed(sandbox_facts(SERVER).cgroups, {})
+                enforcer.put(wanted(permit))
+                os.setegid(GROUP)
+                os.seteuid(GROUP)
+                here = socket.socket()
+                os.seteuid(0)
+                os.setegid(0)
+                here.settimeout(2)
+                here.connect(REMOTE)
+                there, _ = listener.accept()
+                there.settimeout(2)
+                sends, hears = (here, there) if speaks == "owner" else (there, here)
+                sends.sendall(b"before")
+                before = hears.recv(100) == b"before"
+                enforcer.put(wanted())
+                kernel.close()
+            try:
+                sends.sendall(b"after")
+                return before, hears.recv(100) == b"after"
+            except OSError:
+                return before, False
+
+    assert space.run(inside) == (True, False)

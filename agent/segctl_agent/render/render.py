@@ -15,13 +15,13 @@ from segctl_agent.facts.values import HostFacts
 from segctl_agent.identity import (
     DEPTH,
     DIRECTIONS,
-    REST_CHAIN,
     Direction,
     Identity,
     leaf_map,
     level_chain,
     own_map,
     owner_chain,
+    rest_chain,
     workload_chain,
 )
 from segctl_agent.nft import statements as s
@@ -90,7 +90,7 @@ def render_chains(
             )
             if workload.mode is not Mode.OBSERVE:
                 chains[back_name(workload.name, direction)] = renderer.back(workload, direction)
-    chains.update(_owner_chains(identity, chains[workload_chain(HOST_WORKLOAD, "out")]))
+    chains.update(_owner_chains(identity, chains))
     chains.update(forward_chains(policy, facts, identity, renderer, marks))
     return MappingProxyType(chains)
 
@@ -102,9 +102,10 @@ def render_sets(policy: HostPolicy, facts: HostFacts) -> dict[str, NftSet]:
     sets: dict[str, NftSet] = {NOTHING: NftSet(SetSpec((KeyType.CGROUPSV2,))), **essential_sets(policy.essentials)}
     sets.update(container_sets(facts, identity))
     sets.update(workload_sets(policy, shapes, opened=identity.names_containers))
-    for name, spec, owners in (("uid_out", _UID_MAP, identity.users), ("gid_out", _GID_MAP, identity.groups)):
-        if owners:
-            sets[name] = NftSet(spec, MappingProxyType(_owner_elements(owners)))
+    for direction in DIRECTIONS:
+        for kind, spec, owners in (("uid", _UID_MAP, identity.users), ("gid", _GID_MAP, identity.groups)):
+            if owners:
+                sets[f"{kind}_{direction}"] = NftSet(spec, MappingProxyType(_owner_elements(owners, direction)))
     sets.update(end_sets(policy))
     return sets
 
@@ -138,22 +139,30 @@ def counters(policy: HostPolicy) -> frozenset[str]:
     return frozenset(incoming | {counter_name("out", e.rule) for w in policy.workloads for e in w.egress})
 
 
-def _owner_elements(owners: Mapping[int, str]) -> dict[bytes, Data]:
-    return {struct.pack("=I", number): goto(workload_chain(name, "out")) for number, name in owners.items()}
+def _owner_elements(owners: Mapping[int, str], direction: Direction) -> dict[bytes, Data]:
+    return {struct.pack("=I", number): goto(workload_chain(name, direction)) for number, name in owners.items()}
 
 
-def _owner_chains(identity: Identity, host: Chain) -> Mapping[str, Chain]:
-    """Outgoing, from cgroups that nothing names: whose it is, by who made the socket. Not so for replies: what they
-    answer was judged by the listener's cgroup, because the kernel does not tell a listener's owner."""
-    owners = ((identity.users, s.uid_verdict("uid_out")), (identity.groups, s.gid_verdict("gid_out")))
-    ask = tuple(Rule.of(statement) for known, statement in owners if known)
-    if not ask:
+def _owner_chains(identity: Identity, chains: Mapping[str, Chain]) -> Mapping[str, Chain]:
+    """Sockets in cgroups that nothing names are asked who made them. Outgoing, but for replies: what these answer was
+    judged by the listener's cgroup, because the kernel does not tell a listener's owner. Incoming, for replies alone:
+    of an established socket it does (where early demultiplexing is on, as it is unless someone turned it off)."""
+    if not (identity.users or identity.groups):
         return {}
-    outgoing = workload_chain(HOST_WORKLOAD, "out")
-    chains = {outgoing: Chain((_reply_to(REST_CHAIN), *ask, _to(REST_CHAIN))), REST_CHAIN: host}
-    for name in identity.users.values():
-        chains[owner_chain(name)] = Chain((_reply_to(workload_chain(name, "out")), _to(outgoing)))
-    return chains
+    found: dict[str, Chain] = {}
+    for direction in DIRECTIONS:
+        name, rest = workload_chain(HOST_WORKLOAD, direction), rest_chain(direction)
+        answer = () if direction == "out" else (s.ct_reply(),)
+        ask = [Rule.of(*answer, s.uid_verdict(f"uid_{direction}"))] if identity.users else []
+        ask += [Rule.of(*answer, s.gid_verdict(f"gid_{direction}"))] if identity.groups else []
+        first = (_reply_to(rest),) if direction == "out" else ()
+        found[name] = Chain((*first, *ask, _to(rest)))
+        found[rest] = chains[name]
+    for user in identity.users.values():
+        found[owner_chain(user)] = Chain(
+            (_reply_to(workload_chain(user, "out")), _to(workload_chain(HOST_WORKLOAD, "out")))
+        )
+    return found
 
 
 def _reply_to(chain: str) -> Rule:

@@ -13,7 +13,7 @@ from segctl_agent.decisions import Decision
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.nft.digest import RulesetDigest
 from segctl_agent.nft.kernel import FakeKernel
-from segctl_agent.nft.operations import AddElements, Batch, DeleteElements, DeleteTable
+from segctl_agent.nft.operations import AddChain, AddElements, Batch, DeleteElements, DeleteTable
 from segctl_agent.nft.ruleset import Chain, Ruleset, goto
 from segctl_agent.render import cgroup_map
 
@@ -364,4 +364,33 @@ def test_destroy_wants_nothing_any_more() -> None:
     e.cgroups_changed({"system.slice/db.service": 1}, {})
     assert kernel.content is None
     e.resume(policy(), (1, 1))
+    assert kernel.content == fresh(e)
+
+
+class MeddledKernel(FakeKernel):
+    """Someone adds a chain right after each of our next `times` transactions."""
+
+    times = 0
+
+    def apply(self, batch: Batch) -> None:
+        super().apply(batch)
+        if self.times:
+            self.times -= 1
+            super().apply(Batch((AddChain("junk"),)))
+
+
+def test_what_is_changed_while_we_prove_is_undone_told_and_flows_are_judged_anew() -> None:
+    kernel = MeddledKernel()
+    e = enforcer(kernel)
+    e.put(policy())
+    kernel.apply(Batch((DeleteTable(),)))
+    before = ids(FakeKernel(fresh(e)))
+    kernel.times = 1
+    assert e.heal() == ("the table is gone", "chain junk was added")
+    assert kernel.content == fresh(e)
+    assert not set(before.items()) & set(ids(kernel).items())
+    assert e.heal() == ()
+    kernel.times = 1
+    e.put(policy(2, open_to=("a", "b")))
+    assert e.heal() == ("chain junk was added",)
     assert kernel.content == fresh(e)

@@ -260,10 +260,11 @@ def test_a_container_cannot_be_feigned_below_a_unit() -> None:
     assert identity.elements(feigned, 9) == ()  # covered by its unit
 
 
-def test_a_container_in_a_named_slice_keeps_its_name() -> None:
+def test_a_container_in_a_named_slice_is_the_slices() -> None:
+    """So that the slice stays one element, and what starts in it is known from its first packet on."""
     cgroup = f"seg.slice/docker-{ID}.scope"
     processes = (("web", CONTAINER, "web*"), ("all", UNIT, "seg.slice"))
     identity = with_container(*processes, cgroup=cgroup)
-    assert identity.place("seg.slice") == Inner("all")
-    assert identity.place(cgroup) == Leaf("web")
-    assert identity.place("seg.slice/x.service") == Leaf("all")
+    assert identity.place("seg.slice") == Leaf("all")
+    assert identity.place(cgroup) == Leaf("all")
+    assert identity.elements(cgroup, 9) == ()

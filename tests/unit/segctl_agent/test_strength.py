@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 from segctl.model.hostpolicy import HostPolicy, LocalWorkload
 from segctl.model.policy import Mode, Process, ProcessKind
+from segctl_agent.facts.values import ContainerFact
 from segctl_agent.messages import facts_message
 from segctl_agent.strength import WorkloadFact, describe_identity
 
@@ -100,3 +101,22 @@ def test_by_executable_and_what_that_does_to_the_others() -> None:
     assert (prepared.identified, prepared.strength) == ("slice", "closed-until-known")
     assert "executables" in prepared.why
     assert of_db(policy(prog), "system.slice/postgresql@a.service").strength == "closed-until-known"
+
+
+def test_by_container() -> None:
+    containers = policy(db=Process(ProcessKind.CONTAINER, "db*"))
+
+    def described(*found: ContainerFact) -> WorkloadFact:
+        return next(f for f in describe_identity(containers, {}, {}, containers=found) if f.name == "db")
+
+    def container(number: int, name: str, network: int) -> ContainerFact:
+        return ContainerFact(f"{number:064x}", name, f"docker/{number:064x}", network)
+
+    none, shared = described(container(1, "web", 7)), described(container(2, "db1", 0))
+    assert {none.identified, shared.identified} == {"container"}
+    assert {none.strength, shared.strength} == {"closed-until-known"}
+    assert "no container db* runs" in none.why
+    assert "db1: by cgroup" in shared.why
+    apart = described(container(2, "db1", 0), container(3, "db2", 9))
+    assert apart.strength == "best-effort"
+    assert apart.why.startswith("db2: by address")

@@ -81,14 +81,14 @@ async def test_only_hosts_whose_policy_changed_hear_of_a_new_address(tmp_path: P
             two.proving() as at_db,
         ):
 
-            def reaches(policies: list[HostPolicy], network: str) -> bool:
-                return bool(policies) and network in {str(n) for g in policies[-1].groups for n in g.networks}
+            def reaches(policies: list[HostPolicy], address: str) -> bool:
+                return bool(policies) and address in {str(a) for g in policies[-1].groups for a in g.hosts}
 
             async def both_know_each_other() -> bool:
-                return reaches(at_web, "10.0.0.2/32") and reaches(at_db, "10.0.0.1/32")
+                return reaches(at_web, "10.0.0.2") and reaches(at_db, "10.0.0.1")
 
             async def db_knows_the_new_address() -> bool:
-                return reaches(at_db, "10.0.0.9/32")
+                return reaches(at_db, "10.0.0.9")
 
             await eventually(both_know_each_other)
             before = len(at_web)
