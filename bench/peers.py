@@ -20,7 +20,12 @@ from tempfile import TemporaryDirectory
 from bench.debian import unpacked
 from bench.sandbox import NetworkNamespace
 
-PACKAGES = ("iptables", "ufw", "firewalld", "dbus")
+PACKAGES = (
+    *("iptables", "libip4tc2", "libip6tc2", "libmnl0", "libnetfilter-conntrack3", "libnfnetlink0", "libnftnl11"),
+    *("libxtables12", "ufw", "dbus", "firewalld", "python3-firewall", "python3-nftables", "python3-dbus", "python3-gi"),
+    *("gir1.2-glib-2.0", "gir1.2-nm-1.0", "libgirepository-1.0-1", "libnm0", "libnftables1", "libdbus-1-3"),
+)
+"""With what they need and a server need not have: what the machine has today it may lack tomorrow."""
 _PORT = 8080
 _START_SECONDS = 30.0
 _READY = b"ready\n"

@@ -42,7 +42,7 @@ from segctl_agent.render import render
 
 from tests.netns.fleet import Member
 
-USERS = {"www-data": 33}
+USERS = {"www-data": 33, "group:www-data": 33}
 _BY_TEXT = (
     "flush ruleset",
     "insert rule inet segctl input accept",
@@ -55,7 +55,9 @@ _BY_TEXT = (
 
 
 def resolve(names: Iterable[str]) -> Mapping[str, int]:
-    return {n: USERS[n] for n in names if n in USERS}
+    """As `facts.users` does, for the names that Debian gives these numbers. Numbers stand for themselves."""
+    digits = {n: n.removeprefix("group:") for n in names}
+    return {n: int(d) for n, d in digits.items() if d.isdigit()} | {n: USERS[n] for n in digits if n in USERS}
 
 
 @dataclass(slots=True)
@@ -171,7 +173,7 @@ def check(host: Host) -> tuple[str, ...]:
     enforcer = _of(host)
     if enforcer.policy is None:
         return ()
-    wanted = render(enforcer.policy, replace(enforcer.facts, users=USERS), enforcer.decisions, enforcer.layout)
+    wanted = render(enforcer.policy, enforcer.facts, enforcer.decisions, enforcer.layout)
     held = host.kernel.read()
     if held == wanted:
         return ()
