@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from itertools import pairwise
+from itertools import islice
+from operator import lt
+from sys import byteorder
 
 Address = IPv4Address | IPv6Address
 
@@ -33,8 +36,7 @@ class AddressSet:
         for data, width in ((v4, 4), (v6, 16)):
             if len(data) % width:
                 raise ValueError(f"{len(data)} bytes are no whole number of {width}-byte addresses")
-            keys = _chunks(data, width)
-            if any(a >= b for a, b in pairwise(keys)):
+            if not _ascending(data, width):
                 raise ValueError("addresses are not in ascending order, or one is there twice")
         return cls(v4, v6)
 
@@ -70,7 +72,7 @@ class AddressSet:
 
     def __le__(self, other: AddressSet) -> bool:
         """Every address of this set is one of the other."""
-        return not self.difference(other)[1]
+        return self == other or all(_within(a, b, w) for a, b, w in ((self.v4, other.v4, 4), (self.v6, other.v6, 16)))
 
     def changed(self, added: Iterable[Address] = (), removed: Iterable[Address] = ()) -> AddressSet:
         """This set with some addresses more and some less."""
@@ -84,6 +86,31 @@ class AddressSet:
 
 def _chunks(data: bytes, width: int) -> list[bytes]:
     return [data[i : i + width] for i in range(0, len(data), width)]
+
+
+def _numbers(data: bytes) -> array[int]:
+    """IPv4 addresses as numbers that sort like them: a tenth of the memory of their keys."""
+    numbers = array("I", data)
+    if byteorder == "little":
+        numbers.byteswap()
+    return numbers
+
+
+def _ascending(data: bytes, width: int) -> bool:
+    if width == 4:
+        numbers = _numbers(data)
+        return all(map(lt, numbers, islice(numbers, 1, None)))
+    keys = _chunks(data, width)
+    return all(map(lt, keys, islice(keys, 1, None)))
+
+
+def _within(some: bytes, all_: bytes, width: int) -> bool:
+    """Every key of `some` is one of `all_`. Few are looked up; many are compared as sets."""
+    if len(some) * 16 < len(all_):
+        return all(all_[(at := find(all_, key)) : at + width] == key for key in _chunks(some, width))
+    if width == 4:
+        return set(_numbers(some)) <= set(_numbers(all_))
+    return set(_chunks(some, width)) <= set(_chunks(all_, width))
 
 
 def _address(packed: bytes) -> Address:
