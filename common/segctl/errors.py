@@ -33,6 +33,15 @@ class KernelFullError(KernelError):
     """A kernel set is full (ENFILE, ENOSPC or ENOMEM). Nothing of the transaction was applied."""
 
 
+class KernelFormError(KernelError):
+    """The kernel does not take a message in the form that we gave it (EINVAL and the like): another's words for the same
+    may pass. Nothing of the transaction was applied. `what`: the operation that was refused."""
+
+    def __init__(self, message: str, what: str = "") -> None:
+        self.what = what
+        super().__init__(message)
+
+
 class StateError(SegctlError):
     """A state file (identity, generation, database) is missing, corrupt or not writable."""
 

@@ -1,4 +1,4 @@
-"""What every Kernel does, the fake one and the real one."""
+"""What every Kernel does: the fake one, the real one by netlink, and the real one by libnftables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from segctl.errors import KernelError, KernelFullError
 from segctl_agent.nft import statements as s
 from segctl_agent.nft.digest import kernel_digest
+from segctl_agent.nft.fallback import LibraryKernel
 from segctl_agent.nft.kernel import FakeKernel, Kernel, NetlinkKernel
 from segctl_agent.nft.operations import (
     AddChain,
@@ -49,7 +50,10 @@ AGAIN = SetSpec((KeyType.IPV4_ADDR, KeyType.INET_SERVICE, KeyType.INET_SERVICE),
 A, B = b"\x0a\0\0\1", b"\x0a\0\0\2"
 
 
-@pytest.fixture(params=["fake", pytest.param("netlink", marks=pytest.mark.kernel)])
+MAKERS: dict[str, Callable[[], Kernel]] = {"netlink": NetlinkKernel, "text": LibraryKernel}
+
+
+@pytest.fixture(params=["fake", *(pytest.param(name, marks=pytest.mark.kernel) for name in MAKERS)])
 def run(request: pytest.FixtureRequest) -> Iterator[Runner]:
     """Calls a scenario with a kernel that holds no table of ours."""
     if request.param == "fake":
@@ -59,7 +63,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Runner]:
 
     def inside(scenario: Scenario) -> None:
         def call() -> None:
-            kernel = NetlinkKernel()
+            kernel = MAKERS[request.param]()
             scenario(kernel)
             kernel.close()
 

@@ -145,7 +145,7 @@ def tamper(host: Host, seed: int) -> str:
     ]
     if filled:
         name = random.choice(filled)
-        choices += [FlushSet(name), _less(name, held.sets[name], random)]
+        choices += [FlushSet(name, held.sets[name].spec), _less(name, held.sets[name], random)]
         if not held.sets[name].spec.interval:
             choices.append(_more(name, held.sets[name], random))
     chosen = random.choice(choices)

@@ -22,6 +22,7 @@ from segctl_agent.nft.messages import (
     GETSET,
     GETSETELEM,
     GETTABLE,
+    Message,
     element_lists,
     encode,
 )
@@ -48,6 +49,8 @@ _HANDOVER_SECONDS = 1.0
 GRACE_SECONDS = 0.01
 """Longer than a packet needs for its walk through the rules."""
 T = TypeVar("T")
+Encoder = Callable[[Batch, str, int], list[Message]]
+"""(batch, table, flags for AddTable) -> messages: see `messages.encode`."""
 
 
 class Kernel(Protocol):
@@ -84,11 +87,12 @@ class NetlinkKernel:
     """The kernel's nf_tables in the network namespace in which this object was made. Costs no process.
 
     With the guard AUTO it owns the table that it makes, and adopts one that lost its owner: at once, without a change
-    for any packet. Others may then read it and not write it. KernelError when another process owns it.
+    for any packet. Others may then read it and not write it. KernelError when another process owns it. `encode` makes
+    the messages of a batch.
     """
 
-    def __init__(self, table: str = TABLE, guard: TableGuard = TableGuard.WATCH) -> None:
-        self._table, self._guard = table, guard
+    def __init__(self, table: str = TABLE, guard: TableGuard = TableGuard.WATCH, encode: Encoder = encode) -> None:
+        self._table, self._guard, self._encode = table, guard, encode
         self._netlink = Netlink()
         self._guarded = guard is TableGuard.AUTO and self._supports_ownership()
         if self._guarded:
@@ -101,10 +105,7 @@ class NetlinkKernel:
         return self._consistent(self._read)
 
     def apply(self, batch: Batch) -> None:
-        flags = 0
-        if any(isinstance(o, AddTable) for o in batch.operations):
-            flags = flags_to_write(self._state(), self._guarded)
-        self._netlink.batch(encode(batch, self._table, flags))
+        self._netlink.batch(self._messages(batch))
 
     def generation(self) -> int:
         return self._netlink.generation()
@@ -181,7 +182,13 @@ class NetlinkKernel:
             )
         state = self._state()
         if state is not None and state.orphan:
-            self.apply(Batch((AddTable(),)))
+            self._netlink.batch(self._messages(Batch((AddTable(),))))
+
+    def _messages(self, batch: Batch) -> list[Message]:
+        flags = 0
+        if any(isinstance(o, AddTable) for o in batch.operations):
+            flags = flags_to_write(self._state(), self._guarded)
+        return self._encode(batch, self._table, flags)
 
     def _consistent(self, read: Callable[[], T]) -> T:
         """A dump takes several messages: it counts only if nobody changed the ruleset meanwhile."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from segctl.errors import KernelError, KernelFullError
+from segctl.errors import KernelError, KernelFormError, KernelFullError
 
 from segctl_agent.nft.attributes import attributes, error_code, number, text
 from segctl_agent.nft.messages import GETGEN, Message
@@ -249,10 +249,16 @@ _MENDS = {
     errno.ENOBUFS: "the transaction is larger than the socket's send buffer, or memory is short",
 }
 
+_ABOUT_THE_FORM = frozenset(
+    (errno.EINVAL, errno.EOPNOTSUPP, errno.ERANGE, errno.E2BIG, errno.EOVERFLOW, errno.EPROTO, errno.ENAMETOOLONG)
+)
+"""What nf_tables answers to an attribute that it does not know, or not with this value."""
+
 
 def kernel_error(code: int, about: str, why: str = "") -> KernelError:
     """The error for an errno: what was tried, what the kernel said, what to do."""
     said = os.strerror(code) + (f": {why}" if why else "")
     if code in (errno.ENFILE, errno.ENOSPC, errno.ENOMEM):
         return KernelFullError(f"cannot {about}: {said}. The set or the kernel's memory is full; nothing was changed")
-    return KernelError(f"cannot {about}: {said}. {_MENDS.get(code, 'Nothing was changed')}")
+    message = f"cannot {about}: {said}. {_MENDS.get(code, 'Nothing was changed')}"
+    return KernelFormError(message, about) if code in _ABOUT_THE_FORM else KernelError(message)

@@ -60,6 +60,7 @@ class DeleteSet:
 @dataclass(frozen=True, slots=True)
 class FlushSet:
     name: str
+    spec: SetSpec = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,11 +85,11 @@ def _forget(
         after = wanted.sets.get(name)
         if after is None or after.spec != before.spec:
             if before.elements and (before.spec.verdicts or before.spec.counts):
-                yield FlushSet(name)
+                yield FlushSet(name, before.spec)
         elif before.spec.interval:
             # The kernel's interval tree costs milliseconds for a single change: refilled as a whole.
             if before.elements != after.elements or _refers(before, lost_chains):
-                yield FlushSet(name)
+                yield FlushSet(name, before.spec)
         elif gone := tuple(moves[name][0] if name in moves else _gone(before, after, lost_chains)):
             yield DeleteElements(name, before.spec, gone)
     for name, before in sorted(now.sets.items()):

@@ -1,4 +1,4 @@
-"""A ruleset as nft syntax (1.0.6): for people, and to prove the builders in tests.
+"""A ruleset as nft syntax (1.0.6): for people, to prove the builders in tests, and for `bytext`.
 
 What was read from the kernel has no text for its rules; show what was rendered.
 """
@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
-from segctl_agent.nft.ruleset import TABLE, BaseHook, Chain, Counts, Data, KeyType, NftSet, Ruleset, Verdict
+from segctl_agent.nft.ruleset import TABLE, BaseHook, Chain, Counts, Data, KeyType, NftSet, Ruleset, SetSpec, Verdict
 
 _HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp"}
@@ -33,33 +33,43 @@ def to_text(ruleset: Ruleset, paths: Mapping[int, str] | None = None, table: str
 
 def _set_lines(name: str, nft_set: NftSet, paths: Mapping[int, str]) -> Iterator[str]:
     spec = nft_set.spec
-    holds = " : verdict" if spec.verdicts else " : counter" if spec.counts else ""
-    yield f"\t{'map' if holds else 'set'} {name} {{"
-    yield f"\t\ttype {' . '.join(k.nft for k in spec.key)}{holds}"
-    if spec.size:
-        yield f"\t\tsize {spec.size}"
-    if spec.interval:
-        yield "\t\tflags interval"
-    if spec.dynamic:
-        yield "\t\tflags dynamic,timeout"
-        yield f"\t\ttimeout {spec.timeout_ms}ms"
+    yield f"\t{set_kind(spec)} {name} {{"
+    yield from (f"\t\t{line}" for line in spec_lines(spec))
     loadable: list[str] = []
     for key, data in sorted(nft_set.elements.items(), key=lambda item: item[0]):
         if spec.key == (KeyType.CGROUPSV2,) and struct.unpack("=Q", key)[0] not in paths:
-            yield f"\t\t# cgroup {struct.unpack('=Q', key)[0]}{_data(data)}"
+            yield f"\t\t# cgroup {struct.unpack('=Q', key)[0]}{data_text(data)}"
             continue
-        loadable.append(_element(nft_set, key, paths) + _data(data))
+        loadable.append(key_text(spec, key, paths) + data_text(data))
     if loadable:
         yield "\t\telements = { " + ",\n\t\t\t     ".join(loadable) + " }"
     yield "\t}"
 
 
-def _data(data: Data) -> str:
+def set_kind(spec: SetSpec) -> str:
+    return "map" if spec.verdicts or spec.counts else "set"
+
+
+def spec_lines(spec: SetSpec) -> Iterator[str]:
+    """What stands between the braces of a set's definition, without its elements."""
+    holds = " : verdict" if spec.verdicts else " : counter" if spec.counts else ""
+    yield f"type {' . '.join(k.nft for k in spec.key)}{holds}"
+    if spec.size:
+        yield f"size {spec.size}"
+    if spec.interval:
+        yield "flags interval"
+    if spec.dynamic:
+        yield "flags dynamic,timeout"
+        yield f"timeout {spec.timeout_ms}ms"
+
+
+def data_text(data: Data) -> str:
+    """What follows the key of an element."""
     return f" : {data}" if isinstance(data, Verdict | Counts) else ""
 
 
-def _element(nft_set: NftSet, key: bytes, paths: Mapping[int, str]) -> str:
-    spec = nft_set.spec
+def key_text(spec: SetSpec, key: bytes, paths: Mapping[int, str]) -> str:
+    """KeyError for a cgroup that `paths` does not know."""
     if not key:
         return "*"
     if spec.interval:
@@ -94,13 +104,13 @@ def _value(kind: KeyType, data: bytes, paths: Mapping[int, str]) -> str:
 def _chain_lines(name: str, chain: Chain) -> Iterator[str]:
     yield f"\tchain {name} {{"
     if chain.base is not None:
-        yield f"\t\t{_hook(chain.base)}"
+        yield f"\t\t{hook_text(chain.base)}"
     for rule in chain.rules:
         yield f"\t\t{rule.text or '# ' + ' '.join(e.name for e in rule.exprs)}"
     yield "\t}"
 
 
-def _hook(base: BaseHook) -> str:
+def hook_text(base: BaseHook) -> str:
     hook = _HOOKS.get(base.hook, str(base.hook))
     policy = "drop" if base.drop else "accept"
     return f"type {base.type} hook {hook} priority {base.priority}; policy {policy};"
