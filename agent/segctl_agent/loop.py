@@ -32,7 +32,7 @@ from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.facts.values import Address
 from segctl_agent.neighbours import Neighbours
-from segctl_agent.nft.kernel import NetlinkKernel
+from segctl_agent.nft.fallback import Apply, open_kernel
 from segctl_agent.nft.others import read_others
 from segctl_agent.nft.ownership import TableGuard
 from segctl_agent.nft.ruleset import TABLE
@@ -59,11 +59,20 @@ class Loop:
     """One agent process. `run` returns its exit code."""
 
     def __init__(
-        self, folder: StateFolder, identity: Identity, notifier: Notifier, layout: MarkLayout, guard: TableGuard
+        self,
+        folder: StateFolder,
+        identity: Identity,
+        notifier: Notifier,
+        layout: MarkLayout,
+        guard: TableGuard,
+        apply: Apply,
     ) -> None:
+        """To be made in the loop that runs it."""
         self._folder, self._identity, self._notifier = folder, identity, notifier
         self._reports = ReportQueue()
-        self._kernel = NetlinkKernel(guard=guard)
+        loop = asyncio.get_running_loop()
+        # A large policy is applied in a thread: what is told there waits for the loop.
+        self._kernel = open_kernel(apply, guard, lambda told: loop.call_soon_threadsafe(self._refused, told))
         hits = HitKeeper(folder)
         carried = partial(carried_ids, layout)
         self._enforcer = Enforcer(
@@ -147,6 +156,9 @@ class Loop:
     async def _refresh_containers(self) -> None:
         if self._containers is not None:
             self._containers.refresh()
+
+    def _refused(self, told: str) -> None:
+        self._agent.tell("kernel", told)
 
     def _ruleset_changed(self, notice: TamperNotice) -> None:
         self._agent.changed_by(notice)

@@ -58,6 +58,18 @@ mask_option = click.option(
 )
 
 
+apply_option = click.option(
+    "--apply",
+    type=click.Choice(["auto", "netlink", "text"]),
+    default="auto",
+    envvar="SEGCTL_AGENT_APPLY",
+    show_default=True,
+    show_envvar=True,
+    help="How rules reach the kernel. netlink: by messages of our own. text: by libnftables. auto: by libnftables what "
+    "the kernel refuses of our own.",
+)
+
+
 def _says_why(command: Callable[P, int]) -> Callable[P, None]:
     """An expected error is one line on stderr and exit code 1; anything else is a bug and keeps its traceback."""
 
@@ -120,10 +132,12 @@ def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
     help="auto: own the table, so that the kernel refuses others' changes, where it can. watch: undo them.",
 )
 @mask_option
+@apply_option
 @_says_why
-def run(state: Path, table_guard: str, mark_mask: int) -> int:
+def run(state: Path, table_guard: str, mark_mask: int, apply: str) -> int:
     """Enforce, follow the controller, report. SIGTERM ends it; the rules stay in force."""
     from segctl_agent.loop import Loop
+    from segctl_agent.nft.fallback import Apply
     from segctl_agent.nft.ownership import TableGuard
     from segctl_agent.render import MarkLayout
     from segctl_agent.systemd import Notifier
@@ -136,7 +150,8 @@ def run(state: Path, table_guard: str, mark_mask: int) -> int:
         )
 
     async def agent() -> int:
-        return await Loop(folder, identity, Notifier(), MarkLayout(mark_mask), TableGuard(table_guard)).run()
+        layout, guard = MarkLayout(mark_mask), TableGuard(table_guard)
+        return await Loop(folder, identity, Notifier(), layout, guard, Apply(apply)).run()
 
     return asyncio.run(agent())
 
@@ -155,8 +170,9 @@ def exec_gate(state: Path) -> int:
 @main.command()
 @state_option
 @mask_option
+@apply_option
 @_says_why
-def load(state: Path, mark_mask: int) -> int:
+def load(state: Path, mark_mask: int, apply: str) -> int:
     """Put the last good generation in force and exit: at boot, or to end a release."""
     folder, identity = _enrolled(state)
     if folder.held:
@@ -166,10 +182,11 @@ def load(state: Path, mark_mask: int) -> int:
     if lock is None:
         click.echo("an agent is running: it puts the policy in force within a second")
         return 0
+    from segctl_agent.nft.fallback import Apply
     from segctl_agent.render import MarkLayout
     from segctl_agent.standalone import load_last_good
 
-    boot = load_last_good(folder, identity, MarkLayout(mark_mask))
+    boot = load_last_good(folder, identity, MarkLayout(mark_mask), Apply(apply))
     for problem in boot.problems:
         click.echo(f"segctl-agent: {problem}", err=True)
     click.echo(boot.status)

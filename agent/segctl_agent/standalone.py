@@ -23,6 +23,7 @@ from segctl_agent.facts.containerstate import ContainerReader
 from segctl_agent.facts.containerwatch import known_containers
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.facts.values import HostFacts
+from segctl_agent.nft.fallback import Apply, open_kernel
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.library import chain_lines
 from segctl_agent.nft.ownership import TableGuard
@@ -37,9 +38,9 @@ _RELEASE_PROOF_SECONDS = 5.0
 _QUIET_SECONDS = 1.5
 
 
-def load_last_good(folder: StateFolder, identity: Identity, layout: MarkLayout) -> Boot:
+def load_last_good(folder: StateFolder, identity: Identity, layout: MarkLayout, apply: Apply) -> Boot:
     """Raises KernelError or StateError. The agent's user is the owner of the state folder, whoever runs this."""
-    kernel = NetlinkKernel(guard=TableGuard.AUTO)
+    kernel = open_kernel(apply, TableGuard.AUTO, lambda told: log.warning("%s", told))
     try:
         enforcer = Enforcer(kernel, resolve_users, folder.path.stat().st_uid, layout)
         root = find_cgroup2_root()

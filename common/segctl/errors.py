@@ -34,8 +34,8 @@ class KernelFullError(KernelError):
 
 
 class KernelFormError(KernelError):
-    """The kernel does not take a message in the form that we gave it (EINVAL and the like): another's words for the same
-    may pass. Nothing of the transaction was applied. `what`: the operation that was refused."""
+    """The kernel does not take a message in the form that we gave it (EINVAL and the like): another's words for the
+    same may pass. Nothing of the transaction was applied. `what`: the operation that was refused."""
 
     def __init__(self, message: str, what: str = "") -> None:
         self.what = what

@@ -28,11 +28,11 @@ def chain_lines(chain: str) -> tuple[str, ...]:
 
 
 def _run(command: str) -> str:
-    import nftables
-
     try:
+        import nftables
+
         code, output, error = nftables.Nftables().cmd(command)
-    except OSError as e:
+    except (OSError, ImportError) as e:
         raise KernelError(f"libnftables cannot be loaded: {e}. Install the package libnftables1") from e
     if code:
         said = error.strip()  # it repeats the command, however long that is
