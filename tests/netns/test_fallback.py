@@ -202,6 +202,21 @@ def test_a_rule_without_words_takes_its_whole_batch_to_netlink(space: Space) -> 
     space.run(wordless)
 
 
+def test_a_name_that_would_be_a_command_takes_its_batch_to_netlink(space: Space) -> None:
+    def healed() -> None:
+        kernel, other = LibraryKernel(), NetlinkKernel("other")
+        other.apply(Batch((AddTable(),)))
+        wanted = rendered(SHOP, SHOP_FACTS, 1)
+        kernel.apply(plan(None, wanted))
+        hostile = "x; delete table inet other"
+        kernel.apply(Batch((AddChain(hostile), AddSet(hostile, ADDRESSES))))
+        kernel.apply(plan(kernel.read(), wanted))
+        assert kernel.read() == wanted
+        assert other.read() == Ruleset()
+
+    space.run(healed)
+
+
 # Ownership
 
 

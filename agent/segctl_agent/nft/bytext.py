@@ -12,6 +12,7 @@ kind of object. So a batch is split in three transactions, in an order that open
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -39,6 +40,7 @@ from segctl_agent.nft.ruleset import TABLE, ForeignKind, KeyType, Rule, SetSpec
 from segctl_agent.nft.text import data_text, hook_text, key_text, set_kind, spec_lines
 
 _CHUNK = 1000
+_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
 _NO_PATHS = MappingProxyType[int, str]({})
 
 
@@ -52,18 +54,18 @@ class Parts:
 
 
 def unsayable(batch: Batch) -> Operation | None:
-    """The first operation for which the whole batch must go by netlink: a rule that was read from the kernel has no
-    text, and a chain that is written in two transactions is open in between."""
-    return next((op for op in batch.operations if isinstance(op, DeleteTable) or _is_wordless(op)), None)
+    """The first operation for which the whole batch must go by netlink. A rule that was read from the kernel has no
+    text, and a chain that is written in two transactions is open in between. A name that is none of ours may be
+    anything: netlink takes "x; flush ruleset" for a name, and nft for two commands."""
+    return next((op for op in batch.operations if isinstance(op, DeleteTable) or not _has_words(op)), None)
 
 
 def split(batch: Batch) -> Parts:
     """For batches in the order of `plan`: forget first, build after. The batch must be sayable."""
-    before = [op for op in batch.operations if _goes_before(op)]
-    after = [op for op in batch.operations if _goes_after(op)]
-    apart = {id(op) for op in (*before, *after)}
-    text = (op for op in batch.operations if id(op) not in apart)
-    return Parts(Batch(tuple(before)), Batch(tuple(text)), Batch(tuple(after)))
+    before = tuple(op for op in batch.operations if _goes_before(op))
+    after = tuple(op for op in batch.operations if _goes_after(op))
+    text = tuple(op for op in batch.operations if not (_goes_before(op) or _goes_after(op)))
+    return Parts(Batch(before), Batch(text), Batch(after))
 
 
 def batch_text(batch: Batch, table: str = TABLE) -> str:
@@ -71,8 +73,16 @@ def batch_text(batch: Batch, table: str = TABLE) -> str:
     return "".join(f"{command}\n" for op in batch.operations for command in _commands(op, f"inet {table}"))
 
 
-def _is_wordless(op: Operation) -> bool:
-    return isinstance(op, AddRule) and not op.rule.text
+def _has_words(op: Operation) -> bool:
+    match op:
+        case AddTable() | DeleteTable():
+            return True
+        case AddRule(chain, rule):
+            return bool(rule.text) and _NAME.fullmatch(chain) is not None
+        case DeleteForeign(what):
+            return _NAME.fullmatch(what.name) is not None
+        case _:
+            return _NAME.fullmatch(op.name) is not None
 
 
 def _goes_before(op: Operation) -> bool:
@@ -132,7 +142,7 @@ def _chain(op: AddChain | FlushChain | DeleteChain | AddRule, table: str) -> str
 
 
 def _elements(verb: str, table: str, name: str, elements: Iterator[str]) -> Iterable[str]:
-    """nft prints the command that fails in its error: a set in one piece would be all of that."""
+    """In pieces: nft repeats the command that fails in its error."""
     chunk: list[str] = []
     for element in elements:
         chunk.append(element)

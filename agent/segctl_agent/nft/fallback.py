@@ -13,7 +13,6 @@ from enum import Enum
 
 from segctl.errors import KernelError, KernelFormError
 
-from segctl_agent.nft.attributes import string
 from segctl_agent.nft.bytext import batch_text, split, unsayable
 from segctl_agent.nft.kernel import Encoder, NetlinkKernel
 from segctl_agent.nft.library import load_text
@@ -23,7 +22,8 @@ from segctl_agent.nft.operations import AddElements, AddRule, AddTable, Batch, D
 from segctl_agent.nft.ownership import TableGuard
 from segctl_agent.nft.ruleset import TABLE, Odd
 
-_IMPOSSIBLE = "segctl-rehearsal"
+_IMPOSSIBLE = Message(DELCHAIN, 0, b"", DeleteChain(""))
+"""A chain of no table: EINVAL, whatever there is (nft_table_lookup)."""
 
 
 class Apply(Enum):
@@ -58,9 +58,8 @@ class LibraryKernel(NetlinkKernel):
     def _rehearse(self, batch: Batch) -> None:
         """Everything but the rules in a transaction that cannot succeed: what a later step would be refused, for the
         state that the table is in, is refused before the first. Rules are all in one step."""
-        name = string(1, self._table) + string(3, _IMPOSSIBLE)
         rest = Batch(tuple(op for op in batch.operations if not isinstance(op, AddRule)))
-        messages = [*self._messages(rest), Message(DELCHAIN, 0, name, DeleteChain(_IMPOSSIBLE))]
+        messages = [*self._messages(rest), _IMPOSSIBLE]
         refusal = self._netlink.refusal(messages)
         if refusal.position == len(messages) - 1:
             return
@@ -125,8 +124,8 @@ class AutoKernel(LibraryKernel):
         if not self._told:
             self._told = True
             self._tell(
-                f"the kernel refused our own encoding of: {refused.what}. libnftables' was taken, the policy is in "
-                f"force: report this with the kernel's version, {os.uname().release}"
+                f"the kernel refused our own encoding of: {refused.what}. libnftables' was taken: report this with the "
+                f"kernel's version, {os.uname().release}"
             )
 
 

@@ -126,6 +126,8 @@ def test_a_rule_from_the_kernel_and_the_end_of_the_table_go_by_netlink_with_all_
     wordless = AddRule("w", Rule(ACCEPTING.exprs))
     assert unsayable(Batch((FlushChain("w"), AddRule("w", ACCEPTING), wordless))) == wordless
     assert unsayable(Batch((DeleteTable(),))) == DeleteTable()
+    for hostile in (DeleteChain("x; flush ruleset"), DeleteForeign(Foreign("a b", ForeignKind.SET)), FlushChain("")):
+        assert unsayable(Batch((hostile,))) == hostile
     assert unsayable(Batch(tuple(op for op, _ in WORDS) + BY_NETLINK)) is None
 
 
