@@ -32,9 +32,9 @@ from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.facts.values import Address
 from segctl_agent.neighbours import Neighbours
-from segctl_agent.nft.fallback import Apply, open_kernel
+from segctl_agent.nft.fallback import Tell
+from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.others import read_others
-from segctl_agent.nft.ownership import TableGuard
 from segctl_agent.nft.ruleset import TABLE
 from segctl_agent.nft.watch import NftWatch, TamperNotice
 from segctl_agent.observers import HitKeeper, Observers, carried_ids
@@ -64,15 +64,14 @@ class Loop:
         identity: Identity,
         notifier: Notifier,
         layout: MarkLayout,
-        guard: TableGuard,
-        apply: Apply,
+        open_kernel: Callable[[Tell], NetlinkKernel],
     ) -> None:
-        """To be made in the loop that runs it."""
+        """To be made in the loop that runs it. `open_kernel` is given what tells an event `kernel`."""
         self._folder, self._identity, self._notifier = folder, identity, notifier
         self._reports = ReportQueue()
         loop = asyncio.get_running_loop()
         # A large policy is applied in a thread: what is told there waits for the loop.
-        self._kernel = open_kernel(apply, guard, lambda told: loop.call_soon_threadsafe(self._refused, told))
+        self._kernel = open_kernel(lambda told: loop.call_soon_threadsafe(self._refused, told))
         hits = HitKeeper(folder)
         carried = partial(carried_ids, layout)
         self._enforcer = Enforcer(

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import ParamSpec, TextIO
 
@@ -137,7 +137,7 @@ def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
 def run(state: Path, table_guard: str, mark_mask: int, apply: str) -> int:
     """Enforce, follow the controller, report. SIGTERM ends it; the rules stay in force."""
     from segctl_agent.loop import Loop
-    from segctl_agent.nft.fallback import Apply
+    from segctl_agent.nft.fallback import Apply, open_kernel
     from segctl_agent.nft.ownership import TableGuard
     from segctl_agent.render import MarkLayout
     from segctl_agent.systemd import Notifier
@@ -150,8 +150,8 @@ def run(state: Path, table_guard: str, mark_mask: int, apply: str) -> int:
         )
 
     async def agent() -> int:
-        layout, guard = MarkLayout(mark_mask), TableGuard(table_guard)
-        return await Loop(folder, identity, Notifier(), layout, guard, Apply(apply)).run()
+        kernel = partial(open_kernel, Apply(apply), TableGuard(table_guard))
+        return await Loop(folder, identity, Notifier(), MarkLayout(mark_mask), kernel).run()
 
     return asyncio.run(agent())
 

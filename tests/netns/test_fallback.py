@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import secrets
+import signal
 import struct
 import subprocess
 from dataclasses import replace
@@ -14,10 +17,12 @@ from random import Random
 import pytest
 from segctl.errors import KernelError, KernelFormError
 from segctl.policy.compile import compile_host
+from segctl_agent.credentials import load_identity
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.values import HostFacts
+from segctl_agent.loop import Loop
 from segctl_agent.nft import statements as s
-from segctl_agent.nft.fallback import AutoKernel, LibraryKernel
+from segctl_agent.nft.fallback import AutoKernel, LibraryKernel, Tell
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.messages import Message, encode
 from segctl_agent.nft.operations import (
@@ -33,6 +38,9 @@ from segctl_agent.nft.operations import (
 from segctl_agent.nft.ownership import GUARDED, PERSIST, TableGuard, TableState
 from segctl_agent.nft.plan import plan
 from segctl_agent.nft.ruleset import ACCEPT, DROP, Expr, KeyType, NftSet, Rule, Ruleset, SetSpec, goto
+from segctl_agent.render import MarkLayout
+from segctl_agent.state import StateFolder
+from segctl_agent.systemd import Notifier
 
 from tests.decided import rendered
 from tests.netns.randompolicy import NOW, RandomPolicies
@@ -138,6 +146,50 @@ def test_a_wrong_encoding_ends_in_force_by_text_and_is_told_once(space: Space) -
     assert len(told) == 1
     assert "the kernel refused our own encoding of: add rule to chain" in told[0]
     assert f"report this with the kernel's version, {os.uname().release}" in told[0]
+
+
+def test_a_running_agent_tells_it_in_its_journal_and_as_an_event(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+
+    async def running(told: Journal) -> None:
+        def kernel(tell: Tell) -> NetlinkKernel:
+            return AutoKernel(tell, guard=TableGuard.AUTO, encode=wrong)
+
+        identity = load_identity(folder)
+        assert identity is not None
+        loop = Loop(StateFolder(folder), identity, Notifier(), MarkLayout(), kernel)
+        agent = asyncio.create_task(loop.run())
+        async with asyncio.timeout(20):
+            await told.heard.wait()
+        found = table()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await agent == 0
+        assert found is not None
+        assert found.chains["input"].rules
+
+    def host() -> list[str]:
+        enrolled(folder)
+        told = Journal()
+        logging.getLogger("segctl_agent").addHandler(told)
+        asyncio.run(running(told))
+        return told.lines
+
+    (line,) = in_namespaces(host)
+    assert line.startswith("kernel: the kernel refused our own encoding of: add rule to chain")
+
+
+class Journal(logging.Handler):
+    """What was said of refused encodings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.heard = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "encoding" in (line := record.getMessage()):
+            self.lines.append(line)
+            self.heard.set()
 
 
 def test_what_is_refused_for_the_state_of_the_table_is_not_tried_again(space: Space) -> None:

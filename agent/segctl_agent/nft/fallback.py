@@ -24,6 +24,8 @@ from segctl_agent.nft.ruleset import TABLE, Odd
 
 _IMPOSSIBLE = Message(DELCHAIN, 0, b"", DeleteChain(""))
 """A chain of no table: EINVAL, whatever there is (nft_table_lookup)."""
+Tell = Callable[[str], object]
+"""Is given a sentence for people, in the thread that applies."""
 
 
 class Apply(Enum):
@@ -39,7 +41,8 @@ class LibraryKernel(NetlinkKernel):
     words, go by netlink as ever. `apply` must be called in the network namespace in which this object was made."""
 
     def apply(self, batch: Batch) -> None:
-        """All of it or nothing, as far as one writer can say: between its transactions others may write."""
+        """All of it or nothing, as far as one writer can say: between its transactions others may write. When the last
+        one is refused for that, cgroups stay unknown, and the caller finds it when it reads back."""
         if not has_words(batch):
             super().apply(batch)
             return
@@ -95,12 +98,12 @@ class LibraryKernel(NetlinkKernel):
 
 
 class AutoKernel(LibraryKernel):
-    """Applies by netlink, and by libnftables a batch that the kernel refuses for its form. `tell` is given a sentence
-    the first time that this happens, in the thread that applies."""
+    """Applies by netlink, and by libnftables a batch that the kernel refuses for its form. `tell` hears of the first
+    time that this happens."""
 
     def __init__(
         self,
-        tell: Callable[[str], object],
+        tell: Tell,
         table: str = TABLE,
         guard: TableGuard = TableGuard.WATCH,
         encode: Encoder = encode,
@@ -134,7 +137,7 @@ def has_words(batch: Batch) -> bool:
     return unsayable(batch) is None and bool(split(batch).by_text)
 
 
-def open_kernel(apply: Apply, guard: TableGuard, tell: Callable[[str], object]) -> NetlinkKernel:
+def open_kernel(apply: Apply, guard: TableGuard, tell: Tell) -> NetlinkKernel:
     """`tell`: as in AutoKernel. Raises KernelError as NetlinkKernel does."""
     if apply is Apply.NETLINK:
         return NetlinkKernel(guard=guard)

@@ -2,7 +2,7 @@
 
 It loads text, which proves our builders and our text against it and is the second way for a batch (`fallback`), and
 lists chains, which gives words to rules that we never rendered. Sets keyed by cgroup must not be listed with it: it
-walks the whole cgroup tree for each element. It is imported when it is used: it costs 10 MB.
+walks the whole cgroup tree for each element. It is imported when it is used: it costs megabytes.
 """
 
 from __future__ import annotations
