@@ -1,16 +1,12 @@
-"""The chapters of the demo, in order. Each shows one thing and checks it."""
+"""The first chapters of the demo: a fleet gets a policy, and what that means. Each shows one thing and checks it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from lab.fleet import Fleet
 from lab.flows import Flow
 from lab.host import PROGRAM
-from lab.story import Story
+from lab.story import Demo
 from lab.wait import until
 
 NGINX, API, DB = "nginx.service", "shop-api.service", "postgresql@15-main.service"
@@ -19,16 +15,6 @@ WEB_TO_API = Flow("web1", NGINX, "api1", 8080, True, say="ask", hears="postgres 
 API_TO_DB = Flow("api1", API, "db1", 5432, True, user="shop")
 CRON_TO_API = Flow("web1", "cron.service", "api1", 8080, False)
 DEV_TO_API = Flow("dev1", NGINX, "api1", 8080, False)
-CRON_RULE = "suggested.yaml"
-
-
-@dataclass(frozen=True, slots=True)
-class Demo:
-    """`policy` is a copy of examples/shop that the story may change."""
-
-    fleet: Fleet
-    story: Story
-    policy: Path
 
 
 def the_fleet(demo: Demo) -> None:
@@ -104,7 +90,7 @@ def denials(demo: Demo) -> None:
     found = until("the denials of web1, api1 and dev1 are at the controller", told, 5)
     demo.story.segctl("denied")
     demo.story.segctl("denied", "--host", "web1", "--limit", "1", "--wide", "--suggest")
-    cron = next((one for one in found if _is_cron(one)), None)
+    cron = next((one for one in found if is_cron(one)), None)
     process = (cron or {}).get("process") or {}
     named = {"user": "root", "unit": "cron.service"}
     holds = all(process.get(key) == value for key, value in named.items()) and process.get("pid", 0) > 0
@@ -116,7 +102,7 @@ def denials(demo: Demo) -> None:
     demo.story.check("shop-api" in suggestion, "a rule is suggested")
 
 
-def _is_cron(one: dict[str, Any]) -> bool:
+def is_cron(one: dict[str, Any]) -> bool:
     unit = (one.get("process") or {}).get("unit")
     return one.get("host") == "web1" and unit == "cron.service" and one.get("peer_host") == "api1"
 
@@ -139,65 +125,5 @@ def explained(demo: Demo) -> None:
         asked = {end["host"]: end["kernel_verdict"] for end in told["ends"] if end["host"]}
         holds = told["verdict"] == verdict and not told["differs"] and any(asked.values())
         what = f"{source} to {destination} {service}: {verdict}, policy and kernel agree"
-        kernels = ", ".join(f"kernel of {host} {answer or 'not asked'}" for host, answer in asked.items())
-        demo.story.check(holds, what, f"policy {told['verdict']}, {kernels}")
-
-
-def allow_it(demo: Demo) -> None:
-    demo.story.step("The owner takes the suggested rule into the policy.")
-    cron = next(one for one in demo.fleet.records("denied") if _is_cron(one))
-    text = rule_file(cron["suggestion"])
-    (demo.policy / CRON_RULE).write_text(text)
-    demo.story.typed(f"cat {demo.policy.name}/{CRON_RULE}", text)
-    demo.story.segctl("plan", demo.policy.name)
-    demo.story.segctl(
-        "push", demo.policy.name, "--yes", "--message", "cron on web1 may ask the api", after="Generation"
-    )
-    demo.story.flows(Flow("web1", "cron.service", "api1", 8080, True), DEV_TO_API)
-
-
-def rule_file(suggestion: str) -> str:
-    """A policy file of one suggestion, with an owner and a reason where it asks for them."""
-    filled = suggestion.replace("owner: CHANGE-ME", "owner: team-shop").replace("why: CHANGE-ME", "why: nightly job")
-    return f"{filled.rstrip()}\n"
-
-
-def roll_back(demo: Demo) -> None:
-    demo.story.step("Roll back: also the session that is open now ends.")
-    session = demo.fleet.lab.hosts["web1"].popen([*PROGRAM, "hold", "api1", "8080"], unit="cron.service")
-    assert session.stdout is not None
-    demo.story.check(session.stdout.readline() == "connected\n", "cron on web1 holds a session to the api")
-    demo.story.segctl("rollback", "--yes", "--message", "not after all")
-    cut = until("the session ends", lambda: session.poll() is not None, 10)
-    how = session.stdout.read().strip()
-    demo.story.check(cut and how.startswith("cut:"), "its session is cut", how)
-    demo.story.flows(CRON_TO_API, WEB_TO_API)
-
-
-def account(demo: Demo) -> None:
-    demo.story.step("Who did what.")
-    demo.story.segctl("history")
-    demo.story.segctl("audit", "--limit", "8")
-    history = demo.fleet.document("history")
-    demo.story.check(
-        len(history) == 3 and history[0]["rollback_of"] == 1,
-        "three generations, the last a rollback",
-        history[0]["message"],
-    )
-
-
-CHAPTERS: tuple[Callable[[Demo], None], ...] = (
-    the_fleet,
-    before,
-    plan_and_push,
-    permitted,
-    wrong_process,
-    wrong_listener,
-    boundary,
-    denials,
-    explained,
-    restart,
-    allow_it,
-    roll_back,
-    account,
-)
+        kernels = ", ".join(f"{host} {answer or 'not asked'}" for host, answer in asked.items())
+        demo.story.check(holds, what, f"policy {told['verdict']}; kernels: {kernels}")

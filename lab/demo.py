@@ -9,15 +9,37 @@ import argparse
 import shutil
 import sys
 import time
+from collections.abc import Callable
 
-from lab.chapters import CHAPTERS, Demo
+from lab import chapters, chapters_change, chapters_watch
 from lab.fleet import Fleet
 from lab.host import REPOSITORY
 from lab.instance import LabError
 from lab.netns import Lab
 from lab.signals import leave_orderly
-from lab.story import Story
+from lab.story import Demo, Story
 from lab.wait import DeadlineError
+
+CHAPTERS: tuple[Callable[[Demo], None], ...] = (
+    chapters.the_fleet,
+    chapters.before,
+    chapters.plan_and_push,
+    chapters.permitted,
+    chapters.wrong_process,
+    chapters.wrong_listener,
+    chapters.boundary,
+    chapters.denials,
+    chapters.explained,
+    chapters.restart,
+    chapters_change.allow_it,
+    chapters_change.take_it_back,
+    chapters_change.roll_back,
+    chapters_watch.who_talks,
+    chapters_watch.which_rules_are_used,
+    chapters_watch.tampering,
+    chapters_change.time_box,
+    chapters_watch.account,
+)
 
 
 def play(fleet: Fleet, pause: float) -> list[str]:

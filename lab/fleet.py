@@ -149,6 +149,12 @@ class Fleet:
         here = self.lab.instance.directory
         return self.control.run(command, stdin=stdin, seconds=seconds, environment=environment, here=here)
 
+    def segctl_started(self, *arguments: str, output: int) -> subprocess.Popen[str]:
+        """The same, with its output to a file descriptor, and without waiting for its end."""
+        environment = {"SEGCTL_CONFIG": str(self.admin_directory)}
+        here = self.lab.instance.directory
+        return self.control.popen([str(BIN / "segctl"), *arguments], output=output, environment=environment, here=here)
+
     def segctl_checked(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """The same; raises LabError with everything it said unless it ends with 0."""
         done = self.segctl(*arguments, stdin=stdin)

@@ -117,15 +117,17 @@ class LabHost:
         stdin: int = subprocess.DEVNULL,
         output: IO[str] | int = subprocess.PIPE,
         environment: Mapping[str, str] | None = None,
+        here: Path | None = None,
     ) -> subprocess.Popen[str]:
-        """Start `command` here and return at once; it ends at the latest with the lab. Its standard error goes
-        where its standard output goes."""
+        """Start `command` here, in the directory `here`, and return at once; it ends at the latest with the lab. Its
+        standard error goes where its standard output goes."""
         return subprocess.Popen(
             self.place.argv(command, unit, user),
             text=True,
             stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
+            cwd=here,
             env={**os.environ, **(environment or {})},
         )
 

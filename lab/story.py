@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import shutil
 import sys
 import textwrap
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 from lab.fleet import Fleet
 from lab.flows import FAMILIES, Flow, try_flows
+from lab.screen import Screen
 
 INDENT = "   "
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Story:
@@ -22,7 +28,8 @@ class Story:
         self.pause = pause
         self.failures: list[str] = []
         self._steps = 0
-        self._colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._watched = sys.stdout.isatty()
+        self._colour = self._watched and "NO_COLOR" not in os.environ
 
     def step(self, title: str, why: str = "") -> None:
         if self._steps:
@@ -35,22 +42,23 @@ class Story:
 
     def check(self, holds: bool, what: str, seen: str = "") -> None:
         mark = self._paint("32", "✔") if holds else self._paint("1;31", "✘")
-        detail = f"   {self._paint('2', seen)}" if seen else ""
-        print(f"{INDENT}{mark} {what}{detail}", flush=True)
+        print(f"{INDENT}{mark} {what}{self._detail(what, seen)}", flush=True)
         if not holds:
             self.failures.append(f"step {self._steps}: {what}{f' (seen: {seen})' if seen else ''}")
 
     def segctl(self, *arguments: str, after: str = "") -> None:
-        """Show a command as a user types it and what it prints; it must succeed. With `after`, what came up to the line
-        that starts so was shown before and is left out."""
+        """Show a command as a user types it and what it prints; it must succeed. With `after`, the plan before
+        the line that starts so is left out. Where somebody watches, it writes to a terminal that leaves room for the
+        indent."""
         self.typed(shlex.join(["segctl", *arguments]))
-        done = self.fleet.segctl(*arguments)
-        lines = f"{done.stdout}{done.stderr}".rstrip().splitlines()
-        known = [number for number, line in enumerate(lines) if after and line.startswith(after)][:1]
-        shown = ["... the plan as above", *lines[known[0] :]] if known else lines
+        columns = shutil.get_terminal_size().columns - len(INDENT) if self._watched else 0
+        code, text = Screen(columns).show(self.fleet, *arguments)
+        lines = text.rstrip().splitlines()
+        known = [number for number, line in enumerate(lines) if after and COLOUR.sub("", line).startswith(after)][:1]
+        shown = ["... the plan", *lines[known[0] :]] if known else lines
         print(textwrap.indent("\n".join(shown), INDENT))
-        if done.returncode != 0:
-            self.check(False, f"segctl {arguments[0]} succeeds", f"it ended with {done.returncode}")
+        if code != 0:
+            self.check(False, f"segctl {arguments[0]} succeeds", f"it ended with {code}")
 
     def typed(self, command: str, output: str = "") -> None:
         """Show a command as it would be typed, and what it prints."""
@@ -69,5 +77,24 @@ class Story:
             verdict = "passes " if flow.passes else "refused"
             self.check(all(one.holds for one in seen), f"{verdict}  {flow}, {families}", shown)
 
+    def _detail(self, what: str, seen: str) -> str:
+        """Behind what was checked, or below it where that does not fit a terminal."""
+        if not seen:
+            return ""
+        columns = shutil.get_terminal_size().columns
+        if not self._watched or len(f"{INDENT}* {what}   {seen}") <= columns:
+            return f"   {self._paint('2', seen)}"
+        below = textwrap.wrap(seen, columns - len(INDENT) - 2, break_on_hyphens=False)
+        return "".join(f"\n{INDENT}  {self._paint('2', text)}" for text in below)
+
     def _paint(self, style: str, text: str) -> str:
         return f"\x1b[{style}m{text}\x1b[0m" if self._colour else text
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """`policy` is a copy of examples/shop that the story may change."""
+
+    fleet: Fleet
+    story: Story
+    policy: Path

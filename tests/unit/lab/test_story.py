@@ -3,7 +3,7 @@
 from segctl.policy.parse import parse_policy
 from segctl.policy.source import SourceFile
 
-from lab.chapters import rule_file
+from lab.chapters_change import rule_file
 from lab.fleet import Answer
 from lab.flows import Flow, Tried
 from lab.story import Story
