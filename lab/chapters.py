@@ -14,6 +14,7 @@ CLIENT_TO_WEB = Flow("client1", "", "web1", 80, True)
 WEB_TO_API = Flow("web1", NGINX, "api1", 8080, True, say="ask", hears="postgres 15", user="www-data")
 API_TO_DB = Flow("api1", API, "db1", 5432, True, user="shop")
 CRON_TO_API = Flow("web1", "cron.service", "api1", 8080, False)
+WEB_TO_DB = Flow("web1", NGINX, "db1", 5432, False)
 DEV_TO_API = Flow("dev1", NGINX, "api1", 8080, False)
 
 

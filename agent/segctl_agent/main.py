@@ -50,11 +50,11 @@ def _mask(context: click.Context, parameter: click.Parameter, value: str) -> int
 mask_option = click.option(
     "--mark-mask",
     callback=_mask,
-    default="0xffffff80",
+    default="0xffffffc0",
     envvar="SEGCTL_MARK_MASK",
     show_default=True,
     show_envvar=True,
-    help="The bits of the conntrack mark that are the agent's: 17 or more neighbours. The others are left alone.",
+    help="The bits of the conntrack mark that are the agent's: 18 or more neighbours. The others are left alone.",
 )
 
 

@@ -76,10 +76,10 @@ class Publisher:
             now = self._clock.now_us()
             new = GenerationRecord(digest, proposal.author, proposal.message, now, proposal.files, proposal.rollback_of)
             action = "rollback" if proposal.rollback_of else "push"
-            detail = f"digest {digest[:12]} {proposal.message}"
-            if proposal.rollback_of:
-                detail = f"back to generation {proposal.rollback_of}, {detail}"
-            entry = Entry(now, proposal.author, action, "", detail.rstrip())
+            back = f"to generation {proposal.rollback_of}" if proposal.rollback_of else ""
+            detail = ": ".join(part for part in (back, proposal.message) if part)
+            detail = f"{detail} (digest {digest[:12]})".lstrip()
+            entry = Entry(now, proposal.author, action, "", detail)
             stored = await self._db.call(self._db.store.add_generation, new, proposal.expect_base, entry)
             self.activate(stored, policy)
             log.info("%s generation=%d author=%s digest=%s", action, stored.number, stored.author, digest[:12])

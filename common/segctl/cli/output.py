@@ -115,9 +115,10 @@ def table(
     gap: int = 2,
     indent: int = 0,
     last_gives: bool = False,
+    right: Sequence[str] = (),
 ) -> list[Line]:
-    """Columns as wide as their content. When that exceeds `width` the widest give way (the last one first, if
-    `last_gives`), down to a few characters. Width 0: no limit."""
+    """Columns as wide as their content, those with a header in `right` aligned there. When that exceeds `width` the
+    widest give way (the last one first, if `last_gives`), down to a few characters. Width 0: no limit."""
     if not rows:
         return []
     cells = [[Span(printable(span(c).text), span(c).style) for c in row] for row in rows]
@@ -132,7 +133,7 @@ def table(
     def laid(row: Sequence[Span]) -> Line:
         spans = [pad] if indent else []
         for i, cell in enumerate(row):
-            spans += [fit(cell, widths[i]), blank]
+            spans += [fit(cell, widths[i], headers[i] in right), blank]
         return tuple(spans)
 
     head = [laid([dim(h) for h in headers])] if any(headers) else []

@@ -32,7 +32,11 @@ def render_cuts(plan: Plan, width: int) -> list[Line]:
         for cut, number in shown
     ]
     headers = ("HOST", "PROCESS", "WORKLOAD", "", "PEER", "SERVICE", "RULE NOW", "COUNT")
-    lines = [line(), line(bold("Live connections that this would cut")), *table(headers, rows, width, 1, 2)]
+    lines = [
+        line(),
+        line(bold("Live connections that this would cut")),
+        *table(headers, rows, width, 1, 2, right=("COUNT",)),
+    ]
     rest = plan.cut_total - sum(number for _, number in shown)
     return [*lines, line(dim(f"  and {rest:,} more"))] if rest > 0 else lines
 

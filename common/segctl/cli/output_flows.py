@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from segctl.cli.output import Cell, Line, Span, ago, bold, count, dim, line, printable, size, table, warn
-from segctl.cli.output_denied import ARROWS
+from segctl.cli.output_denied import ARROWS, IPV6
 from segctl.cli.views import Flow, Flows, RuleUse
 from segctl.cli.views_json import to_json
 
@@ -18,8 +18,9 @@ BYTES_FROM = 100
 
 
 def render_flows(flows: Flows, now: datetime, width: int) -> list[Line]:
-    """On a terminal narrower than BYTES_FROM without the bytes: who talks to whom goes first."""
-    wide = not width or width >= BYTES_FROM
+    """Without the bytes on a terminal narrower than BYTES_FROM, for who talks to whom goes first, and where no host
+    counts them."""
+    wide = (not width or width >= BYTES_FROM) and any(f.bytes_sent or f.bytes_received for f in flows.flows)
     rows: list[list[Cell]] = [
         [
             ago(f.last_seen, now),
@@ -34,7 +35,7 @@ def render_flows(flows: Flows, now: datetime, width: int) -> list[Line]:
         for f in flows.flows
     ]
     headers = ("SEEN", "HOST/WORKLOAD", "", "PEER", "SERVICE", "BY", "FLOWS", *(("SENT", "RECEIVED") if wide else ()))
-    lines = table(headers, rows, width, gap=1)
+    lines = table(headers, rows, width, gap=1, right=("FLOWS", "SENT", "RECEIVED"))
     if flows.lost:
         lines.append(line(warn(f"{flows.lost:,} more were accepted and counted, but are in no line: too many")))
     return lines
@@ -64,15 +65,17 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _peer(f: Flow) -> str:
+    """Where its name hides the family, IPv6 is marked, as in `segctl denied`."""
     if not f.peer_host:
         return f.peer_address
-    return f"{f.peer_host}/{f.peer_workload}" if f.peer_workload else f.peer_host
+    name = f"{f.peer_host}/{f.peer_workload}" if f.peer_workload else f.peer_host
+    return f"{name}{IPV6}" if ":" in f.peer_address else name
 
 
 def _why(f: Flow) -> Cell:
     if f.verdict == "would-deny":
         return warn("test: no rule")
-    return f.rule or dim("observe" if f.verdict == "observed" else "essential")
+    return f.rule or dim("observe" if f.verdict == "observed" else "earlier policy")
 
 
 def render_rule_use(uses: Sequence[RuleUse], now: datetime, width: int, unused: bool = False) -> list[Line]:
@@ -90,7 +93,7 @@ def render_rule_use(uses: Sequence[RuleUse], now: datetime, width: int, unused: 
         ]
         for use in hit
     ]
-    lines = table(("RULE", "HITS", "LAST HIT", "HOSTS", ""), rows, width)
+    lines = table(("RULE", "HITS", "LAST HIT", "HOSTS", ""), rows, width, right=("HITS", "HOSTS"))
     if never:
         lines += [line()] if lines else []
         total = sum(use.in_policy for use in uses)

@@ -71,7 +71,9 @@ def render_summary(push: Push) -> list[Line]:
     if done.proven == total:
         slowest = max((p.after_ms for p in push.proofs if p.state == "proven"), default=0.0)
         proven = "the kernel of the host proved it" if total == 1 else f"the kernels of all {total} hosts proved it"
-        return [line(good("Pushed."), f" Generation {number}: {proven} within {slowest:.0f} ms.")]
+        back = push.generation.rollback_of
+        what = f"Rolled back to {back}." if back else "Pushed."
+        return [line(good(what), f" Generation {number}: {proven} within {slowest:.0f} ms.")]
     lines = [line(warn("Pushed in part."), f" Generation {number}: {done.proven} of {count(total, 'host')} proved it.")]
     if done.refused:
         names = _names(push.proofs, "refused")

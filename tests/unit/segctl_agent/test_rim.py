@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from segctl_agent.endpoints import MAX_ADDRESSES, endpoints, load_remembered, remember, resolve_endpoints
 from segctl_agent.facts.values import Endpoint
 from segctl_agent.main import main
+from segctl_agent.render.marks import DEFAULT_MASK
 from segctl_agent.state import StateFolder
 from segctl_agent.systemd import Notifier
 
@@ -156,3 +157,10 @@ def test_a_look_at_the_lock_does_not_keep_an_agent_out(tmp_path: Path) -> None:
     lock = folder.lock(patience=5.0)
     assert lock is not None
     os.close(lock)
+
+
+@pytest.mark.parametrize("command", ["run", "load"])
+def test_the_mask_of_the_command_line_is_that_of_the_layout(command: str) -> None:
+    """The command line names it without importing the renderer."""
+    (option,) = (one for one in main.commands[command].params if one.name == "mark_mask")
+    assert int(str(option.default), 0) == DEFAULT_MASK

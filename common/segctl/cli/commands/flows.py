@@ -36,9 +36,13 @@ def flows(app: App, host: str, workload: str, rule: str, since: int, limit: int,
 
     One line sums up the flows of one workload, direction, peer, service and rule. A connection between two managed
     hosts has two lines, one of each end. An arrow → is a flow going out, ← one that came in. BY is the rule;
-    "observe": the mode lets everything pass; "test: no rule": it would be denied when the mode is enforce. --since
-    counts by whole hours. SENT and RECEIVED are shown from 100 columns on; they need
-    net.netfilter.nf_conntrack_acct=1 on the host.
+    "observe": the mode lets everything pass; "test: no rule": it would be denied when the mode is enforce;
+    "earlier policy": no rule of the policy in force permits it. [v6] marks IPv6. Flows of essentials are not shown.
+    --since counts by whole hours. SENT and RECEIVED are shown from 100 columns on, where a host counts them: that
+    takes net.netfilter.nf_conntrack_acct=1.
+
+    A flow is shown some seconds after it began. The workload of a peer is what the other host told of its own end;
+    it is left out where that host told nothing, or where several of its workloads fit.
     """
     if as_csv and app.json:
         raise click.UsageError("--csv and --json are two formats: choose one.")
@@ -50,6 +54,6 @@ def flows(app: App, host: str, workload: str, rule: str, since: int, limit: int,
         return
     app.result(found, render_flows(found, app.clock(), app.terminal.width))
     if not found.flows:
-        app.remark([line("No accepted flow was told of here, as far as the controller knows.")])
+        app.remark([line("No host has told of such a flow. Agents look every few seconds, while they are connected.")])
     elif len(found.flows) == limit:
         app.remark([line(f"These are the newest {limit:,}: there may be more. --limit shows them.")])

@@ -345,6 +345,7 @@ FLOWS = v.Flows(
             bytes_received=0,
         ),
         replace(FLOW, workload="host", rule="", service="udp/53", service_name="dns", peer_host="", flows=1),
+        replace(FLOW, peer_address="2001:db8:1::12", flows=2),
         FLOW,
     ),
     lost=1234,

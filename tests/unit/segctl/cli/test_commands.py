@@ -317,7 +317,7 @@ def test_a_plan_names_the_connections_it_would_cut_and_who_did_not_tell(
     controller.plan.hosts.append("db1")
     controller.plan.unasked.append("db1")
     text = cli("plan", str(policy)).out
-    assert "web1 nginx 812 www-data shop-web → db1  tcp/5432 web-to-db 1" in text
+    assert "web1 nginx 812 www-data shop-web → db1  tcp/5432 web-to-db     1" in text
     assert "and 40 more" in text
     assert "41 live connections would be cut on the hosts that answered." in text
     assert "Not asked, or without an answer: db1" in text
@@ -344,7 +344,7 @@ def test_flows_asks_for_what_was_wished(cli: Cli, controller: ScriptedAdmin) -> 
         "flows", "--host", "web1", "--workload", "shop-web", "--rule", "web-to-db", "--since", "2h", "--limit", "5"
     )
     assert ran.code == Exit.OK
-    assert "web1/shop-web → db1/shop-db postgres web-to-db 3     700 B 9.0 kB" in ran.out
+    assert "web1/shop-web → db1/shop-db postgres web-to-db     3 700 B   9.0 kB" in ran.out
     assert "7 more were accepted" in ran.out
     request = controller.asked[-1]
     assert (request.host, request.workload, request.rule, request.limit) == ("web1", "shop-web", "web-to-db", 5)
@@ -366,7 +366,7 @@ def test_flows_says_when_there_are_none_or_may_be_more(cli: Cli, controller: Scr
     controller.flows = pb.FlowsReply()
     ran = cli("flows")
     assert (ran.out, ran.code) == ("", Exit.OK)
-    assert "No accepted flow" in ran.err
+    assert "No host has told of such a flow" in ran.err
     assert cli("flows", "--csv").out.startswith("host,workload,direction")
 
 

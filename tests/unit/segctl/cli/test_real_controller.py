@@ -176,7 +176,7 @@ async def test_flows_hits_and_cuts_reach_the_terminal(offline: Cli, tmp_path: Pa
             await session.send(impact=agent_pb2.ImpactReply(id=request.id, live=3, cut=1, connections=[cut]))
             planned = await planning
             assert "1 live connection would be cut on the hosts that are connected." in planned.out
-            assert "web1 nginx 7 www shop-web → 10.9.0.2 tcp/5432 web-to-db 1" in planned.out
+            assert "web1 nginx 7 www shop-web → 10.9.0.2 tcp/5432 web-to-db     1" in planned.out
             shown = await _call(offline, lab, "host", "show", "web1")
             assert "owned: the kernel refuses changes by others" in shown.out
             assert "shop-web is told best-effort: it forks early" in shown.out
