@@ -29,16 +29,27 @@ POLICY = REPOSITORY / "examples" / "shop"
 HOW = """
 The shop's lab is up, and its policy is in force. Try:
 
-  {segctl} status
-  {segctl} denied --follow
-  {segctl} explain web1/shop-web api1/shop-api tcp/8080
-  {lab} enter web1 --unit nginx.service -- {call} api1 8080    # allowed: the web server may ask the api
-  {lab} enter web1 --unit cron.service -- {call} api1 8080     # refused: another process of the same host
-  {lab} enter api1 -- nft list chains inet
-  {lab} enter web1 --user alice -- id
+  {lab} enter web1 --unit nginx.service -- {call} api1 8080
+      passes: the web server may ask the api
+  {lab} enter web1 --unit cron.service -- {call} api1 8080
+      refused: another process of the same host
 
-The policy is in {policy}: change a copy and `{segctl} plan COPY`, `{segctl} push COPY`.
-Logs: {logs}. Take it down with `make lab-down`.
+  {segctl} status
+  {segctl} denied --suggest
+  {segctl} flows                       some seconds after the connection
+  {segctl} report rules
+  {segctl} host show web1
+  {segctl} explain web1/shop-web api1/shop-api tcp/8080
+
+  {lab} enter api1 -- nft list chains inet
+  {lab} enter web1 --user alice        a shell
+
+The policy is in {policy}. Change a copy of it, then
+  {segctl} plan COPY
+  {segctl} push COPY
+
+Logs: {logs}
+Take it down with `make lab-down`.
 """
 
 

@@ -95,7 +95,7 @@ def main(verbose: bool) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.DEBUG if verbose else logging.INFO, format=form)
 
 
-@main.command()
+@main.command(short_help="Make this host a member of the fleet.")
 @click.option("--token-file", type=click.File("r"), required=True, help="The join token; - reads it from stdin.")
 @state_option
 @click.option(
@@ -156,7 +156,7 @@ def run(state: Path, table_guard: str, mark_mask: int, apply: str) -> int:
     return asyncio.run(agent())
 
 
-@main.command("exec-gate")
+@main.command("exec-gate", short_help="Tell executables of the policy apart as they start.")
 @state_option
 @_says_why
 def exec_gate(state: Path) -> int:
@@ -167,7 +167,7 @@ def exec_gate(state: Path) -> int:
     return run_gate(state, Notifier())
 
 
-@main.command()
+@main.command(short_help="Put the last good generation in force and exit.")
 @state_option
 @mask_option
 @apply_option
@@ -224,7 +224,7 @@ def status(state: Path) -> int:
     return 0 if good else 3
 
 
-@main.command()
+@main.command(short_help="EMERGENCY: remove the rules from this host.")
 @state_option
 @_says_why
 def release(state: Path) -> int:

@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("push", "Put an earlier generation in force again."),
     "history": ("history", "List the generations, or show one."),
     "status": ("status", "Show the fleet: who is in sync, who is not, what to do."),
-    "host": ("host", "List, show and remove enrolled hosts."),
+    "host": ("host", "List, show, prepare and remove enrolled hosts."),
     "tag": ("host", "Show or change the tags of a host."),
     "token": ("token", "Create, list and revoke join tokens."),
     "explain": ("explain", "Say whether A may talk to B, why, and what the kernels say."),
