@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from segctl.cli.output import (
     LAST_AT_LEAST,
@@ -37,6 +37,7 @@ STATES = {
     "in-sync": Style.GOOD,
 }
 EVENTS_SHOWN = 10
+TAMPERING_COUNTS = timedelta(days=1)
 GUARDS = {
     "owned": "owned: the kernel refuses changes by others",
     "watched": "watched: changes by others are undone",
@@ -51,6 +52,7 @@ def render_status(status: Status, now: datetime, width: int) -> list[Line]:
         *_generation(status.active, now),
         line(),
         *_verdict(status),
+        *_tampering(status.events, now),
     ]
     lines += _problems(status.hosts, width)
     ordered = sorted(status.hosts, key=_urgency)
@@ -85,6 +87,14 @@ def _verdict(status: Status) -> list[Line]:
             spans += [", "] if len(spans) > 1 else []
             spans.append(Span(f"{tally[state]} {state}", style))
     return [line(*spans, f"; {ill} with problems" if ill else "")]
+
+
+def _tampering(events: Sequence[Event], now: datetime) -> list[Line]:
+    """Healed or refused, a host where somebody tried is not all well."""
+    hosts = sorted({e.host for e in events if e.kind == "tamper" and e.at and now - e.at < TAMPERING_COUNTS})
+    if not hosts:
+        return []
+    return [line(warn(f"Tampering within the last day on {', '.join(hosts)}."), " segctl host show HOST tells more.")]
 
 
 def _problems(hosts: Sequence[Host], width: int) -> list[Line]:

@@ -20,7 +20,7 @@ def status(app: App, exit_code: bool) -> Exit:
     """Show the fleet: which generation is in force, which hosts hold it in their kernel, and what is wrong.
 
     KERNEL is the generation that was read back from the kernel of a host, not the one that was sent. Every problem says
-    what to do about it.
+    what to do about it. Hosts that told of tampering within a day are named; that alone does not change the exit code.
     """
     with app.connect() as controller:
         now = controller.status()
