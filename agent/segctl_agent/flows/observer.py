@@ -70,10 +70,11 @@ class FlowObserver:
     def observe(self, dump: Iterable[Sequence[ConntrackRow]], index: PolicyIndex, at_us: int) -> FlowWindow:
         """One dump, taken at `at_us` (Unix time) while the policy of `index` was in force. In the first one nothing
         can be told to be new. Whatever the dump raises goes through; what was known then stays known."""
+        before = self._index or index
         if index is not self._index:
             self._index, self._version = index, self._version + 1
         from_us = at_us if self._until_us is None else min(self._until_us, at_us)
-        turn = _Turn(self, index, from_us, at_us, first=self._until_us is None)
+        turn = _Turn(self, index, before, from_us, at_us, first=self._until_us is None)
         try:
             for rows in dump:
                 turn.take(rows)
@@ -101,8 +102,10 @@ class FlowObserver:
 class _Turn:
     """One dump on its way through the observer."""
 
-    def __init__(self, observer: FlowObserver, index: PolicyIndex, from_us: int, at_us: int, *, first: bool) -> None:
-        self._of, self._index = observer, index
+    def __init__(
+        self, observer: FlowObserver, index: PolicyIndex, before: PolicyIndex, from_us: int, at_us: int, *, first: bool
+    ) -> None:
+        self._of, self._index, self._before = observer, index, before
         self._from_us, self._at_us, self._first = from_us, at_us, first
         self._halves: dict[int, tuple[Half, ...]] = {}
         self._judged: dict[tuple[Direction, str, bytes, int, int], Judgement] = {}
@@ -171,12 +174,17 @@ class _Turn:
         )
 
     def _judge(self, direction: Direction, workload: str, remote: bytes, protocol: int, port: int) -> Judgement:
+        """By the policy in force; what that one refuses, by the one at the beginning of the window: it began then."""
         key = (direction, workload, remote, protocol, port)
         found = self._judged.get(key)
         if found is None:
             if len(self._judged) >= MAX_KEYS:
                 self._judged.clear()
-            found = self._judged[key] = self._index.judge(*key, self._at_us / 1e6)
+            found = self._index.judge(*key, self._at_us / 1e6)
+            if not found.passes:
+                earlier = self._before.judge(*key, self._from_us / 1e6)
+                found = earlier if earlier.passes else found
+            self._judged[key] = found
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -77,6 +78,23 @@ def test_flows_that_were_there_before_the_agent_are_told_as_such() -> None:
     stage.observer = FlowObserver(Layout(), stage.decisions.workload)
     assert [(r.key, r.flows) for r in stage.sees(to_db()).rows] == [(TO_DB, 0)]
     assert stage.sees(to_db()).rows == ()
+
+
+def test_a_flow_that_began_before_a_push_bears_the_rule_that_let_it_pass() -> None:
+    stage = Stage()
+    without = LocalWorkload("shop", SHOP.process, Mode.ENFORCE)
+    stage.index = PolicyIndex(policy(without, groups={}, host=Mode.OBSERVE))
+    assert [r.key for r in stage.sees(to_db(5000)).rows] == [TO_DB]
+    assert [r.key for r in stage.sees(to_db(5000), to_db(5001)).rows] == [replace(TO_DB, rule="")]
+
+
+def test_a_flow_that_began_before_the_end_of_its_rule_bears_its_name() -> None:
+    stage = Stage()
+    box = LocalWorkload("shop", SHOP.process, Mode.ENFORCE, egress=(replace(SHOP.egress[0], until=12),))
+    stage.index = PolicyIndex(policy(box, groups={"db": ("10.0.0.2/32",)}, host=Mode.OBSERVE))
+    stage.sees()
+    assert [r.key.rule for r in stage.sees(to_db(5000)).rows] == ["shop-to-db"]
+    assert [r.key.rule for r in stage.sees(to_db(5001)).rows] == [""]
 
 
 def test_a_row_is_told_again_while_its_flows_live_on() -> None:
