@@ -19,12 +19,16 @@ GONE = "gone"
 Services = Mapping[str, frozenset[str]]
 """The name of a declared service to all that it stands for, in the words of Change.service."""
 EFFECT = {
-    "enforce": "what no rule allows is dropped from now on",
+    "enforce": "what no rule allows is denied from now on",
     "test": "nothing is dropped, would-be denials are reported",
     "observe": "nothing is dropped and nothing is reported as denied",
     GONE: "its processes belong to host from now on",
 }
-ANSWERS = "the same is dropped, and answered in another way"
+ELSEWHERE = (
+    "Who may talk to whom stays as it is now. What changes is the end or the name of a rule, how a workload is told, or "
+    "an essential."
+)
+ANSWERS = "the same is denied, and answered in another way"
 
 
 def render_plan(plan: Plan, width: int, services: Services = MappingProxyType({})) -> list[Line]:
@@ -38,6 +42,8 @@ def render_plan(plan: Plan, width: int, services: Services = MappingProxyType({}
     for finding in plan.findings:
         lines += [line()] if finding is plan.findings[0] else []
         lines += render_finding(finding, None, width)
+    if plan.hosts and not (plan.changes or plan.modes):
+        lines += [line(), *(line(text) for text in wrap(ELSEWHERE, width))]
     return [*lines, line(), *_summary(plan, width)]
 
 
