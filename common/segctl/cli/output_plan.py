@@ -25,8 +25,8 @@ EFFECT = {
     GONE: "its processes belong to host from now on",
 }
 ELSEWHERE = (
-    "Who may talk to whom stays as it is now. What changes is the end or the name of a rule, how a workload is told, or "
-    "an essential."
+    "Who may talk to whom stays as it is now. What changes is the end or the name of a rule, how a workload is told, "
+    "or an essential."
 )
 ANSWERS = "the same is denied, and answered in another way"
 
