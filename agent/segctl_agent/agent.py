@@ -279,11 +279,23 @@ class Agent:
             self._when_free("release", self.enforcer.destroy)
             self.in_force_changed()
             self.tell("state", f"{held}: nothing is enforced on this host now")
+        elif held and self.enforcer.wanted is not None and not self._working:
+            self._when_free("release", self.enforcer.destroy)  # the kernel refused it before
         elif self.held and not held:
-            self.held, self._in_force = "", InForce()
-            self._when_free("the end of the release", self.start)
-            self._when_free("the end of the release", self.in_force_changed)
-            self.tell("state", f"the release of this host has ended: {self.status}")
+            self._when_free("the end of the release", self._end_release)
+
+    def _end_release(self) -> None:
+        """Where the kernel refuses, the host is still open: it is said so, and `check_hold` tries again."""
+        if not self.held:
+            return  # done by one that waited, too
+        held, self.held, self._in_force = self.held, "", InForce()
+        try:
+            self.start()
+        except KernelError:
+            self.held, self.status, self._in_force = held, "released", InForce(released=held)
+            raise
+        self.in_force_changed()
+        self.tell("state", f"the release of this host has ended: {self.status}")
 
     def tell(self, kind: str, message: str, culprit: TamperNotice | None = None) -> None:
         """Into the journal and to the controller."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from segctl.errors import StateError
+from segctl.policy.syntax.grammar import check_name
 
 from segctl_agent.identity import Direction
 from segctl_agent.render.workloads import counter_name
@@ -38,9 +39,11 @@ class _Known:
 
 
 class HitCounter:
-    """`look` takes the kernel's counters in; `changed` gives what grew since it was last asked."""
+    """`look` takes the kernel's counters in; `changed` gives what grew since it was last asked. `enrolment` names the
+    one that totals belong to."""
 
-    def __init__(self) -> None:
+    def __init__(self, enrolment: str = "") -> None:
+        self._enrolment = enrolment
         self._known: dict[tuple[Direction, str], _Known] = {}
         self._changed: set[tuple[Direction, str]] = set()
 
@@ -81,16 +84,20 @@ class HitCounter:
     def dump(self) -> bytes:
         """For the disk."""
         rows = [[d, rule, k.count, k.last_us, k.seen] for (d, rule), k in sorted(self._known.items())]
-        return json.dumps({"version": 1, "hits": rows}, separators=(",", ":")).encode()
+        stored = {"version": 1, "enrolment": self._enrolment, "hits": rows}
+        return json.dumps(stored, separators=(",", ":")).encode()
 
     def load(self, content: bytes) -> None:
         """Raises StateError when it is not what `dump` wrote; nothing is changed then. All that is known is told
-        again: the controller may not have heard it."""
+        again: the controller may not have heard it. Of another enrolment, which the controller keeps the totals of, no
+        more is taken than what the kernel's counters held: they count on."""
         try:
-            rows = list(_rows(json.loads(content)["hits"]))
-        except (ValueError, TypeError, KeyError) as error:
+            stored = json.loads(content)
+            rows = list(_rows(stored["hits"]))
+            another = stored.get("enrolment", self._enrolment) != self._enrolment
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise StateError(f"the stored hits of rules do not read ({error}): they are counted anew") from error
-        self._known = {(direction, rule): known for direction, rule, known in rows}
+        self._known = {(d, rule): _Known(seen=k.seen) if another else k for d, rule, k in rows}
         self._changed = {key for key, known in self._known.items() if known.count}
 
 
@@ -98,6 +105,8 @@ def _rows(rows: Iterable[object]) -> Iterable[tuple[Direction, str, _Known]]:
     for row in rows:
         if not isinstance(row, list) or len(row) != 5 or row[0] not in ("in", "out") or not isinstance(row[1], str):
             raise ValueError(f"{str(row)[:80]} is no row")
+        if check_name(row[1]) is not None:
+            raise ValueError(f"{row[1][:80]!r} is no name of a rule")
         numbers = row[2:]
         if not all(isinstance(n, int) and 0 <= n < 1 << 63 for n in numbers):
             raise ValueError(f"{str(row)[:80]} holds no counts")
@@ -105,8 +114,9 @@ def _rows(rows: Iterable[object]) -> Iterable[tuple[Direction, str, _Known]]:
 
 
 def _key(name: str) -> tuple[Direction, str] | None:
+    """None for what cannot be a rule's: others may make counters of any name, and no report could carry it."""
     for direction in ("in", "out"):
         start = counter_name(direction, "")
-        if name.startswith(start) and len(name) > len(start):
+        if name.startswith(start) and check_name(name[len(start) :]) is None:
             return direction, name[len(start) :]
     return None

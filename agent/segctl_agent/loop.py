@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import logging
 import os
 import signal
@@ -72,7 +73,7 @@ class Loop:
         loop = asyncio.get_running_loop()
         # A large policy is applied in a thread: what is told there waits for the loop.
         self._kernel = open_kernel(lambda told: loop.call_soon_threadsafe(self._refused, told))
-        hits = HitKeeper(folder)
+        hits = self._hits = HitKeeper(folder, hashlib.sha256(identity.certificate).hexdigest())
         carried = partial(carried_ids, layout)
         self._enforcer = Enforcer(
             self._kernel, resolve_users, os.geteuid(), layout, in_use=carried, keep_hits=hits.look
@@ -167,7 +168,8 @@ class Loop:
     def _guard_table(self) -> None:
         """The table our own where the kernel lets us; what hinders that is told, and the table watched."""
         try:
-            if self._enforcer.wanted is not None and self._kernel.take_over(self._enforcer.wanted):
+            wanted = self._enforcer.wanted
+            if wanted is not None and self._kernel.take_over(wanted, self._hits.look):
                 log.info("a table without an owner was replaced by our own, without a gap")
         except KernelError as error:
             log.warning("the table cannot be taken over: %s", error)

@@ -24,6 +24,7 @@ MAX_FLOW_ROWS = 2000
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 MAX_WORKLOADS = 1024
 _MAX_WHY = 512
+_MAX_USER = 64
 _MAX_PATH, _MAX_NAME, _MAX_COMMAND, _MAX_MESSAGE = 1024, 128, 256, 2000
 
 
@@ -101,7 +102,7 @@ def process_message(process: ProcessInfo) -> pb.ProcessInfo:
         pid=process.pid,
         exe=_text(process.exe, _MAX_PATH),
         command=_text(process.command, _MAX_COMMAND),
-        user=_text(process.user, _MAX_NAME),
+        user=_text(process.user, _MAX_USER),
         unit=_text(process.unit, _MAX_NAME),
         cgroup=_text(process.cgroup, _MAX_PATH),
     )

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 
 from segctl.errors import KernelError, StateError
 from segctl.model.policy import HOST_WORKLOAD
@@ -49,8 +50,8 @@ class HitKeeper:
     """The counts of rules between the kernel, the disk and the reports. Made before the enforcer, which gives it the
     counters that are about to go."""
 
-    def __init__(self, folder: StateFolder) -> None:
-        self._folder, self._counter, self._stored = folder, HitCounter(), b""
+    def __init__(self, folder: StateFolder, enrolment: str = "") -> None:
+        self._folder, self._counter, self._stored = folder, HitCounter(enrolment), b""
         try:
             content = folder.read_hits()
             if content:
@@ -171,6 +172,7 @@ class Observers:
                 attributor,
                 lambda: enforcer.facts.controller,
                 self._seen,
+                on_problem=partial(self._agent.tell, "kernel"),
             )
         except KernelError as error:
             self._agent.tell("kernel", f"flows cannot be seen, and a session ends at its next packet: {error}")

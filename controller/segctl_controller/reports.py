@@ -70,7 +70,12 @@ class ReportService:
                 await asyncio.sleep(self._paces.delay(caller.name))
                 await asyncio.sleep(self._flow_paces.delay(caller.name, min(len(message.flows.workload), MOST_FLOWS)))
                 self._registry.verify(caller.name, caller.serial)
-                batch = await self._batch(caller, message)
+                try:
+                    batch = await self._batch(caller, message)
+                except LimitError as error:
+                    # It never will be taken. RESOURCE_EXHAUSTED, as of a full disk, would have the agent send it again
+                    # for ever, and nothing behind it.
+                    raise WireError(str(error)) from error
                 stored = await self._db.call(self._db.store.add_batch, batch)
                 if stored is not None:
                     self._feed.publish(caller.name, stored, batch.lost)
@@ -213,6 +218,7 @@ def _check(denial: agent_pb2.Denial) -> None:
 
 
 def _event(host: str, event: agent_pb2.Event, now: int) -> EventRecord:
-    log.warning("event host=%s kind=%s: %s", host, event.kind[:40], event.message[:500].replace("\n", " "))
+    kind, message = (" ".join(text.split()) for text in (event.kind[:40], event.message[:500]))
+    log.warning("event host=%s kind=%s: %s", host, kind, message)
     at = min(max(event.at_us, 0), now + FUTURE_US)
     return EventRecord(host, event.kind[:40], event.message[:2000], at, event.culprit_pid, event.culprit_name[:128])

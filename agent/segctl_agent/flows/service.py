@@ -19,17 +19,20 @@ from segctl_agent.flows.decisions import DecisionId, RecentDecisions
 from segctl_agent.flows.sockets import SocketPlaces
 from segctl_agent.flows.sweep import Sweeper, Swept
 from segctl_agent.flows.values import FlowWindow, Marks
-from segctl_agent.flows.watcher import FlowWatcher, Table
+from segctl_agent.flows.watcher import FlowWatcher, Table, log_problem
 from segctl_agent.identity import Identity
 from segctl_agent.messages import flow_batches
 
 log = logging.getLogger(__name__)
 
+_MOST_TOLD = 20
+
 
 class FlowService:
     """`policy` and `live` (id -> workload of every decision that is live now) are what the kernel holds, `identity`
     places cgroups by it; `controllers` are the ends of the agent's channel. `path_of` and `attributor` must be good for
-    other threads (CgroupWatcher.known_path). `on_batch` takes what is to be reported, in the loop's thread."""
+    other threads (CgroupWatcher.known_path). `on_batch` takes what is to be reported, `on_problem` what the kernel
+    refuses, both in the loop's thread."""
 
     def __init__(
         self,
@@ -43,11 +46,13 @@ class FlowService:
         controllers: Callable[[], Collection[Endpoint]],
         on_batch: Callable[[pb.FlowBatch], None],
         table: Table | None = None,
+        on_problem: Callable[[str], object] = log_problem,
     ) -> None:
         table = table if table is not None else ConntrackReader()
         self._policy, self._live, self._on_batch = policy, live, on_batch
+        self._on_problem, self._told = on_problem, set[str]()
         self._decisions = RecentDecisions()
-        self._watcher = FlowWatcher(table, marks, self._decisions, policy, live, self._report)
+        self._watcher = FlowWatcher(table, marks, self._decisions, policy, live, self._report, on_problem=self._tell)
         self._answerer = ImpactAnswerer(host, table, marks, self._decisions, policy, live, attributor.describe)
         places = SocketPlaces(identity, path_of)
         self._sweeper = Sweeper(table, marks, self._decisions.workload, places, controllers)
@@ -80,7 +85,7 @@ class FlowService:
 
     async def sweep(self) -> Swept:
         """After every commit, and now and then for decisions that end by themselves. Looks at nothing when no id died
-        since the last call. What the kernel refuses is logged: sessions then end at their next packet."""
+        since the last call. What the kernel refuses is told: sessions then end at their next packet."""
         self.committed()
         async with self._sweeping:
             policy, live, died = self._policy(), self._known, self._died
@@ -91,12 +96,18 @@ class FlowService:
                 swept = await asyncio.to_thread(self._sweeper.sweep, policy, live, died)
             except KernelError as error:
                 self._died |= died
-                log.warning("idle sessions are not ended now, but at their next packet: %s", error)
+                self._tell(f"idle sessions are not ended now, but at their next packet: {error}")
                 return Swept(problems={str(error): None})
             self._swept = True
         if swept.ended or swept.forgotten or swept.lingering:
             log.info("%s", summary(swept))
         return swept
+
+    def _tell(self, problem: str) -> None:
+        """Once: what the kernel lacks it lacks at every look, and there is one a second."""
+        if problem not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(problem)
+            self._on_problem(problem)
 
     def _report(self, window: FlowWindow) -> None:
         for batch in flow_batches(window):

@@ -40,6 +40,10 @@ class Table(Protocol):
     def delete(self, row: ConntrackRow) -> bool: ...
 
 
+def log_problem(problem: str) -> None:
+    log.warning("%s", problem)
+
+
 class FlowWatcher:
     """`policy` is the one in force, `live` the decision ids that are, with their workloads; `on_window` is called in
     the loop's thread. `cost` tells the CPU seconds of the calling thread, `clock` Unix time in nanoseconds."""
@@ -54,10 +58,11 @@ class FlowWatcher:
         on_window: Callable[[FlowWindow], None],
         cost: Callable[[], float] = time.thread_time,
         clock: Callable[[], int] = time.time_ns,
+        on_problem: Callable[[str], object] = log_problem,
     ) -> None:
         self._table, self._marks, self._decisions = table, marks, decisions
         self._policy, self._live, self._on_window = policy, live, on_window
-        self._cost, self._clock = cost, clock
+        self._cost, self._clock, self._on_problem = cost, clock, on_problem
         self._observer = FlowObserver(marks, decisions.workload)
         self._index: PolicyIndex | None = None
         self._took = INLINE_SECONDS * 2  # not known yet: the first look is in a thread
@@ -76,7 +81,7 @@ class FlowWatcher:
                 window = await asyncio.to_thread(self.look) if self._took > INLINE_SECONDS else self.look()
             except KernelError as error:
                 if str(error) != self._problem:
-                    log.warning("flows are not seen: %s", error)
+                    self._on_problem(f"flows are not seen: {error}")
                 self._problem = str(error)
             else:
                 self._problem = ""

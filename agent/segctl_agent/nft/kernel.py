@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -138,18 +139,23 @@ class NetlinkKernel:
         """Our table is there, or what a takeover that was cut short left."""
         return bool(self._tables())
 
-    def take_over(self, held: Ruleset) -> bool:
-        """Own a table that was made without an owner and holds `held`, without a gap; True when that was due. Also
-        removes what a takeover that was cut short left. KernelError: the table is in force as it was."""
+    def take_over(self, held: Ruleset, keep_hits: Callable[[Mapping[str, int]], object] = lambda _: None) -> bool:
+        """Own a table that was made without an owner and holds `held`, without a gap; True when that was due. Its
+        counters begin anew: `keep_hits` is given what they held, and where the new ones stand. Also removes what a
+        takeover that was cut short left, whoever owns the table. KernelError: the table is in force as it was."""
         tables = self._tables()
-        if not self._guarded or self._table not in tables:
+        if self._table not in tables:
             return False
         leftover = STANDBY in tables
-        due = tables[self._table].flags & GUARDED == 0
+        due = self._guarded and tables[self._table].flags & GUARDED == 0
         steps = handover(held, leftover, self._table) if due else remove_standby(held) if leftover else ()
+        if due:
+            keep_hits(self.hits())
         for messages in steps:
             self._netlink.batch(messages)
             time.sleep(GRACE_SECONDS)
+        if due:
+            keep_hits(self.hits())
         return due
 
     def guard(self) -> tuple[str, str]:
@@ -206,13 +212,13 @@ class NetlinkKernel:
         return self._tables().get(self._table)
 
     def _tables(self) -> dict[str, TableState]:
-        """Those of ours that exist, by name."""
-        return {
-            name: state
-            for message in self._netlink.dump(GETTABLE)
-            for name, state in (parse_table(message),)
-            if name in (self._table, STANDBY)
-        }
+        """Those of ours that exist, by name. Asked for by name: a dump of all tables is void whenever anyone writes
+        meanwhile, and some write all the time."""
+        found: dict[str, TableState] = {}
+        for name in (self._table, STANDBY):
+            with suppress(FileNotFoundError):
+                found.update(parse_table(m) for m in self._netlink.get(GETTABLE, string(1, name)))
+        return found
 
     def _read(self) -> Ruleset | None:
         state = self._state()

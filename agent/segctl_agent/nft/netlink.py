@@ -26,8 +26,11 @@ _REQUEST, _ACK, _DUMP, _DUMP_INTERRUPTED, _ACK_TLVS = 0x1, 0x4, 0x300, 0x10, 0x2
 _HEADER = struct.Struct("=IHHII")
 
 
-class DumpInterruptedError(Exception):
+class DumpInterruptedError(KernelError):
     """The kernel's state changed under a dump: read again."""
+
+    def __init__(self) -> None:
+        super().__init__("nf_tables was changed while it was read: `nft monitor` shows by whom. It is tried again")
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class Kernel(FakeKernel):
     def __init__(self) -> None:
         super().__init__()
         self.refusals: list[KernelError] = []
+        self.stuck: KernelError | None = None
         self.gate: threading.Event | None = None
         self.entered = threading.Event()
 
@@ -59,6 +60,11 @@ class Kernel(FakeKernel):
         if self.refusals:
             raise self.refusals.pop(0)
         super().apply(batch)
+
+    def destroy(self) -> None:
+        if self.stuck is not None:
+            raise self.stuck
+        super().destroy()
 
 
 def new(policy: HostPolicy) -> NewPolicy:
@@ -246,6 +252,28 @@ async def test_a_release_stops_enforcement_until_it_ends(tmp_path: Path) -> None
     messages = " ".join(e.message for e in events(agent))
     assert "nothing is enforced on this host now" in messages
     assert "the release of this host has ended" in messages
+
+
+async def test_a_release_that_the_kernel_refuses_to_begin_or_to_end_is_tried_again(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    await agent.put(new(POLICY))
+    kernel.stuck = KernelError("no memory")
+    StateFolder(tmp_path).hold("released by alice")
+    agent.check_hold()
+    assert kernel.content is not None
+    kernel.stuck = None
+    agent.check_hold()
+    assert kernel.content is None
+    StateFolder(tmp_path).end_hold()
+    kernel.refusals = [KernelFullError("no memory")]
+    agent.check_hold()
+    assert kernel.content is None
+    assert agent.in_force() == InForce(released="released by alice")
+    assert "has ended" not in " ".join(e.message for e in events(agent))
+    agent.check_hold()
+    assert kernel.content is not None
+    assert agent.in_force().generation == 5
+    assert "has ended: generation 5 in force" in " ".join(e.message for e in events(agent))
 
 
 async def test_a_probe_of_a_released_host_says_that_everything_passes(tmp_path: Path) -> None:

@@ -55,8 +55,38 @@ def test_after_a_restart_everything_is_told_again() -> None:
     assert again.changed() == (Hits("web-to-db", "in", 7, 5),)
 
 
+def test_another_enrolment_begins_at_zero_and_counts_nothing_of_before_again() -> None:
+    """The controller keeps what was counted before: told once more, it would be there twice (ADR 11)."""
+    counter = HitCounter("first")
+    counter.look({IN: 7}, 5)
+    again = HitCounter("second")
+    again.load(counter.dump())
+    again.look({IN: 9}, 6)  # the kernel's counter went on
+    assert again.all() == (Hits("web-to-db", "in", 2, 6),)
+    back = HitCounter("second")
+    back.load(again.dump())
+    assert back.all() == again.all()
+
+
+@pytest.mark.parametrize("name", ["r_in_\udcff", "r_in_a b", "r_in_", "r_out_" + "x" * 200, "r_in_\n"])
+def test_a_counter_that_somebody_named_like_ours_is_nobodys(name: str) -> None:
+    """A name that no message can carry would end the agent, and again at each start."""
+    counter = HitCounter()
+    counter.look({name: 3, IN: 1}, 5)
+    assert counter.all() == (Hits("web-to-db", "in", 1, 5),)
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"{}", b'{"hits":1}', b'{"hits":[["x","r",1,1,1]]}', b'{"hits":[["in","r",-1,1,1]]}']
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"hits":[["in","\\udcff",1,1,1]]}',
+        b"{}",
+        b'{"hits":1}',
+        b'{"hits":[["x","r",1,1,1]]}',
+        b'{"hits":[["in","r",-1,1,1]]}',
+    ],
 )
 def test_what_does_not_read_is_an_error_and_changes_nothing(content: bytes) -> None:
     counter = HitCounter()

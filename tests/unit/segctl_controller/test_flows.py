@@ -332,7 +332,7 @@ async def test_a_batch_over_the_bound_is_refused_and_not_waited_for(tmp_path: Pa
         web, _ = await fleet(lab)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await report(web, batch(flows=flows(workload=[0] * 1_000_000)))
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # or it would come again and again
 
 
 async def test_a_controller_that_starts_knows_the_rules_before_it_judges(tmp_path: Path) -> None:

@@ -191,7 +191,8 @@ async def test_a_malformed_batch_is_refused_whole(tmp_path: Path, bad: agent_pb2
         db = await lab.enrol("db1", {})
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await report(db, bad)
-        assert caught.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        # Any other status has an agent send it again, for ever.
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert await denied(lab) == []
 
 

@@ -48,6 +48,7 @@ class FakeTable:
 class Stage:
     def __init__(self) -> None:
         self.table, self.batches = FakeTable(), list[pb.FlowBatch]()
+        self.problems = list[str]()
         self.policy: HostPolicy | None = POLICY
         self.live: dict[DecisionId, str] = {("out", 2): "shop"}
         attributor = Attributor(lambda _: None)
@@ -62,6 +63,7 @@ class Stage:
             lambda: (Endpoint(ip_address("192.0.2.200"), 7443),),
             self.batches.append,
             self.table,
+            self.problems.append,
         )
 
 
@@ -124,3 +126,15 @@ async def test_an_impact_knows_ids_that_died_since() -> None:
     draft = wire.host_policy_to_wire(policy(host=Mode.OBSERVE)).SerializeToString()
     reply = await stage.service.impact(ImpactAsked(4, draft, 1))
     assert (reply.id, reply.live, reply.cut, reply.error) == (4, 1, 0, "")
+
+
+async def test_a_kernel_without_conntracks_dumps_is_told_once_and_not_every_second() -> None:
+    stage = Stage()
+    stage.table.error = "no nf_conntrack_netlink"
+    for _ in range(3):
+        await stage.service.sweep()
+    assert [p for p in stage.problems if "no nf_conntrack_netlink" in p] == stage.problems
+    assert len(stage.problems) == 1
+    stage.table.error = ""
+    assert (await stage.service.sweep()).dead == 0  # what died meanwhile is looked for then
+    assert stage.table.asked == [(0, 0)]
