@@ -42,6 +42,8 @@ from segctl_agent.together import until_one_ends
 log = logging.getLogger(__name__)
 
 FACTS_DEBOUNCE_SECONDS = 0.1
+FACTS_SHARE = 0.05
+"""Of the loop's time, at most, for putting facts together."""
 GREETING_SECONDS = 10.0
 SILENT_HEARTBEATS = 3
 WAITING_IMPACTS = 2
@@ -93,13 +95,16 @@ class Session:
         self._outbox: deque[pb.AgentMessage] = deque()
         self._wake = asyncio.Event()
         self._facts_due = False
+        self._facts_from = 0.0
+        self._facts_timer: asyncio.TimerHandle | None = None
+        self._told_facts: pb.Facts | None = None
         self._pending: NewPolicy | None = None
         self._offered = asyncio.Event()
         self._asked: asyncio.Queue[ImpactAsked] = asyncio.Queue(WAITING_IMPACTS)
         self.reports_waiting = asyncio.Event()
 
     def facts_changed(self) -> None:
-        """The controller gets the facts anew, a moment later and once for many changes."""
+        """The controller gets the facts anew if they differ, a moment later and once for many changes."""
         self._facts_due = True
         self._wake.set()
 
@@ -132,13 +137,14 @@ class Session:
             stub = cast("rpc.AgentAsyncStub", rpc.AgentStub(channel))
             call = stub.Session()
             in_force = self.host.in_force()
+            self._told_facts = self._facts()
             hello = pb.Hello(
                 agent_version=__version__,
                 protocol=PROTOCOL,
                 boot_id=self._boot_id,
                 generation=in_force.generation,
                 digest=in_force.digest,
-                facts=self.host.facts(),
+                facts=self._told_facts,
                 released=in_force.released,
             )
             conversation = Conversation(self.identity.host)
@@ -242,11 +248,32 @@ class Session:
             self._wake.clear()
             while self._outbox:
                 await call.write(self._outbox.popleft())
-            if self._facts_due:
+            if self._facts_due and self._facts_may_go():
                 await asyncio.sleep(FACTS_DEBOUNCE_SECONDS)
                 self._facts_due = False
-                await call.write(pb.AgentMessage(facts=self.host.facts()))
+                facts = self._facts()
+                if facts != self._told_facts:
+                    await call.write(pb.AgentMessage(facts=facts))
+                    self._told_facts = facts
                 self._wake.set()  # an answer may have come meanwhile
+
+    def _facts(self) -> pb.Facts:
+        """Any user may make cgroups without end: what they cost to look at must not keep the loop from all else."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        facts = self.host.facts()
+        self._facts_from = loop.time() + (loop.time() - began) / FACTS_SHARE
+        return facts
+
+    def _facts_may_go(self) -> bool:
+        """When not, `_speak` is woken as soon as they may."""
+        loop = asyncio.get_running_loop()
+        if self._facts_from - loop.time() <= FACTS_DEBOUNCE_SECONDS:
+            return True
+        if self._facts_timer is not None:
+            self._facts_timer.cancel()
+        self._facts_timer = loop.call_at(self._facts_from, self._wake.set)
+        return False
 
     def _send(self, message: pb.AgentMessage) -> None:
         self._outbox.append(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -37,12 +38,17 @@ class FakeHost:
     refuses: set[int] = field(default_factory=set)
     applied: list[int] = field(default_factory=list)
     gate: asyncio.Event | None = None
+    kernel: str = "6.18"
+    facts_seconds: float = 0.0
+    looks: int = 0
 
     def in_force(self) -> InForce:
         return self.current
 
     def facts(self) -> pb.Facts:
-        return pb.Facts(kernel="6.18", addresses=[bytes(4)])
+        time.sleep(self.facts_seconds)
+        self.looks += 1
+        return pb.Facts(kernel=self.kernel, addresses=[bytes(4)])
 
     async def put(self, new: NewPolicy) -> Proof:
         if self.gate is not None:
@@ -317,11 +323,28 @@ async def test_facts_follow_changes_once() -> None:
     async with stage() as s:
         await s.controller.hears("hello")
         await until(lambda: s.session.connected_to)
+        s.host.kernel = "6.19"
         for _ in range(50):
             s.session.facts_changed()
-        await s.controller.hears("facts")
+        assert (await s.controller.hears("facts")).kernel == "6.19"
+        s.session.facts_changed()  # and yet nothing is new
         await s.controller.hears("heartbeat")
         assert s.controller.heard.empty()
+
+
+async def test_facts_that_are_dear_and_change_all_the_time_do_not_take_the_loop() -> None:
+    """Any user can make ten thousand cgroups, and then one more and one less for ever."""
+    async with stage() as s:
+        s.host.facts_seconds = 0.05
+        await s.controller.hears("hello")
+        await until(lambda: s.session.connected_to)
+        began, before = time.monotonic(), s.host.looks
+        while (lasted := time.monotonic() - began) < 3:
+            s.host.kernel = f"6.{s.host.looks}"
+            s.session.facts_changed()
+            await asyncio.sleep(0.01)
+        assert 1 <= s.host.looks - before <= lasted * 0.05 / 0.05 + 2
+        assert (await s.controller.hears("facts")).kernel.startswith("6.")
 
 
 async def test_the_session_comes_back_after_the_controller_ends_it() -> None:
