@@ -39,11 +39,18 @@ class Decision:
 
 
 Turn = tuple[int, int]
-"""The ids that were given last, (out, in)."""
+"""The ids that were given last, (out, in); after the first round with the largest id added, for ever."""
+
+
+def turn_after(held: Turn, stored: Turn, most: int) -> Turn:
+    """From where to go on, by the largest ids that the table holds and by the disk. Where the table holds a later one,
+    others were given and died that nobody stored: any id may be on a flow."""
+    out, into = (s if s >= h else most + h for h, s in zip(held, stored, strict=True))
+    return out, into
 
 
 def turn_to_number(turn: Turn) -> int:
-    """For the disk: 32 bits."""
+    """For the disk: 32 bits. An id has 15 at most (MarkLayout)."""
     return turn[0] << 16 | turn[1]
 
 
@@ -53,10 +60,12 @@ def turn_from_number(number: int) -> Turn:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """`ids` of the decisions of one policy."""
+    """`ids` of the decisions of one policy. `avoid`: what was live or on a flow when that was last asked; no other id
+    comes onto a flow before it is given, so it holds for a round. None: not asked yet."""
 
     ids: Mapping[Decision, int] = field(default_factory=lambda: MappingProxyType({}))
     turn: Turn = (0, 0)
+    avoid: frozenset[tuple[Direction, int]] | None = field(default=None, compare=False)
 
     @property
     def by_id(self) -> dict[tuple[Direction, int], Decision]:
@@ -130,22 +139,23 @@ def assign(
     ids = {d: old.ids[d] for d in wanted if d in old.ids and (d not in renew or not d.lives)}
     turn = {"out": old.turn[0], "in": old.turn[1]}
     taken: set[tuple[Direction, int]] = {(d.direction, n) for known in (old.ids, ids) for d, n in known.items()}
-    carried: Collection[tuple[Direction, int]] | None = in_use() if stranger else None
+    avoid = taken.union(in_use()) if stranger else old.avoid
     for decision in wanted:
         if decision in ids:
             continue
         direction = decision.direction
-        for step in range(1, most + 1):
-            number = (turn[direction] + step - 1) % most + 1
-            if number <= turn[direction] and carried is None:
-                carried = in_use()  # round again: only now can a flow carry an id that is to be given
-            if (direction, number) not in taken and (carried is None or (direction, number) not in carried):
+        for place in range(turn[direction] + 1, turn[direction] + 2 * most + 1):
+            number = (place - 1) % most + 1
+            if place > most and (avoid is None or number == 1):
+                avoid = taken.union(in_use())  # from the second round on a flow may carry any id
+            if (direction, number) not in taken and (avoid is None or (direction, number) not in avoid):
                 break
         else:
             raise KernelError(
                 f"this policy needs more than {most} decision ids, or so many are still on live flows: give the agent "
                 "a wider --mark-mask"
             )
-        ids[decision] = turn[direction] = number
+        ids[decision], turn[direction] = number, place if place <= most else most + number
         taken.add((direction, number))
-    return Decisions(MappingProxyType(ids), (turn["out"], turn["in"]))
+    spared = frozenset(avoid) if avoid is not None else None
+    return Decisions(MappingProxyType(ids), (turn["out"], turn["in"]), spared)

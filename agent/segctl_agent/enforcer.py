@@ -19,7 +19,18 @@ from segctl.model.hostpolicy import HostPolicy
 
 from segctl_agent.byuser import user_names, user_notes
 from segctl_agent.change import Turnover, decisions_with, members_moved, narrowed
-from segctl_agent.decisions import ESSENTIALS, Decision, Decisions, InUse, Turn, assign, needed, nobody, noted
+from segctl_agent.decisions import (
+    ESSENTIALS,
+    Decision,
+    Decisions,
+    InUse,
+    Turn,
+    assign,
+    needed,
+    nobody,
+    noted,
+    turn_after,
+)
 from segctl_agent.drift import differences, misplaces, same_but_cgroups
 from segctl_agent.facts.values import Address, ContainerFact, Endpoint, HostFacts
 from segctl_agent.identity import DIRECTIONS, Direction, Identity
@@ -122,7 +133,7 @@ class Enforcer:
         held = noted(now.chains, self.layout.most) if now is not None else None
         users = dict(self._resolve(user_names(policy)))
         if now is not None and held is not None and set(held.ids) == set(needed(policy)):
-            self.decisions = replace(held, turn=stored_turn)
+            self.decisions = replace(held, turn=turn_after(held.turn, stored_turn, self.layout.most))
             if same_but_cgroups(now, render(policy, replace(self.facts, users=users), held, self.layout)):
                 return self._commit(policy, users, (), started)
         # Marks outlive a table, so ids given before may be on flows that something else let pass since.

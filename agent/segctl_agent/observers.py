@@ -82,7 +82,7 @@ def carried_ids(layout: MarkLayout) -> Collection[DecisionId]:
     """The decision ids that live flows carry. Without conntrack's dumps ids are given all the same: not to enforce
     would be worse."""
     try:
-        return ids_in_use(ConntrackReader().read(), layout)
+        return ids_in_use(ConntrackReader(max_rows=1 << 32).read(), layout)  # one left out might be given anew
     except KernelError as error:
         log.warning("whether flows bear old decision ids is not known: %s", error)
         return ()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import sys
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 from segctl.errors import KernelError, KernelFullError
 from segctl.model.policy import Mode
-from segctl_agent.decisions import Decision
+from segctl_agent.decisions import Decision, Decisions, assign, turn_from_number, turn_to_number
 from segctl_agent.enforcer import Enforcer
+from segctl_agent.identity import Direction
 from segctl_agent.nft.digest import RulesetDigest
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import AddChain, AddElements, Batch, DeleteElements, DeleteTable
@@ -200,6 +203,60 @@ def test_killed_between_applying_and_storing_never_reuses_an_id() -> None:
     restarted.resume(policy(1), stored)
     assert not before & {(d.direction, n) for d, n in ids(kernel).items()}
     assert kernel.content == fresh(restarted)
+
+
+def test_ids_that_were_given_and_not_stored_before_a_kill_are_not_given_again_to_flows_that_carry_them() -> None:
+    """A table that was healed gives ids, and the disk hears of them some seconds later."""
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    stored = e.put(policy()).turn
+    for _ in range(3):
+        kernel.apply(Batch((AddChain("evil"),)))
+        e.heal()
+    dead = max(n for d, n in e.decisions.ids.items() if d.direction == "in")
+    kernel.apply(Batch((AddChain("evil"),)))
+    e.heal()
+    restarted = Enforcer(kernel, resolve, UID, in_use=lambda: {("in", n) for n in range(stored[1] + 1, dead + 1)})
+    restarted.resume(policy(), stored)
+    before = set(restarted.decisions.by_id)
+    restarted.put(policy(2, open_to=()))
+    fresh_ids = {n for d, n in set(restarted.decisions.by_id) - before if d == "in"}
+    assert fresh_ids
+    assert min(fresh_ids) > dead
+
+
+def test_from_the_second_round_on_an_id_that_a_flow_carries_is_never_given() -> None:
+    """Not in the call that comes round alone: all ids before were some flow's once."""
+    decision, most = Decision("in", "db"), 20
+    on_flows: set[tuple[Direction, int]] = {("in", 3), ("in", 7), ("in", 8)}
+    now, given, asked = assign(Decisions(), [decision], (), most), list[int](), list[int]()
+
+    def carried() -> set[tuple[Direction, int]]:
+        asked.append(1)
+        return on_flows
+
+    for _ in range(3 * most):
+        now = assign(now, [decision], [decision], most, carried)
+        given.append(now.ids[decision])
+        now = replace(now, turn=turn_from_number(turn_to_number(now.turn)))
+    assert set(given[most - 1 :]) == set(range(1, most + 1)) - {3, 7, 8}
+    assert all(a != b for a, b in itertools.pairwise(given))
+    assert len(asked) == 3  # once a round: a dump of conntrack takes its time
+    again = assign(replace(now, avoid=None), [decision], [decision], most, lambda: {("in", n) for n in range(1, 20)})
+    assert again.ids[decision] == most  # after a restart it is asked at once
+
+
+def test_an_id_that_died_in_this_round_is_not_given_in_it() -> None:
+    """It was live when the round began, so flows that nobody has seen then carry it now."""
+    old, new, most = Decision("in", "old"), Decision("in", "new"), 20
+    now = replace(assign(Decisions(turn=(0, 12)), [old], (), most), turn=(0, most))  # 13 lives, and round it goes
+    now = assign(now, [old, new], (), most)
+    given = set()
+    for _ in range(most // 2 + 3):
+        now = assign(now, [new], [new], most)
+        given.add(now.ids[new])
+    assert 13 not in given
+    assert {12, 14} <= given
 
 
 def test_a_boot_without_a_table_gives_ids_after_the_stored_ones_that_no_flow_carries() -> None:
