@@ -32,13 +32,14 @@ from segctl_agent.facts.containerwatch import ContainerWatcher
 from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.facts.values import Address
+from segctl_agent.flows.carried import carried_ids
 from segctl_agent.neighbours import Neighbours
 from segctl_agent.nft.fallback import Tell
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.others import read_others
 from segctl_agent.nft.ruleset import TABLE
 from segctl_agent.nft.watch import NftWatch, TamperNotice
-from segctl_agent.observers import HitKeeper, Observers, carried_ids
+from segctl_agent.observers import HitKeeper, Observers
 from segctl_agent.render import MarkLayout
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from segctl.errors import KernelError, StateError
@@ -20,7 +20,6 @@ from segctl.model.policy import HOST_WORKLOAD
 from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.agent import Agent
-from segctl_agent.conntrack.reader import ConntrackReader
 from segctl_agent.denials.attribute import Attributor
 from segctl_agent.denials.contained import ContainedAttributor
 from segctl_agent.denials.nflog import NflogReader
@@ -30,13 +29,12 @@ from segctl_agent.denials.values import Denial, Verdict
 from segctl_agent.facts.cgroups import CgroupWatcher
 from segctl_agent.facts.moves import MOVES_SECONDS, MoveWatcher
 from segctl_agent.flows.decisions import DecisionId
-from segctl_agent.flows.live import ids_in_use
 from segctl_agent.flows.service import FlowService
 from segctl_agent.flows.sweep import Swept
 from segctl_agent.hits import HitCounter
 from segctl_agent.identity import Direction
 from segctl_agent.messages import denial_message, hit_messages
-from segctl_agent.render import MarkLayout, denied_counters
+from segctl_agent.render import denied_counters
 from segctl_agent.state import StateFolder
 
 log = logging.getLogger(__name__)
@@ -76,16 +74,6 @@ class HitKeeper:
             self._stored = content
         except StateError as error:
             log.warning("%s", error)
-
-
-def carried_ids(layout: MarkLayout) -> Collection[DecisionId]:
-    """The decision ids that live flows carry. Without conntrack's dumps ids are given all the same: not to enforce
-    would be worse."""
-    try:
-        return ids_in_use(ConntrackReader(max_rows=1 << 32).read(), layout)  # one left out might be given anew
-    except KernelError as error:
-        log.warning("whether flows bear old decision ids is not known: %s", error)
-        return ()
 
 
 class Observers:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from segctl.errors import KernelError, StateError
 
@@ -23,6 +24,7 @@ from segctl_agent.facts.containerstate import ContainerReader
 from segctl_agent.facts.containerwatch import known_containers
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.facts.values import HostFacts
+from segctl_agent.flows.carried import carried_ids
 from segctl_agent.nft.fallback import Apply, open_kernel
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.library import chain_lines
@@ -42,7 +44,8 @@ def load_last_good(folder: StateFolder, identity: Identity, layout: MarkLayout, 
     """Raises KernelError or StateError. The agent's user is the owner of the state folder, whoever runs this."""
     kernel = open_kernel(apply, TableGuard.AUTO, lambda told: log.warning("%s", told))
     try:
-        enforcer = Enforcer(kernel, resolve_users, folder.path.stat().st_uid, layout)
+        carried = partial(carried_ids, layout)
+        enforcer = Enforcer(kernel, resolve_users, folder.path.stat().st_uid, layout, in_use=carried)
         root = find_cgroup2_root()
         cgroups, reader = CgroupWatcher(root).scan(), ContainerReader(root)
         enforcer.cgroups_changed(cgroups, {})

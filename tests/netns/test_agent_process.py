@@ -22,6 +22,7 @@ import pytest
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Mode, PortRange, Process, ProcessKind
 from segctl_agent.credentials import save_identity
+from segctl_agent.decisions import noted
 from segctl_agent.drift import same_but_cgroups
 from segctl_agent.facts.moves import MOVES_SECONDS
 from segctl_agent.moves import SETTLED_SECONDS
@@ -141,6 +142,28 @@ def test_load_show_status_release(tmp_path: Path) -> None:
         assert agent("load", *state).returncode == 0
         assert table() is not None
         assert not StateFolder(folder).held
+
+    in_namespaces(host)
+
+
+def test_load_gives_no_id_that_a_flow_carries(tmp_path: Path) -> None:
+    """After a release flows go on under the marks that they had."""
+    folder = tmp_path / "state"
+
+    def host() -> None:
+        enrolled(folder, generation=False).write_generation(POLICY, (4096, 4096))  # the second round, at 1
+        run("ip", "link", "set", "lo", "up")
+        run("nft", "add table inet other; add chain inet other out { type filter hook output priority 0; }")
+        run("nft", "add rule inet other out udp dport 9 ct mark set 0x00200300")  # OUT 2, IN 3
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+            link.sendto(b"x", ("127.0.0.1", 9))
+        assert agent("load", "--state", str(folder)).returncode == 0
+        held = table()
+        assert held is not None
+        found = noted(held.chains, 4095)
+        assert found is not None
+        assert {("out", 3), ("in", 2)} <= found.by_id.keys()
+        assert not {("out", 2), ("in", 3)} & found.by_id.keys()
 
     in_namespaces(host)
 
