@@ -23,7 +23,7 @@ MAX_FLOW_ROWS = 2000
 """In one FlowBatch: about 100 KB."""
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 MAX_WORKLOADS = 1024
-_MAX_WHY = 512
+_MAX_WHY = 500
 _MAX_USER = 64
 _MAX_PATH, _MAX_NAME, _MAX_COMMAND, _MAX_MESSAGE = 1024, 128, 256, 2000
 
