@@ -71,6 +71,7 @@ class Agent:
         self._healing: asyncio.TimerHandle | None = None
         self._culprit: TamperNotice | None = None
         self._problem = ""
+        self._unproven = False
         self._gate_missed = self._gate_told = False
 
     def start(self) -> None:
@@ -258,6 +259,9 @@ class Agent:
             return
         started, turn = time.perf_counter(), self.enforcer.decisions.turn
         found = self.enforcer.heal()
+        if self._unproven:
+            self._unproven = False
+            self.in_force_changed()  # what was refused meanwhile is taken now
         culprit, self._culprit = self._culprit, None
         if not found:
             return
@@ -316,6 +320,10 @@ class Agent:
                 problem = f"{what}: {error}"
                 if problem != self._problem:  # it is tried again and again, and told once
                     self.tell("kernel", problem)
+                elif not self._unproven and not self.held:
+                    # What was proved once holds no more. The controller asks for it again, and hears why not.
+                    self._unproven = True
+                    self.in_force_changed()
                 self._problem = problem
                 if self._healing is None:
                     loop = asyncio.get_running_loop()

@@ -218,14 +218,14 @@ class Registry:
         self.fleet.notify()
 
     def in_force(self, session: LiveSession, released: str) -> None:
-        """An operator of the host took the rules off it (`released`: who and when), or ended that (empty): then it is
-        sent its policy again, for what it refused meanwhile it now takes."""
+        """An operator of the host took the rules off it (`released`: who and when), or ended that (empty), or what was
+        proved may hold no more (empty, too): then it is sent its policy again, and proves or refuses it."""
         if self._sessions.get(session.host) is not session:
             return
         standing = self.fleet.standing(session.host)
         standing.proof, standing.refusal, standing.notes = None, None, ()
         standing.released = _release(released)
-        log.warning("host=%s %s", session.host, standing.released or "the release has ended")
+        log.warning("host=%s %s", session.host, standing.released or "is not released: it is sent its policy again")
         if not standing.released:
             self._offer(session.host)
         self.fleet.notify()

@@ -303,6 +303,23 @@ async def test_a_release_in_the_middle_of_a_put_wins(tmp_path: Path) -> None:
     assert agent.in_force() == InForce(released="released by alice")
 
 
+async def test_rules_that_cannot_be_healed_are_no_longer_said_to_be_in_force(tmp_path: Path) -> None:
+    """Else the host is open, and the operator's status says in-sync."""
+    agent, kernel = make(tmp_path)
+    told: list[bool] = []
+    agent.in_force_changed = lambda: told.append(kernel.content is not None)
+    await agent.put(new(POLICY))
+    kernel.apply(Batch((DeleteTable(),)))
+    kernel.refusals = [KernelError("somebody else owns the table")] * 3
+    agent.changed_by(CULPRIT)
+    for _ in range(200):
+        await asyncio.sleep(0.02)
+        if kernel.content is not None:
+            break
+    assert kernel.content is not None
+    assert told == [False, True]
+
+
 # Damaged state
 
 
