@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from segctl.errors import KernelError
 
@@ -11,6 +13,7 @@ from segctl_agent.nft.attributes import attributes, text
 from segctl_agent.nft.dump import parse_chain_hook, parse_expr
 from segctl_agent.nft.foreign import FAMILIES, OtherRule, Snapshot, Where
 from segctl_agent.nft.handover import STANDBY
+from segctl_agent.nft.malformed import decoder
 from segctl_agent.nft.messages import GETCHAIN, GETRULE
 from segctl_agent.nft.netlink import DumpInterruptedError, Netlink
 from segctl_agent.nft.ruleset import TABLE, BaseHook
@@ -30,13 +33,21 @@ def read_others(most: int = MOST_RULES) -> Snapshot:
         # A socket of its own: a dump that is not taken to its end would block the next one.
         with Netlink(buffer=1 << 20) as netlink:
             try:
-                return _read(netlink, most)
+                return read_dumps(netlink, most)
             except (DumpInterruptedError, FileNotFoundError):
                 continue
     raise KernelError("the tables of others change faster than they can be read: see `nft monitor`")
 
 
-def _read(netlink: Netlink, most: int) -> Snapshot:
+class Dumps(Protocol):
+    """What is needed of Netlink."""
+
+    def dump_families(self, command: int) -> Iterator[tuple[int, bytes]]: ...
+
+
+@decoder("the tables of others")
+def read_dumps(netlink: Dumps, most: int = MOST_RULES) -> Snapshot:
+    """Raises as Netlink does, and KernelError for what does not decode."""
     bases: list[tuple[Where, BaseHook]] = []
     for family, message in netlink.dump_families(GETCHAIN):
         found = dict(attributes(message))
