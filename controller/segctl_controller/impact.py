@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """`connections` are the first by host; `total` counts the others too. `unasked` gave no answer."""
+    """`connections` are the first by host; `total` counts the others too. `unasked` are connected and gave no
+    answer; where none is connected, all that enforce."""
 
     connections: tuple[admin_pb2.CutConnection, ...] = ()
     total: int = 0
@@ -67,8 +68,13 @@ class Impact:
         return Cuts(
             tuple(named[:MOST_NAMED]),
             min(sum(reply.cut for reply in answers.values()), LARGEST_COUNT),
-            tuple(host for host in connected if host not in answers),
+            tuple(host for host in connected or self._offline(drafts) if host not in answers),
         )
+
+    def _offline(self, drafts: Mapping[str, HostPolicy]) -> tuple[str, ...]:
+        """Their connections live on without an agent. Where no host at all could be asked, "none is cut" would be said
+        of nothing."""
+        return tuple(host for host in sorted(drafts) if not self._registry.fleet.standing(host).released)
 
     async def _ask(self, session: LiveSession, draft: HostPolicy, deadline: float) -> agent_pb2.ImpactReply | None:
         """None: no answer that can be used, and why is in the log."""

@@ -86,7 +86,8 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`cuts` are the first of `cut_total`; `unasked` are connected hosts that did not tell theirs."""
+    """`cuts` are the first of `cut_total`; `unasked` are connected hosts that did not tell theirs; where
+    no host is connected, all."""
 
     base_generation: int
     digest: str

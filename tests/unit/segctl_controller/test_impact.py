@@ -138,7 +138,7 @@ async def test_facts_that_come_later_make_a_host_askable(tmp_path: Path) -> None
         assert list((await planning).unasked) == []
 
 
-async def test_offline_and_released_hosts_are_neither_asked_nor_named(tmp_path: Path) -> None:
+async def test_released_hosts_are_not_named_and_offline_ones_where_nobody_could_be_asked(tmp_path: Path) -> None:
     async with running_controller(tmp_path) as lab, AsyncExitStack() as stack:
         fleet = await connect(stack, lab, {"web1": MASK})
         await fleet.sessions["web1"].send(in_force=agent_pb2.InForce(released="released by alice"))
@@ -148,7 +148,15 @@ async def test_offline_and_released_hosts_are_neither_asked_nor_named(tmp_path: 
 
         await eventually(released)
         plan = await fleet.plan()
-        assert (sorted(plan.hosts), list(plan.unasked)) == (["db1", "web1"], [])
+        assert (sorted(plan.hosts), list(plan.unasked)) == (["db1", "web1"], ["db1"])
+
+
+async def test_offline_hosts_are_not_named_beside_one_that_answers(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab, AsyncExitStack() as stack:
+        fleet = await connect(stack, lab, {"web1": MASK})
+        planning = asyncio.create_task(fleet.plan())
+        await fleet.answer("web1", live=1)
+        assert list((await planning).unasked) == []
 
 
 async def test_silence_ends_with_one_deadline_for_all_and_late_answers_count_nothing(tmp_path: Path) -> None:
