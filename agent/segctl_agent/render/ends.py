@@ -77,8 +77,8 @@ def end_chain(direction: Direction, workload: LocalWorkload, permit: Permit, old
     table) is asked about in the other direction's terms. A reply that is refused there is no denial of its own: what it
     answers is refused and reported at the other hook.
     """
-    if workload.mode is Mode.OBSERVE:
-        return Chain((Rule.of(*permit.accept),))
+    if workload.mode is Mode.OBSERVE:  # a packet without a conntrack entry cannot be marked
+        return Chain((Rule.of(*permit.accept), Rule.of(s.verdict(ACCEPT))))
     jump_back = s.verdict(jump(back_name(workload.name, direction)))
     back = (Rule.of(s.ct_reply(), jump_back), Rule.of(*older, jump_back))
     if workload.mode is Mode.TEST:

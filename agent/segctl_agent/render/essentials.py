@@ -2,12 +2,14 @@
 
 Order matters: what a hook has decided before comes first, because nearly every packet ends there; then what the kernel
 can tell with one comparison. A flow that an essential lets pass is marked, so that its replies are known. What passes
-one way when a session begins passes the other way when the session is older than the table (`loose`).
+one way when a session begins passes the other way when the session is older than the table (`loose`), and as a reply
+when its mark does not count any more: the first packet after a change may be the server's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 from segctl.model.policy import Essentials, Network
 
@@ -24,8 +26,10 @@ def _accept(*statements: Statement) -> Rule:
     return Rule.of(*statements, s.verdict(ACCEPT))
 
 
-def essential_chains(essentials: Essentials, facts: HostFacts, marks: Marks) -> dict[str, Chain]:
-    """The base chains and what they lead to, up to `id_in` and `id_out`."""
+def essential_chains(
+    essentials: Essentials, facts: HostFacts, marks: Marks, *, enforcing: bool = True
+) -> dict[str, Chain]:
+    """The base chains and what they lead to, up to `id_in` and `id_out`. Where nothing enforces, nothing is dropped."""
     chains: dict[str, Chain] = {}
     for direction in DIRECTIONS:
         base = _base(direction, marks)
@@ -33,14 +37,16 @@ def essential_chains(essentials: Essentials, facts: HostFacts, marks: Marks) -> 
         older = _older_in if direction == "in" else _older_out
         chains[f"older_{direction}"] = Chain((*_loose(direction, marks), *older(essentials, facts, marks)))
     identify_in, identify_out = (Rule.of(s.verdict(goto(f"id_{d}"))) for d in DIRECTIONS)
-    invalid = Rule.of(s.ct_state("invalid"), s.verdict(DROP))
+    invalid = (Rule.of(s.ct_state("invalid"), s.verdict(DROP)),) if enforcing else ()
     opening_in, opening_out = tuple(_tcp_in(essentials, facts, marks)), tuple(_tcp_out(essentials, facts, marks))
     chains["syn_in"] = Chain((*opening_in, identify_in))
     chains["syn_out"] = Chain((*opening_out, identify_out))
-    chains["tcp_in"] = Chain((_jump_older("in"), *opening_in, invalid, identify_in))
+    confused_in = tuple(_rescue_confused("in", essentials))
+    chains["tcp_in"] = Chain((_jump_older("in"), *opening_in, *confused_in, *invalid, identify_in))
     chains["tcp_out"] = Chain((_jump_older("out"), *opening_out, identify_out))
-    other = (Rule.of(marks.datagram()), *_related(), *_network())
-    chains["other_in"] = Chain((*other, *_other_in(essentials, marks), invalid, identify_in))
+    # An error about a TCP flow is of that flow for conntrack: it must not be marked as one of datagrams.
+    other = (*_related(), Rule.of(marks.datagram()), *_network())
+    chains["other_in"] = Chain((*other, *_other_in(essentials, marks), *invalid, identify_in))
     chains["other_out"] = Chain((*other, *_other_out(essentials, marks), identify_out))
     return chains
 
@@ -90,8 +96,17 @@ def _network() -> tuple[Rule, ...]:
     return (_accept(s.icmp_type(130, 136, version=6)), _accept(s.icmp_type(143, 143, version=6)))
 
 
+def _rescue_confused(direction: Direction, essentials: Essentials) -> Iterator[Rule]:
+    """It must work when conntrack is confused. What has no conntrack entry has no mark: no rule that sets one matches."""
+    for name, version in _names("rescue", essentials.rescue):
+        for ports in essentials.rescue_ports:
+            if ports.protocol == "tcp":
+                remote = s.address_in("saddr" if direction == "in" else "daddr", name, version=version)
+                name_port = s.destination_port if direction == "in" else s.source_port
+                yield _accept(s.ct_state("invalid"), remote, name_port("tcp", ports.low, ports.high))
+
+
 def _rescue_in(essentials: Essentials, marks: Marks, *, tcp: bool) -> Iterator[Rule]:
-    """Before `invalid`: it must work when conntrack is confused."""
     for name, version in _names("rescue", essentials.rescue):
         for ports in essentials.rescue_ports:
             if (ports.protocol == "tcp") is tcp and ports.protocol != ("icmpv6" if version == 4 else "icmp"):
@@ -112,11 +127,23 @@ def _older_in(essentials: Essentials, facts: HostFacts, marks: Marks) -> Iterato
     for e in facts.controller:
         channel = (s.address_is("saddr", e.address), s.source_port("tcp", e.port, e.port))
         yield Rule.of(marks.loose(), *channel, *marks.essentials("out").accept)
+        yield Rule.of(s.ct_reply(), s.uid_is(facts.agent_uid), *channel, *marks.essentials("out").accept)
+    yield from _answers_of("dns", essentials.dns, "tcp", 53, marks)
+
+
+def _answers_of(
+    base: str, networks: Sequence[Network], protocol: Literal["tcp", "udp"], port: int, marks: Marks
+) -> Iterator[Rule]:
+    for name, version in _names(base, networks):
+        server = (s.address_in("saddr", name, version=version), s.source_port(protocol, port, port))
+        yield Rule.of(s.ct_reply(), *server, *marks.essentials("out").accept)
 
 
 def _other_in(essentials: Essentials, marks: Marks) -> Iterator[Rule]:
     yield from (_accept(s.udp_ports(67, 68)), _accept(s.udp_ports(547, 546)))
     yield from _rescue_in(essentials, marks, tcp=False)
+    yield from _answers_of("dns", essentials.dns, "udp", 53, marks)
+    yield from _answers_of("ntp", essentials.ntp, "udp", 123, marks)
 
 
 def _tcp_out(essentials: Essentials, facts: HostFacts, marks: Marks) -> Iterator[Rule]:
@@ -132,16 +159,24 @@ def _tcp_out(essentials: Essentials, facts: HostFacts, marks: Marks) -> Iterator
 def _older_out(essentials: Essentials, facts: HostFacts, marks: Marks) -> Iterator[Rule]:
     """The resets by which a session ends come first: without them its other end would not hear of it."""
     yield _accept(s.ct_state("established", "related"), s.tcp_reset())
+    for known in (marks.loose(), s.ct_reply()):
+        yield from _rescue_answers(known, essentials, "tcp", marks)
+        for e in facts.controller:
+            if e.address in facts.addresses:
+                here = (s.address_is("saddr", e.address), s.source_port("tcp", e.port, e.port))
+                yield Rule.of(known, *here, *marks.essentials("in").accept)
+    yield from _rescue_confused("out", essentials)
+
+
+def _rescue_answers(
+    known: Statement, essentials: Essentials, protocol: Literal["tcp", "udp"], marks: Marks
+) -> Iterator[Rule]:
     for name, version in _names("rescue", essentials.rescue):
         for ports in essentials.rescue_ports:
-            if ports.protocol == "tcp":
+            if ports.protocol == protocol:
                 remote = s.address_in("daddr", name, version=version)
-                near = s.source_port("tcp", ports.low, ports.high)
-                yield Rule.of(marks.loose(), remote, near, *marks.essentials("in").accept)
-    for e in facts.controller:
-        if e.address in facts.addresses:
-            here = (s.address_is("saddr", e.address), s.source_port("tcp", e.port, e.port))
-            yield Rule.of(marks.loose(), *here, *marks.essentials("in").accept)
+                near = s.source_port(protocol, ports.low, ports.high)
+                yield Rule.of(known, remote, near, *marks.essentials("in").accept)
 
 
 def _other_out(essentials: Essentials, marks: Marks) -> Iterator[Rule]:
@@ -151,6 +186,7 @@ def _other_out(essentials: Essentials, marks: Marks) -> Iterator[Rule]:
             server = (s.address_in("daddr", name, version=version), s.destination_port("udp", port, port))
             yield Rule.of(*server, *marks.essentials("out").accept)
     yield _accept(s.ct_reply(), marks.essentials("in").judged)
+    yield from _rescue_answers(s.ct_reply(), essentials, "udp", marks)
     yield from (Rule.of(s.ct_reply(), s.protocol(name), marks.live("in")) for name in ("icmp", "icmpv6"))
 
 

@@ -144,7 +144,7 @@ def _decided(direction: Direction, marks: Marks) -> Iterator[Rule]:
     host's own hooks, which see some of these flows too and rely on the bit for datagrams: a SYN, and a datagram that is
     sent, pass by no earlier decision."""
     other: Direction = "out" if direction == "in" else "in"
-    yield Rule.of(s.protocol_not("tcp"), marks.datagram())
+    yield Rule.of(s.protocol_not("tcp"), s.ct_state("new", "established"), marks.datagram())  # not errors: of any flow
     yield Rule.of(s.tcp_without_syn(), marks.live(direction))
     yield Rule.of(s.ct_reply(), marks.live_tcp(other) if direction == "out" else marks.live(other))
     yield Rule.of(s.tcp_without_syn(), *marks.begin_loose())
