@@ -344,7 +344,11 @@ class Enforcer:
             now: Ruleset | None = self.wanted
         else:
             now = self._kernel.read()
-        self._apply(now, wanted, {})
+        try:
+            self._apply(now, wanted, {})
+        except KernelError:
+            self._spend(self.decisions, decisions)
+            raise
         # From here on the ids are given: if what follows goes wrong, flows may carry them.
         before, self.decisions = self.decisions, decisions
         try:
@@ -360,6 +364,11 @@ class Enforcer:
     def _assign(self, policy: HostPolicy, renew: Collection[Decision], *, stranger: bool = False) -> Decisions:
         most = self.layout.most
         return assign(self.decisions, needed(policy), renew, most, self._in_use, stranger=stranger)
+
+    def _spend(self, before: Decisions, tried: Decisions) -> None:
+        """The ids before hold, and none that was tried is given again: that the kernel's answer was an error, or was
+        lost, does not prove that no flow got one."""
+        self.decisions = replace(before, turn=tried.turn, avoid=tried.avoid)
 
     def _move(self, policy: HostPolicy, turnover: Mapping[str, Turnover], started: float) -> Applied | None:
         """Members of groups that come and go: elements alone, and where some go, the ids of what they were part of.
@@ -380,7 +389,7 @@ class Enforcer:
         try:
             self._apply(self.wanted, wanted, moved.moves)
         except KernelError:
-            self.decisions = before
+            self._spend(before, self.decisions)
             raise
         if (
             generation is not None

@@ -97,7 +97,7 @@ def _network() -> tuple[Rule, ...]:
 
 
 def _rescue_confused(direction: Direction, essentials: Essentials) -> Iterator[Rule]:
-    """It must work when conntrack is confused. What has no conntrack entry has no mark: no rule that sets one matches."""
+    """It must work when conntrack is confused. Without an entry there is no mark: no rule that sets one matches."""
     for name, version in _names("rescue", essentials.rescue):
         for ports in essentials.rescue_ports:
             if ports.protocol == "tcp":
