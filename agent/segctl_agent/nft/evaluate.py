@@ -202,10 +202,11 @@ def _load(walk: _Walk, name: str, values: dict[int, bytes]) -> None:
 
 
 def _socket(packet: Packet, values: dict[int, bytes]) -> bytes:
-    """Keys of enum nft_socket_keys: 2 is wildcard, of which only the existence counts here; 3 is cgroupv2."""
+    """Keys of enum nft_socket_keys: 0 is transparent, 2 wildcard, of which only the existence counts here; 3 is
+    cgroupv2. Half sockets are not told apart."""
     if packet.cgroup is None:
         raise _NoMatch
-    if _int(values[1]) == 2:
+    if _int(values[1]) in (0, 2):
         return b"\0"
     level = _int(values[3])
     if not 1 <= level <= len(packet.cgroup):

@@ -344,6 +344,11 @@ def whole_socket() -> Statement:
     return Statement((Expr("socket", ((1, _n(2)), (2, _n(1)))), _cmp(b"\x01", AT_MOST)), "socket wildcard <= 1")
 
 
+def any_socket() -> Statement:
+    """A socket of any kind, half ones too: whether it is a transparent one is told for each (nft_socket.c)."""
+    return Statement((Expr("socket", ((1, _n(0)), (2, _n(1)))), _cmp(b"\x01", AT_MOST)), "socket transparent <= 1")
+
+
 def not_to_this_host() -> Statement:
     """Link-layer broadcast and multicast (PACKET_HOST is 0 in linux/if_packet.h)."""
     return Statement((_meta(_PKTTYPE), _cmp(b"\0", NOT_EQUAL)), "meta pkttype != host")

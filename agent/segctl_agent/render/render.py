@@ -79,7 +79,7 @@ def render_chains(
     chains.update(refuse_chains(policy))
     chains.update({chain_name(decision, number): Chain() for decision, number in decisions.ids.items()})
     for direction in DIRECTIONS:
-        chains.update(_identity_chains(direction, identity))
+        chains.update(_identity_chains(direction, marks))
         chains[unknown_name(direction)] = unknown_chain(
             direction, marks.refused(direction, UNKNOWN), enforcing=policy.enforcing
         )
@@ -189,14 +189,16 @@ def cgroup_map(count: int) -> SetSpec:
     return SetSpec((KeyType.CGROUPSV2,), verdicts=True, size=busy_size(count))
 
 
-def _identity_chains(direction: Direction, identity: Identity) -> dict[str, Chain]:
+def _identity_chains(direction: Direction, marks: Marks) -> dict[str, Chain]:
     """From the socket's cgroup to its workload. Level 2 comes first: system.slice/x.service is there.
 
     `socket cgroupv2 level L` matches nothing when there is no socket or its cgroup is not that deep, so the last rules
     of id_D are for sockets of the root cgroup and packets without a socket. Among these are packets of flows that were
     judged before and have no whole socket yet, or no longer: the last step of a handshake during which the epoch
-    changed, and TIME_WAIT. They pass unmarked: the next packet finds the socket, and is judged.
+    changed, and TIME_WAIT. They pass unmarked: the next packet finds the socket, and is judged. So does a SYN from the
+    port of a session that ended less than a minute ago: its mark, never live, says that we saw the flow begin.
     """
+    again = Rule.of(s.tcp_syn(), s.any_socket(), marks.refused("in", UNKNOWN), s.verdict(ACCEPT))
     unknown = s.verdict(goto(f"unknown_{direction}"))
     top = Chain(
         (
@@ -206,6 +208,7 @@ def _identity_chains(direction: Direction, identity: Identity) -> dict[str, Chai
             _cgroup_verdict(1, own_map(1, direction)),
             Rule.of(s.cgroup_exists(1, NOTHING), unknown),
             Rule.of(s.whole_socket(), s.verdict(goto(workload_chain(HOST_WORKLOAD, direction)))),
+            *((again,) if direction == "in" else ()),
             Rule.of(s.ct_state("established"), s.protocol("tcp"), s.verdict(ACCEPT)),
             _to(workload_chain(HOST_WORKLOAD, direction)),
         )
