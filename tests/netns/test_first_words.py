@@ -241,3 +241,36 @@ def checksum(data: bytes) -> bytes:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return struct.pack(">H", ~total & 0xFFFF)
+
+
+REDIRECT = (
+    "nft 'add table inet n; add chain inet n o { type nat hook output priority -100; };"
+    f" add rule inet n o meta l4proto {{ tcp, udp }} th dport 80 redirect to :{PORT}'"
+)
+
+
+@pytest.mark.parametrize("there", [CLIENT, "fd78::2"])
+def test_what_a_host_redirects_to_a_port_of_its_own_is_loopback(pair: tuple[Space, Space], there: str) -> None:
+    server, _ = pair
+    server.sh(REDIRECT)
+    put(server, CLOSED, FACTS, 1)
+    family = socket.AF_INET6 if ":" in there else socket.AF_INET
+
+    def listening() -> socket.socket:
+        return socket.create_server(("", PORT), family=family)
+
+    def connected() -> socket.socket:
+        return socket.create_connection((there, 80), timeout=1)
+
+    with made_inside(server, listening) as listener, made_inside(server, connected) as ours:
+        proxy, _ = listener.accept()
+        for sender, receiver in ((ours, proxy), (proxy, ours)):
+            receiver.settimeout(1)
+            sender.send(b"word")
+            assert receiver.recv(10) == b"word"
+        put(server, CLOSED, FACTS, 2)
+        proxy.send(b"more")
+        assert ours.recv(10) == b"more"
+        ours.send(b"more")
+        assert proxy.recv(10) == b"more"
+        proxy.close()

@@ -1,4 +1,4 @@
-"""A connection from the port of one that the server has just closed: the kernel finds a TIME_WAIT socket and no cgroup."""
+"""A connection from the port of one that the server just closed: the kernel finds a TIME_WAIT socket and no cgroup."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ written as the kernel dumps it, and as nft 1.0.6 compiles the same text: tests/n
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
 from segctl_agent.facts.values import Address
@@ -226,6 +226,13 @@ def address_is(side: Side, address: Address) -> Statement:
     length = len(address.packed)
     exprs = (*_family(length), _address(side, length), _cmp(address.packed))
     return Statement(exprs, f"{'ip' if isinstance(address, IPv4Address) else 'ip6'} {side} {address}")
+
+
+def to_loopback(version: Version) -> Statement:
+    """The packet's destination is an address that never leaves this host: 127.0.0.0/8 (RFC 1122) or ::1."""
+    if version == 6:
+        return address_is("daddr", IPv6Address("::1"))
+    return Statement((*_family(4), _payload(_NETWORK_HEADER, 16, 1), _cmp(b"\x7f")), "ip daddr 127.0.0.0/8")
 
 
 def address_in(side: Side, name: str, *, version: Version) -> Statement:

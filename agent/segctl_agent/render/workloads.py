@@ -84,7 +84,12 @@ class WorkloadRenderer:
         """What the workload may do."""
         leave = s.verdict(goto(end_name(workload.name, direction)))
         rules = self._permits(workload, direction, direction, leave)
-        return Chain((*rules, Rule.of(leave)))
+        return Chain((*rules, *(self._redirected() if direction == "out" else ()), Rule.of(leave)))
+
+    def _redirected(self) -> Iterator[Rule]:
+        """What this host sends and redirects to a port of its own: loopback, though the hook still names the interface
+        that it was to leave by. The program behind that port is judged for what it sends itself."""
+        yield from (Rule.of(s.to_loopback(v), *self._marks.essentials("out").accept) for v in s.VERSIONS)
 
     def back(self, workload: LocalWorkload, direction: Direction) -> Chain:
         """Packets that go the other way than their flow was judged: replies, and segments of a session that is older

@@ -132,7 +132,7 @@ def test_decision_ids_change_marks_and_nothing_else() -> None:
     one, two = render(SHOP, SHOP_FACTS, decided(SHOP, 1)), render(SHOP, SHOP_FACTS, decided(SHOP, 2))
     differ = {name for name in one.sets if one.sets[name] != two.sets[name]}
     assert differ == {"live"}
-    assert one.chains["id_in"] == two.chains["id_in"]
+    assert one.chains["lvl3_in"] == two.chains["lvl3_in"]
     assert one.chains["w_shop-db_in"] != two.chains["w_shop-db_in"]
 
 
