@@ -12,12 +12,12 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
-from segctl.model.hostpolicy import HostPolicy
-from segctl.model.policy import Essentials, Mode
+from segctl.model.hostpolicy import HostPolicy, LocalWorkload
+from segctl.model.policy import Essentials, Mode, Process, ProcessKind
 from segctl_agent.facts.values import Endpoint, HostFacts
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.plan import plan
-from segctl_agent.render import render
+from segctl_agent.render import denied_counters, render
 
 from tests.decided import decided
 from tests.netns.samples import host_workload, policy, ports
@@ -37,6 +37,9 @@ RESCUE = policy(
 CLOSED = policy(host_workload(Mode.ENFORCE))
 NAMES = policy(host_workload(Mode.ENFORCE), essentials=Essentials(dns=(ip_network("10.78.0.1/32"),)))
 OBSERVING = policy(host_workload(Mode.OBSERVE))
+LOCKED = LocalWorkload("locked", Process(ProcessKind.UNIT, "locked.service"), Mode.ENFORCE)
+MIXED = policy(host_workload(Mode.OBSERVE), LOCKED)
+TESTING = policy(host_workload(Mode.TEST), LOCKED)
 FACTS = HostFacts(addresses=frozenset({ip_address(SERVER), ip_address("fd78::1")}), agent_uid=os.geteuid())
 CONTROLLER = replace(FACTS, controller=(Endpoint(ip_address(SERVER), PORT), Endpoint(ip_address("fd78::1"), PORT)))
 CHANNEL = replace(CONTROLLER, addresses=frozenset({ip_address(CLIENT), ip_address("fd78::2")}))
@@ -201,7 +204,7 @@ NOTRACK = (
 )
 
 
-@pytest.mark.parametrize("wanted", [RESCUE, OBSERVING], ids=["rescue", "observing"])
+@pytest.mark.parametrize("wanted", [RESCUE, OBSERVING, MIXED, TESTING], ids=["rescue", "observing", "mixed", "testing"])
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_session_that_conntrack_calls_invalid_goes_on(
     pair: tuple[Space, Space], wanted: HostPolicy, version: int
@@ -214,6 +217,20 @@ def test_a_session_that_conntrack_calls_invalid_goes_on(
     assert session.lives()
     assert server_speaks(session)
     session.close()
+    denied = server.run(lambda: denied_counters(NetlinkKernel().counters(), wanted))
+    assert not any(n for (direction, _), n in denied.items() if direction == "in")
+
+
+def test_what_conntrack_calls_invalid_is_dropped_and_not_told_where_it_enforces(pair: tuple[Space, Space]) -> None:
+    server, client = pair
+    server.sh(STRICT)
+    session = Session(server, client, 4)
+    put(server, CLOSED, FACTS, 1)
+    session.client.send(b"word")
+    with pytest.raises(TimeoutError):
+        session.server.recv(10)
+    session.close()
+    assert server.run(lambda: denied_counters(NetlinkKernel().counters(), CLOSED))["in", "host"] == 0
 
 
 def test_a_host_that_observes_passes_what_conntrack_does_not_track(pair: tuple[Space, Space]) -> None:

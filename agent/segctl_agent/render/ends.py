@@ -75,7 +75,8 @@ def end_chain(direction: Direction, workload: LocalWorkload, permit: Permit, old
 
     A packet that goes the other way than its flow was judged (a reply whose decision ended, a session older than the
     table) is asked about in the other direction's terms. A reply that is refused there is no denial of its own: what it
-    answers is refused and reported at the other hook.
+    answers is refused and reported at the other hook. What comes in and conntrack calls invalid is no connection that
+    anybody could permit: it is dropped where the workload enforces, and told nowhere.
     """
     if workload.mode is Mode.OBSERVE:  # a packet without a conntrack entry cannot be marked
         return Chain((Rule.of(*permit.accept), Rule.of(s.verdict(ACCEPT))))
@@ -85,13 +86,14 @@ def end_chain(direction: Direction, workload: LocalWorkload, permit: Permit, old
         broadcast = (Rule.of(s.not_to_this_host(), s.verdict(ACCEPT)),) if direction == "in" else ()
         reply = Rule.of(s.ct_reply(), s.verdict(ACCEPT))
         noted = _noted(direction, "test", workload.name, permit.mark, ACCEPT)
-        return Chain((Rule.of(permit.judged, s.verdict(ACCEPT)), *broadcast, *back, reply, *noted))
+        judged = Rule.of(permit.judged, s.verdict(ACCEPT))
+        return Chain((judged, *_invalid(direction, ACCEPT), *broadcast, *back, reply, *noted))
     refuse = _refuse_name(direction, workload)
     again = _answered_again() if refuse == "refuse_out" else ()
     broadcast = (Rule.of(s.not_to_this_host(), s.verdict(DROP)),) if direction == "in" else ()
     reply = Rule.of(s.ct_reply(), s.verdict(goto(_SILENT)))
     noted = _noted(direction, "deny", workload.name, permit.refused, goto(refuse))
-    return Chain((*again, *broadcast, *back, reply, *noted))
+    return Chain((*again, *_invalid(direction, DROP), *broadcast, *back, reply, *noted))
 
 
 def unknown_chain(direction: Direction, refused: Statement, *, enforcing: bool) -> Chain:
@@ -99,7 +101,12 @@ def unknown_chain(direction: Direction, refused: Statement, *, enforcing: bool) 
     session that comes here is of a cgroup that is gone and forgotten: nobody can judge it any more, and it ends."""
     if not enforcing:
         return Chain((Rule.of(s.verdict(ACCEPT)),))
-    return Chain((*_noted(direction, "deny", UNKNOWN_WORKLOAD, refused, goto(_SILENT)),))
+    noted = _noted(direction, "deny", UNKNOWN_WORKLOAD, refused, goto(_SILENT))
+    return Chain((*_invalid(direction, DROP), *noted))
+
+
+def _invalid(direction: Direction, then: Verdict) -> tuple[Rule, ...]:
+    return (Rule.of(s.ct_state("invalid"), s.verdict(then)),) if direction == "in" else ()
 
 
 def refuse_chains(policy: HostPolicy) -> dict[str, Chain]:

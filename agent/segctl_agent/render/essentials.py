@@ -16,7 +16,7 @@ from segctl.model.policy import Essentials, Network
 from segctl_agent.facts.values import HostFacts
 from segctl_agent.identity import DIRECTIONS, Direction
 from segctl_agent.nft import statements as s
-from segctl_agent.nft.ruleset import ACCEPT, DROP, INPUT, OUTPUT, Chain, NftSet, Rule, Statement, goto, jump
+from segctl_agent.nft.ruleset import ACCEPT, INPUT, OUTPUT, Chain, NftSet, Rule, Statement, goto, jump
 from segctl_agent.render.marks import Marks
 from segctl_agent.render.sets import network_sets
 from segctl_agent.render.workloads import port_statement
@@ -26,10 +26,8 @@ def _accept(*statements: Statement) -> Rule:
     return Rule.of(*statements, s.verdict(ACCEPT))
 
 
-def essential_chains(
-    essentials: Essentials, facts: HostFacts, marks: Marks, *, enforcing: bool = True
-) -> dict[str, Chain]:
-    """The base chains and what they lead to, up to `id_in` and `id_out`. Where nothing enforces, nothing is dropped."""
+def essential_chains(essentials: Essentials, facts: HostFacts, marks: Marks) -> dict[str, Chain]:
+    """The base chains and what they lead to, up to `id_in` and `id_out`."""
     chains: dict[str, Chain] = {}
     for direction in DIRECTIONS:
         base = _base(direction, marks)
@@ -37,16 +35,15 @@ def essential_chains(
         older = _older_in if direction == "in" else _older_out
         chains[f"older_{direction}"] = Chain((*_loose(direction, marks), *older(essentials, facts, marks)))
     identify_in, identify_out = (Rule.of(s.verdict(goto(f"id_{d}"))) for d in DIRECTIONS)
-    invalid = (Rule.of(s.ct_state("invalid"), s.verdict(DROP)),) if enforcing else ()
     opening_in, opening_out = tuple(_tcp_in(essentials, facts, marks)), tuple(_tcp_out(essentials, facts, marks))
     chains["syn_in"] = Chain((*opening_in, identify_in))
     chains["syn_out"] = Chain((*opening_out, identify_out))
     confused_in = tuple(_rescue_confused("in", essentials))
-    chains["tcp_in"] = Chain((_jump_older("in"), *opening_in, *confused_in, *invalid, identify_in))
+    chains["tcp_in"] = Chain((_jump_older("in"), *opening_in, *confused_in, identify_in))
     chains["tcp_out"] = Chain((_jump_older("out"), *opening_out, identify_out))
     # An error about a TCP flow is of that flow for conntrack: it must not be marked as one of datagrams.
     other = (*_related(), Rule.of(marks.datagram()), *_network())
-    chains["other_in"] = Chain((*other, *_other_in(essentials, marks), *invalid, identify_in))
+    chains["other_in"] = Chain((*other, *_other_in(essentials, marks), identify_in))
     chains["other_out"] = Chain((*other, *_other_out(essentials, marks), identify_out))
     return chains
 

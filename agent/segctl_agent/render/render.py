@@ -73,7 +73,7 @@ def render_chains(
     shapes = {g.name: shape_of(g, own) for g in policy.groups}
     managed = tuple(v for v in s.VERSIONS if policy.managed.packed(v))
     renderer = WorkloadRenderer(shapes, managed, marks)
-    chains = essential_chains(policy.essentials, facts, marks, enforcing=policy.enforcing)
+    chains = essential_chains(policy.essentials, facts, marks)
     for until in sorted({d.until for d in decisions.ids if d.until > 0}):
         chains[until_chain(until)] = Chain((Rule.of(s.before(until), s.verdict(ACCEPT)),))
     chains.update(refuse_chains(policy))
