@@ -12,9 +12,9 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
-from segctl.model.hostpolicy import HostPolicy, LocalWorkload
+from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Essentials, Mode, Process, ProcessKind
-from segctl_agent.facts.values import Endpoint, HostFacts
+from segctl_agent.facts.values import ContainerFact, Endpoint, HostFacts
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.plan import plan
 from segctl_agent.render import denied_counters, render
@@ -146,6 +146,34 @@ def test_the_answer_of_a_name_server_is_heard_after_a_change(
     assert ours.recv(10) == b"he"
     names.close()
     ours.close()
+
+
+def test_the_answer_of_a_name_server_reaches_a_container_after_a_change(pair: tuple[Space, Space]) -> None:
+    """The host is its container's name server, the client's address a container's."""
+    server, client = pair
+    scope = f"machine.slice/libpod-{'ab' * 32}.scope"
+    facts = replace(FACTS, containers=(ContainerFact("ab" * 32, "api1", scope, 71, (ip_address(CLIENT),)),))
+    api = LocalWorkload("api", Process(ProcessKind.CONTAINER, "api*"), Mode.ENFORCE)
+    served = Entry("names", "container", (ports(53, protocol="udp"),), managed=False)
+    group = Group("container", (ip_network(CLIENT),))
+    wanted = policy(host_workload(Mode.ENFORCE, ingress=(served,)), api, groups=(group,), essentials=NAMES.essentials)
+    put(server, wanted, facts, 1)
+
+    def bound(where: str, port: int) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind((where, port))
+        return sock
+
+    names, asking = made_inside(server, lambda: bound(SERVER, 53)), made_inside(client, lambda: bound(CLIENT, 4000))
+    asking.sendto(b"who?", (SERVER, 53))
+    names.settimeout(1)
+    assert names.recv(10) == b"who?"
+    put(server, wanted, facts, 2)
+    names.sendto(b"he", (CLIENT, 4000))
+    asking.settimeout(1)
+    assert asking.recv(10) == b"he"
+    names.close()
+    asking.close()
 
 
 def test_a_datagram_server_of_the_rescue_list_may_speak_first_after_a_change(pair: tuple[Space, Space]) -> None:

@@ -36,6 +36,7 @@ from segctl_agent.nft.ruleset import (
     NftSet,
     Rule,
     SetSpec,
+    Statement,
     goto,
     jump,
 )
@@ -60,7 +61,7 @@ def forward_chains(
         chains[f"decided_{direction}"] = Chain(tuple(_decided(direction, marks)))
         for workload in policy.workloads:
             chains[_permits(workload.name, direction)] = renderer.opened(workload, direction)
-            servers = _servers(policy.essentials, marks) if direction == "out" else ()
+            servers = _servers(policy.essentials, marks, () if direction == "out" else (s.ct_reply(),))
             chains[forward_name(workload.name, direction)] = _judge(workload, direction, servers)
     return chains
 
@@ -163,9 +164,10 @@ def _judge(workload: LocalWorkload, direction: Direction, servers: Iterable[Rule
         (
             Rule.of(s.verdict(jump(f"decided_{direction}"))),
             *invalid,
+            *(servers if direction == "in" else ()),
             Rule.of(s.ct_reply(), s.verdict(jump(_permits(workload.name, other)))),
             Rule.of(s.ct_reply(), end),
-            *servers,
+            *(servers if direction == "out" else ()),
             Rule.of(s.verdict(jump(_permits(workload.name, direction)))),
             Rule.of(end),
         )
@@ -179,11 +181,11 @@ _SERVICES: Final[tuple[tuple[str, int, Literal["tcp", "udp"]], ...]] = (
 )
 
 
-def _servers(essentials: Essentials, marks: Marks) -> Iterator[Rule]:
-    """The declared DNS and NTP servers are for containers too."""
+def _servers(essentials: Essentials, marks: Marks, only: tuple[Statement, ...]) -> Iterator[Rule]:
+    """The declared DNS and NTP servers are for containers too. `only` their answers, where that is said first."""
     for base, port, protocol in _SERVICES:
         networks = essentials.dns if base == "dns" else essentials.ntp
         for version in s.VERSIONS:
             if any(n.version == version for n in networks):
                 server = s.original_address_in("daddr", f"{base}{version}", version=version)
-                yield Rule.of(server, s.original_port(protocol, port, port), *marks.essentials("out").accept)
+                yield Rule.of(*only, server, s.original_port(protocol, port, port), *marks.essentials("out").accept)
