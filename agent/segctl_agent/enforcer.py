@@ -242,12 +242,17 @@ class Enforcer:
         return self._facts_changed()
 
     def containers_changed(self, containers: tuple[ContainerFact, ...], bridges: tuple[str, ...]) -> None:
-        """Follows containers by elements; by rules where a bridge comes or goes. After a KernelError the kernel lags
-        behind: call `heal`."""
+        """Follows containers by elements; by rules where a bridge comes or goes. One that has another name now may be
+        of another workload, and every flow is judged anew. After a KernelError the kernel lags behind: call `heal`."""
+        before, places = self._facts.containers, self._identity
         self._facts = replace(self._facts, containers=containers, bridges=bridges)
-        if self.policy is not None:
-            self._identity = Identity(self.policy, self._facts.users, containers)
-        self._follow_containers()
+        if self.policy is None:
+            return
+        self._identity = Identity(self.policy, self._facts.users, containers)
+        if places is not None and _replaced(before, places, containers, self._identity):
+            self._commit(self.policy, self._facts.users, needed(self.policy), self._clock())
+        else:
+            self._follow_containers()
 
     def in_step(self) -> bool:
         """False when the kernel's ruleset, anyone's, changed since ours was last known to be whole. Costs 10 us."""
@@ -308,7 +313,9 @@ class Enforcer:
         if render_chains(self.policy, self.facts, self.decisions, self.layout) == self.wanted.chains:
             self._follow_containers()
             return False
-        renew = [Decision(d, ESSENTIALS) for d in DIRECTIONS]
+        renew: Collection[Decision] = [Decision(d, ESSENTIALS) for d in DIRECTIONS]
+        if self._identity is not None and self._identity.names_containers:
+            renew = needed(self.policy)  # this host may have left a group, and its containers with it
         self._commit(self.policy, self._facts.users, renew, self._clock())
         return True
 
@@ -469,6 +476,19 @@ class Enforcer:
         after = self._kernel.generation()
         if before is not None and after == (before + 1) % _GENERATIONS:
             self._seen = after
+
+
+def _replaced(
+    before: Iterable[ContainerFact], places: Identity, after: Iterable[ContainerFact], new_places: Identity
+) -> bool:
+    """Whether a cgroup or an address that a container had, and has, is of another workload now."""
+    cgroups = {c.cgroup: places.place(c.cgroup) for c in before}
+    addresses = {a: cgroups[c.cgroup] for c in before for a in c.addresses}
+    return any(
+        cgroups.get(c.cgroup, place) != place or any(addresses.get(a, place) != place for a in c.addresses)
+        for c in after
+        for place in (new_places.place(c.cgroup),)
+    )
 
 
 def _room(nft_set: NftSet, more: int) -> bool:

@@ -13,7 +13,7 @@ from segctl_agent.facts.values import ContainerFact
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import AddElements, DeleteElements
 
-from tests.unit.segctl_agent.enforcing import HTTPS, SQL, A, B, BrokenKernel, enforcer, fresh
+from tests.unit.segctl_agent.enforcing import HTTPS, SQL, A, B, BrokenKernel, enforcer, fresh, ids
 
 OWN = ip_address("10.0.0.9")
 SCOPES = {n: f"system.slice/docker-{n:064x}.scope" for n in range(4)}
@@ -69,6 +69,32 @@ def test_this_host_in_a_group_is_its_containers_in_it() -> None:
     e.put(policy(generation=3))
     assert kernel.content == fresh(e)
     assert not any("@local4" in r.text for r in fresh(e).chains["permits_web_in"].rules)
+
+
+def test_a_container_with_another_name_is_judged_anew() -> None:
+    """What its old name was permitted is not its new one's: a session must not outlive `docker rename`."""
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.put(policy())
+    e.cgroups_changed({"system.slice": 1, SCOPES[1]: 2}, {})
+    e.containers_changed((container(1, "web1", 7, "10.88.0.2"),), ())
+    before = ids(kernel)
+    e.containers_changed((container(1, "web2", 7, "10.88.0.2"), container(2, "batch", 8, "10.88.0.3")), ())
+    assert ids(kernel) == before
+    e.containers_changed((container(1, "other", 7, "10.88.0.2"), container(2, "batch", 8, "10.88.0.3")), ())
+    assert kernel.content == fresh(e)
+    assert all(n != before[d] for d, n in ids(kernel).items())
+
+
+def test_when_this_host_leaves_a_group_by_an_address_the_flows_of_its_containers_are_judged_anew() -> None:
+    kernel = FakeKernel()
+    e = enforcer(kernel)
+    e.addresses_changed(frozenset({OWN, ip_address("10.0.0.8")}))
+    e.put(policy(str(OWN)))
+    before = ids(kernel)
+    assert e.addresses_changed(frozenset({ip_address("10.0.0.8")}))
+    assert kernel.content == fresh(e)
+    assert all(n != before[d] for d, n in ids(kernel).items())
 
 
 def test_an_address_of_this_host_more_is_in_the_local_set() -> None:
