@@ -40,7 +40,15 @@ from segctl_agent.nft.kernel import Kernel
 from segctl_agent.nft.operations import AddElements, Batch, Operation, element_delta
 from segctl_agent.nft.plan import plan
 from segctl_agent.nft.ruleset import Data, Elements, NftSet, Ruleset
-from segctl_agent.render import MarkLayout, cgroup_map, container_sets, live_map, render, render_chains
+from segctl_agent.render import (
+    MarkLayout,
+    cgroup_map,
+    container_owners,
+    container_sets,
+    live_map,
+    render,
+    render_chains,
+)
 
 _ATTEMPTS = 3
 _MOST_DEPARTED = 256
@@ -244,12 +252,12 @@ class Enforcer:
     def containers_changed(self, containers: tuple[ContainerFact, ...], bridges: tuple[str, ...]) -> None:
         """Follows containers by elements; by rules where a bridge comes or goes. One that has another name now may be
         of another workload, and every flow is judged anew. After a KernelError the kernel lags behind: call `heal`."""
-        before, places = self._facts.containers, self._identity
+        before, places = self._facts, self._identity
         self._facts = replace(self._facts, containers=containers, bridges=bridges)
         if self.policy is None:
             return
         self._identity = Identity(self.policy, self._facts.users, containers)
-        if places is not None and _replaced(before, places, containers, self._identity):
+        if places is not None and _replaced(before, places, self._facts, self._identity):
             self._commit(self.policy, self._facts.users, needed(self.policy), self._clock())
         else:
             self._follow_containers()
@@ -478,16 +486,14 @@ class Enforcer:
             self._seen = after
 
 
-def _replaced(
-    before: Iterable[ContainerFact], places: Identity, after: Iterable[ContainerFact], new_places: Identity
-) -> bool:
-    """Whether a cgroup or an address that a container had, and has, is of another workload now."""
-    cgroups = {c.cgroup: places.place(c.cgroup) for c in before}
-    addresses = {a: cgroups[c.cgroup] for c in before for a in c.addresses}
+def _replaced(before: HostFacts, places: Identity, after: HostFacts, new_places: Identity) -> bool:
+    """Whether a cgroup or an address that a container had, and one has, is of another workload now."""
+    cgroups = {c.cgroup: places.place(c.cgroup) for c in before.containers}
+    owners = container_owners(before, places)
     return any(
-        cgroups.get(c.cgroup, place) != place or any(addresses.get(a, place) != place for a in c.addresses)
-        for c in after
-        for place in (new_places.place(c.cgroup),)
+        cgroups.get(c.cgroup, place) != place for c in after.containers for place in (new_places.place(c.cgroup),)
+    ) or any(
+        owners.get(address, workload) != workload for address, workload in container_owners(after, new_places).items()
     )
 
 

@@ -1,6 +1,7 @@
 """Host policy and host facts to the wanted ruleset: pure."""
 
 from segctl_agent.render.ends import denied_counters
+from segctl_agent.render.forward import container_owners
 from segctl_agent.render.marks import DEFAULT_MASK, LIVE, MarkLayout
 from segctl_agent.render.render import (
     cgroup_map,
@@ -17,6 +18,7 @@ __all__ = [
     "LIVE",
     "MarkLayout",
     "cgroup_map",
+    "container_owners",
     "container_sets",
     "counters",
     "denied_counters",

@@ -79,9 +79,12 @@ def test_a_container_with_another_name_is_judged_anew() -> None:
     e.cgroups_changed({"system.slice": 1, SCOPES[1]: 2}, {})
     e.containers_changed((container(1, "web1", 7, "10.88.0.2"),), ())
     before = ids(kernel)
-    e.containers_changed((container(1, "web2", 7, "10.88.0.2"), container(2, "batch", 8, "10.88.0.3")), ())
+    pod = container(2, "batch", 7, "10.88.0.2")  # in the same network: its address stays the named one's
+    for _ in range(2):
+        e.containers_changed((container(1, "web2", 7, "10.88.0.2"), pod), ())
+        e.containers_changed((container(1, "web2", 7, "10.88.0.2"), pod, container(3, "db", 9, "10.88.0.4")), ())
     assert ids(kernel) == before
-    e.containers_changed((container(1, "other", 7, "10.88.0.2"), container(2, "batch", 8, "10.88.0.3")), ())
+    e.containers_changed((container(1, "other", 7, "10.88.0.2"), pod), ())
     assert kernel.content == fresh(e)
     assert all(n != before[d] for d, n in ids(kernel).items())
 
