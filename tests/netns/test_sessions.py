@@ -247,6 +247,44 @@ def test_an_old_session_is_no_cover_for_a_new_one(pair: tuple[Space, Space]) -> 
     listener.close()
 
 
+def test_a_session_of_an_unknown_cgroup_is_not_older_than_the_table(pair: tuple[Space, Space]) -> None:
+    """It was opened while the host observed. That its server may call back on any port does not let it live."""
+    server, client = pair
+    called = Entry("r", "server", (ports(1, 65535),), managed=True)
+    groups = (Group("server", (ip_network("10.78.0.1/32"),)),)
+    shop = Process(ProcessKind.UNIT, "shop.service")
+    observing = policy(host_workload(Mode.OBSERVE), LocalWorkload("shop", shop, Mode.OBSERVE), groups=groups)
+    closed = policy(host_workload(Mode.ENFORCE, ingress=(called,)), groups=groups)
+    path = "system.slice/new.service"
+    client.cgroup(path)
+    slices = {"system.slice": client.cgroup("system.slice")}
+
+    def connected() -> socket.socket:
+        Path("/sys/fs/cgroup", path, "cgroup.procs").write_text("0")
+        return socket.create_connection(("10.78.0.1", PORT), timeout=3)
+
+    put(client, observing, 1)
+    listener = made_inside(server, lambda: socket.create_server(("10.78.0.1", PORT)))
+    ours = made_inside(client, connected)
+    theirs, _ = listener.accept()
+    for sock in (ours, theirs):
+        sock.settimeout(1)
+    ours.send(b"word")
+    assert theirs.recv(10) == b"word"
+
+    def body() -> None:
+        kernel = NetlinkKernel()
+        facts = HostFacts(cgroups=slices)
+        kernel.apply(plan(kernel.read(), render(closed, facts, decided(closed, 2))))
+
+    client.run(body)
+    with pytest.raises((TimeoutError, ConnectionResetError)):
+        ours.send(b"more")
+        theirs.recv(10)
+    for sock in (ours, theirs, listener):
+        sock.close()
+
+
 def test_a_session_outlives_the_cgroup_that_its_socket_was_made_in(pair: tuple[Space, Space]) -> None:
     """As sshd's do when its unit restarts: while the agent remembers the cgroup they are judged as their unit's."""
     server, client = pair

@@ -99,8 +99,8 @@ def end_chain(direction: Direction, workload: LocalWorkload, permit: Permit, old
 def unknown_chain(direction: Direction, refused: Statement, *, enforcing: bool) -> Chain:
     """A socket whose cgroup is not mapped yet. Dropped without an answer, a SYN comes again when it is mapped. A
     session that comes here is of a cgroup that is gone and forgotten: nobody can judge it any more, and it ends."""
-    if not enforcing:
-        return Chain((Rule.of(s.verdict(ACCEPT)),))
+    if not enforcing:  # marked all the same, or the next segment would make it a session that we did not see begin
+        return Chain((Rule.of(refused, s.verdict(ACCEPT)), Rule.of(s.verdict(ACCEPT))))
     noted = _noted(direction, "deny", UNKNOWN_WORKLOAD, refused, goto(_SILENT))
     return Chain((*_invalid(direction, DROP), *noted))
 
