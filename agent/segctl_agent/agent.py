@@ -18,11 +18,12 @@ from segctl.model.hostpolicy import HostPolicy
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2 as pb
 
+from segctl_agent.applied import Applied
 from segctl_agent.boot import put_last_good
 from segctl_agent.change import size_of
 from segctl_agent.conversation import ImpactAsked, InForce, NewPolicy
 from segctl_agent.decisions import Turn
-from segctl_agent.enforcer import Applied, Enforcer
+from segctl_agent.enforcer import Enforcer
 from segctl_agent.execgate.lock import gate_runs
 from segctl_agent.execgate.targets import target_notes, targets_of, write_targets
 from segctl_agent.facts.values import Address, ContainerFact, Endpoint, ListenerFact

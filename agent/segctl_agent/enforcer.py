@@ -8,15 +8,15 @@ together.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
 from segctl.errors import KernelError
 from segctl.model.hostpolicy import HostPolicy
 
+from segctl_agent.applied import Applied
 from segctl_agent.byuser import user_names, user_notes
 from segctl_agent.change import Turnover, decisions_with, members_moved, narrowed
 from segctl_agent.decisions import (
@@ -33,17 +33,16 @@ from segctl_agent.decisions import (
 )
 from segctl_agent.drift import differences, misplaces, same_but_cgroups
 from segctl_agent.facts.values import Address, ContainerFact, Endpoint, HostFacts
+from segctl_agent.following import CgroupLedger, Fresh, follow, fresh_elements, has_room, replaced
 from segctl_agent.identity import DIRECTIONS, Direction, Identity
 from segctl_agent.members import Moved, move_members
 from segctl_agent.nft.digest import RulesetDigest
 from segctl_agent.nft.kernel import Kernel
-from segctl_agent.nft.operations import AddElements, Batch, Operation, element_delta
+from segctl_agent.nft.operations import AddElements, Batch, Operation
 from segctl_agent.nft.plan import plan
-from segctl_agent.nft.ruleset import Data, Elements, NftSet, Ruleset
+from segctl_agent.nft.ruleset import Elements, NftSet, Ruleset
 from segctl_agent.render import (
     MarkLayout,
-    cgroup_map,
-    container_owners,
     container_sets,
     live_map,
     render,
@@ -51,29 +50,11 @@ from segctl_agent.render import (
 )
 
 _ATTEMPTS = 3
-_MOST_DEPARTED = 256
 _MOST_UNDONE = 100
 _GENERATIONS = 1 << 32
 
 ResolveUsers = Callable[[Iterable[str]], Mapping[str, int]]
 KeepHits = Callable[[Mapping[str, int]], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """The kernel holds it: `apply_us` is the time from call to proof, `turn` as in Decisions."""
-
-    digest: Callable[[], str] = field(repr=False, compare=False)
-    apply_us: int
-    notes: tuple[str, ...]
-    turn: Turn
-    narrowed: bool = False
-    """Whether live flows may have lost their permission."""
-
-    @property
-    def kernel_digest(self) -> str:
-        """Of what was read back. Made when it is asked for: a large table takes longer to hash than to change."""
-        return self.digest()
 
 
 class Enforcer:
@@ -96,8 +77,7 @@ class Enforcer:
         counters before some of them go."""
         self._kernel, self._resolve, self._clock = kernel, resolve_users, clock
         self._in_use, self._keep_hits = in_use, keep_hits
-        self._cgroups: dict[str, int] = {}
-        self._departed: dict[int, str] = {}
+        self._cgroups = CgroupLedger()
         self._facts = HostFacts(agent_uid=agent_uid)
         self._identity: Identity | None = None
         self._seen: int | None = None  # the kernel's generation at which it was known to hold `wanted`
@@ -130,8 +110,7 @@ class Enforcer:
 
     @property
     def facts(self) -> HostFacts:
-        departed = tuple((path, number) for number, path in self._departed.items())
-        return replace(self._facts, cgroups=MappingProxyType(dict(self._cgroups)), departed=departed)
+        return replace(self._facts, cgroups=self._cgroups.here, departed=self._cgroups.departed)
 
     def resume(self, policy: HostPolicy, stored_turn: Turn) -> Applied:
         """Puts the last good generation in force at start. When the kernel holds it already, nothing is changed and no
@@ -191,53 +170,25 @@ class Enforcer:
         that is gone keeps its elements, the newest ones of them: a session that outlives the restart of its unit, as
         those of sshd do, keeps its identity.
         """
-        fresh: dict[str, dict[bytes, Data]] = {}
-        room = True
-        if self._identity is not None and self.wanted is not None:
-            for path, number in added.items():
-                for element in self._identity.elements(path, number):
-                    # An id is never used again, so what the kernel has under it is the same: adding it anew is nothing.
-                    fresh.setdefault(element.map, {})[element.key] = element.verdict
-            sets = self.wanted.sets
-            room = all(_room(sets[name], len(elements)) for name, elements in fresh.items())
+        wanted, identity = self.wanted, self._identity
+        fresh: Fresh = fresh_elements(identity, added) if identity is not None and wanted is not None else {}
         try:
-            if fresh and room and self.wanted is not None:
-                adds = (AddElements(name, self.wanted.sets[name].spec, e) for name, e in fresh.items())
+            if wanted is not None and fresh and all(has_room(wanted.sets[n], len(e)) for n, e in fresh.items()):
+                adds = (AddElements(name, wanted.sets[name].spec, elements) for name, elements in fresh.items())
                 self._apply_delta(Batch(tuple(adds)))
         finally:
-            self._cgroups_noted(added, removed, fresh)
+            forgotten = self._cgroups.note(added, removed)
+            if wanted is not None and identity is not None:
+                self._cgroups_noted(wanted, *follow(wanted.sets, identity, fresh, forgotten))
 
-    def _cgroups_noted(
-        self, added: Mapping[str, int], removed: Mapping[str, int], fresh: Mapping[str, Mapping[bytes, Data]]
-    ) -> None:
-        for path, number in removed.items():
-            if self._cgroups.get(path) == number:
-                del self._cgroups[path]
-            self._departed[number] = path
-        self._cgroups.update(added)
-        for number in added.values():
-            self._departed.pop(number, None)
-        forgotten = [(self._departed.pop(n), n) for n in list(self._departed)[:-_MOST_DEPARTED]]
-        if self._identity is None or self.wanted is None:
-            return
-        gone: dict[str, set[bytes]] = defaultdict(set)
-        for path, number in forgotten:
-            for element in self._identity.elements(path, number):
-                gone[element.map].add(element.key)
-        sets = dict(self.wanted.sets)
-        operations: list[Operation] = []
-        for name in gone.keys() | fresh.keys():
-            after = {**sets[name].elements, **fresh.get(name, {})}
-            old = [key for key in gone[name] - fresh.get(name, {}).keys() if after.pop(key, None) is not None]
-            operations += element_delta(name, sets[name].spec, old, ())
-            sets[name] = replace(sets[name], elements=MappingProxyType(after))
-        if self.policy is not None and not all(_room(sets[name], 0) for name in gone.keys() | fresh.keys()):
+    def _cgroups_noted(self, wanted: Ruleset, changed: Mapping[str, NftSet], operations: tuple[Operation, ...]) -> None:
+        if self.policy is not None and not all(map(has_room, changed.values())):
             # A map outgrows its size, or has become much too large: it is made anew, with all that is in it.
             self._commit(self.policy, self._facts.users, (), self._clock())
             return
-        self.wanted = replace(self.wanted, sets=MappingProxyType(sets))
+        self.wanted = replace(wanted, sets=MappingProxyType({**wanted.sets, **changed}))
         if operations:
-            self._apply_delta(Batch(tuple(operations)))
+            self._apply_delta(Batch(operations))
 
     def addresses_changed(self, addresses: frozenset[Address]) -> bool:
         """True when that changed the table."""
@@ -257,7 +208,7 @@ class Enforcer:
         if self.policy is None:
             return
         self._identity = Identity(self.policy, self._facts.users, containers)
-        if places is not None and _replaced(before, places, self._facts, self._identity):
+        if places is not None and replaced(before, places, self._facts, self._identity):
             self._commit(self.policy, self._facts.users, needed(self.policy), self._clock())
         else:
             self._follow_containers()
@@ -484,19 +435,3 @@ class Enforcer:
         after = self._kernel.generation()
         if before is not None and after == (before + 1) % _GENERATIONS:
             self._seen = after
-
-
-def _replaced(before: HostFacts, places: Identity, after: HostFacts, new_places: Identity) -> bool:
-    """Whether a cgroup or an address that a container had, and one has, is of another workload now."""
-    cgroups = {c.cgroup: places.place(c.cgroup) for c in before.containers}
-    owners = container_owners(before, places)
-    return any(
-        cgroups.get(c.cgroup, place) != place for c in after.containers for place in (new_places.place(c.cgroup),)
-    ) or any(
-        owners.get(address, workload) != workload for address, workload in container_owners(after, new_places).items()
-    )
-
-
-def _room(nft_set: NftSet, more: int) -> bool:
-    """The map of cgroups is of the right size for what it holds and so many more."""
-    return cgroup_map(len(nft_set.elements) + more) == nft_set.spec
