@@ -260,6 +260,7 @@ class Agent:
             return
         started, turn = time.perf_counter(), self.enforcer.decisions.turn
         found = self.enforcer.heal()
+        self._turn_kept(self.enforcer.decisions.turn != turn)
         if self._unproven:
             self._unproven = False
             self.in_force_changed()  # what was refused meanwhile is taken now
@@ -273,7 +274,6 @@ class Agent:
         if self._throttle.healed(time.monotonic()):
             text = f"{who} keeps changing the rules: they are healed at most 10 times a second. Stop that program"
             self.tell("tamper", text, culprit)
-        self._turn_kept(self.enforcer.decisions.turn != turn)
 
     def check_hold(self) -> None:
         """Follows the operator's release and its end."""

@@ -81,6 +81,7 @@ class Enforcer:
         self._facts = HostFacts(agent_uid=agent_uid)
         self._identity: Identity | None = None
         self._seen: int | None = None  # the kernel's generation at which it was known to hold `wanted`
+        self._behind = False  # something asked for a commit that the kernel refused: `heal` makes up for it
         self._undone: tuple[str, ...] = ()  # what a proof found changed and mended: `heal` tells it
         self._digest = RulesetDigest()
         self.layout = layout
@@ -184,7 +185,7 @@ class Enforcer:
     def _cgroups_noted(self, wanted: Ruleset, changed: Mapping[str, NftSet], operations: tuple[Operation, ...]) -> None:
         if self.policy is not None and not all(map(has_room, changed.values())):
             # A map outgrows its size, or has become much too large: it is made anew, with all that is in it.
-            self._commit(self.policy, self._facts.users, (), self._clock())
+            self._commit_again(self.policy, ())
             return
         self.wanted = replace(wanted, sets=MappingProxyType({**wanted.sets, **changed}))
         if operations:
@@ -209,7 +210,7 @@ class Enforcer:
             return
         self._identity = Identity(self.policy, self._facts.users, containers)
         if places is not None and replaced(before, places, self._facts, self._identity):
-            self._commit(self.policy, self._facts.users, needed(self.policy), self._clock())
+            self._commit_again(self.policy, needed(self.policy))
         else:
             self._follow_containers()
 
@@ -227,33 +228,39 @@ class Enforcer:
         if self.wanted is None:
             return ()
         if self.in_step():
-            return self._tell_undone()
+            return self._catch_up()
         before = self._kernel.generation()
         now = self._kernel.read()
         found = differences(now, self.wanted)
         if not found:
             self._seen = before
-            return ()
+            return self._catch_up()
         self._kernel.apply(plan(now, self.wanted))
         foreign = now is not None and (not same_but_cgroups(now, self.wanted) or misplaces(now, self.wanted))
         if foreign and self.policy is not None:
             # A foreign rule or element may have accepted flows under our marks: they are judged anew.
-            self._commit(self.policy, self._facts.users, needed(self.policy), self._clock())
+            self._commit_again(self.policy, needed(self.policy))
         else:
             self._prove(self.wanted)
-        return found + self._tell_undone()
+        return found + self._catch_up()
 
-    def _tell_undone(self) -> tuple[str, ...]:
-        """What someone wrote while something of ours was being proven may have accepted flows, too."""
-        found, self._undone = self._undone, ()
-        if found and self.policy is not None:
-            self._commit(self.policy, self._facts.users, needed(self.policy), self._clock())
-        return found
+    def _catch_up(self) -> tuple[str, ...]:
+        """What the kernel refused, or someone wrote while we proved, may have left flows under marks that are not
+        theirs. Answers what someone wrote."""
+        undone, self._undone = self._undone, ()
+        if (undone or self._behind) and self.policy is not None:
+            try:
+                self._commit_again(self.policy, needed(self.policy))
+            except KernelError:
+                self._undone = undone + self._undone
+                raise
+        return undone
 
     def destroy(self) -> None:
         """Removes the table and stops wanting one."""
         self._kernel.destroy()
         self.policy = self.wanted = self._identity = self._seen = None
+        self._behind = False
 
     def counters(self) -> dict[str, int]:
         return self._kernel.counters()
@@ -275,7 +282,7 @@ class Enforcer:
         renew: Collection[Decision] = [Decision(d, ESSENTIALS) for d in DIRECTIONS]
         if self._identity is not None and self._identity.names_containers:
             renew = needed(self.policy)  # this host may have left a group, and its containers with it
-        self._commit(self.policy, self._facts.users, renew, self._clock())
+        self._commit_again(self.policy, renew)
         return True
 
     def _moves_us(self, moved: Mapping[str, Turnover]) -> bool:
@@ -294,6 +301,12 @@ class Enforcer:
         batch = plan(before, self.wanted)
         if batch.operations:
             self._apply_delta(batch)
+
+    def _commit_again(self, policy: HostPolicy, renew: Collection[Decision]) -> None:
+        """The policy in force, after something else changed. The facts are noted by now, so nobody asks again."""
+        everything, self._behind = self._behind, True
+        self._commit(policy, self._facts.users, needed(policy) if everything else renew, self._clock())
+        self._behind = False
 
     def _commit(
         self,

@@ -343,6 +343,32 @@ def test_elements_that_the_kernel_refused_are_there_after_healing() -> None:
     assert kernel.content == fresh(e)
 
 
+@pytest.mark.parametrize("change", ["controllers", "a map that grows", "what was undone"])
+def test_what_facts_change_is_made_up_for_when_the_kernel_refused_it(change: str) -> None:
+    """Nobody tells an address twice: without this, a moved controller would be shut out for good."""
+    kernel = BrokenKernel()
+    e = enforcer(kernel)
+    e.put(policy())
+    if change == "what was undone":
+        kernel.meddlers = [kernel.spoil]
+        e.put(policy(2, open_to=("a", "b")))
+    before = ids(kernel)
+    kernel.refusals = [KernelError("no")] * 2
+    with pytest.raises(KernelError):
+        if change == "controllers":
+            e.controllers_changed((CONTROLLER,))
+        elif change == "a map that grows":
+            e.cgroups_changed({f"system.slice/u{n}.service": n for n in range(100, 1000)}, {})
+        else:
+            e.heal()
+    with pytest.raises(KernelError):
+        e.heal()
+    assert e.heal() == (("chain junk was added",) if change == "what was undone" else ())
+    assert kernel.content == fresh(e) == e.wanted
+    assert all(n != before[d] for d, n in ids(kernel).items())
+    assert e.in_step()
+
+
 # Tampering
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from segctl.errors import KernelError
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Mode, Process, ProcessKind
 from segctl_agent.facts.values import ContainerFact
 from segctl_agent.nft.kernel import FakeKernel
 from segctl_agent.nft.operations import AddElements, DeleteElements
 
-from tests.unit.segctl_agent.enforcing import HTTPS, SQL, A, B, BrokenKernel, enforcer, fresh, ids
+from tests.unit.segctl_agent.enforcing import CONTROLLER, HTTPS, SQL, A, B, BrokenKernel, enforcer, fresh, ids
 
 OWN = ip_address("10.0.0.9")
 SCOPES = {n: f"system.slice/docker-{n:064x}.scope" for n in range(4)}
@@ -85,6 +87,24 @@ def test_a_container_with_another_name_is_judged_anew() -> None:
         e.containers_changed((container(1, "web2", 7, "10.88.0.2"), pod, container(3, "db", 9, "10.88.0.4")), ())
     assert ids(kernel) == before
     e.containers_changed((container(1, "other", 7, "10.88.0.2"), pod), ())
+    assert kernel.content == fresh(e)
+    assert all(n != before[d] for d, n in ids(kernel).items())
+
+
+def test_a_container_with_another_name_is_judged_anew_also_when_the_kernel_refuses_it_at_first() -> None:
+    kernel = BrokenKernel()
+    e = enforcer(kernel)
+    e.put(policy())
+    e.cgroups_changed({"system.slice": 1, SCOPES[1]: 2}, {})
+    e.containers_changed((container(1, "web1", 7, "10.88.0.2"),), ())
+    before = ids(kernel)
+    kernel.refusals = [KernelError("no")]
+    renamed = (container(1, "other", 7, "10.88.0.2"),)
+    with pytest.raises(KernelError):
+        e.containers_changed(renamed, ())
+    e.containers_changed(renamed, ())
+    e.controllers_changed((CONTROLLER,))  # asks for other ids alone
+    assert e.heal() == ()
     assert kernel.content == fresh(e)
     assert all(n != before[d] for d, n in ids(kernel).items())
 
