@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from segctl.cli.terminal import Terminal
 from tests.unit.segctl.cli.admin_server import ScriptedAdmin, serve
 from tests.unit.segctl.cli.pki import Authority, write_config
 from tests.unit.segctl.cli.samples import NOW
+
+# A shell ignores SIGINT for what it starts with `&`, and processes inherit that: ours are sent it as a terminal would.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
