@@ -24,19 +24,32 @@ from bench.wire import SERVER, Wire
 
 TICK = 0.001
 Address = tuple[str, int]
-# Of struct tcp_info, linux/tcp.h. A retransmission that the peer reports as a duplicate (RFC 2883) replaced nothing
-# lost: on a busy machine an answer is at times later than the sender's patience.
-_TCP_INFO_BYTES, _TOTAL_RETRANS, _DSACK_DUPS = 220, slice(100, 104), slice(216, 220)
+# Of struct tcp_info, linux/tcp.h.
+_TCP_INFO_BYTES, _TOTAL_RETRANS, _DSACK_DUPS, _OUT_OF_ORDER = 228, slice(100, 104), slice(216, 220), slice(224, 228)
 
 
 @dataclass(slots=True)
 class Seen:
-    """Monotonic seconds; `tcp_end` is 0 while the session lives. `lost`: TCP segments that had to be sent again."""
+    """Monotonic seconds; `tcp_end` is 0 while the session lives. The counts are of TCP segments.
+
+    `resent`: sent again without the peer's word that it had them twice (RFC 2883). `gaps`: arrived ahead of one before.
+    """
 
     tcp_end: float = 0.0
     udp_last: float = 0.0
     ticks: int = 0
-    lost: int = 0
+    resent: int = 0
+    gaps: int = 0
+
+
+def lost(sender: Seen, receiver: Seen) -> int:
+    """TCP segments from the one to the other that were lost on the way.
+
+    A tick is a segment, and the next comes long before a lost one is sent again: what was lost leaves a gap with the
+    receiver and is sent again. Each alone is a busy machine's: an answer later than the sender's patience, segments
+    that overtook each other between two cores.
+    """
+    return min(sender.resent, receiver.gaps)
 
 
 class End:
@@ -84,8 +97,10 @@ class End:
 
     def close(self) -> Seen:
         info = self._tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        again, needless = (int.from_bytes(info[part], sys.byteorder) for part in (_TOTAL_RETRANS, _DSACK_DUPS))
-        self.seen.lost = max(0, again - needless)
+        again, needless, self.seen.gaps = (
+            int.from_bytes(info[part], sys.byteorder) for part in (_TOTAL_RETRANS, _DSACK_DUPS, _OUT_OF_ORDER)
+        )
+        self.seen.resent = max(0, again - needless)
         self._tcp.close()
         self._udp.close()
         return self.seen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 from segctl.model.addresses import AddressSet
@@ -14,7 +13,7 @@ from segctl.model.policy import PortRange
 from bench.enforced import enforced
 from bench.policies import CLIENT_UNIT, SERVER, SERVER_UNIT, make_units, server_policy
 from bench.rows import Goal, Row
-from bench.sessions import Seen, Sessions
+from bench.sessions import Seen, Sessions, lost
 from bench.statistic import percentile
 from bench.wire import Wire, client_address
 
@@ -75,13 +74,15 @@ def _must_have_run(seen: Seen) -> None:
         raise RuntimeError(f"a session was not busy before it was revoked: {seen}")
 
 
-def _rows(tcp: list[float], udp: list[float], bystanders: Sequence[Seen], rounds: int) -> list[Row]:
+def _rows(tcp: list[float], udp: list[float], bystanders: tuple[Seen, Seen], rounds: int) -> list[Row]:
     how = (
         f"{rounds} sessions between two processes, a byte each way every ms, revoked in turns by a member that leaves "
         "a group and by a rule that goes; from the return of the kernel's commit, both ends counted"
     )
-    disturbed = [s for s in bystanders if s.tcp_end or s.lost]
-    state = "; ".join(f"{'ended' if s.tcp_end else 'lives'}, {s.lost} lost" for s in bystanders)
+    server, client = bystanders
+    ends = [(server, lost(server, client)), (client, lost(client, server))]
+    disturbed = [seen for seen, segments in ends if seen.tcp_end or segments]
+    state = "; ".join(f"{'ended' if seen.tcp_end else 'lives'}, {segments} lost" for seen, segments in ends)
     goal = Goal("<=", 5)
 
     def row(name: str, times: list[float], what: str) -> Row:

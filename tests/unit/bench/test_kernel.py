@@ -29,6 +29,28 @@ with Wire() as wire, Prober(wire, unit_path(SERVER_UNIT), unit_path(OTHER_UNIT))
 print(counts.denied, counts.wrongly_allowed, counts.wrongly_dropped, counts.stalled)
 """
 
+_LOSSY = """
+import sys, time
+from pathlib import Path
+from bench.policies import CLIENT_UNIT, SERVER_UNIT, make_units
+from bench.sandbox import enter_sandbox, run_nft
+from bench.sessions import Sessions, lost
+from bench.wire import Wire, client_address
+enter_sandbox(Path(sys.argv[1]))
+make_units((SERVER_UNIT, CLIENT_UNIT))
+with Wire() as wire:
+    for port, dropped in ((8070, True), (8090, False)):
+        if dropped:
+            with wire.server.entered():
+                rule = f"tcp dport {port} numgen inc mod 50 == 0 drop"
+                run_nft(f"table inet lossy {{ chain in {{ type filter hook input priority 0; {rule}; }}; }}")
+        with Sessions(wire, SERVER_UNIT, CLIENT_UNIT, port, str(client_address(0))) as sessions:
+            sessions.open()
+            time.sleep(1)
+            server, client = sessions.close()
+        print(lost(client, server), lost(server, client))
+"""
+
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], text=True, capture_output=True, check=False, timeout=100)
@@ -59,3 +81,15 @@ def test_without_rules_the_probes_count_every_denied_connection_as_wrongly_allow
     denied, wrongly_allowed, wrongly_dropped, stalled = map(int, done.stdout.split())
     assert denied == wrongly_allowed > 1000
     assert (wrongly_dropped, stalled) == (0, 0)
+
+
+def test_the_sessions_tell_a_lost_segment_and_its_direction():
+    cgroup = cgroup2_root() / f"segctl-bench-lossy-{os.getpid()}"
+    try:
+        done = _run("-c", _LOSSY, str(cgroup))
+    finally:
+        remove_cgroups(cgroup)
+    assert done.returncode == 0, done.stderr
+    (to_server, to_client), whole = (tuple(map(int, line.split())) for line in done.stdout.splitlines())
+    assert to_server > 0 == to_client
+    assert whole == (0, 0)
