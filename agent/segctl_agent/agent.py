@@ -11,34 +11,34 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import TypeVar
 
 from segctl.errors import KernelError, StateError
 from segctl.model.hostpolicy import HostPolicy
-from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2 as pb
 
-from segctl_agent.applied import Applied
 from segctl_agent.boot import put_last_good
 from segctl_agent.change import size_of
-from segctl_agent.conversation import ImpactAsked, InForce, NewPolicy
-from segctl_agent.decisions import Turn
+from segctl_agent.conversation import Activation, Confirmation, ImpactAsked, InForce, NewPolicy
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.execgate.lock import gate_runs
-from segctl_agent.execgate.targets import target_notes, targets_of, write_targets
+from segctl_agent.execgate.targets import targets_of, write_targets
 from segctl_agent.facts.values import Address, ContainerFact, Endpoint, ListenerFact
+from segctl_agent.generations import Generations
 from segctl_agent.messages import event_message, facts_message
 from segctl_agent.nft.ruleset import TABLE
 from segctl_agent.nft.watch import TamperNotice
 from segctl_agent.probe import answer
 from segctl_agent.reports import ReportQueue
-from segctl_agent.session import Proof
+from segctl_agent.session import Ended, Proof
 from segctl_agent.state import StateFolder
 from segctl_agent.strength import describe_identity
 from segctl_agent.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 LARGE_POLICY = 5_000
 """Networks and entries from which on a policy is applied in a thread: about 50 ms."""
 _HEAL_AGAIN_SECONDS = 0.2
@@ -46,7 +46,7 @@ _HEAL_AGAIN_SECONDS = 0.2
 
 class Agent:
     """Implements session.Host. `facts_changed`, `in_force_changed` and `report_waiting` are called when there is
-    something to send, `committed` when a policy is in force, `read_notices` to learn who changed the ruleset before
+    something to send, `read_notices` to learn who changed the ruleset before
     what was changed is looked for."""
 
     def __init__(self, folder: StateFolder, host: str, enforcer: Enforcer, reports: ReportQueue) -> None:
@@ -54,7 +54,7 @@ class Agent:
         self.facts_changed: Callable[[], object] = lambda: None
         self.in_force_changed: Callable[[], object] = lambda: None
         self.report_waiting: Callable[[], object] = lambda: None
-        self.committed: Callable[[], object] = lambda: None
+        self.generations = Generations(folder, enforcer, self._work, self._ready, self.tell)
         self.answer_impact: Callable[[ImpactAsked], Awaitable[pb.ImpactReply]] | None = None
         self.read_notices: Callable[[], object] = lambda: None
         self.listeners: tuple[ListenerFact, ...] = ()
@@ -62,12 +62,8 @@ class Agent:
         self.containers: tuple[ContainerFact, ...] = ()
         self.held = ""
         self.status = "starting"
-        self._in_force = InForce()
-        self._lock = asyncio.Lock()
         self._working = False
         self._deferred: deque[Callable[[], None]] = deque()
-        self._puts: set[asyncio.Task[Proof]] = set()
-        self._unstored: tuple[HostPolicy, Turn] | None = None
         self._throttle = Throttle()
         self._healing: asyncio.TimerHandle | None = None
         self._culprit: TamperNotice | None = None
@@ -79,9 +75,8 @@ class Agent:
         """The last good generation in force. Raises KernelError."""
         boot = put_last_good(self.folder, self.host, self.enforcer)
         self.held, self.status = self.folder.held, boot.status
-        self._in_force = InForce(released=self.held)
+        self.generations.begin(boot, self.held)
         if boot.policy is not None:
-            self._in_force = InForce(boot.policy.generation, host_policy_digest(boot.policy))
             try:
                 write_targets(self.folder.path, boot.policy)
             except StateError as error:
@@ -97,7 +92,13 @@ class Agent:
     # What the session asks
 
     def in_force(self) -> InForce:
-        return self._in_force
+        return self.generations.in_force
+
+    def ended(self) -> Ended | None:
+        return self.generations.ended
+
+    def heard(self) -> None:
+        self.generations.heard()
 
     def facts(self) -> pb.Facts:
         facts = self.enforcer.facts
@@ -134,66 +135,50 @@ class Agent:
         return "no generation yet" if self.enforcer.policy is None else "the table is gone and is put back in a moment"
 
     async def put(self, new: NewPolicy) -> Proof:
-        """A put that began is finished, even when its session ends meanwhile."""
-        task = asyncio.create_task(self._put(new))
-        self._puts.add(task)
-        task.add_done_callback(self._puts.discard)
-        return await asyncio.shield(task)
+        return await self._changed(self.generations.put(new))
 
-    async def _put(self, new: NewPolicy) -> Proof:
-        async with self._lock:
-            self.check_hold()
-            if self.held:
-                raise StateError(
-                    f"{self.held}. The policy is not applied until `segctl-agent load` on that host ends it"
-                )
-            self.look()  # what the put would undo in passing is told too
-            applied = await self._apply(new.policy)
-            if self.held:
-                raise StateError(f"{self.held} while the policy was being applied")
-            self._in_force = InForce(new.policy.generation, new.digest)
-            self.status = f"generation {new.policy.generation} in force"
-            log.info(
-                "generation %d is in force, decision ids %s, %d us",
-                new.policy.generation,
-                applied.turn,
-                applied.apply_us,
-            )
-            self.committed()
-            await self._store(new.policy, applied.turn)
+    async def stage(self, new: NewPolicy) -> None:
+        await self.generations.stage(new)
+
+    async def activate(self, asked: Activation) -> Proof:
+        return await self._changed(self.generations.activate(asked))
+
+    async def confirm(self, asked: Confirmation) -> Proof:
+        return await self._changed(self.generations.confirm(asked))
+
+    async def _changed(self, change: Coroutine[object, object, Proof]) -> Proof:
+        proof = await change
+        trial = " on trial" if self.generations.trial is not None else ""
+        self.status = f"generation {self.in_force().generation} in force{trial}"
         self.facts_changed()  # units are told by workload
-        return Proof(applied.kernel_digest, applied.apply_us, (*applied.notes, *target_notes(new.policy)))
+        return proof
 
-    async def _apply(self, policy: HostPolicy) -> Applied:
+    def _ready(self) -> None:
+        """Raises StateError while this host is released."""
+        self.check_hold()
+        if self.held:
+            raise StateError(f"{self.held}. The policy is not applied until `segctl-agent load` on that host ends it")
+        self.look()  # what the change would undo in passing is told too
+
+    async def _work(self, action: Callable[[], T], policy: HostPolicy) -> T:
+        """In a thread where the policy is large."""
         if size_of(policy) < LARGE_POLICY:
-            return self.enforcer.put(policy)
+            return action()
         self._working = True
         try:
-            return await asyncio.to_thread(self.enforcer.put, policy)
+            return await asyncio.to_thread(action)
         finally:
             self._working = False
             while self._deferred:
                 self._deferred.popleft()()
 
-    async def _store(self, policy: HostPolicy, turn: Turn) -> None:
-        """A disk that is full does not stop enforcement: it is told, and tried again."""
-        try:
-            await asyncio.to_thread(self.folder.write_generation, policy, turn)
-            await asyncio.to_thread(write_targets, self.folder.path, policy)
-        except StateError as error:
-            if self._unstored is None:
-                self.tell("state", str(error))
-            self._unstored = (policy, turn)
-            return
-        self._unstored = None
-
-    async def store_again(self) -> None:
-        """To be called now and then: stores what could not be stored, and newly given ids."""
-        async with self._lock:
-            if self._unstored is not None:
-                await self._store(*self._unstored)
-                if self._unstored is None:
-                    log.info("the generation is stored now")
+    async def check_trial(self) -> None:
+        """To be called every second."""
+        before = self.generations.trial
+        await self.generations.check()
+        if before is not None and self.generations.trial is None:
+            self.status = f"generation {self.in_force().generation} in force"
+            self.facts_changed()
 
     def check_gate(self) -> None:
         """To be called now and then: tells once when executables are named and nothing tells them apart."""
@@ -280,7 +265,7 @@ class Agent:
         held = self.folder.held
         if held and not self.held:
             self.held, self.status = held, "released"
-            self._in_force = InForce(released=held)
+            self.generations.released(held)
             self._when_free("release", self.enforcer.destroy)
             self.in_force_changed()
             self.tell("state", f"{held}: nothing is enforced on this host now")
@@ -293,11 +278,12 @@ class Agent:
         """Where the kernel refuses, the host is still open: it is said so, and `check_hold` tries again."""
         if not self.held:
             return  # done by one that waited, too
-        held, self.held, self._in_force = self.held, "", InForce()
+        held, self.held = self.held, ""
         try:
             self.start()
         except KernelError:
-            self.held, self.status, self._in_force = held, "released", InForce(released=held)
+            self.held, self.status = held, "released"
+            self.generations.released(held)
             raise
         self.in_force_changed()
         self.tell("state", f"the release of this host has ended: {self.status}")
@@ -309,9 +295,8 @@ class Agent:
         self.report_waiting()
 
     def _turn_kept(self, changed: bool) -> None:
-        """Newly given ids must outlive this process: `store_again` writes it."""
-        if changed and self.enforcer.policy is not None and self._in_force.generation:
-            self._unstored = (self.enforcer.policy, self.enforcer.decisions.turn)
+        if changed:
+            self.generations.turn_kept()
 
     def _when_free(self, what: str, action: Callable[[], object]) -> None:
         def guarded() -> None:

@@ -5,6 +5,7 @@ Anything a controller sends is checked here before it can reach the kernel: the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
@@ -15,21 +16,25 @@ from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import hostpolicy_pb2 as hp
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_POLICY_BYTES = 64 << 20
 MAX_DRAFTS = 4
 """Drafts that come in parts at one time; all of them together are bounded like one policy."""
 DEFAULT_HEARTBEAT_SECONDS = 5
+SHORTEST_SILENCE, LONGEST_SILENCE = 1, 600
+"""Seconds without a word of the controller that a trial may last."""
 
 
 @dataclass(frozen=True, slots=True)
 class InForce:
     """What the kernel holds: generation 0 and an empty digest when it holds nothing of ours. `released`: who released
-    the host and when, empty when nobody did."""
+    the host and when, empty when nobody did. `confirmed`: the generation that a restart puts in force; another one than
+    the kernel's while that is on trial."""
 
     generation: int = 0
     digest: str = ""
     released: str = ""
+    confirmed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,28 @@ class Greeted:
 
 @dataclass(frozen=True, slots=True)
 class NewPolicy:
+    """To be put in force, or to be kept ready (`stage`)."""
+
     policy: HostPolicy
+    digest: str
+    stage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """The policy that was staged is to be in force, on trial. `silence` is in seconds."""
+
+    generation: int
+    digest: str
+    silence: float
+    accept_denials: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The policy on trial stays."""
+
+    generation: int
     digest: str
 
 
@@ -50,6 +76,7 @@ class RefusedPolicy:
     generation: int
     digest: str
     reason: str
+    stage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +88,8 @@ class ImpactAsked:
     limit: int
 
 
-Intention = Greeted | NewPolicy | RefusedPolicy | pb.ProbeRequest | ImpactAsked | pb.ImpactReply
+Order = NewPolicy | Activation | Confirmation
+Intention = Greeted | Order | RefusedPolicy | pb.ProbeRequest | ImpactAsked | pb.ImpactReply
 
 
 class ProtocolError(WireError):
@@ -92,6 +120,12 @@ class Conversation:
             return message.probe
         if kind == "impact":
             return self._impact(message.impact)
+        if kind == "activate":
+            asked = message.activate
+            silence = min(max(asked.silence_seconds, SHORTEST_SILENCE), LONGEST_SILENCE)
+            return Activation(asked.generation, asked.digest, silence, asked.accept_denials)
+        if kind == "confirm":
+            return Confirmation(message.confirm.generation, message.confirm.digest)
         return None
 
     def _welcome(self, welcome: pb.Welcome) -> Greeted:
@@ -139,7 +173,7 @@ class Conversation:
 
     def _policy(self, message: hp.HostPolicy, in_force: InForce) -> NewPolicy | RefusedPolicy:
         def refused(reason: str) -> RefusedPolicy:
-            return RefusedPolicy(message.generation, message.digest, reason)
+            return RefusedPolicy(message.generation, message.digest, reason, message.stage)
 
         if message.host != self.host:
             return refused(f"this policy is for the host {message.host!r}, this is {self.host!r}: nothing was changed")
@@ -147,13 +181,21 @@ class Conversation:
             policy = wire.host_policy_from_wire(message)
         except WireError as error:
             return refused(f"the policy does not hold what it says: {error}")
-        if policy.generation < in_force.generation:
+        if policy.generation < in_force.confirmed:
             return refused(
-                f"generation {policy.generation} is older than {in_force.generation}, which is in force: a rollback "
-                "takes a new number. If the controller was restored from a backup, stop the agent, remove generation.0 "
-                "and generation.1 from its state folder and start it"
+                f"generation {policy.generation} is older than {in_force.confirmed}, which this host holds: a rollback "
+                "takes a new number. If the controller was restored from a backup, push once more: the number will be "
+                "higher than any that a host holds"
             )
-        return NewPolicy(policy, host_policy_digest(policy))
+        return NewPolicy(policy, host_policy_digest(policy), message.stage)
+
+
+def outlived(waiting: Iterable[Order], newest: Order) -> list[Order]:
+    """Which orders are still to be followed before the newest one. A policy takes the place of another that waits, and
+    of its activation; a confirmation is followed, unless a policy is to be put in force at once."""
+    if not isinstance(newest, NewPolicy):
+        return list(waiting)
+    return [o for o in waiting if newest.stage and isinstance(o, Confirmation)]
 
 
 def changed(in_force: InForce) -> pb.AgentMessage:
@@ -163,14 +205,31 @@ def changed(in_force: InForce) -> pb.AgentMessage:
     )
 
 
-def ack(policy: NewPolicy, kernel_digest: str, apply_us: int, notes: tuple[str, ...]) -> pb.AgentMessage:
+def ack(
+    generation: int, digest: str, kernel_digest: str, apply_us: int, notes: tuple[str, ...], *, stored: bool
+) -> pb.AgentMessage:
     return pb.AgentMessage(
         ack=pb.Ack(
-            generation=policy.policy.generation,
-            digest=policy.digest,
+            generation=generation,
+            digest=digest,
             kernel_digest=kernel_digest,
             apply_us=apply_us,
             notes=notes,
+            stored=stored,
+        )
+    )
+
+
+def staged(generation: int, digest: str, errors: tuple[str, ...] = ()) -> pb.AgentMessage:
+    """Without errors: the kernel would take it."""
+    return pb.AgentMessage(staged=pb.Staged(generation=generation, digest=digest, errors=errors))
+
+
+def trial_ended(generation: int, digest: str, reason: str, in_force: InForce) -> pb.AgentMessage:
+    """The agent took back what was on trial."""
+    return pb.AgentMessage(
+        trial_ended=pb.TrialEnded(
+            generation=generation, digest=digest, reason=reason[:500], active_generation=in_force.generation
         )
     )
 

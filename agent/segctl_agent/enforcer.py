@@ -148,6 +148,14 @@ class Enforcer:
         done = self._move(policy, moved, started) if moved is not None else None
         return done or self._commit(policy, users, narrowed(self.policy, policy), started)
 
+    def rehearse(self, policy: HostPolicy) -> None:
+        """Raises KernelError where the kernel would refuse `policy`. Changes nothing, and gives no ids."""
+        users = dict(self._resolve(user_names(policy)))
+        renew = needed(policy) if self.policy is None else narrowed(self.policy, policy)
+        decisions = self._assign(policy, renew, stranger=self.policy is None)
+        wanted = render(policy, replace(self.facts, users=users), decisions, self.layout)
+        self._kernel.rehearse(plan(self._now(), wanted))
+
     def members_changed(self, group: str, added: Iterable[Address], removed: Iterable[Address]) -> Applied:
         """Some hosts more or less in one group of the policy in force: costs what changed alone."""
         if self.policy is None:
@@ -319,10 +327,7 @@ class Enforcer:
     ) -> Applied:
         decisions = self._assign(policy, renew, stranger=stranger)
         wanted = render(policy, replace(self.facts, users=users), decisions, self.layout)
-        if self.wanted is not None and self._kernel.generation() == self._seen:
-            now: Ruleset | None = self.wanted
-        else:
-            now = self._kernel.read()
+        now = self._now()
         try:
             self._apply(now, wanted, {})
         except KernelError:
@@ -339,6 +344,11 @@ class Enforcer:
         self._facts = replace(self._facts, users=MappingProxyType(dict(users)))
         self._identity = Identity(policy, users, self._facts.containers)
         return self._applied(held, before, started)
+
+    def _now(self) -> Ruleset | None:
+        """What the kernel holds."""
+        in_step = self.wanted is not None and self._kernel.generation() == self._seen
+        return self.wanted if in_step else self._kernel.read()
 
     def _assign(self, policy: HostPolicy, renew: Collection[Decision], *, stranger: bool = False) -> Decisions:
         most = self.layout.most

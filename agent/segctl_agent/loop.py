@@ -49,6 +49,7 @@ from segctl_agent.systemd import Notifier
 log = logging.getLogger(__name__)
 
 HOLD_SECONDS = 1.0
+TRIAL_SECONDS = 0.5
 CONTAINERS_SECONDS = 10.0
 DRIFT_SECONDS = 10.0
 LISTENERS_SECONDS = 10.0
@@ -189,6 +190,7 @@ class Loop:
         session = Session(self._identity, self._agent, self._reports, boot_id)
         self._agent.facts_changed = session.facts_changed
         self._agent.in_force_changed = session.in_force_changed
+        self._agent.generations.trial_ended = session.trial_ended
         self._agent.report_waiting = session.reports_waiting.set
         return session
 
@@ -200,7 +202,7 @@ class Loop:
             self._agent.look()
             if not self._agent.working:
                 self._look_at_guard()
-            await self._agent.store_again()
+            await self._agent.generations.store_again()
             self._agent.check_gate()
 
         async def status() -> None:
@@ -213,6 +215,7 @@ class Loop:
 
         jobs: list[tuple[float, Callable[[], Awaitable[None]]]] = [
             (HOLD_SECONDS, hold),
+            (TRIAL_SECONDS, self._agent.check_trial),
             (CONTAINERS_SECONDS, self._refresh_containers),
             (DRIFT_SECONDS, drift),
             (LISTENERS_SECONDS, self._read_listeners),

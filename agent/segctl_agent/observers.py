@@ -31,6 +31,7 @@ from segctl_agent.facts.moves import MOVES_SECONDS, MoveWatcher
 from segctl_agent.flows.decisions import DecisionId
 from segctl_agent.flows.service import FlowService
 from segctl_agent.flows.sweep import Swept
+from segctl_agent.flows.values import FlowWindow
 from segctl_agent.hits import HitCounter
 from segctl_agent.identity import Direction
 from segctl_agent.messages import denial_message, hit_messages
@@ -140,6 +141,7 @@ class Observers:
     def _denied(self, denials: list[Denial], lost: int) -> None:
         for denial in denials:
             self._agent.reports.add_denial(denial_message(denial))
+        self._agent.generations.denied(denials)
         if lost:
             self._agent.reports.add_lost(lost)
         self._agent.report_waiting()
@@ -161,6 +163,7 @@ class Observers:
                 lambda: enforcer.facts.controller,
                 self._seen,
                 on_problem=partial(self._agent.tell, "kernel"),
+                on_window=self._note,
             )
         except KernelError as error:
             self._agent.tell("kernel", f"flows cannot be seen, and a session ends at its next packet: {error}")
@@ -172,12 +175,16 @@ class Observers:
             self._sweeps.add(task)
             task.add_done_callback(self._sweeps.discard)
 
-        self._agent.committed = committed
+        self._agent.generations.committed = committed
 
     def _live_decisions(self) -> dict[DecisionId, str]:
         now = time.time()
         known = self._agent.enforcer.decisions.by_id.items()
         return {key: d.workload for key, d in known if d.lives and not 0 < d.until <= now}
+
+    def _note(self, window: FlowWindow) -> None:
+        if self._agent.generations.trial is None:  # what begins on trial is not what was there before
+            self._agent.generations.seen.note(window)
 
     def _seen(self, batch: pb.FlowBatch) -> None:
         self._agent.reports.add_flows(batch)

@@ -23,16 +23,22 @@ from segctl.proto.v1 import agent_pb2_grpc as rpc
 from segctl_agent.channel import Backoff, open_channel
 from segctl_agent.conversation import (
     PROTOCOL,
+    Activation,
+    Confirmation,
     Conversation,
     Greeted,
     ImpactAsked,
     InForce,
     NewPolicy,
+    Order,
     ProtocolError,
     RefusedPolicy,
     ack,
     changed,
     nack,
+    outlived,
+    staged,
+    trial_ended,
 )
 from segctl_agent.credentials import Identity
 from segctl_agent.report_stream import send_reports
@@ -57,18 +63,41 @@ class Proof:
     kernel_digest: str
     apply_us: int
     notes: tuple[str, ...] = ()
+    stored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A trial that the agent took back by itself."""
+
+    generation: int
+    digest: str
+    reason: str
 
 
 class Host(Protocol):
-    """What the session needs of the agent. All but `put` and `impact` return at once."""
+    """What the session needs of the agent. The changes of what is in force raise KernelError or StateError: what was in
+    force stays in force. All but them and `impact` return at once."""
 
     def in_force(self) -> InForce: ...
 
+    def ended(self) -> Ended | None:
+        """The trial that was taken back, unless something was put in force since."""
+        ...
+
+    def heard(self) -> None:
+        """The controller said something."""
+        ...
+
     def facts(self) -> pb.Facts: ...
 
-    async def put(self, new: NewPolicy) -> Proof:
-        """Raises KernelError or StateError: what was in force stays in force."""
-        ...
+    async def put(self, new: NewPolicy) -> Proof: ...
+
+    async def stage(self, new: NewPolicy) -> None: ...
+
+    async def activate(self, asked: Activation) -> Proof: ...
+
+    async def confirm(self, asked: Confirmation) -> Proof: ...
 
     def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply: ...
 
@@ -98,7 +127,7 @@ class Session:
         self._facts_from = 0.0
         self._facts_timer: asyncio.TimerHandle | None = None
         self._told_facts: pb.Facts | None = None
-        self._pending: NewPolicy | None = None
+        self._orders: list[Order] = []
         self._offered = asyncio.Event()
         self._asked: asyncio.Queue[ImpactAsked] = asyncio.Queue(WAITING_IMPACTS)
         self.reports_waiting = asyncio.Event()
@@ -111,6 +140,10 @@ class Session:
     def in_force_changed(self) -> None:
         """A release began or ended: the controller hears it at once, and sends its policy again after the end."""
         self._send(changed(self.host.in_force()))
+
+    def trial_ended(self, ended: Ended) -> None:
+        """Without a session, the next greeting tells it."""
+        self._send(trial_ended(ended.generation, ended.digest, ended.reason, self.host.in_force()))
 
     async def run(self) -> None:
         self._warn_of_expiry()
@@ -131,7 +164,7 @@ class Session:
     async def _connect(self, address: str) -> None:
         """One session from hello to its end, which is always an exception."""
         self._outbox.clear()
-        self._pending, self._facts_due = None, False
+        self._orders, self._facts_due = [], False
         self._asked = asyncio.Queue(WAITING_IMPACTS)
         async with open_channel(self.identity, address) as channel:
             stub = cast("rpc.AgentAsyncStub", rpc.AgentStub(channel))
@@ -146,7 +179,12 @@ class Session:
                 digest=in_force.digest,
                 facts=self._told_facts,
                 released=in_force.released,
+                confirmed=in_force.confirmed,
             )
+            if (ended := self.host.ended()) is not None:
+                hello.trial_ended.CopyFrom(
+                    trial_ended(ended.generation, ended.digest, ended.reason, in_force).trial_ended
+                )
             conversation = Conversation(self.identity.host)
             try:
                 async with asyncio.timeout(GREETING_SECONDS):
@@ -194,14 +232,14 @@ class Session:
                     message = await self._read(call)
             except TimeoutError as error:
                 raise ControllerUnreachableError(f"nothing heard for {silence_seconds:g} s") from error
+            self.host.heard()
             intention = conversation.receive(message, self.host.in_force())
-            if isinstance(intention, NewPolicy):
-                self._pending = intention
+            if isinstance(intention, (NewPolicy, Activation, Confirmation)):
+                self._orders = [*outlived(self._orders, intention), intention]
                 self._offered.set()
             elif isinstance(intention, RefusedPolicy):
                 log.error("refused generation %d: %s", intention.generation, intention.reason)
-                errors = (intention.reason,)
-                self._send(nack(intention.generation, intention.digest, errors, self.host.in_force()))
+                self._refuse(intention.generation, intention.digest, intention.reason, stage=intention.stage)
             elif isinstance(intention, pb.ProbeRequest):
                 self._send(pb.AgentMessage(probe=self.host.probe(intention)))
             elif isinstance(intention, pb.ImpactReply):
@@ -224,16 +262,34 @@ class Session:
         while True:
             await self._offered.wait()
             self._offered.clear()
-            new, self._pending = self._pending, None
-            if new is None:
-                continue
-            try:
-                proof = await self.host.put(new)
-            except (KernelError, StateError) as error:
-                log.error("generation %d is not in force, the one before stays: %s", new.policy.generation, error)
-                self._send(nack(new.policy.generation, new.digest, (str(error),), self.host.in_force()))
-                continue
-            self._send(ack(new, proof.kernel_digest, proof.apply_us, proof.notes))
+            while self._orders:
+                await self._follow(self._orders.pop(0))
+
+    async def _follow(self, order: Order) -> None:
+        generation = order.policy.generation if isinstance(order, NewPolicy) else order.generation
+        stage = isinstance(order, NewPolicy) and order.stage
+        try:
+            if isinstance(order, Activation):
+                proof = await self.host.activate(order)
+            elif isinstance(order, Confirmation):
+                proof = await self.host.confirm(order)
+            elif stage:
+                await self.host.stage(order)
+                self._send(staged(generation, order.digest))
+                return
+            else:
+                proof = await self.host.put(order)
+        except (KernelError, StateError) as error:
+            log.error("generation %d is not in force, the one before stays: %s", generation, error)
+            self._refuse(generation, order.digest, str(error), stage=stage)
+            return
+        self._send(ack(generation, order.digest, proof.kernel_digest, proof.apply_us, proof.notes, stored=proof.stored))
+
+    def _refuse(self, generation: int, digest: str, reason: str, *, stage: bool) -> None:
+        if stage:
+            self._send(staged(generation, digest, (reason,)))
+        else:
+            self._send(nack(generation, digest, (reason,), self.host.in_force()))
 
     async def _speak(
         self, call: grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ControllerMessage], heartbeat_seconds: float

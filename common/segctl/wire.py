@@ -19,7 +19,7 @@ from segctl.proto.v1 import hostpolicy_pb2
 if TYPE_CHECKING:
     from segctl.proto.v1 import admin_pb2
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 def address_to_wire(address: Address) -> bytes:

@@ -220,7 +220,7 @@ def _samples() -> dict[str, agent_pb2.ReportBatch | agent_pb2.Facts]:
 
 
 _POLICY = wire.host_policy_to_wire(SHOP)
-_WELCOME = agent_pb2.ControllerMessage(welcome=agent_pb2.Welcome(protocol=1, host=_HOST, heartbeat_seconds=5))
+_WELCOME = agent_pb2.ControllerMessage(welcome=agent_pb2.Welcome(protocol=2, host=_HOST, heartbeat_seconds=5))
 _CHUNKS = [
     agent_pb2.ControllerMessage(chunk=agent_pb2.Chunk(data=part, more=more))
     for part, more in ((_POLICY.SerializeToString()[:200], True), (_POLICY.SerializeToString()[200:], False))

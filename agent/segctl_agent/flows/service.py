@@ -31,8 +31,8 @@ _MOST_TOLD = 20
 class FlowService:
     """`policy` and `live` (id -> workload of every decision that is live now) are what the kernel holds, `identity`
     places cgroups by it; `controllers` are the ends of the agent's channel. `path_of` and `attributor` must be good for
-    other threads (CgroupWatcher.known_path). `on_batch` takes what is to be reported, `on_problem` what the kernel
-    refuses, both in the loop's thread."""
+    other threads (CgroupWatcher.known_path). `on_window` and `on_batch` take what is to be reported, `on_problem` what
+    the kernel refuses, all in the loop's thread."""
 
     def __init__(
         self,
@@ -47,9 +47,10 @@ class FlowService:
         on_batch: Callable[[pb.FlowBatch], None],
         table: Table | None = None,
         on_problem: Callable[[str], object] = log_problem,
+        on_window: Callable[[FlowWindow], object] = lambda _: None,
     ) -> None:
         table = table if table is not None else ConntrackReader()
-        self._policy, self._live, self._on_batch = policy, live, on_batch
+        self._policy, self._live, self._on_batch, self._on_window = policy, live, on_batch, on_window
         self._on_problem, self._told = on_problem, set[str]()
         self._decisions = RecentDecisions()
         self._watcher = FlowWatcher(table, marks, self._decisions, policy, live, self._report, on_problem=self._tell)
@@ -110,6 +111,7 @@ class FlowService:
             self._on_problem(problem)
 
     def _report(self, window: FlowWindow) -> None:
+        self._on_window(window)
         for batch in flow_batches(window):
             self._on_batch(batch)
 

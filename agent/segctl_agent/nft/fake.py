@@ -58,14 +58,20 @@ class FakeKernel:
     def apply(self, batch: Batch) -> None:
         if not batch:
             return
+        self.content = self._after(batch)
+        self.batches.append(batch)
+        self._generation += 1
+
+    def rehearse(self, batch: Batch) -> None:
+        self._after(batch)
+
+    def _after(self, batch: Batch) -> Ruleset | None:
         state = _State(self.content)
         for operation in batch.operations:
             code = state.do(operation)
             if code:
                 raise kernel_error(code, describe(operation))
-        self.content = state.ruleset()
-        self.batches.append(batch)
-        self._generation += 1
+        return state.ruleset()
 
     def generation(self) -> int:
         return self._generation

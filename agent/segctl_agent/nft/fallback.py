@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 
 from segctl.errors import KernelError, KernelFormError
@@ -16,14 +16,12 @@ from segctl.errors import KernelError, KernelFormError
 from segctl_agent.nft.bytext import batch_text, split, unsayable
 from segctl_agent.nft.kernel import Encoder, NetlinkKernel
 from segctl_agent.nft.library import load_text
-from segctl_agent.nft.messages import DELCHAIN, Message, encode
-from segctl_agent.nft.netlink import Netlink, kernel_error
-from segctl_agent.nft.operations import AddElements, AddRule, AddTable, Batch, DeleteChain, DeleteElements, DeleteTable
+from segctl_agent.nft.messages import encode
+from segctl_agent.nft.netlink import Netlink
+from segctl_agent.nft.operations import AddElements, AddRule, AddTable, Batch, DeleteElements, DeleteTable
 from segctl_agent.nft.ownership import TableGuard
 from segctl_agent.nft.ruleset import TABLE, Odd
 
-_IMPOSSIBLE = Message(DELCHAIN, 0, b"", DeleteChain(""))
-"""A chain of no table: EINVAL, whatever there is (nft_table_lookup)."""
 Tell = Callable[[str], object]
 """Is given a sentence for people, in the thread that applies."""
 
@@ -47,7 +45,9 @@ class LibraryKernel(NetlinkKernel):
             super().apply(batch)
             return
         parts = split(batch)
-        self._rehearse(batch)
+        # What a later step would be refused, for the state that the table is in, is refused before the first. Rules are
+        # all in one step.
+        self.rehearse(Batch(tuple(op for op in batch.operations if not isinstance(op, AddRule))))
         undo = self._undo_of(parts.before)
         super().apply(parts.before)
         try:
@@ -58,18 +58,10 @@ class LibraryKernel(NetlinkKernel):
             raise
         super().apply(parts.after)
 
-    def _rehearse(self, batch: Batch) -> None:
-        """Everything but the rules in a transaction that cannot succeed: what a later step would be refused, for the
-        state that the table is in, is refused before the first. Rules are all in one step."""
-        rest = Batch(tuple(op for op in batch.operations if not isinstance(op, AddRule)))
-        messages = [*self._messages(rest), _IMPOSSIBLE]
-        refusal = self._netlink.refusal(messages)
-        if refusal.position == len(messages) - 1:
-            return
-        about = str(messages[refusal.position]) if refusal.position >= 0 else f"rehearse {len(messages)} messages"
-        error = kernel_error(refusal.code, about, refusal.why)
-        if not isinstance(error, KernelFormError):  # a form that is refused is what the text is for
-            raise error
+    def rehearse(self, batch: Batch) -> None:
+        """A form that is refused is what the text is for."""
+        with suppress(KernelFormError):
+            super().rehearse(batch)
 
     def _undo_of(self, before: Batch) -> Batch:
         """Takes back the first transaction. What was Odd in our maps is somebody else's, and not put back."""

@@ -16,6 +16,7 @@ from segctl_agent.nft.fake import FakeKernel
 from segctl_agent.nft.handover import STANDBY, handover, remove_standby
 from segctl_agent.nft.messages import (
     COUNTER,
+    DELCHAIN,
     GETCHAIN,
     GETFLOWTABLE,
     GETOBJ,
@@ -27,8 +28,8 @@ from segctl_agent.nft.messages import (
     element_lists,
     encode,
 )
-from segctl_agent.nft.netlink import DumpInterruptedError, Netlink
-from segctl_agent.nft.operations import AddTable, Batch, DeleteTable
+from segctl_agent.nft.netlink import DumpInterruptedError, Netlink, kernel_error
+from segctl_agent.nft.operations import AddTable, Batch, DeleteChain, DeleteTable
 from segctl_agent.nft.ownership import (
     GUARDED,
     TableGuard,
@@ -47,6 +48,8 @@ __all__ = ["FakeKernel", "Kernel", "NetlinkKernel"]
 _ATTEMPTS = 20
 _GROWS_FROM = 1000
 _HANDOVER_SECONDS = 1.0
+_IMPOSSIBLE = Message(DELCHAIN, 0, b"", DeleteChain(""))
+"""A chain of no table: EINVAL, whatever there is (nft_table_lookup)."""
 GRACE_SECONDS = 0.01
 """Longer than a packet needs for its walk through the rules."""
 T = TypeVar("T")
@@ -62,6 +65,9 @@ class Kernel(Protocol):
 
     def apply(self, batch: Batch) -> None:
         """All of it or nothing. Raises KernelFullError when a set is full."""
+
+    def rehearse(self, batch: Batch) -> None:
+        """Changes nothing. Raises KernelError as `apply` would."""
 
     def generation(self) -> int:
         """Changes with every transaction of anyone in this network namespace."""
@@ -107,6 +113,14 @@ class NetlinkKernel:
 
     def apply(self, batch: Batch) -> None:
         self._netlink.batch(self._messages(batch))
+
+    def rehearse(self, batch: Batch) -> None:
+        """In a transaction that cannot succeed: the kernel looks at all of it, and takes back what it did."""
+        messages = [*self._messages(batch), _IMPOSSIBLE]
+        refusal = self._netlink.refusal(messages)
+        if refusal.position != len(messages) - 1:
+            about = str(messages[refusal.position]) if refusal.position >= 0 else f"rehearse {len(messages)} messages"
+            raise kernel_error(refusal.code, about, refusal.why)
 
     def generation(self) -> int:
         return self._netlink.generation()

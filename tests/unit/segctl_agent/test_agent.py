@@ -86,7 +86,7 @@ async def test_a_put_is_in_force_stored_and_there_after_a_restart(tmp_path: Path
     agent.start()
     assert agent.in_force() == InForce()
     proof = await agent.put(new(POLICY))
-    assert agent.in_force() == InForce(5, host_policy_digest(POLICY))
+    assert agent.in_force() == InForce(5, host_policy_digest(POLICY), "", 5)
     assert len(proof.kernel_digest) == 64
     again, _ = make(tmp_path, kernel)
     again.start()
@@ -117,11 +117,11 @@ async def test_a_disk_that_cannot_be_written_does_not_stop_enforcement(tmp_path:
     told = events(agent)
     assert [e.kind for e in told] == ["state"]
     assert "would not survive a reboot" in told[0].message
-    await agent.store_again()
+    await agent.generations.store_again()
     assert events(agent) == []  # told once
     folder.unlink()
     folder.mkdir()
-    await agent.store_again()
+    await agent.generations.store_again()
     stored = StateFolder(folder).read_generation().stored
     assert stored is not None
     assert stored.value == POLICY

@@ -20,9 +20,21 @@ from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 from segctl_agent.channel import Backoff
-from segctl_agent.conversation import MAX_DRAFTS, MAX_POLICY_BYTES, Conversation, ImpactAsked, InForce, NewPolicy
+from segctl_agent.conversation import (
+    MAX_DRAFTS,
+    MAX_POLICY_BYTES,
+    PROTOCOL,
+    Activation,
+    Confirmation,
+    Conversation,
+    ImpactAsked,
+    InForce,
+    NewPolicy,
+    Order,
+    outlived,
+)
 from segctl_agent.reports import ReportQueue
-from segctl_agent.session import Proof, Session
+from segctl_agent.session import Ended, Proof, Session
 
 from tests.unit.segctl_agent.pki import DAY, Authority
 
@@ -41,6 +53,9 @@ class FakeHost:
     kernel: str = "6.18"
     facts_seconds: float = 0.0
     looks: int = 0
+    words: int = 0
+    took_back: Ended | None = None
+    orders: list[Order] = field(default_factory=list)
 
     def in_force(self) -> InForce:
         return self.current
@@ -56,8 +71,29 @@ class FakeHost:
         if new.policy.generation in self.refuses:
             raise KernelError("add 9 elements to set w0_in4: the set is full")
         self.applied.append(new.policy.generation)
-        self.current = InForce(new.policy.generation, new.digest)
-        return Proof("k" * 64, 1234, ("no user backup here",))
+        self.current = InForce(new.policy.generation, new.digest, "", new.policy.generation)
+        return Proof("k" * 64, 1234, ("no user backup here",), stored=True)
+
+    def ended(self) -> Ended | None:
+        return self.took_back
+
+    def heard(self) -> None:
+        self.words += 1
+
+    async def stage(self, new: NewPolicy) -> None:
+        if new.policy.generation in self.refuses:
+            raise KernelError("add 9 elements to set w0_in4: the set is full")
+        self.orders.append(new)
+
+    async def activate(self, asked: Activation) -> Proof:
+        self.orders.append(asked)
+        self.current = replace(self.current, generation=asked.generation, digest=asked.digest)
+        return Proof("k" * 64, 1234)
+
+    async def confirm(self, asked: Confirmation) -> Proof:
+        self.orders.append(asked)
+        self.current = replace(self.current, confirmed=asked.generation)
+        return Proof("k" * 64, 1234, stored=True)
 
     def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply:
         return pb.ProbeReply(id=request.id, verdict="allowed", generation=self.current.generation)
@@ -71,7 +107,7 @@ class FakeHost:
 class Controller(rpc.AgentServicer):
     """Each session is handed to the test as (messages received, a function to send)."""
 
-    def __init__(self, host: str = "web-1", protocol: int = 1) -> None:
+    def __init__(self, host: str = "web-1", protocol: int = PROTOCOL) -> None:
         self.host, self.protocol = host, protocol
         self.heard: asyncio.Queue[pb.AgentMessage] = asyncio.Queue()
         self.to_send: asyncio.Queue[pb.ControllerMessage | None] = asyncio.Queue()
@@ -182,7 +218,7 @@ async def until(condition: Any) -> None:
 async def test_hello_says_what_is_in_force_and_a_policy_is_proven() -> None:
     async with stage() as s:
         hello = await s.controller.hears("hello")
-        assert (hello.protocol, hello.boot_id, hello.generation, hello.digest) == (1, "boot-1", 0, "")
+        assert (hello.protocol, hello.boot_id, hello.generation, hello.digest) == (PROTOCOL, "boot-1", 0, "")
         assert hello.facts.kernel == "6.18"
         s.controller.sends(POLICY)
         ack = await s.controller.hears("ack")
@@ -360,7 +396,7 @@ async def test_the_session_comes_back_after_the_controller_ends_it() -> None:
 
 @pytest.mark.parametrize(
     ("controller", "reason"),
-    [(Controller(host="db-1"), "takes this host for 'db-1'"), (Controller(protocol=2), "speaks protocol 2")],
+    [(Controller(host="db-1"), "takes this host for 'db-1'"), (Controller(protocol=3), "speaks protocol 3")],
 )
 async def test_a_welcome_that_does_not_fit(controller: Controller, reason: str) -> None:
     async with stage(controller) as s:
@@ -441,3 +477,80 @@ async def test_sessions_that_end_at_once_do_not_come_back_at_once() -> None:
             s.controller.to_send.put_nowait(None)
         await until(lambda: len(backoff.waits) >= 4)
     assert backoff.waits[:4] == pytest.approx([0.02, 0.04, 0.08, 0.1])
+
+
+# Trials
+
+
+def stages(policy: HostPolicy) -> pb.ControllerMessage:
+    message = wire.host_policy_to_wire(policy)
+    message.stage = True
+    return pb.ControllerMessage(policy=message)
+
+
+async def test_a_policy_is_staged_activated_and_confirmed() -> None:
+    digest = host_policy_digest(POLICY)
+    async with stage() as s:
+        s.controller.to_send.put_nowait(stages(POLICY))
+        told = await s.controller.hears("staged")
+        assert (told.generation, told.digest, list(told.errors)) == (3, digest, [])
+        assert s.host.current == InForce()
+        s.controller.to_send.put_nowait(
+            pb.ControllerMessage(activate=pb.Activate(generation=3, digest=digest, silence_seconds=9))
+        )
+        ack = await s.controller.hears("ack")
+        assert (ack.digest, ack.stored) == (digest, False)
+        s.controller.to_send.put_nowait(pb.ControllerMessage(confirm=pb.Confirm(generation=3, digest=digest)))
+        ack = await s.controller.hears("ack")
+        assert (ack.digest, ack.stored) == (digest, True)
+        assert s.host.orders == [
+            NewPolicy(POLICY, digest, stage=True),
+            Activation(3, digest, 9),
+            Confirmation(3, digest),
+        ]
+        assert s.host.words == 3
+
+
+async def test_what_the_kernel_would_refuse_is_said_when_it_is_staged() -> None:
+    async with stage() as s:
+        s.host.refuses.add(3)
+        s.controller.to_send.put_nowait(stages(POLICY))
+        told = await s.controller.hears("staged")
+        assert "the set is full" in told.errors[0]
+
+
+async def test_a_policy_for_another_host_is_not_staged() -> None:
+    async with stage() as s:
+        s.controller.to_send.put_nowait(stages(replace(POLICY, host="db-1")))
+        told = await s.controller.hears("staged")
+        assert "for the host 'db-1'" in told.errors[0]
+
+
+async def test_a_policy_on_trial_may_be_followed_by_the_one_before_it() -> None:
+    """Older than what is in force, and not older than what was confirmed: this is how a push is undone."""
+    async with stage() as s:
+        s.controller.sends(POLICY)
+        await s.controller.hears("ack")
+        s.host.current = replace(s.host.current, generation=4, digest="of the trial")
+        s.controller.sends(POLICY)
+        assert (await s.controller.hears("ack")).generation == 3
+
+
+async def test_a_trial_that_the_agent_took_back_is_told_now_and_in_the_next_greeting() -> None:
+    async with stage() as s:
+        await s.controller.hears("hello")
+        s.host.took_back = Ended(4, "d4", "nothing was heard")
+        s.session.trial_ended(s.host.took_back)
+        told = await s.controller.hears("trial_ended")
+        assert (told.generation, told.reason) == (4, "nothing was heard")
+        s.controller.to_send.put_nowait(None)
+        hello = await s.controller.hears("hello")
+        assert (hello.trial_ended.generation, hello.trial_ended.reason) == (4, "nothing was heard")
+
+
+def test_which_orders_outlive_a_newer_one() -> None:
+    new, staged = NewPolicy(POLICY, "a"), NewPolicy(POLICY, "b", stage=True)
+    activation, confirmation = Activation(3, "b", 9), Confirmation(2, "z")
+    assert outlived([staged], activation) == [staged]
+    assert outlived([confirmation, staged, activation], staged) == [confirmation]
+    assert outlived([confirmation, staged, activation], new) == []

@@ -153,7 +153,7 @@ async def test_the_first_message_must_be_hello_and_only_the_first(tmp_path: Path
         web = await lab.enrol("web1", {})
         async with web.session() as session:
             await session.receive()
-            await session.send(hello=agent_pb2.Hello(protocol=1))
+            await session.send(hello=agent_pb2.Hello(protocol=2))
             assert (await refusal(session))[0] is Code.INVALID_ARGUMENT
         async with web.reports() as stream:
             await stream.write(agent_pb2.ReportBatch())
@@ -370,7 +370,7 @@ class SlowReader:
         return "ipv4:127.0.0.1:1"
 
     async def read(self) -> agent_pb2.AgentMessage:
-        return agent_pb2.AgentMessage(hello=agent_pb2.Hello(protocol=1, agent_version="slow", boot_id="b"))
+        return agent_pb2.AgentMessage(hello=agent_pb2.Hello(protocol=2, agent_version="slow", boot_id="b"))
 
     async def write(self, _message: bytes) -> None:
         await self._meanwhile()

@@ -287,15 +287,18 @@ class PushRequest(google.protobuf.message.Message):
     EXPECT_DIGEST_FIELD_NUMBER: builtins.int
     EXPECT_BASE_GENERATION_FIELD_NUMBER: builtins.int
     WAIT_SECONDS_FIELD_NUMBER: builtins.int
+    ROLLOUT_FIELD_NUMBER: builtins.int
     message: builtins.str
     expect_digest: builtins.str
     """of the plan that was shown; empty: whatever it is"""
     expect_base_generation: builtins.int
     """refused when another push came between; 0: whatever it is"""
     wait_seconds: builtins.int
-    """how long to wait for the hosts; 0: the default of 30"""
+    """how long each step may take the hosts; 0: the default of 30"""
     @property
     def source(self) -> global___PolicySource: ...
+    @property
+    def rollout(self) -> global___Rollout: ...
     def __init__(
         self,
         *,
@@ -304,11 +307,68 @@ class PushRequest(google.protobuf.message.Message):
         expect_digest: builtins.str = ...,
         expect_base_generation: builtins.int = ...,
         wait_seconds: builtins.int = ...,
+        rollout: global___Rollout | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["expect_base_generation", b"expect_base_generation", "expect_digest", b"expect_digest", "message", b"message", "source", b"source", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["rollout", b"rollout", "source", b"source"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["expect_base_generation", b"expect_base_generation", "expect_digest", b"expect_digest", "message", b"message", "rollout", b"rollout", "source", b"source", "wait_seconds", b"wait_seconds"]) -> None: ...
 
 global___PushRequest = PushRequest
+
+@typing.final
+class Rollout(google.protobuf.message.Message):
+    """How a generation comes into force. It is confirmed when every host that takes part proved it and kept it through the
+    watch; otherwise every host returns to the generation before. Hosts that are offline take it when they are back.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class CanaryEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    WATCH_SECONDS_FIELD_NUMBER: builtins.int
+    CANARY_FIELD_NUMBER: builtins.int
+    WAVES_FIELD_NUMBER: builtins.int
+    PAUSE_SECONDS_FIELD_NUMBER: builtins.int
+    ACCEPT_DENIALS_FIELD_NUMBER: builtins.int
+    watch_seconds: builtins.int
+    """after the proofs of each wave; unset: the default of 3"""
+    waves: builtins.int
+    """in which the others follow; 0: one"""
+    pause_seconds: builtins.int
+    """between two waves, after the watch"""
+    accept_denials: builtins.bool
+    """flows seen before may be denied: the agents do not take it back for that"""
+    @property
+    def canary(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """hosts with these tags go first; empty: all at once"""
+
+    def __init__(
+        self,
+        *,
+        watch_seconds: builtins.int | None = ...,
+        canary: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        waves: builtins.int = ...,
+        pause_seconds: builtins.int = ...,
+        accept_denials: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_watch_seconds", b"_watch_seconds", "watch_seconds", b"watch_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_watch_seconds", b"_watch_seconds", "accept_denials", b"accept_denials", "canary", b"canary", "pause_seconds", b"pause_seconds", "watch_seconds", b"watch_seconds", "waves", b"waves"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_watch_seconds", b"_watch_seconds"]) -> typing.Literal["watch_seconds"] | None: ...
+
+global___Rollout = Rollout
 
 @typing.final
 class RollbackRequest(google.protobuf.message.Message):
@@ -318,12 +378,15 @@ class RollbackRequest(google.protobuf.message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     WAIT_SECONDS_FIELD_NUMBER: builtins.int
     EXPECT_BASE_GENERATION_FIELD_NUMBER: builtins.int
+    ROLLOUT_FIELD_NUMBER: builtins.int
     generation: builtins.int
-    """0: the one before the current one"""
+    """0: the push that is on trial, or else the one before the current one"""
     message: builtins.str
     wait_seconds: builtins.int
     expect_base_generation: builtins.int
     """refused when a push came between; 0: whatever it is"""
+    @property
+    def rollout(self) -> global___Rollout: ...
     def __init__(
         self,
         *,
@@ -331,8 +394,10 @@ class RollbackRequest(google.protobuf.message.Message):
         message: builtins.str = ...,
         wait_seconds: builtins.int = ...,
         expect_base_generation: builtins.int = ...,
+        rollout: global___Rollout | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["expect_base_generation", b"expect_base_generation", "generation", b"generation", "message", b"message", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["rollout", b"rollout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["expect_base_generation", b"expect_base_generation", "generation", b"generation", "message", b"message", "rollout", b"rollout", "wait_seconds", b"wait_seconds"]) -> None: ...
 
 global___RollbackRequest = RollbackRequest
 
@@ -343,9 +408,10 @@ class PushProgress(google.protobuf.message.Message):
     STORED_FIELD_NUMBER: builtins.int
     HOST_FIELD_NUMBER: builtins.int
     DONE_FIELD_NUMBER: builtins.int
+    PHASE_FIELD_NUMBER: builtins.int
     @property
     def stored(self) -> global___Generation:
-        """first: stored and active"""
+        """first: stored, and on trial"""
 
     @property
     def host(self) -> global___HostProof:
@@ -355,18 +421,52 @@ class PushProgress(google.protobuf.message.Message):
     def done(self) -> global___PushDone:
         """last"""
 
+    @property
+    def phase(self) -> global___PushPhase: ...
     def __init__(
         self,
         *,
         stored: global___Generation | None = ...,
         host: global___HostProof | None = ...,
         done: global___PushDone | None = ...,
+        phase: global___PushPhase | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["done", b"done", "host", b"host", "kind", b"kind", "stored", b"stored"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["done", b"done", "host", b"host", "kind", b"kind", "stored", b"stored"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["stored", "host", "done"] | None: ...
+    def HasField(self, field_name: typing.Literal["done", b"done", "host", b"host", "kind", b"kind", "phase", b"phase", "stored", b"stored"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["done", b"done", "host", b"host", "kind", b"kind", "phase", b"phase", "stored", b"stored"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["stored", "host", "done", "phase"] | None: ...
 
 global___PushProgress = PushProgress
+
+@typing.final
+class PushPhase(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    WAVE_FIELD_NUMBER: builtins.int
+    WAVES_FIELD_NUMBER: builtins.int
+    HOSTS_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """staging, widening, activating, watching, pausing, confirming, undoing"""
+    wave: builtins.int
+    """from 1"""
+    waves: builtins.int
+    hosts: builtins.int
+    """that take part in it"""
+    seconds: builtins.int
+    """of watching and pausing"""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        wave: builtins.int = ...,
+        waves: builtins.int = ...,
+        hosts: builtins.int = ...,
+        seconds: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hosts", b"hosts", "name", b"name", "seconds", b"seconds", "wave", b"wave", "waves", b"waves"]) -> None: ...
+
+global___PushPhase = PushPhase
 
 @typing.final
 class HostProof(google.protobuf.message.Message):
@@ -380,7 +480,7 @@ class HostProof(google.protobuf.message.Message):
     NEVER_CONNECTED_FIELD_NUMBER: builtins.int
     host: builtins.str
     state: builtins.str
-    """proven, refused, released, offline, waiting"""
+    """staged, proven, stored, refused, released, offline, waiting, returned"""
     kernel_digest: builtins.str
     after_us: builtins.int
     """since the generation was stored"""
@@ -411,11 +511,16 @@ class PushDone(google.protobuf.message.Message):
     OFFLINE_FIELD_NUMBER: builtins.int
     WAITING_FIELD_NUMBER: builtins.int
     RELEASED_FIELD_NUMBER: builtins.int
+    UNDONE_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
     proven: builtins.int
     refused: builtins.int
     offline: builtins.int
     waiting: builtins.int
     released: builtins.int
+    undone: builtins.bool
+    why: builtins.str
+    """it was undone"""
     def __init__(
         self,
         *,
@@ -424,8 +529,10 @@ class PushDone(google.protobuf.message.Message):
         offline: builtins.int = ...,
         waiting: builtins.int = ...,
         released: builtins.int = ...,
+        undone: builtins.bool = ...,
+        why: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["offline", b"offline", "proven", b"proven", "refused", b"refused", "released", b"released", "waiting", b"waiting"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["offline", b"offline", "proven", b"proven", "refused", b"refused", "released", b"released", "undone", b"undone", "waiting", b"waiting", "why", b"why"]) -> None: ...
 
 global___PushDone = PushDone
 
@@ -441,6 +548,8 @@ class Generation(google.protobuf.message.Message):
     ACTIVE_FIELD_NUMBER: builtins.int
     ROLLBACK_OF_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
     number: builtins.int
     digest: builtins.str
     author: builtins.str
@@ -449,6 +558,10 @@ class Generation(google.protobuf.message.Message):
     active: builtins.bool
     rollback_of: builtins.int
     """0: a push"""
+    state: builtins.str
+    """trial, confirmed, undone"""
+    why: builtins.str
+    """it was undone"""
     @property
     def source(self) -> global___PolicySource:
         """GetGeneration only"""
@@ -464,9 +577,11 @@ class Generation(google.protobuf.message.Message):
         active: builtins.bool = ...,
         rollback_of: builtins.int = ...,
         source: global___PolicySource | None = ...,
+        state: builtins.str = ...,
+        why: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["active", b"active", "author", b"author", "created_us", b"created_us", "digest", b"digest", "message", b"message", "number", b"number", "rollback_of", b"rollback_of", "source", b"source"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active", b"active", "author", b"author", "created_us", b"created_us", "digest", b"digest", "message", b"message", "number", b"number", "rollback_of", b"rollback_of", "source", b"source", "state", b"state", "why", b"why"]) -> None: ...
 
 global___Generation = Generation
 
@@ -535,6 +650,7 @@ class StatusReply(google.protobuf.message.Message):
     EVENTS_FIELD_NUMBER: builtins.int
     FLEET_FIELD_NUMBER: builtins.int
     CONTROLLER_VERSION_FIELD_NUMBER: builtins.int
+    TRIAL_FIELD_NUMBER: builtins.int
     fleet: builtins.str
     controller_version: builtins.str
     @property
@@ -543,6 +659,10 @@ class StatusReply(google.protobuf.message.Message):
     def hosts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___HostStatus]: ...
     @property
     def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RecentEvent]: ...
+    @property
+    def trial(self) -> global___TrialStatus:
+        """set while a push is on trial"""
+
     def __init__(
         self,
         *,
@@ -551,11 +671,37 @@ class StatusReply(google.protobuf.message.Message):
         events: collections.abc.Iterable[global___RecentEvent] | None = ...,
         fleet: builtins.str = ...,
         controller_version: builtins.str = ...,
+        trial: global___TrialStatus | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["active", b"active"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["active", b"active", "controller_version", b"controller_version", "events", b"events", "fleet", b"fleet", "hosts", b"hosts"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["active", b"active", "trial", b"trial"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["active", b"active", "controller_version", b"controller_version", "events", b"events", "fleet", b"fleet", "hosts", b"hosts", "trial", b"trial"]) -> None: ...
 
 global___StatusReply = StatusReply
+
+@typing.final
+class TrialStatus(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    PHASE_FIELD_NUMBER: builtins.int
+    PROVEN_FIELD_NUMBER: builtins.int
+    proven: builtins.int
+    """hosts that hold it"""
+    @property
+    def generation(self) -> global___Generation: ...
+    @property
+    def phase(self) -> global___PushPhase: ...
+    def __init__(
+        self,
+        *,
+        generation: global___Generation | None = ...,
+        phase: global___PushPhase | None = ...,
+        proven: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["generation", b"generation", "phase", b"phase"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["generation", b"generation", "phase", b"phase", "proven", b"proven"]) -> None: ...
+
+global___TrialStatus = TrialStatus
 
 @typing.final
 class RecentEvent(google.protobuf.message.Message):

@@ -78,6 +78,8 @@ class AgentMessage(google.protobuf.message.Message):
     PROBE_FIELD_NUMBER: builtins.int
     IN_FORCE_FIELD_NUMBER: builtins.int
     IMPACT_FIELD_NUMBER: builtins.int
+    STAGED_FIELD_NUMBER: builtins.int
+    TRIAL_ENDED_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello:
         """first, once"""
@@ -96,6 +98,10 @@ class AgentMessage(google.protobuf.message.Message):
     def in_force(self) -> global___InForce: ...
     @property
     def impact(self) -> global___ImpactReply: ...
+    @property
+    def staged(self) -> global___Staged: ...
+    @property
+    def trial_ended(self) -> global___TrialEnded: ...
     def __init__(
         self,
         *,
@@ -107,10 +113,12 @@ class AgentMessage(google.protobuf.message.Message):
         probe: global___ProbeReply | None = ...,
         in_force: global___InForce | None = ...,
         impact: global___ImpactReply | None = ...,
+        staged: global___Staged | None = ...,
+        trial_ended: global___TrialEnded | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "impact", b"impact", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "impact", b"impact", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["hello", "facts", "ack", "nack", "heartbeat", "probe", "in_force", "impact"] | None: ...
+    def HasField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "impact", b"impact", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe", "staged", b"staged", "trial_ended", b"trial_ended"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "impact", b"impact", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe", "staged", b"staged", "trial_ended", b"trial_ended"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["hello", "facts", "ack", "nack", "heartbeat", "probe", "in_force", "impact", "staged", "trial_ended"] | None: ...
 
 global___AgentMessage = AgentMessage
 
@@ -124,6 +132,8 @@ class ControllerMessage(google.protobuf.message.Message):
     PROBE_FIELD_NUMBER: builtins.int
     CHUNK_FIELD_NUMBER: builtins.int
     IMPACT_FIELD_NUMBER: builtins.int
+    ACTIVATE_FIELD_NUMBER: builtins.int
+    CONFIRM_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome:
         """first, once"""
@@ -140,6 +150,10 @@ class ControllerMessage(google.protobuf.message.Message):
 
     @property
     def impact(self) -> global___ImpactRequest: ...
+    @property
+    def activate(self) -> global___Activate: ...
+    @property
+    def confirm(self) -> global___Confirm: ...
     def __init__(
         self,
         *,
@@ -149,12 +163,63 @@ class ControllerMessage(google.protobuf.message.Message):
         probe: global___ProbeRequest | None = ...,
         chunk: global___Chunk | None = ...,
         impact: global___ImpactRequest | None = ...,
+        activate: global___Activate | None = ...,
+        confirm: global___Confirm | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["chunk", b"chunk", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "policy", "heartbeat", "probe", "chunk", "impact"] | None: ...
+    def HasField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "policy", "heartbeat", "probe", "chunk", "impact", "activate", "confirm"] | None: ...
 
 global___ControllerMessage = ControllerMessage
+
+@typing.final
+class Activate(google.protobuf.message.Message):
+    """The staged host policy `digest` is to be in force, on trial: until it is confirmed, the agent returns to the generation
+    that was confirmed last as soon as it hears nothing from the controller for `silence_seconds`.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    SILENCE_SECONDS_FIELD_NUMBER: builtins.int
+    ACCEPT_DENIALS_FIELD_NUMBER: builtins.int
+    generation: builtins.int
+    digest: builtins.str
+    silence_seconds: builtins.int
+    accept_denials: builtins.bool
+    """flows seen before may be denied"""
+    def __init__(
+        self,
+        *,
+        generation: builtins.int = ...,
+        digest: builtins.str = ...,
+        silence_seconds: builtins.int = ...,
+        accept_denials: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accept_denials", b"accept_denials", "digest", b"digest", "generation", b"generation", "silence_seconds", b"silence_seconds"]) -> None: ...
+
+global___Activate = Activate
+
+@typing.final
+class Confirm(google.protobuf.message.Message):
+    """What is in force on trial stays: the agent stores it and answers with an Ack."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    generation: builtins.int
+    digest: builtins.str
+    def __init__(
+        self,
+        *,
+        generation: builtins.int = ...,
+        digest: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "generation", b"generation"]) -> None: ...
+
+global___Confirm = Confirm
 
 @typing.final
 class Chunk(google.protobuf.message.Message):
@@ -185,6 +250,8 @@ class Hello(google.protobuf.message.Message):
     DIGEST_FIELD_NUMBER: builtins.int
     FACTS_FIELD_NUMBER: builtins.int
     RELEASED_FIELD_NUMBER: builtins.int
+    CONFIRMED_FIELD_NUMBER: builtins.int
+    TRIAL_ENDED_FIELD_NUMBER: builtins.int
     agent_version: builtins.str
     protocol: builtins.int
     """1"""
@@ -195,8 +262,14 @@ class Hello(google.protobuf.message.Message):
     """of the HostPolicy in force"""
     released: builtins.str
     """who released this host and when; empty: nobody did"""
+    confirmed: builtins.int
+    """the newest generation on its disk: what it takes must not be older"""
     @property
     def facts(self) -> global___Facts: ...
+    @property
+    def trial_ended(self) -> global___TrialEnded:
+        """what it took back last, and has put nothing in force since"""
+
     def __init__(
         self,
         *,
@@ -207,9 +280,11 @@ class Hello(google.protobuf.message.Message):
         digest: builtins.str = ...,
         facts: global___Facts | None = ...,
         released: builtins.str = ...,
+        confirmed: builtins.int = ...,
+        trial_ended: global___TrialEnded | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["facts", b"facts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "digest", b"digest", "facts", b"facts", "generation", b"generation", "protocol", b"protocol", "released", b"released"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["facts", b"facts", "trial_ended", b"trial_ended"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "confirmed", b"confirmed", "digest", b"digest", "facts", b"facts", "generation", b"generation", "protocol", b"protocol", "released", b"released", "trial_ended", b"trial_ended"]) -> None: ...
 
 global___Hello = Hello
 
@@ -404,12 +479,15 @@ class Ack(google.protobuf.message.Message):
     KERNEL_DIGEST_FIELD_NUMBER: builtins.int
     APPLY_US_FIELD_NUMBER: builtins.int
     NOTES_FIELD_NUMBER: builtins.int
+    STORED_FIELD_NUMBER: builtins.int
     generation: builtins.int
     digest: builtins.str
     """of the HostPolicy"""
     kernel_digest: builtins.str
     """of the ruleset as dumped from the kernel"""
     apply_us: builtins.int
+    stored: builtins.bool
+    """on its disk: in force after a restart, too. Never so while it is on trial"""
     @property
     def notes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """e.g. a user that this host does not know"""
@@ -422,10 +500,62 @@ class Ack(google.protobuf.message.Message):
         kernel_digest: builtins.str = ...,
         apply_us: builtins.int = ...,
         notes: collections.abc.Iterable[builtins.str] | None = ...,
+        stored: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["apply_us", b"apply_us", "digest", b"digest", "generation", b"generation", "kernel_digest", b"kernel_digest", "notes", b"notes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["apply_us", b"apply_us", "digest", b"digest", "generation", b"generation", "kernel_digest", b"kernel_digest", "notes", b"notes", "stored", b"stored"]) -> None: ...
 
 global___Ack = Ack
+
+@typing.final
+class Staged(google.protobuf.message.Message):
+    """Answers a HostPolicy that is to be staged: the kernel would take it, or `errors` say why not. Nothing changed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    ERRORS_FIELD_NUMBER: builtins.int
+    generation: builtins.int
+    digest: builtins.str
+    @property
+    def errors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        generation: builtins.int = ...,
+        digest: builtins.str = ...,
+        errors: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "errors", b"errors", "generation", b"generation"]) -> None: ...
+
+global___Staged = Staged
+
+@typing.final
+class TrialEnded(google.protobuf.message.Message):
+    """The agent took back by itself what was on trial."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    ACTIVE_GENERATION_FIELD_NUMBER: builtins.int
+    generation: builtins.int
+    digest: builtins.str
+    reason: builtins.str
+    active_generation: builtins.int
+    """what is in force now"""
+    def __init__(
+        self,
+        *,
+        generation: builtins.int = ...,
+        digest: builtins.str = ...,
+        reason: builtins.str = ...,
+        active_generation: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active_generation", b"active_generation", "digest", b"digest", "generation", b"generation", "reason", b"reason"]) -> None: ...
+
+global___TrialEnded = TrialEnded
 
 @typing.final
 class Nack(google.protobuf.message.Message):

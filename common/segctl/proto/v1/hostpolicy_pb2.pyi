@@ -194,6 +194,7 @@ class HostPolicy(google.protobuf.message.Message):
     ESSENTIALS_FIELD_NUMBER: builtins.int
     MANAGED4_FIELD_NUMBER: builtins.int
     MANAGED6_FIELD_NUMBER: builtins.int
+    STAGE_FIELD_NUMBER: builtins.int
     DIGEST_FIELD_NUMBER: builtins.int
     host: builtins.str
     generation: builtins.int
@@ -201,6 +202,8 @@ class HostPolicy(google.protobuf.message.Message):
     managed4: builtins.bytes
     """as in Group"""
     managed6: builtins.bytes
+    stage: builtins.bool
+    """not a part of the value: keep it ready, change nothing, and answer Staged"""
     digest: builtins.str
     """sha256 of the value, segctl.policy.digest; the receiver recomputes and compares"""
     @property
@@ -220,9 +223,10 @@ class HostPolicy(google.protobuf.message.Message):
         essentials: global___Essentials | None = ...,
         managed4: builtins.bytes = ...,
         managed6: builtins.bytes = ...,
+        stage: builtins.bool = ...,
         digest: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["essentials", b"essentials"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["digest", b"digest", "essentials", b"essentials", "generation", b"generation", "groups", b"groups", "host", b"host", "managed4", b"managed4", "managed6", b"managed6", "policy_digest", b"policy_digest", "workloads", b"workloads"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "essentials", b"essentials", "generation", b"generation", "groups", b"groups", "host", b"host", "managed4", b"managed4", "managed6", b"managed6", "policy_digest", b"policy_digest", "stage", b"stage", "workloads", b"workloads"]) -> None: ...
 
 global___HostPolicy = HostPolicy

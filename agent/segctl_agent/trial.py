@@ -1,0 +1,84 @@
+"""A generation on trial, and what speaks against it: a controller that is not heard, flows seen before that are denied.
+
+Pure: times come in. What becomes of a trial is the agent's to do (agent.py).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from segctl_agent.denials.prefix import UNKNOWN_WORKLOAD
+from segctl_agent.denials.values import Denial
+from segctl_agent.flows.permits import PolicyIndex
+from segctl_agent.flows.values import PROTOCOL_NAMES, FlowKey, FlowWindow, Verdict
+from segctl_agent.identity import Direction
+
+MAX_SEEN: Final = 1 << 13
+"""Kinds of flows remembered: some 200 bytes each."""
+_NUMBERS: Final = {name: number for number, name in PROTOCOL_NAMES.items()}
+
+_What = tuple[Direction, bytes, int, int]
+"""direction, remote address (4 or 16 bytes), IP protocol number, port of the service or type of the message"""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Activated and not confirmed yet. `silence` is in seconds."""
+
+    generation: int
+    digest: str
+    silence: float
+    accept_denials: bool = False
+
+
+class SeenFlows:
+    """The kinds of accepted flows that were seen last, at most MAX_SEEN, and how they were judged."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[_What, Verdict] = OrderedDict()
+
+    def note(self, window: FlowWindow) -> None:
+        for row in window.rows:
+            what = _what(row.key)
+            self._seen[what] = row.key.verdict
+            self._seen.move_to_end(what)
+        while len(self._seen) > MAX_SEEN:
+            self._seen.popitem(last=False)
+
+    def broken(self, denials: Iterable[Denial], index: PolicyIndex, now: float) -> Denial | None:
+        """The first denial of what passed before, where nobody decided that it should not. None when there is none.
+
+        Nobody decided that: it passed because its host observed only, or the policy that denies it permits it. What a
+        rule allowed and no rule allows now was in the plan that somebody accepted, and what was told as would-deny was
+        told.
+        """
+        for denial in denials:
+            direction: Direction = "in" if denial.ingress else "out"
+            number = _NUMBERS.get(denial.protocol)
+            if denial.verdict != "denied" or number is None:
+                continue
+            if denial.workload == UNKNOWN_WORKLOAD:
+                continue  # its cgroup was not mapped yet: the packet that follows passes
+            before = self._seen.get((direction, denial.remote.packed, number, denial.port))
+            if before == "observed":
+                return denial
+            if before is not None and index.permitting_rule(
+                direction, denial.workload, denial.remote.packed, number, denial.port, now
+            ):
+                return denial
+        return None
+
+
+def _what(key: FlowKey) -> _What:
+    return (key.direction, key.remote, key.protocol, key.port)
+
+
+def describe_broken(denial: Denial) -> str:
+    """For people: which flow that passed before is denied."""
+    way = "from" if denial.ingress else "to"
+    service = denial.protocol if denial.protocol.startswith("icmp") else f"{denial.protocol}/{denial.port}"
+    who = f" by {denial.process.exe}" if denial.process.exe and not denial.ingress else ""
+    return f"{service} {way} {denial.remote} of workload {denial.workload}{who} passed before, and is denied"

@@ -1,0 +1,187 @@
+"""Generations on trial: what is in force, what is on disk, and what ends a trial."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Network, ip_address
+from pathlib import Path
+
+import pytest
+from segctl.errors import KernelFullError, StateError
+from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
+from segctl.model.policy import Mode, PortRange
+from segctl.policy.digest import host_policy_digest
+from segctl_agent.agent import Agent
+from segctl_agent.conversation import Activation, Confirmation, InForce, NewPolicy
+from segctl_agent.decisions import turn_from_number
+from segctl_agent.denials.values import Denial, ProcessInfo
+from segctl_agent.flows.values import FlowKey, FlowRow, FlowWindow, Verdict
+from segctl_agent.session import Ended
+from segctl_agent.state import StateFolder
+
+from tests.unit.segctl_agent.test_agent import Kernel, events, make
+
+FIVE = HostPolicy("db-1", 5, "", (LocalWorkload("host", None, Mode.ENFORCE),))
+PEER = Group("g", (IPv4Network("10.0.0.0/24"),))
+OPEN = Entry("rule", "g", (PortRange("tcp", 22, 22),), managed=False)
+SIX = replace(FIVE, generation=6, groups=(PEER,), workloads=(replace(FIVE.workloads[0], ingress=(OPEN,)),))
+
+
+def new(policy: HostPolicy, *, stage: bool = False) -> NewPolicy:
+    return NewPolicy(policy, host_policy_digest(policy), stage)
+
+
+def on_disk(folder: Path) -> int:
+    stored = StateFolder(folder).read_generation().stored
+    return stored.value.generation if stored is not None else 0
+
+
+async def try_out(agent: Agent, policy: HostPolicy, silence: float = 9, *, accept: bool = False) -> None:
+    await agent.stage(new(policy, stage=True))
+    await agent.activate(Activation(policy.generation, host_policy_digest(policy), silence, accept))
+
+
+async def test_staging_changes_nothing(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    await agent.put(new(FIVE))
+    held = kernel.content
+    await agent.stage(new(SIX, stage=True))
+    assert kernel.content is held
+    assert agent.in_force().generation == 5
+
+
+async def test_what_is_on_trial_is_in_force_and_not_on_disk(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    await agent.put(new(FIVE))
+    await try_out(agent, SIX)
+    assert agent.in_force() == InForce(6, host_policy_digest(SIX), "", 5)
+    assert agent.status == "generation 6 in force on trial"
+    assert on_disk(tmp_path) == 5
+    again, _ = make(tmp_path, kernel)  # the agent died
+    again.start()
+    assert again.in_force().generation == 5
+    assert again.enforcer.policy == FIVE
+
+
+async def test_ids_given_on_trial_outlive_the_process(tmp_path: Path) -> None:
+    agent, _ = make(tmp_path)
+    await agent.put(new(FIVE))
+    await try_out(agent, SIX)
+    stored = StateFolder(tmp_path).read_generation().stored
+    assert stored is not None
+    assert turn_from_number(stored.turn) == agent.enforcer.decisions.turn
+
+
+async def test_confirmed_it_is_on_disk(tmp_path: Path) -> None:
+    agent, _ = make(tmp_path)
+    await agent.put(new(FIVE))
+    await try_out(agent, SIX)
+    proof = await agent.confirm(Confirmation(6, host_policy_digest(SIX)))
+    assert proof.stored
+    assert agent.in_force() == InForce(6, host_policy_digest(SIX), "", 6)
+    assert on_disk(tmp_path) == 6
+    assert agent.status == "generation 6 in force"
+
+
+async def test_only_what_is_staged_can_be_activated_and_only_what_is_on_trial_confirmed(tmp_path: Path) -> None:
+    agent, _ = make(tmp_path)
+    await agent.put(new(FIVE))
+    with pytest.raises(StateError, match="not staged"):
+        await agent.activate(Activation(6, host_policy_digest(SIX), 9))
+    with pytest.raises(StateError, match="not on trial"):
+        await agent.confirm(Confirmation(6, host_policy_digest(SIX)))
+    assert agent.in_force().generation == 5
+
+
+async def test_a_silent_controller_ends_the_trial(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    await agent.put(new(FIVE))
+    told: list[Ended] = []
+    agent.generations.trial_ended = told.append
+    await try_out(agent, SIX, silence=60)
+    await agent.check_trial()
+    assert agent.in_force().generation == 6
+    agent.generations._heard -= 61
+    await agent.check_trial()
+    assert agent.in_force() == InForce(5, host_policy_digest(FIVE), "", 5)
+    assert agent.enforcer.policy == FIVE
+    assert kernel.content is not None
+    assert [e.generation for e in told] == [6]
+    assert agent.ended() == told[0]
+    assert "nothing was heard from the controller" in events(agent)[-1].message
+    await agent.put(new(replace(FIVE, generation=7)))
+    assert agent.ended() is None
+
+
+async def test_a_first_generation_that_is_taken_back_leaves_nothing(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    await try_out(agent, SIX, silence=0)
+    assert kernel.content is not None
+    agent.generations._heard -= 1
+    await agent.check_trial()
+    assert kernel.content is None
+    assert agent.in_force() == InForce()
+
+
+async def test_a_kernel_that_refuses_the_way_back_is_asked_again(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    await agent.put(new(FIVE))
+    await try_out(agent, SIX, silence=0)
+    agent.generations._heard -= 1
+    kernel.refusals = [KernelFullError("no memory")]
+    with pytest.raises(KernelFullError):
+        await agent.check_trial()
+    assert agent.in_force().generation == 6
+    await agent.check_trial()
+    assert agent.in_force().generation == 5
+
+
+async def test_a_policy_of_the_controller_ends_the_trial_too(tmp_path: Path) -> None:
+    agent, _ = make(tmp_path)
+    await agent.put(new(FIVE))
+    await try_out(agent, SIX)
+    await agent.put(new(FIVE))
+    assert agent.generations.trial is None
+    assert agent.in_force().generation == 5
+
+
+# Flows that passed before
+
+
+def window(verdict: Verdict, port: int = 5432) -> FlowWindow:
+    key = FlowKey("in", "host", ip_address("10.0.0.7").packed, 6, port, "", verdict)
+    return FlowWindow(0, 1, (FlowRow(key, 1, 0, 0, 0, 1),))
+
+
+def denial(port: int = 5432, workload: str = "host", verdict: str = "denied") -> Denial:
+    process = ProcessInfo(1, "/usr/bin/db")
+    return Denial(True, verdict, workload, ip_address("10.0.0.7"), "tcp", port, process, "", 1, 0, 0, 6)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seen", "denied", "accept", "taken_back"),
+    [
+        (window("observed"), denial(), False, True),
+        (window("observed"), denial(), True, False),
+        (window("observed"), denial(port=5433), False, False),
+        (window("observed"), denial(verdict="would-deny"), False, False),
+        (window("observed"), denial(workload="?"), False, False),
+        (window("would-deny"), denial(), False, False),  # it was told
+        (window("allowed"), denial(), False, False),  # a rule went: that was in the plan
+        (window("allowed", 22), denial(port=22), False, True),  # the rule is there, and yet it is denied
+    ],
+)
+async def test_denials_of_what_passed_before(
+    tmp_path: Path, seen: FlowWindow, denied: Denial, accept: bool, taken_back: bool
+) -> None:
+    agent, _ = make(tmp_path, Kernel())
+    await agent.put(new(FIVE))
+    agent.generations.seen.note(seen)
+    await try_out(agent, SIX, accept=accept)
+    agent.generations.denied([denied])
+    await agent.check_trial()
+    assert agent.in_force().generation == (5 if taken_back else 6)
+    if taken_back:
+        ended = agent.ended()
+        assert ended is not None
+        assert f"tcp/{denied.port} from 10.0.0.7 of workload host passed before, and is denied" in ended.reason
