@@ -20,7 +20,7 @@ from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.boot import put_last_good
 from segctl_agent.change import size_of
-from segctl_agent.conversation import Activation, Confirmation, ImpactAsked, InForce, NewPolicy
+from segctl_agent.conversation import Activation, Confirmation, ImpactAsked, InForce, NewPolicy, Withdrawal
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.execgate.lock import gate_runs
 from segctl_agent.execgate.targets import targets_of, write_targets
@@ -146,6 +146,10 @@ class Agent:
     async def confirm(self, asked: Confirmation) -> Proof:
         return await self._changed(self.generations.confirm(asked))
 
+    async def take_back(self, asked: Withdrawal) -> None:
+        await self.generations.take_back(asked)
+        self._after_trial()
+
     async def _changed(self, change: Coroutine[object, object, Proof]) -> Proof:
         proof = await change
         trial = " on trial" if self.generations.trial is not None else ""
@@ -177,8 +181,12 @@ class Agent:
         before = self.generations.trial
         await self.generations.check()
         if before is not None and self.generations.trial is None:
-            self.status = f"generation {self.in_force().generation} in force"
-            self.facts_changed()
+            self._after_trial()
+
+    def _after_trial(self) -> None:
+        number = self.in_force().generation
+        self.status = f"generation {number} in force" if number else "no generation yet"
+        self.facts_changed()
 
     def check_gate(self) -> None:
         """To be called now and then: tells once when executables are named and nothing tells them apart."""

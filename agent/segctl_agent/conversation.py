@@ -23,6 +23,7 @@ MAX_DRAFTS = 4
 DEFAULT_HEARTBEAT_SECONDS = 5
 SHORTEST_SILENCE, LONGEST_SILENCE = 1, 600
 """Seconds without a word of the controller that a trial may last."""
+LONGEST_REASON = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,16 @@ class ImpactAsked:
     limit: int
 
 
-Order = NewPolicy | Activation | Confirmation
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """The policy on trial is to be taken back."""
+
+    generation: int
+    digest: str
+    reason: str
+
+
+Order = NewPolicy | Activation | Confirmation | Withdrawal
 Intention = Greeted | Order | RefusedPolicy | pb.ProbeRequest | ImpactAsked | pb.ImpactReply
 
 
@@ -126,6 +136,9 @@ class Conversation:
             return Activation(asked.generation, asked.digest, silence, asked.accept_denials)
         if kind == "confirm":
             return Confirmation(message.confirm.generation, message.confirm.digest)
+        if kind == "take_back":
+            back = message.take_back
+            return Withdrawal(back.generation, back.digest, back.reason[:LONGEST_REASON])
         return None
 
     def _welcome(self, welcome: pb.Welcome) -> Greeted:
@@ -229,7 +242,7 @@ def trial_ended(generation: int, digest: str, reason: str, in_force: InForce) ->
     """The agent took back what was on trial."""
     return pb.AgentMessage(
         trial_ended=pb.TrialEnded(
-            generation=generation, digest=digest, reason=reason[:500], active_generation=in_force.generation
+            generation=generation, digest=digest, reason=reason[:LONGEST_REASON], active_generation=in_force.generation
         )
     )
 

@@ -22,7 +22,7 @@ from segctl.policy.digest import host_policy_digest
 
 from segctl_agent.applied import Applied
 from segctl_agent.boot import Boot
-from segctl_agent.conversation import Activation, Confirmation, InForce, NewPolicy
+from segctl_agent.conversation import Activation, Confirmation, InForce, NewPolicy, Withdrawal
 from segctl_agent.decisions import Turn
 from segctl_agent.denials.values import Denial
 from segctl_agent.enforcer import Enforcer
@@ -94,6 +94,11 @@ class Generations:
 
     async def confirm(self, asked: Confirmation) -> Proof:
         return await self._whole(self._confirm(asked))
+
+    async def take_back(self, asked: Withdrawal) -> None:
+        trial = self.trial
+        if trial is not None and trial.digest == asked.digest:
+            await self._whole(self._take_back(trial, asked.reason))
 
     def heard(self) -> None:
         """The controller said something."""

@@ -33,6 +33,7 @@ from segctl_agent.conversation import (
     Order,
     ProtocolError,
     RefusedPolicy,
+    Withdrawal,
     ack,
     changed,
     nack,
@@ -98,6 +99,8 @@ class Host(Protocol):
     async def activate(self, asked: Activation) -> Proof: ...
 
     async def confirm(self, asked: Confirmation) -> Proof: ...
+
+    async def take_back(self, asked: Withdrawal) -> None: ...
 
     def probe(self, request: pb.ProbeRequest) -> pb.ProbeReply: ...
 
@@ -234,7 +237,7 @@ class Session:
                 raise ControllerUnreachableError(f"nothing heard for {silence_seconds:g} s") from error
             self.host.heard()
             intention = conversation.receive(message, self.host.in_force())
-            if isinstance(intention, (NewPolicy, Activation, Confirmation)):
+            if isinstance(intention, Order):
                 self._orders = [*outlived(self._orders, intention), intention]
                 self._offered.set()
             elif isinstance(intention, RefusedPolicy):
@@ -269,6 +272,9 @@ class Session:
         generation = order.policy.generation if isinstance(order, NewPolicy) else order.generation
         stage = isinstance(order, NewPolicy) and order.stage
         try:
+            if isinstance(order, Withdrawal):
+                await self.host.take_back(order)
+                return
             if isinstance(order, Activation):
                 proof = await self.host.activate(order)
             elif isinstance(order, Confirmation):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from segctl_controller.store.records import (
     Entry,
     EventRecord,
     GenerationRecord,
+    GenerationState,
     HostRecord,
     Limits,
     OperatorRecord,
@@ -92,6 +94,47 @@ def test_a_push_against_an_old_base_stores_nothing(store: Store) -> None:
         store.add_generation(generation(), 1, ENTRY)
     assert len(store.generations(10)) == 2
     assert len(store.entries(10)) == 2
+
+
+def trial(message: str = "tried") -> GenerationRecord:
+    return replace(generation(message), state=GenerationState.TRIAL)
+
+
+def test_a_generation_on_trial_is_not_the_active_one_until_it_is_confirmed(store: Store) -> None:
+    first = store.add_generation(generation(), 0, ENTRY)
+    tried = store.add_generation(trial(), first.number, ENTRY)
+    assert (tried.number, store.generation(0)) == (2, first)
+    with pytest.raises(ConflictError, match="generation 2 is on trial"):
+        store.add_generation(trial(), first.number, ENTRY)
+    confirmed = store.settle(2, GenerationState.CONFIRMED, "", replace(ENTRY, action="confirm"))
+    assert confirmed == replace(tried, state=GenerationState.CONFIRMED)
+    assert store.generation(0) == confirmed
+    assert store.entries(1)[0].action == "confirm"
+
+
+def test_what_was_undone_keeps_its_number_and_its_reason(store: Store) -> None:
+    first = store.add_generation(generation(), 0, ENTRY)
+    store.add_generation(trial(), 1, ENTRY)
+    undone = store.settle(2, GenerationState.UNDONE, "db1 refused it", ENTRY)
+    assert (undone.state, undone.why) == (GenerationState.UNDONE, "db1 refused it")
+    assert store.generation(0) == first
+    assert store.add_generation(trial(), 1, ENTRY).number == 3
+    assert [(g.number, g.state.value) for g in store.generations(10)] == [(3, "trial"), (2, "undone"), (1, "confirmed")]
+
+
+def test_only_what_is_on_trial_can_be_settled(store: Store) -> None:
+    store.add_generation(generation(), 0, ENTRY)
+    for number in (1, 9):
+        with pytest.raises(ConflictError, match="not on trial"):
+            store.settle(number, GenerationState.UNDONE, "", ENTRY)
+    assert len(store.entries(10)) == 1
+
+
+def test_a_number_can_be_asked_to_be_higher(store: Store) -> None:
+    """Higher than what hosts hold that know more than this database, which is an old copy."""
+    store.add_generation(generation(), 0, ENTRY)
+    assert store.add_generation(generation(), 1, ENTRY, above=40).number == 41
+    assert store.add_generation(generation(), 41, ENTRY, above=3).number == 42
 
 
 def test_a_token_is_used_up_by_its_uses(store: Store) -> None:

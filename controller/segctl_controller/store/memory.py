@@ -25,6 +25,7 @@ from segctl_controller.store.records import (
     FlowFilter,
     FlowRecord,
     GenerationRecord,
+    GenerationState,
     HostRecord,
     Limits,
     OperatorRecord,
@@ -32,7 +33,15 @@ from segctl_controller.store.records import (
     RuleUse,
     TokenRecord,
 )
-from segctl_controller.store.sql import base_moved, no_host, no_operator, no_token, operator_taken
+from segctl_controller.store.sql import (
+    base_moved,
+    no_host,
+    no_operator,
+    no_token,
+    not_on_trial,
+    on_trial,
+    operator_taken,
+)
 
 Row = TypeVar("Row", DenialRecord, EventRecord)
 
@@ -58,17 +67,32 @@ class MemoryStore:
     def close(self) -> None:
         return
 
-    def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry) -> GenerationRecord:
-        active = len(self._generations)
+    def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry, above: int = 0) -> GenerationRecord:
+        active = self._active()
         if expect_base not in (0, active):
             raise ConflictError(base_moved(expect_base, active))
-        stored = replace(new, number=active + 1)
+        for known in self._generations:
+            if known.state is GenerationState.TRIAL:
+                raise ConflictError(on_trial(known.number))
+        newest = self._generations[-1].number if self._generations else 0
+        stored = replace(new, number=max(newest, above) + 1)
         self._generations.append(stored)
         self.add_entry(replace(entry, subject=f"generation {stored.number}"))
         return stored
 
+    def settle(self, number: int, state: GenerationState, why: str, entry: Entry) -> GenerationRecord:
+        for at, known in enumerate(self._generations):
+            if known.number == number and known.state is GenerationState.TRIAL:
+                settled = self._generations[at] = replace(known, state=state, why=why)
+                self.add_entry(entry)
+                return settled
+        raise ConflictError(not_on_trial(number))
+
+    def _active(self) -> int:
+        return max((g.number for g in self._generations if g.state is GenerationState.CONFIRMED), default=0)
+
     def generation(self, number: int) -> GenerationRecord | None:
-        wanted = number or len(self._generations)
+        wanted = number or self._active()
         return next((g for g in self._generations if g.number == wanted), None)
 
     def generations(self, limit: int) -> tuple[GenerationRecord, ...]:

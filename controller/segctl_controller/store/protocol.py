@@ -18,6 +18,7 @@ from segctl_controller.store.records import (
     FlowFilter,
     FlowRecord,
     GenerationRecord,
+    GenerationState,
     HostRecord,
     OperatorRecord,
     ProofRecord,
@@ -37,11 +38,15 @@ class Store(Protocol):
     disk is full (nothing of the call is stored) and StateError when the database cannot be used.
     """
 
-    def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry) -> GenerationRecord:
-        """Store and make active. Raises ConflictError unless `expect_base` is 0 or the active number."""
+    def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry, above: int = 0) -> GenerationRecord:
+        """Store under a number of its own, higher than `above`. Raises ConflictError unless `expect_base` is 0 or the
+        active number, and while a generation is on trial."""
+
+    def settle(self, number: int, state: GenerationState, why: str, entry: Entry) -> GenerationRecord:
+        """What became of the generation on trial. Raises ConflictError when it is not on trial."""
 
     def generation(self, number: int) -> GenerationRecord | None:
-        """One generation with its files; 0: the active one."""
+        """One generation with its files; 0: the active one, which is the newest that is confirmed."""
 
     def generations(self, limit: int) -> tuple[GenerationRecord, ...]:
         """Newest first, without files."""

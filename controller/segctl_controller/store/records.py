@@ -32,9 +32,17 @@ class Entry:
     sequence: int = 0
 
 
+class GenerationState(StrEnum):
+    """The newest CONFIRMED one is active. A TRIAL becomes one of the others, whatever happens."""
+
+    TRIAL = "trial"
+    CONFIRMED = "confirmed"
+    UNDONE = "undone"
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRecord:
-    """A pushed policy. `number` is 0 until it is stored; `files` is empty in listings."""
+    """A pushed policy. `number` is 0 until it is stored; `files` is empty in listings; `why` it was undone."""
 
     digest: str
     author: str
@@ -43,6 +51,8 @@ class GenerationRecord:
     files: tuple[SourceFile, ...] = ()
     rollback_of: int = 0
     number: int = 0
+    state: GenerationState = GenerationState.CONFIRMED
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

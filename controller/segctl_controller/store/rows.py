@@ -16,6 +16,7 @@ from segctl.policy.source import SourceFile
 from segctl_controller.store.records import (
     DenialRecord,
     GenerationRecord,
+    GenerationState,
     HostRecord,
     OperatorRecord,
     Role,
@@ -62,6 +63,8 @@ def generation_values(record: GenerationRecord) -> dict[str, Any]:
         "created_us": record.created_us,
         "files": files_blob(record.files),
         "rollback_of": record.rollback_of,
+        "state": record.state.value,
+        "why": record.why,
     }
 
 
@@ -74,6 +77,8 @@ def generation_of(row: Row, *, with_files: bool) -> GenerationRecord:
         files=files_of(row["files"]) if with_files else (),
         rollback_of=row["rollback_of"],
         number=row["number"],
+        state=GenerationState(row["state"]),
+        why=row["why"],
     )
 
 

@@ -25,6 +25,7 @@ from segctl_controller.store.records import (
     FlowFilter,
     FlowRecord,
     GenerationRecord,
+    GenerationState,
     HostRecord,
     Limits,
     OperatorRecord,
@@ -61,21 +62,38 @@ class SqlStore:
         with translated(self._path), self._reader.begin() as connection:
             yield connection
 
-    def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry) -> GenerationRecord:
+    def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry, above: int = 0) -> GenerationRecord:
+        table = tables.generations.c
         with self._transaction() as connection:
-            active = connection.scalar(select(func.max(tables.generations.c.number))) or 0
+            confirmed = table.state == GenerationState.CONFIRMED.value
+            active = connection.scalar(select(func.max(table.number)).where(confirmed)) or 0
             if expect_base not in (0, active):
                 raise ConflictError(base_moved(expect_base, active))
-            statement = insert(tables.generations).values(rows.generation_values(new))
-            number = connection.scalar(statement.returning(tables.generations.c.number))
-            stored = replace(new, number=number or 0)
+            trial = connection.scalar(select(table.number).where(table.state == GenerationState.TRIAL.value))
+            if trial is not None:
+                raise ConflictError(on_trial(trial))
+            newest = connection.scalar(select(func.max(table.number))) or 0
+            stored = replace(new, number=max(newest, above) + 1)
+            values = {"number": stored.number, **rows.generation_values(stored)}
+            connection.execute(insert(tables.generations).values(values))
             _log(connection, replace(entry, subject=f"generation {stored.number}"))
         return stored
 
+    def settle(self, number: int, state: GenerationState, why: str, entry: Entry) -> GenerationRecord:
+        table = tables.generations
+        which = (table.c.number == number) & (table.c.state == GenerationState.TRIAL.value)
+        with self._transaction() as connection:
+            changed = connection.execute(update(table).where(which).values(state=state.value, why=why))
+            if changed.rowcount != 1:
+                raise ConflictError(not_on_trial(number))
+            _log(connection, entry)
+            row = connection.execute(select(table).where(table.c.number == number)).mappings().one()
+        return rows.generation_of(dict(row), with_files=True)
+
     def generation(self, number: int) -> GenerationRecord | None:
-        wanted = select(tables.generations)
-        if number:
-            wanted = wanted.where(tables.generations.c.number == number)
+        table = tables.generations
+        chosen = table.c.number == number if number else table.c.state == GenerationState.CONFIRMED.value
+        wanted = select(table).where(chosen)
         with self._transaction() as connection:
             row = connection.execute(wanted.order_by(tables.generations.c.number.desc()).limit(1)).mappings().first()
         return rows.generation_of(dict(row), with_files=True) if row else None
@@ -283,6 +301,17 @@ def base_moved(expected: int, active: int) -> str:
         f"another push came between: you planned against generation {expected}, active is {active}; "
         "run segctl plan again, look at the difference, then push"
     )
+
+
+def on_trial(number: int) -> str:
+    return (
+        f"generation {number} is on trial: wait until it is confirmed or undone (segctl status shows it), or end it "
+        "with segctl rollback"
+    )
+
+
+def not_on_trial(number: int) -> str:
+    return f"generation {number} is not on trial any more"
 
 
 def no_host(name: str) -> str:

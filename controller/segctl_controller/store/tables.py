@@ -16,6 +16,8 @@ generations = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("files", LargeBinary, nullable=False),
     Column("rollback_of", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("why", Text, nullable=False),
     sqlite_autoincrement=True,
 )
 

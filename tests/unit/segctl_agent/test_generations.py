@@ -12,7 +12,7 @@ from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Mode, PortRange
 from segctl.policy.digest import host_policy_digest
 from segctl_agent.agent import Agent
-from segctl_agent.conversation import Activation, Confirmation, InForce, NewPolicy
+from segctl_agent.conversation import Activation, Confirmation, InForce, NewPolicy, Withdrawal
 from segctl_agent.decisions import turn_from_number
 from segctl_agent.denials.values import Denial, ProcessInfo
 from segctl_agent.flows.values import FlowKey, FlowRow, FlowWindow, Verdict
@@ -121,6 +121,17 @@ async def test_a_first_generation_that_is_taken_back_leaves_nothing(tmp_path: Pa
     await agent.check_trial()
     assert kernel.content is None
     assert agent.in_force() == InForce()
+
+
+async def test_the_controller_takes_back_a_first_generation(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    await try_out(agent, SIX)
+    await agent.take_back(Withdrawal(6, "another digest", "too late"))
+    assert agent.in_force().generation == 6
+    await agent.take_back(Withdrawal(6, host_policy_digest(SIX), "too late"))
+    assert kernel.content is None
+    assert agent.status == "no generation yet"
+    assert "too late; nothing is enforced, as before" in events(agent)[-1].message
 
 
 async def test_a_kernel_that_refuses_the_way_back_is_asked_again(tmp_path: Path) -> None:

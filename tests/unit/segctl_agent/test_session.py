@@ -31,6 +31,7 @@ from segctl_agent.conversation import (
     InForce,
     NewPolicy,
     Order,
+    Withdrawal,
     outlived,
 )
 from segctl_agent.reports import ReportQueue
@@ -89,6 +90,9 @@ class FakeHost:
         self.orders.append(asked)
         self.current = replace(self.current, generation=asked.generation, digest=asked.digest)
         return Proof("k" * 64, 1234)
+
+    async def take_back(self, asked: Withdrawal) -> None:
+        self.orders.append(asked)
 
     async def confirm(self, asked: Confirmation) -> Proof:
         self.orders.append(asked)
@@ -503,12 +507,17 @@ async def test_a_policy_is_staged_activated_and_confirmed() -> None:
         s.controller.to_send.put_nowait(pb.ControllerMessage(confirm=pb.Confirm(generation=3, digest=digest)))
         ack = await s.controller.hears("ack")
         assert (ack.digest, ack.stored) == (digest, True)
+        s.controller.to_send.put_nowait(
+            pb.ControllerMessage(take_back=pb.TakeBack(generation=3, digest=digest, reason="too late"))
+        )
+        await until(lambda: len(s.host.orders) == 4)
         assert s.host.orders == [
             NewPolicy(POLICY, digest, stage=True),
             Activation(3, digest, 9),
             Confirmation(3, digest),
+            Withdrawal(3, digest, "too late"),
         ]
-        assert s.host.words == 3
+        assert s.host.words == 4
 
 
 async def test_what_the_kernel_would_refuse_is_said_when_it_is_staged() -> None:

@@ -134,6 +134,7 @@ class ControllerMessage(google.protobuf.message.Message):
     IMPACT_FIELD_NUMBER: builtins.int
     ACTIVATE_FIELD_NUMBER: builtins.int
     CONFIRM_FIELD_NUMBER: builtins.int
+    TAKE_BACK_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome:
         """first, once"""
@@ -154,6 +155,8 @@ class ControllerMessage(google.protobuf.message.Message):
     def activate(self) -> global___Activate: ...
     @property
     def confirm(self) -> global___Confirm: ...
+    @property
+    def take_back(self) -> global___TakeBack: ...
     def __init__(
         self,
         *,
@@ -165,10 +168,11 @@ class ControllerMessage(google.protobuf.message.Message):
         impact: global___ImpactRequest | None = ...,
         activate: global___Activate | None = ...,
         confirm: global___Confirm | None = ...,
+        take_back: global___TakeBack | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "policy", "heartbeat", "probe", "chunk", "impact", "activate", "confirm"] | None: ...
+    def HasField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "take_back", b"take_back", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "take_back", b"take_back", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "policy", "heartbeat", "probe", "chunk", "impact", "activate", "confirm", "take_back"] | None: ...
 
 global___ControllerMessage = ControllerMessage
 
@@ -200,6 +204,29 @@ class Activate(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["accept_denials", b"accept_denials", "digest", b"digest", "generation", b"generation", "silence_seconds", b"silence_seconds"]) -> None: ...
 
 global___Activate = Activate
+
+@typing.final
+class TakeBack(google.protobuf.message.Message):
+    """What is on trial is to be taken back, where there is no generation before it that a HostPolicy could bring."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    generation: builtins.int
+    digest: builtins.str
+    reason: builtins.str
+    def __init__(
+        self,
+        *,
+        generation: builtins.int = ...,
+        digest: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "generation", b"generation", "reason", b"reason"]) -> None: ...
+
+global___TakeBack = TakeBack
 
 @typing.final
 class Confirm(google.protobuf.message.Message):
