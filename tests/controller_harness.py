@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from segctl.model.hostpolicy import HostPolicy
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import admin_pb2, admin_pb2_grpc, agent_pb2, agent_pb2_grpc, hostpolicy_pb2
-from segctl.wire import host_policy_from_wire
+from segctl.wire import PROTOCOL_VERSION, host_policy_from_wire
 from segctl_controller.clock import Clock
 from segctl_controller.config import DATABASE_FILE, Config, load_config
 from segctl_controller.server import Controller, open_controller
@@ -120,8 +120,21 @@ class ControllerLab:
     async def push(self, policy: str, *, wait: int = 1, admin: str = "root", **fields: Any) -> list[Any]:
         """Every PushProgress of one push."""
         source = admin_pb2.PolicySource(files=[admin_pb2.SourceFile(name="policy.yaml", content=policy.encode())])
+        fields.setdefault("rollout", admin_pb2.Rollout(watch_seconds=0))
         request = admin_pb2.PushRequest(source=source, wait_seconds=wait, **fields)
         return [progress async for progress in self.admin(admin).Push(request)]
+
+    @asynccontextmanager
+    async def pushing(self, policy: str, **fields: Any) -> AsyncIterator[asyncio.Task[list[Any]]]:
+        """A push that goes on meanwhile, and has ended in the end."""
+        fields.setdefault("wait", int(SECONDS))
+        task = asyncio.create_task(self.push(policy, **fields))
+        try:
+            yield task
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def hosts(self) -> dict[str, admin_pb2.HostStatus]:
         reply = await self.admin().ListHosts(admin_pb2.ListHostsRequest())
@@ -146,7 +159,7 @@ class FakeAgent:
         self,
         addresses: Sequence[str] = (),
         *,
-        protocol: int = 1,
+        protocol: int = PROTOCOL_VERSION,
         units: Sequence[agent_pb2.UnitFact] = (),
         listeners: Sequence[agent_pb2.Listener] = (),
         boot_id: str = "boot",
@@ -185,11 +198,17 @@ class FakeAgent:
 
 @dataclass(slots=True)
 class FakeSession:
-    """`call` is the raw stream. Heartbeats of the controller are answered and not shown."""
+    """`call` is the raw stream. Heartbeats of the controller are answered and not shown.
+
+    It says of every policy that it could be put in force, unless `unready` is set; a policy that is tried out comes as
+    any other does, and is stored when it is confirmed.
+    """
 
     agent: FakeAgent
     call: Any
+    unready: str = ""
     _parts: list[bytes] = field(default_factory=list)
+    _staged: dict[str, HostPolicy] = field(default_factory=dict)
 
     async def send(self, **kind: Any) -> None:
         await self.call.write(agent_pb2.AgentMessage(**kind))
@@ -209,18 +228,36 @@ class FakeSession:
                 await self.send(heartbeat=agent_pb2.Heartbeat())
 
     async def policy(self) -> HostPolicy:
-        """The next host policy, put together from its parts and checked against its digest."""
+        """The next host policy that is to be in force, put together from its parts and checked against its digest."""
         while True:
-            message = await self.receive()
-            kind = message.WhichOneof("kind")
-            if kind == "policy":
-                return host_policy_from_wire(message.policy)
-            if kind == "chunk":
-                self._parts.append(message.chunk.data)
-                if not message.chunk.more:
-                    whole = hostpolicy_pb2.HostPolicy.FromString(b"".join(self._parts))
-                    self._parts.clear()
-                    return host_policy_from_wire(whole)
+            policy = await self.taken(await self.receive())
+            if policy is not None:
+                return policy
+
+    async def taken(self, message: agent_pb2.ControllerMessage) -> HostPolicy | None:
+        """The policy that is to be in force by this message, if there is one."""
+        kind = message.WhichOneof("kind")
+        if kind == "activate":
+            return self._staged[message.activate.digest]
+        if kind == "confirm":
+            await self.prove(self._staged[message.confirm.digest])
+        whole = None
+        if kind == "policy":
+            whole = message.policy
+        elif kind == "chunk":
+            self._parts.append(message.chunk.data)
+            if not message.chunk.more:
+                whole = hostpolicy_pb2.HostPolicy.FromString(b"".join(self._parts))
+                self._parts.clear()
+        if whole is None:
+            return None
+        policy = host_policy_from_wire(whole)
+        if not whole.stage:
+            return policy
+        self._staged[whole.digest] = policy
+        errors = [self.unready] if self.unready else []
+        await self.send(staged=agent_pb2.Staged(generation=policy.generation, digest=whole.digest, errors=errors))
+        return None
 
     async def draft(self) -> tuple[agent_pb2.ImpactRequest, HostPolicy]:
         """The next question what a draft would cut: its last part, and the draft of all parts, checked."""
@@ -234,15 +271,23 @@ class FakeSession:
                 whole = hostpolicy_pb2.HostPolicy.FromString(b"".join(parts))
                 return message.impact, host_policy_from_wire(whole)
 
-    async def acknowledge(self, kernel_digest: str = "k" * 64) -> HostPolicy:
-        """Take the next host policy and prove it."""
+    async def acknowledge(self, kernel_digest: str = "k" * 64, *, confirmed: bool = False) -> HostPolicy:
+        """Take the next host policy and prove it; with `confirmed`, until it is confirmed."""
         policy = await self.policy()
         await self.prove(policy, kernel_digest)
+        while confirmed:
+            message = await self.receive()
+            await self.taken(message)
+            confirmed = message.WhichOneof("kind") != "confirm"
         return policy
 
     async def prove(self, policy: HostPolicy, kernel_digest: str = "k" * 64) -> None:
         ack = agent_pb2.Ack(
-            generation=policy.generation, digest=host_policy_digest(policy), kernel_digest=kernel_digest, apply_us=100
+            generation=policy.generation,
+            digest=host_policy_digest(policy),
+            kernel_digest=kernel_digest,
+            apply_us=100,
+            stored=True,
         )
         await self.send(ack=ack)
 
@@ -260,9 +305,10 @@ class FakeSession:
     async def _serve(self, seen: list[HostPolicy], verdict: str) -> None:
         while True:
             message = await self.receive()
-            if message.WhichOneof("kind") == "policy":
-                seen.append(host_policy_from_wire(message.policy))
-                await self.prove(seen[-1])
+            policy = await self.taken(message)
+            if policy is not None:
+                seen.append(policy)
+                await self.prove(policy)
             elif message.WhichOneof("kind") == "probe":
                 asked = message.probe
                 detail = f"{'in' if asked.ingress else 'out'} {asked.workload} {asked.service.protocol}"

@@ -204,11 +204,13 @@ class Conversation:
 
 
 def outlived(waiting: Iterable[Order], newest: Order) -> list[Order]:
-    """Which orders are still to be followed before the newest one. A policy takes the place of another that waits, and
-    of its activation; a confirmation is followed, unless a policy is to be put in force at once."""
+    """Which orders are still to be followed before the newest one. A policy takes the place of another that waits for
+    the same, and of what was to be tried out; one that is to be put in force also of what was to be confirmed."""
     if not isinstance(newest, NewPolicy):
         return list(waiting)
-    return [o for o in waiting if newest.stage and isinstance(o, Confirmation)]
+    if newest.stage:
+        return [o for o in waiting if isinstance(o, Confirmation) or (isinstance(o, NewPolicy) and not o.stage)]
+    return [o for o in waiting if isinstance(o, NewPolicy) and o.stage]
 
 
 def changed(in_force: InForce) -> pb.AgentMessage:

@@ -116,7 +116,7 @@ class Generations:
 
     async def _put(self, new: NewPolicy) -> Proof:
         applied = await self._apply(new)
-        self.trial = self._staged = self._proof = None
+        self.trial = self._proof = None
         self._confirmed = new.policy
         self.in_force = InForce(new.policy.generation, new.digest, "", new.policy.generation)
         log.info("generation %d is in force, decision ids %s, %d us", *_facts(new.policy, applied))

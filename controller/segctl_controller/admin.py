@@ -23,6 +23,7 @@ from segctl_controller.probing import explained
 from segctl_controller.push import Proposal, Publisher
 from segctl_controller.registry import Registry
 from segctl_controller.review import Review, compare, review
+from segctl_controller.rollout import way_from
 from segctl_controller.rpc import Context
 from segctl_controller.store.records import DenialFilter, DenialRecord, Role
 from segctl_controller.store.sql import no_host
@@ -122,10 +123,15 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     async def Status(self, request: admin_pb2.StatusRequest, context: Context) -> admin_pb2.StatusReply:
         async with self._gate.open(context, Role.VIEWER):
-            newest = await self._db.call(self._db.store.generations, 1)
+            active = await self._db.call(self._db.store.generation, 0)
             events = await self._db.call(self._db.store.events, RECENT_EVENTS)
-            active = newest[0] if newest else None
-            return status_view(self._fleet, active, events, self._fleet_id, self._clock.now_us())
+            reply = status_view(self._fleet, active, events, self._fleet_id, self._clock.now_us())
+            rollout = self._publisher.rollout
+            if rollout is not None and not rollout.over:
+                generation = generation_view(rollout.stored, self._fleet.active.number)
+                trial = admin_pb2.TrialStatus(generation=generation, phase=rollout.phase, proven=rollout.proven)
+                reply.trial.CopyFrom(trial)
+            return reply
 
     async def History(self, request: admin_pb2.HistoryRequest, context: Context) -> admin_pb2.HistoryReply:
         async with self._gate.open(context, Role.VIEWER):
@@ -198,8 +204,9 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 request.expect_digest,
                 min(request.expect_base_generation, 2**62),
             )
-            stored = await self._publisher.publish(proposal)
-            async for progress in self._publisher.follow(stored, request.wait_seconds):
+            way = way_from(request.wait_seconds, request.rollout)
+            rollout = await self._publisher.publish(proposal, way)
+            async for progress in rollout.follow():
                 yield progress
 
     async def Rollback(
@@ -208,8 +215,9 @@ class Admin(admin_pb2_grpc.AdminServicer):
         async with self._gate.open(context, Role.EDITOR) as operator:
             number = min(request.generation, 2**62)
             expect_base = min(request.expect_base_generation, 2**62)
-            stored = await self._publisher.rollback(number, operator.name, request.message, expect_base)
-            async for progress in self._publisher.follow(stored, request.wait_seconds):
+            way = way_from(request.wait_seconds, request.rollout)
+            rollout = await self._publisher.rollback(number, operator.name, request.message, expect_base, way)
+            async for progress in rollout.follow():
                 yield progress
 
     async def SetTags(self, request: admin_pb2.SetTagsRequest, context: Context) -> admin_pb2.HostStatus:

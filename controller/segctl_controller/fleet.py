@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from segctl.model.hostpolicy import HostPolicy
 from segctl.model.inventory import Address, Host, Inventory
-from segctl.model.policy import Policy
 from segctl.policy.compile import Compiler
 from segctl.policy.decide import next_end
+from segctl.policy.widen import moves, widen
 from segctl.wire import host_policy_to_wire
 
 from segctl_controller.clock import Clock
 from segctl_controller.contest import Contest
 from segctl_controller.rulebook import Rulebook
 from segctl_controller.store.records import HostRecord, ProofRecord
+from segctl_controller.trial import Active, Desired, Kind, Order, Phase, Trial
 
 DEBOUNCE = 0.05
 """Seconds that changes of membership are collected: a fleet that boots would else be compiled for every host."""
@@ -30,26 +31,9 @@ CLOCK_CHECK = 60.0
 """Seconds between looks at the clock: rules end by it, also after it jumped."""
 CLOCK_STEP = 0.01
 """Least seconds until the next look: the loop's clock and the wall clock do not tick together."""
+OUT_OF_REACH = 100_000
+"""Generations that a database may be behind its hosts."""
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Active:
-    """The generation in force; number 0 is the empty policy before the first push, and is sent to nobody."""
-
-    number: int = 0
-    digest: str = ""
-    policy: Policy = field(default_factory=Policy)
-
-
-@dataclass(frozen=True, slots=True)
-class Desired:
-    """What one host must hold. `wire` is its HostPolicy message, serialized once; `policy` the value it was made of."""
-
-    generation: int
-    digest: str
-    wire: bytes
-    policy: HostPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +51,10 @@ class Standing:
     connected: bool = False
     proof: ProofRecord | None = None
     refusal: Refusal | None = None
+    staged: str = ""  # the digest of the host policy that it keeps ready
+    stored: str = ""  # the digest of the host policy that its disk holds
+    ended: tuple[int, str] = (0, "")  # the generation on trial that its agent took back by itself, and why
+    holds: int = 0  # the newest generation on its disk, as it said when it connected
     notes: tuple[str, ...] = ()
     refused_addresses: tuple[tuple[Address, str], ...] = ()
     released: str = ""  # who took the rules off the host and when; nothing is enforced there
@@ -80,6 +68,8 @@ class Fleet:
         self._clock = clock
         self._on_desired = on_desired
         self.active = Active()
+        self.trial: Trial | None = None
+        self.withdrawn = ""  # why the trial before was undone
         self.hosts: dict[str, HostRecord] = {}
         self.standings: dict[str, Standing] = {}
         self.desired: dict[str, Desired] = {}
@@ -88,6 +78,7 @@ class Fleet:
         self.holders: dict[Address, str] = {}
         self._inventory: Inventory | None = None
         self._next_end: datetime | None = None
+        self._compiled: tuple[int, datetime | None] | None = None
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
         self._watchers: set[asyncio.Event] = set()
@@ -112,8 +103,107 @@ class Fleet:
     def activate(self, active: Active) -> None:
         self.active = active
         self.revision += 1
+        self._at_once()
+
+    def _at_once(self) -> None:
         self._changed.set()
         self._urgent.set()
+
+    # A generation on trial
+
+    async def begin(self, trial: Trial) -> None:
+        """Returns when it is known what each host of the trial must hold; each is told to keep it ready."""
+        self.trial, self.withdrawn = trial, ""
+        with self.watch() as changed:
+            self._at_once()
+            while not trial.drafts.keys() >= trial.phases.keys() & self.hosts.keys():
+                changed.clear()
+                await changed.wait()
+
+    def widen(self, hosts: Iterable[str]) -> tuple[str, ...]:
+        """Tell the hosts to permit what either generation permits; answers those for which that is a change."""
+        trial = self._running()
+        chosen = tuple(h for h in hosts if h in trial.phases and self._widened(trial, h))
+        for host in chosen:
+            self._to(trial, host, Phase.WIDE)
+        return chosen
+
+    def _widened(self, trial: Trial, host: str) -> bool:
+        """Whether the host gains something by it. What it must hold then is made here, and followed by `_compile`."""
+        old, new = self.desired.get(host), trial.drafts.get(host)
+        if old is None or new is None or old.policy is None or new.policy is None:
+            return False
+        wide = widen(old.policy, new.policy)
+        if wide == replace(old.policy, generation=wide.generation, policy_digest=wide.policy_digest):
+            trial.wides.pop(host, None)
+            return False
+        known = trial.wides.get(host)
+        if known is None or known.policy != wide:
+            trial.wides[host] = _desired(wide)
+        return True
+
+    def moves(self) -> bool:
+        """Whether a permission of one host goes where another host gains one."""
+        before = {h: d.policy for h, d in self.desired.items() if d.policy is not None}
+        return moves(before, self._running().policies())
+
+    def try_out(self, hosts: Iterable[str]) -> None:
+        trial = self._running()
+        for host in hosts:
+            self._to(trial, host, Phase.TRIED)
+
+    def leave_out(self, host: str) -> None:
+        """It takes no part any more, and holds what is confirmed."""
+        if self.trial is not None and self.trial.phases.pop(host, None) is not None:
+            self._on_desired(host)
+
+    def confirm(self) -> None:
+        """What is on trial is active: for the hosts that took no part, too."""
+        trial, self.trial = self._running(), None
+        tried = {h: d for h, d in trial.drafts.items() if trial.phases.get(h) is Phase.TRIED and h in self.hosts}
+        self.desired.update(tried)
+        self.activate(trial.active)
+        for host in tried:
+            self._on_desired(host)
+        self.notify()
+
+    def undo(self, why: str) -> None:
+        """Every host of the trial holds what is confirmed."""
+        trial, self.trial, self.withdrawn = self._running(), None, why
+        for host in trial.phases:
+            if host in self.hosts:
+                self._on_desired(host)
+        self.notify()
+
+    def _running(self) -> Trial:
+        if self.trial is None:
+            raise RuntimeError("no generation is on trial")
+        return self.trial
+
+    def _to(self, trial: Trial, host: str, phase: Phase) -> None:
+        if host in trial.phases and trial.phases[host] is not phase:
+            trial.phases[host] = phase
+            self._on_desired(host)
+
+    def orders(self, host: str) -> tuple[Order, ...]:
+        """What the host is to do now, in this order; nothing before the first push, and until it is known what it must
+        hold."""
+        tried = self.trial.order(host) if self.trial is not None else None
+        if tried is not None and tried.kind is Kind.TRY:
+            return (tried,)
+        desired = self.desired.get(host)
+        hold = (Order(Kind.HOLD, desired),) if desired is not None else ()
+        return (*hold, tried) if tried is not None else hold
+
+    def wanted(self, host: str) -> Desired | None:
+        """What the host's kernel must hold now."""
+        return next((o.desired for o in self.orders(host) if o.kind is not Kind.STAGE), None)
+
+    def newest_held(self) -> int:
+        """The highest generation that a connected host says its disk holds. Above the active one: this database is an
+        older copy. An agent may say anything: what is out of reach does not count."""
+        most = self.active.number + OUT_OF_REACH
+        return max((s.holds for s in self.standings.values() if s.connected and s.holds <= most), default=0)
 
     @property
     def inventory(self) -> Inventory:
@@ -139,7 +229,7 @@ class Fleet:
 
     def state(self, name: str) -> str:
         """in-sync, pending, refused, released, offline or never-connected."""
-        standing, wanted = self.standing(name), self.desired.get(name)
+        standing, wanted = self.standing(name), self.wanted(name)
         if not standing.connected:
             record = self.hosts.get(name)
             return "offline" if record is None or record.last_seen_us else "never-connected"
@@ -184,7 +274,7 @@ class Fleet:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(DEBOUNCE):
                         await self._urgent.wait()
-            elif next_end(self.active.policy, self._clock.now()) == self._next_end:
+            elif self._end() == self._next_end:
                 continue
             self._changed.clear()
             self._urgent.clear()
@@ -196,29 +286,48 @@ class Fleet:
             return CLOCK_CHECK
         return min(CLOCK_CHECK, max(CLOCK_STEP, self._clock.seconds_until(self._next_end)))
 
+    def _end(self) -> datetime | None:
+        """When the next rule ends."""
+        now = self._clock.now()
+        policies = [self.active.policy, *([self.trial.active.policy] if self.trial is not None else ())]
+        return min((end for p in policies if (end := next_end(p, now)) is not None), default=None)
+
     async def _compile(self) -> None:
         """A change that comes in between sets the event again, and the next round starts from it."""
-        active, inventory, now = self.active, self.inventory, self._clock.now()
-        self._next_end = next_end(active.policy, now)
-        changed = 0
-        if active.number:
-            compiler = Compiler(active.policy, inventory, now)
-            turn = time.monotonic()
-            for name in inventory.hosts:
-                record = self.hosts.get(name)
-                if record is None or record.tags != inventory.hosts[name].tags:
-                    continue  # removed, or another machine by now: the next round knows
-                host_policy = compiler.host_policy(name, active.number, active.digest)
-                before = self.desired.get(name)
-                # Values are compared, not digests: a digest of a thousand addresses costs far more than a look.
-                if before is None or before.policy != host_policy:
-                    wire = host_policy_to_wire(host_policy)
-                    self.desired[name] = Desired(active.number, wire.digest, wire.SerializeToString(), host_policy)
-                    self.rulebook.note(host_policy)
-                    self._on_desired(name)
-                    changed += 1
-                if time.monotonic() - turn > PACE:
-                    await asyncio.sleep(0)
-                    turn = time.monotonic()
-        log.info("compiled generation=%d hosts=%d changed=%d", active.number, len(inventory.hosts), changed)
+        trial, state = self.trial, (self.revision, self._end())
+        self._next_end = state[1]
+        if self.active.number and state != self._compiled:
+            await self._compile_for(self.active, self.desired, self.inventory.hosts)
+        self._compiled = state
+        if trial is not None and trial is self.trial:
+            await self._compile_for(trial.active, trial.drafts, trial.phases)
+            for host in [h for h, phase in trial.phases.items() if phase is Phase.WIDE]:
+                if self._widened(trial, host):
+                    self._on_desired(host)
         self.notify()
+
+    async def _compile_for(self, active: Active, into: dict[str, Desired], hosts: Iterable[str]) -> None:
+        inventory, changed = self.inventory, 0
+        compiler = Compiler(active.policy, inventory, self._clock.now())
+        turn = time.monotonic()
+        for name in tuple(hosts):
+            record = self.hosts.get(name)
+            if record is None or name not in inventory.hosts or record.tags != inventory.hosts[name].tags:
+                continue  # removed, or another machine by now: the next round knows
+            host_policy = compiler.host_policy(name, active.number, active.digest)
+            before = into.get(name)
+            # Values are compared, not digests: a digest of a thousand addresses costs far more than a look.
+            if before is None or before.policy != host_policy:
+                into[name] = _desired(host_policy)
+                self.rulebook.note(host_policy)
+                self._on_desired(name)
+                changed += 1
+            if time.monotonic() - turn > PACE:
+                await asyncio.sleep(0)
+                turn = time.monotonic()
+        log.info("compiled generation=%d hosts=%d changed=%d", active.number, len(inventory.hosts), changed)
+
+
+def _desired(policy: HostPolicy) -> Desired:
+    wire = host_policy_to_wire(policy)
+    return Desired(policy.generation, wire.digest, wire.SerializeToString(), policy)

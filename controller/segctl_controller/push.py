@@ -1,30 +1,30 @@
-"""Push and rollback: store, activate, and follow the proofs of the hosts."""
+"""Push and rollback: a proposal becomes a generation on trial, and what becomes of that is stored."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 
 from segctl.model.policy import Policy
 from segctl.policy.digest import policy_digest
 from segctl.policy.source import SourceFile
-from segctl.proto.v1 import admin_pb2
 
 from segctl_controller.clock import Clock
 from segctl_controller.errors import ConflictError, InvalidRequestError, NotFoundError
-from segctl_controller.fleet import Active, Fleet
+from segctl_controller.fleet import Fleet
 from segctl_controller.registry import Registry
 from segctl_controller.review import review
-from segctl_controller.store.records import Entry, GenerationRecord
+from segctl_controller.rollout import Rollout, Way
+from segctl_controller.store.records import Entry, GenerationRecord, GenerationState
+from segctl_controller.store.sql import no_host, on_trial
 from segctl_controller.store_thread import StoreThread
-from segctl_controller.views import generation_view
+from segctl_controller.trial import Active
 
-DEFAULT_WAIT = 30
-LONGEST_WAIT = 3600
 LONGEST_MESSAGE = 2000
+LONGEST_WHY = 2000
+MOST_LOOKED_AT = 1000
 log = logging.getLogger(__name__)
 
 
@@ -41,29 +41,48 @@ class Proposal:
 
 
 class Publisher:
-    """Turns proposals into active generations, one at a time."""
+    """Turns proposals into generations, one at a time."""
 
     def __init__(self, registry: Registry, db: StoreThread, clock: Clock) -> None:
         self._registry = registry
         self._db = db
         self._clock = clock
         self._one = asyncio.Lock()
+        self._running: asyncio.Task[None] | None = None
+        self.rollout: Rollout | None = None
 
     @property
     def fleet(self) -> Fleet:
         return self._registry.fleet
 
-    async def publish(self, proposal: Proposal) -> GenerationRecord:
-        """Store and activate, whole even if the caller goes away in between.
+    async def publish(self, proposal: Proposal, way: Way | None = None) -> Rollout:
+        """Store it and begin to bring it into force, whatever becomes of the caller in between.
 
-        Raises PolicyError with every finding, ConflictError when an expectation does not hold.
+        Raises PolicyError with every finding, ConflictError when an expectation does not hold, InvalidRequestError for
+        a way that names hosts which are not there.
         """
         if len(proposal.message) > LONGEST_MESSAGE:
             raise InvalidRequestError(f"the message is longer than {LONGEST_MESSAGE} characters")
-        return await self._db.whole(self._publish(proposal))
+        way = way or Way()
+        self._possible(way)
+        return await self._db.whole(self._publish(proposal, way))
 
-    async def _publish(self, proposal: Proposal) -> GenerationRecord:
+    def _possible(self, way: Way) -> None:
+        strangers = sorted(way.without - self.fleet.hosts.keys())
+        if strangers:
+            raise InvalidRequestError(f"{no_host(strangers[0][:80])} (of those that are to have no say)")
+        if way.canary and not any(
+            way.canary.items() <= dict(host.tags.pairs).items() and self.fleet.standing(name).connected
+            for name, host in self.fleet.hosts.items()
+        ):
+            tags = ", ".join(f"{k}={v}" for k, v in sorted(way.canary.items()))[:200]
+            raise InvalidRequestError(f"no connected host has the tags of the canary ({tags}); segctl host list")
+
+    async def _publish(self, proposal: Proposal, way: Way) -> Rollout:
         async with self._one:
+            if self.rollout is not None and not self.rollout.over:
+                raise ConflictError(on_trial(self.rollout.stored.number))
+            await self.settle_leftovers()
             inventory, controller = self.fleet.inventory, self._registry.controller_addresses
             look = partial(review, proposal.files, inventory, self._clock.now(), controller)
             policy = (await asyncio.to_thread(look)).accepted()
@@ -73,24 +92,76 @@ class Publisher:
                     f"the policy is not the one that was planned (planned {proposal.expect_digest[:12]}, sent "
                     f"{digest[:12]}); run segctl plan again, look at the difference, then push"
                 )
-            now = self._clock.now_us()
-            new = GenerationRecord(digest, proposal.author, proposal.message, now, proposal.files, proposal.rollback_of)
-            action = "rollback" if proposal.rollback_of else "push"
-            back = f"to generation {proposal.rollback_of}" if proposal.rollback_of else ""
-            detail = ": ".join(part for part in (back, proposal.message) if part)
-            detail = f"{detail} (digest {digest[:12]})".lstrip()
-            entry = Entry(now, proposal.author, action, "", detail)
-            stored = await self._db.call(self._db.store.add_generation, new, proposal.expect_base, entry)
-            self.activate(stored, policy)
-            log.info("%s generation=%d author=%s digest=%s", action, stored.number, stored.author, digest[:12])
-        await self._registry.reconsider()
+            stored = await self._store(proposal, digest)
+            settle = partial(self._settle, stored, proposal.author)
+            self.rollout = Rollout(self.fleet, stored, policy, way, settle)
+            self._running = asyncio.create_task(self._run(self.rollout), name="rollout")
+        return self.rollout
+
+    async def _store(self, proposal: Proposal, digest: str) -> GenerationRecord:
+        now = self._clock.now_us()
+        new = GenerationRecord(
+            digest,
+            proposal.author,
+            proposal.message,
+            now,
+            proposal.files,
+            proposal.rollback_of,
+            state=GenerationState.TRIAL,
+        )
+        action = "rollback" if proposal.rollback_of else "push"
+        back = f"to generation {proposal.rollback_of}" if proposal.rollback_of else ""
+        detail = ": ".join(part for part in (back, proposal.message) if part)
+        detail = f"{detail} (digest {digest[:12]})".lstrip()
+        entry = Entry(now, proposal.author, action, "", detail)
+        above = self.fleet.newest_held()
+        stored = await self._db.call(self._db.store.add_generation, new, proposal.expect_base, entry, above)
+        log.info("%s generation=%d author=%s digest=%s", action, stored.number, stored.author, digest[:12])
         return stored
+
+    async def _settle(
+        self, stored: GenerationRecord, author: str, state: GenerationState, why: str
+    ) -> GenerationRecord:
+        action = "confirm" if state is GenerationState.CONFIRMED else "undo"
+        entry = Entry(self._clock.now_us(), author, action, f"generation {stored.number}", why[:1000])
+        return await self._db.call(self._db.store.settle, stored.number, state, why[:LONGEST_WHY], entry)
+
+    async def _run(self, rollout: Rollout) -> None:
+        await rollout.run()
+        await self._registry.reconsider()
+
+    async def settle_leftovers(self) -> None:
+        """What was on trial when the controller ended is undone: so it is at the agents, who lost their controller."""
+        for newest in await self._db.call(self._db.store.generations, 1):
+            if newest.state is GenerationState.TRIAL:
+                log.warning("generation %d was on trial when the controller ended: it is undone", newest.number)
+                why = "the controller ended while it was on trial"
+                await self._settle(newest, "controller", GenerationState.UNDONE, why)
+
+    async def close(self) -> None:
+        """What is on trial stays so until the next start."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+
+    def cancel(self, author: str) -> Rollout | None:
+        """End what is on trial; None when nothing is."""
+        if self.rollout is None or self.rollout.over:
+            return None
+        self.rollout.stop(f"{author} ended it")
+        return self.rollout
 
     def activate(self, stored: GenerationRecord, policy: Policy) -> None:
         self.fleet.activate(Active(stored.number, stored.digest, policy))
 
-    async def rollback(self, number: int, author: str, message: str, expect_base: int = 0) -> GenerationRecord:
-        """A new generation with the content of an old one, checked again against the fleet of today."""
+    async def rollback(
+        self, number: int, author: str, message: str, expect_base: int = 0, way: Way | None = None
+    ) -> Rollout:
+        """A new generation with the content of an old one, checked again against the fleet of today. With number 0 and
+        a generation on trial, the end of that."""
+        running = self.cancel(author) if not number else None
+        if running is not None:
+            return running
         active = expect_base or self.fleet.active.number
         current = await self._db.call(self._db.store.generation, active) if active and not number else None
         if current is not None and current.rollback_of:
@@ -98,64 +169,15 @@ class Publisher:
                 f"generation {current.number} is itself a rollback, to {current.rollback_of}: name the GENERATION you "
                 "want; segctl history shows what there is"
             )
-        wanted = number or active - 1
-        old = await self._db.call(self._db.store.generation, wanted) if wanted > 0 else None
+        old = await self._before(active) if not number else await self._db.call(self._db.store.generation, number)
         if old is None:
             what = f"generation {number}" if number else "a generation before the current one"
             raise NotFoundError(f"there is no {what}; segctl history shows what there is")
-        return await self.publish(Proposal(old.files, author, message, "", active, old.number))
+        return await self.publish(Proposal(old.files, author, message, "", active, old.number), way)
 
-    async def follow(self, stored: GenerationRecord, wait_seconds: int) -> AsyncIterator[admin_pb2.PushProgress]:
-        """The stored generation, a proof a host as they come, and the sums. Giving up changes nothing."""
-        wait = min(wait_seconds or DEFAULT_WAIT, LONGEST_WAIT)
-        loop = asyncio.get_running_loop()
-        began, deadline = loop.time(), loop.time() + wait
-        view = generation_view(stored, self.fleet.active.number)
-        yield admin_pb2.PushProgress(stored=view)
-        told: dict[str, str] = {}
-        with self.fleet.watch() as changed:
-            while True:
-                changed.clear()
-                open_hosts = 0
-                for name in sorted(self.fleet.hosts):
-                    if name in told:
-                        continue
-                    proof = host_proof(self.fleet, name, stored.number)
-                    if proof.state == "waiting":
-                        open_hosts += 1
-                        continue
-                    told[name] = proof.state
-                    proof.after_us = int((loop.time() - began) * 1e6)
-                    yield admin_pb2.PushProgress(host=proof)
-                if not open_hosts:
-                    break
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        await changed.wait()
-                except TimeoutError:
-                    break
-        for name in sorted(set(self.fleet.hosts) - set(told)):
-            told[name] = "waiting"
-            yield admin_pb2.PushProgress(host=admin_pb2.HostProof(host=name, state="waiting", after_us=wait * 10**6))
-        counts = {state: sum(s == state for s in told.values()) for state in set(told.values())}
-        yield admin_pb2.PushProgress(done=admin_pb2.PushDone(**counts))
-
-
-def host_proof(fleet: Fleet, name: str, number: int) -> admin_pb2.HostProof:
-    """Where one host stands with generation `number`, or with a newer one that took its place."""
-    standing, wanted = fleet.standing(name), fleet.desired.get(name)
-    proof = admin_pb2.HostProof(host=name, state="waiting")
-    if not standing.connected:
-        proof.state = "offline"
-        proof.never_connected = fleet.state(name) == "never-connected"
-    elif standing.released:
-        proof.state = "released"
-        proof.errors.append(standing.released)
-    elif wanted is not None and wanted.generation >= number:
-        if standing.proof is not None and standing.proof.digest == wanted.digest:
-            proof.state = "proven"
-            proof.kernel_digest = standing.proof.kernel_digest
-        elif standing.refusal is not None and standing.refusal.digest == wanted.digest:
-            proof.state = "refused"
-            proof.errors.extend(standing.refusal.errors)
-    return proof
+    async def _before(self, active: int) -> GenerationRecord | None:
+        """The generation that was in force before the active one."""
+        for known in await self._db.call(self._db.store.generations, MOST_LOOKED_AT):
+            if known.number < active and known.state is GenerationState.CONFIRMED:
+                return await self._db.call(self._db.store.generation, known.number)
+        return None

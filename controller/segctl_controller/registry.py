@@ -15,9 +15,10 @@ from segctl_controller.clock import Clock
 from segctl_controller.contest import Origin
 from segctl_controller.errors import UnauthenticatedError
 from segctl_controller.facts import Claims, judge
-from segctl_controller.fleet import Desired, Fleet, Refusal, Standing
+from segctl_controller.fleet import Fleet, Refusal, Standing
 from segctl_controller.store.records import Entry, EventRecord, HostRecord, ProofRecord
 from segctl_controller.store_thread import StoreThread
+from segctl_controller.trial import Order
 
 MOST_ERRORS = 32
 LONGEST_ERROR = 512
@@ -34,7 +35,8 @@ class LiveSession(Protocol):
     def origin(self) -> Origin: ...
     @property
     def lives(self) -> bool: ...
-    def offer(self, desired: Desired) -> None: ...
+    def offer(self, orders: tuple[Order, ...], withdrawn: str = "") -> None: ...
+    def repeat(self) -> None: ...
     def end(self, reason: SegctlError) -> None: ...
     async def probe(self, request: agent_pb2.ProbeRequest) -> agent_pb2.ProbeReply: ...
     @property
@@ -71,23 +73,25 @@ class Registry:
             )
         return record
 
-    def register(self, session: LiveSession, version: str, reason: SegctlError, released: str = "") -> None:
-        """Make the session the host's live one; an older one ends with `reason`. `released`: see `in_force`."""
+    def register(self, session: LiveSession, hello: agent_pb2.Hello, reason: SegctlError) -> None:
+        """Make the session the host's live one; an older one ends with `reason`."""
         older = self._sessions.get(session.host)
         if older is not None:
             self._contested(older, session)
             older.end(reason)
         self._sessions[session.host] = session
-        self._versions[session.host] = version
+        self._versions[session.host] = hello.agent_version
         standing = self.fleet.standing(session.host)
         standing.connected = True
         standing.refusal = None
         # What was proved on another stream may no longer be so: the agent proves again what it is sent.
         standing.proof = None
-        standing.released = _release(released)
-        desired = self.fleet.desired.get(session.host)
-        if desired is not None:
-            session.offer(desired)
+        standing.staged = standing.stored = ""
+        standing.holds = hello.confirmed
+        standing.released = _release(hello.released)
+        if hello.HasField("trial_ended"):
+            self._ended(standing, hello.trial_ended)
+        session.offer(self.fleet.orders(session.host))
         self.fleet.notify()
 
     def _contested(self, older: LiveSession, newer: LiveSession) -> None:
@@ -115,9 +119,9 @@ class Registry:
         self._db.post(self._db.store.seen, session.host, now)
 
     def _offer(self, host: str) -> None:
-        session, desired = self._sessions.get(host), self.fleet.desired.get(host)
-        if session is not None and desired is not None:
-            session.offer(desired)
+        session = self._sessions.get(host)
+        if session is not None:
+            session.offer(self.fleet.orders(host), self.fleet.withdrawn)
 
     def close(self, reason: SegctlError) -> None:
         """End every session, so that a controller that stops need not wait for streams that never end."""
@@ -189,8 +193,39 @@ class Registry:
         except StateError as error:
             log.error("kept in memory only, until the next restart: %s", error)
 
-    async def proved(self, session: LiveSession, proof: ProofRecord, notes: Iterable[str]) -> None:
-        """Stored first; then it counts, unless a newer session of the host began meanwhile."""
+    def staged(self, session: LiveSession, digest: str, errors: Iterable[str]) -> None:
+        """The host keeps the policy `digest` ready, or would have to refuse it."""
+        if self._sessions.get(session.host) is not session:
+            return
+        standing = self.fleet.standing(session.host)
+        texts = bounded(errors)
+        if texts:
+            standing.refusal = Refusal(digest, texts)
+            log.warning("not staged host=%s: %s", session.host, texts[0])
+        else:
+            standing.staged = digest
+        self.fleet.notify()
+
+    def took_back(self, session: LiveSession, ended: agent_pb2.TrialEnded) -> None:
+        """The host's agent returned by itself to the generation before."""
+        if self._sessions.get(session.host) is not session:
+            return
+        standing = self.fleet.standing(session.host)
+        self._ended(standing, ended)
+        standing.proof = None
+        log.warning("took back host=%s generation=%d: %s", session.host, *standing.ended)
+        session.repeat()
+        self.fleet.notify()
+
+    @staticmethod
+    def _ended(standing: Standing, ended: agent_pb2.TrialEnded) -> None:
+        standing.ended = (ended.generation, next(iter(bounded((ended.reason,))), "it did not say why"))
+
+    async def proved(
+        self, session: LiveSession, proof: ProofRecord, notes: Iterable[str], *, stored: bool = False
+    ) -> None:
+        """Stored first; then it counts, unless a newer session of the host began meanwhile. `stored`: on the host's
+        disk, too."""
         host = session.host
         await self._keep(self._db.store.add_proof, proof)
         standing = self.fleet.standing(host)
@@ -198,6 +233,9 @@ class Registry:
             return
         standing.proof, standing.refusal = proof, None
         standing.notes = bounded(notes)
+        if stored:
+            standing.stored = proof.digest
+            standing.holds = max(standing.holds, proof.generation)
         log.info("proved host=%s generation=%d kernel=%s", host, proof.generation, proof.kernel_digest[:12])
         self.fleet.notify()
 
@@ -226,6 +264,7 @@ class Registry:
         standing.proof, standing.refusal, standing.notes = None, None, ()
         standing.released = _release(released)
         log.warning("host=%s %s", session.host, standing.released or "is not released: it is sent its policy again")
+        session.repeat()
         if not standing.released:
             self._offer(session.host)
         self.fleet.notify()

@@ -20,7 +20,7 @@ from segctl.policy.satisfy import run_tests
 from segctl.policy.source import SourceFile
 
 from segctl_controller.errors import LimitError
-from segctl_controller.fleet import Active
+from segctl_controller.trial import Active
 
 LARGEST_SOURCE = 8 * 1024 * 1024
 MOST_FILES = 1000

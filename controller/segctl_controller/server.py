@@ -104,6 +104,7 @@ class Controller:
 
     async def stop(self) -> None:
         """Safe also after a start that failed."""
+        await self.publisher.close()
         self.registry.close(StoppingError("the controller stops; connect again in a moment"))
         await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
         if self._compiling is not None:
@@ -119,6 +120,7 @@ class Controller:
             for proof in await self.db.call(store.proofs, host.name, 1):
                 proofs[host.name] = proof
         self.registry.load(hosts, proofs)
+        await self.publisher.settle_leftovers()
         active = await self.db.call(store.generation, 0)
         if active is not None:
             self._activate(active)

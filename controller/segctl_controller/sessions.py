@@ -9,19 +9,19 @@ from collections.abc import Coroutine
 
 import grpc
 from segctl.errors import SegctlError, WireError
-from segctl.proto.v1 import agent_pb2
+from segctl.proto.v1 import agent_pb2, hostpolicy_pb2
 from segctl.wire import PROTOCOL_VERSION
 
 from segctl_controller.clock import Clock
 from segctl_controller.contest import Origin
 from segctl_controller.errors import LimitError, PreconditionError, ReplacedError, SilentPeerError
 from segctl_controller.facts import Claims, read_claims
-from segctl_controller.fleet import Desired
 from segctl_controller.pace import Paces
 from segctl_controller.questions import Questions
 from segctl_controller.registry import Registry
 from segctl_controller.rpc import Context, Refusing, caller_of, source_address
 from segctl_controller.store.records import ProofRecord
+from segctl_controller.trial import Desired, Kind, Order
 
 HELLO_SECONDS = 10.0
 SILENT_INTERVALS = 3
@@ -31,21 +31,25 @@ LARGEST_MESSAGE = 4 * 1024 * 1024
 MOST_PROBES = 64
 MOST_IMPACTS = 4
 REMEMBERED = 16
+LONGEST_REASON = 500
+_STAGE = hostpolicy_pb2.HostPolicy(stage=True).SerializeToString()
 RATE, BURST = 1.0, 60.0
 """Facts and refusals a second and host: each may make work for the whole fleet, or an entry in the audit log."""
 log = logging.getLogger(__name__)
 
 
-def policy_messages(desired: Desired) -> list[bytes]:
+def policy_messages(desired: Desired, *, stage: bool = False) -> list[bytes]:
     """The serialized ControllerMessages that carry a host policy: one `policy`, or parts of its bytes in `chunk`."""
-    if len(desired.wire) <= PART:
+    # Fields follow each other in a message: this one adds HostPolicy.stage to bytes that are shared by all who hold it.
+    wire = desired.wire + _STAGE if stage else desired.wire
+    if len(wire) <= PART:
         # Field 2 of ControllerMessage around bytes that are serialized already: parsing 20 KB again for every host
         # would only undo and redo what the fleet has done once.
-        return [b"\x12" + _varint(len(desired.wire)) + desired.wire]
-    starts = range(0, len(desired.wire), PART)
+        return [b"\x12" + _varint(len(wire)) + wire]
+    starts = range(0, len(wire), PART)
     return [
         agent_pb2.ControllerMessage(
-            chunk=agent_pb2.Chunk(data=desired.wire[start : start + PART], more=start + PART < len(desired.wire))
+            chunk=agent_pb2.Chunk(data=wire[start : start + PART], more=start + PART < len(wire))
         ).SerializeToString()
         for start in starts
     ]
@@ -74,7 +78,8 @@ def _varint(number: int) -> bytes:
 
 
 class Session:
-    """One stream. The slot holds the newest policy only: a slow agent gets the latest, never a queue."""
+    """One stream. Only the newest orders wait, at most one of a kind: a slow agent gets the latest, never a queue. What
+    the agent was told already is not told again."""
 
     def __init__(self, host: str, origin: Origin, heartbeat: float, previews: bool = False) -> None:
         self._host = host
@@ -82,7 +87,10 @@ class Session:
         self._origin = origin
         self._heartbeat = heartbeat
         self._heard_at = asyncio.get_running_loop().time()
-        self._slot: Desired | None = None
+        self._orders: tuple[Order, ...] = ()
+        self._hold: Order | None = None
+        self._held = self._staged = self._tried = ""  # digests of what the agent was told to hold, keep ready, try
+        self._withdrawn = ""
         self._probes: deque[agent_pb2.ProbeRequest] = deque()
         self._drafts: dict[int, list[bytes]] = {}
         self.probes = Questions[agent_pb2.ProbeReply](host, MOST_PROBES)
@@ -109,9 +117,20 @@ class Session:
     def heard(self) -> None:
         self._heard_at = asyncio.get_running_loop().time()
 
-    def offer(self, desired: Desired) -> None:
-        self._slot = desired
+    def offer(self, orders: tuple[Order, ...], withdrawn: str = "") -> None:
+        """The newest orders. One to hold something is followed even when others come before it was sent: it may confirm
+        what is on trial. `withdrawn`: why what is on trial is to be taken back, where there is nothing to hold."""
+        hold = next((o for o in orders if o.kind is Kind.HOLD), None)
+        if hold is not None:
+            self._hold = hold
+        elif withdrawn:
+            self._withdrawn = withdrawn
+        self._orders = tuple(o for o in orders if o.kind is not Kind.HOLD)
         self._wake.set()
+
+    def repeat(self) -> None:
+        """What the agent was told holds no more: the next orders are told whatever they are."""
+        self._held = self._staged = self._tried = ""
 
     def end(self, reason: SegctlError) -> None:
         if not self._ended.done():
@@ -171,16 +190,55 @@ class Session:
         messages = []
         while self._probes:
             messages.append(agent_pb2.ControllerMessage(probe=self._probes.popleft()).SerializeToString())
-        desired, self._slot = self._slot, None
-        if desired is not None:
-            self._sent[desired.digest] = desired.generation
-            while len(self._sent) > REMEMBERED:
-                self._sent.popitem(last=False)
-            messages.extend(policy_messages(desired))
+        hold, self._hold = self._hold, None
+        orders, self._orders = self._orders, ()
+        for order in (*((hold,) if hold is not None else ()), *orders):
+            messages.extend(self._ordered(order))
+        if self._withdrawn:
+            messages.extend(self._withdrawal())
         # Last: a policy does not wait for a question.
         while self._drafts:
             messages.extend(self._drafts.pop(next(iter(self._drafts))))
         return messages
+
+    def _ordered(self, order: Order) -> list[bytes]:
+        """The messages of one order."""
+        desired = order.desired
+        self._sent[desired.digest] = desired.generation
+        self._sent.move_to_end(desired.digest)
+        while len(self._sent) > REMEMBERED:
+            self._sent.popitem(last=False)
+        if order.kind is Kind.HOLD:
+            if desired.digest == self._held:
+                return []
+            tried, self._held, self._tried = self._tried, desired.digest, ""
+            if tried == desired.digest:
+                confirm = agent_pb2.Confirm(generation=desired.generation, digest=desired.digest)
+                return [agent_pb2.ControllerMessage(confirm=confirm).SerializeToString()]
+            return policy_messages(desired)
+        if order.kind is Kind.TRY and desired.digest == self._tried:
+            return []
+        messages = policy_messages(desired, stage=True) if desired.digest != self._staged else []
+        self._staged = desired.digest
+        if order.kind is Kind.TRY:
+            # The agent keeps one ready, and that is gone when it is tried out.
+            self._staged, self._tried, self._held = "", desired.digest, ""
+            activate = agent_pb2.Activate(
+                generation=desired.generation,
+                digest=desired.digest,
+                silence_seconds=max(1, round(self._heartbeat * SILENT_INTERVALS)),
+                accept_denials=order.accept_denials,
+            )
+            messages.append(agent_pb2.ControllerMessage(activate=activate).SerializeToString())
+        return messages
+
+    def _withdrawal(self) -> list[bytes]:
+        reason, self._withdrawn = self._withdrawn, ""
+        tried, self._tried, self._staged = self._tried, "", ""
+        if not tried:
+            return []
+        back = agent_pb2.TakeBack(generation=self._sent.get(tried, 0), digest=tried, reason=reason[:LONGEST_REASON])
+        return [agent_pb2.ControllerMessage(take_back=back).SerializeToString()]
 
     async def ended(self) -> None:
         await self._ended
@@ -218,7 +276,7 @@ class SessionService:
             # Welcome take, and may meanwhile have been removed, or another machine enrolled under its name.
             self._registry.verify(caller.name, caller.serial)
             newer = ReplacedError(f"a newer session of host {caller.name} took the place of this one")
-            self._registry.register(session, hello.agent_version, newer, hello.released)
+            self._registry.register(session, hello, newer)
             log.info("session host=%s agent=%r", caller.name, hello.agent_version)
             try:
                 await self._registry.claim(session, claims)
@@ -302,6 +360,12 @@ class SessionService:
             if generation is not None:
                 await asyncio.sleep(self._paces.delay(session.host))
                 await self._registry.refused(session, generation, message.nack.digest, message.nack.errors)
+        elif kind == "staged":
+            if session.sent_generation(message.staged.digest) is not None:
+                self._registry.staged(session, message.staged.digest, message.staged.errors)
+        elif kind == "trial_ended":
+            await asyncio.sleep(self._paces.delay(session.host))
+            self._registry.took_back(session, message.trial_ended)
         elif kind == "in_force":
             await asyncio.sleep(self._paces.delay(session.host))
             self._registry.in_force(session, message.in_force.released)
@@ -321,7 +385,7 @@ class SessionService:
         if len(ack.kernel_digest) > 128:
             raise WireError("the kernel digest is longer than 128 characters")
         proof = ProofRecord(session.host, generation, ack.digest, ack.kernel_digest, self._clock.now_us())
-        await self._registry.proved(session, proof, ack.notes)
+        await self._registry.proved(session, proof, ack.notes, stored=ack.stored)
 
 
 def _sized(message: agent_pb2.AgentMessage) -> None:

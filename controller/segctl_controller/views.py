@@ -28,6 +28,8 @@ def generation_view(record: GenerationRecord, active: int, *, with_source: bool 
         created_us=record.created_us,
         active=record.number == active,
         rollback_of=record.rollback_of,
+        state=record.state.value,
+        why=record.why,
         source=source_to_wire(record.files) if with_source else None,
     )
 
@@ -88,6 +90,11 @@ def _problems(fleet: Fleet, name: str, now_us: int) -> list[str]:
     elif standing.refusal is not None:
         found.extend(f"the agent refused the policy: {error}" for error in standing.refusal.errors)
     found.extend(standing.notes)
+    if standing.holds > fleet.active.number and fleet.trial is None:
+        found.append(
+            f"holds generation {standing.holds}, newer than this controller's {fleet.active.number}, and keeps it: the "
+            "controller's database is an older copy. Push again: the new number will be higher"
+        )
     if standing.connected and not fleet.hosts[name].addresses:
         found.append(
             "holds no address, so no other host's rules can name it; its agent reported none that could be accepted"

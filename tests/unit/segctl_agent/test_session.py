@@ -562,4 +562,5 @@ def test_which_orders_outlive_a_newer_one() -> None:
     activation, confirmation = Activation(3, "b", 9), Confirmation(2, "z")
     assert outlived([staged], activation) == [staged]
     assert outlived([confirmation, staged, activation], staged) == [confirmation]
-    assert outlived([confirmation, staged, activation], new) == []
+    assert outlived([new, confirmation, staged], staged) == [new, confirmation]
+    assert outlived([new, confirmation, staged, activation], new) == [staged]

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from segctl.proto.v1 import admin_pb2, agent_pb2, agent_pb2_grpc
+from segctl.wire import PROTOCOL_VERSION
 from segctl_controller.clock import Clock
 from segctl_controller.enrolment import FAILURES, UNUSABLE, FailureLimit, Quota, peer_network
 from segctl_controller.errors import LimitError
@@ -53,7 +54,7 @@ async def test_a_good_token_makes_a_host_with_the_tokens_tags(tmp_path: Path) ->
         assert hosts["web1.shop"].state == "never-connected"
         async with agent.session() as session:
             welcome = (await session.receive()).welcome
-            assert (welcome.host, welcome.protocol) == ("web1.shop", 1)
+            assert (welcome.host, welcome.protocol) == ("web1.shop", PROTOCOL_VERSION)
         assert ("enrol", "host web1.shop") in await audit(lab)
 
 

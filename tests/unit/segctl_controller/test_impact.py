@@ -68,8 +68,7 @@ async def connect(stack: AsyncExitStack, lab: ControllerLab, masks: Mapping[str,
             sessions[name] = await stack.enter_async_context(agent.session([address], mark_mask=masks[name]))
             await sessions[name].receive()
     pushing = asyncio.create_task(lab.push(SHOP, wait=5))
-    for session in sessions.values():
-        await session.acknowledge()
+    await asyncio.gather(*(session.acknowledge(confirmed=True) for session in sessions.values()))
     await pushing
     return Fleet(lab, sessions)
 

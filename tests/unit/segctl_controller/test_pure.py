@@ -19,11 +19,12 @@ from segctl_controller.authority import CA_LIFE, Authority
 from segctl_controller.clock import Clock
 from segctl_controller.errors import InvalidRequestError, status_of
 from segctl_controller.facts import judge
-from segctl_controller.fleet import Active, Fleet
+from segctl_controller.fleet import Fleet
 from segctl_controller.names import checked_name, checked_tags
 from segctl_controller.store.memory import MemoryStore
 from segctl_controller.store.records import Entry, HostRecord
 from segctl_controller.store_thread import StoreThread
+from segctl_controller.trial import Active
 
 from tests.controller_harness import eventually
 from tests.unit.segctl_controller.policies import SHOP

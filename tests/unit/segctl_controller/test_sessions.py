@@ -13,9 +13,9 @@ from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl_controller.contest import Origin
 from segctl_controller.errors import UnauthenticatedError
-from segctl_controller.fleet import Desired
 from segctl_controller.sessions import BURST, PART, Session, SessionService, policy_messages
 from segctl_controller.store.sql import SqlStore
+from segctl_controller.trial import Desired, Kind, Order
 
 from tests.controller_harness import ControllerLab, eventually, running_controller
 from tests.unit.segctl_controller.policies import SHOP, WIDER
@@ -117,11 +117,11 @@ async def test_a_stale_ack_proves_nothing(tmp_path: Path) -> None:
         async with web.session(["10.0.0.1"]) as session:
             await session.send(ack=agent_pb2.Ack(generation=1, digest="f" * 64, kernel_digest="k"))
             old = await session.policy()
-            await lab.push(WIDER)
-            new = await session.policy()
-            await session.prove(old)
-            await wait_for_state(lab, "web1", "pending")
-            await session.prove(new)
+            async with lab.pushing(WIDER):
+                new = await session.policy()
+                await session.prove(old)
+                await wait_for_state(lab, "web1", "pending")
+                await session.prove(new)
             assert (await wait_for_state(lab, "web1", "in-sync")).kernel_generation == 2
 
 
@@ -138,7 +138,7 @@ async def test_a_newer_session_ends_the_older(tmp_path: Path) -> None:
                 assert (await lab.hosts())["web1"].connected
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 99])
+@pytest.mark.parametrize("protocol", [0, 1, 99])
 async def test_another_protocol_version_is_refused(tmp_path: Path, protocol: int) -> None:
     async with running_controller(tmp_path) as lab:
         web = await lab.enrol("web1", {})
@@ -279,7 +279,7 @@ def test_a_policy_wrapped_by_hand_reads_as_one_made_by_protobuf(size: int) -> No
 async def test_a_slow_agent_gets_the_latest_policy_only() -> None:
     session = Session("web1", Origin(), 10.0)
     for number in range(1, 6):
-        session.offer(Desired(number, f"d{number}", b""))
+        session.offer((Order(Kind.HOLD, Desired(number, f"d{number}", b"")),))
     await session.next_messages(1.0)
     assert session.sent_generation("d5") == 5
     assert session.sent_generation("d4") is None

@@ -343,6 +343,7 @@ class Rollout(google.protobuf.message.Message):
     WAVES_FIELD_NUMBER: builtins.int
     PAUSE_SECONDS_FIELD_NUMBER: builtins.int
     ACCEPT_DENIALS_FIELD_NUMBER: builtins.int
+    WITHOUT_FIELD_NUMBER: builtins.int
     watch_seconds: builtins.int
     """after the proofs of each wave; unset: the default of 3"""
     waves: builtins.int
@@ -355,6 +356,10 @@ class Rollout(google.protobuf.message.Message):
     def canary(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """hosts with these tags go first; empty: all at once"""
 
+    @property
+    def without(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """hosts that have no say: they take it when it is confirmed"""
+
     def __init__(
         self,
         *,
@@ -363,9 +368,10 @@ class Rollout(google.protobuf.message.Message):
         waves: builtins.int = ...,
         pause_seconds: builtins.int = ...,
         accept_denials: builtins.bool = ...,
+        without: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_watch_seconds", b"_watch_seconds", "watch_seconds", b"watch_seconds"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_watch_seconds", b"_watch_seconds", "accept_denials", b"accept_denials", "canary", b"canary", "pause_seconds", b"pause_seconds", "watch_seconds", b"watch_seconds", "waves", b"waves"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_watch_seconds", b"_watch_seconds", "accept_denials", b"accept_denials", "canary", b"canary", "pause_seconds", b"pause_seconds", "watch_seconds", b"watch_seconds", "waves", b"waves", "without", b"without"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_watch_seconds", b"_watch_seconds"]) -> typing.Literal["watch_seconds"] | None: ...
 
 global___Rollout = Rollout

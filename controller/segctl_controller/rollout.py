@@ -1,0 +1,400 @@
+"""One generation's way into force: staged on every host, tried wave by wave, watched, and confirmed or undone.
+
+    stage all ─▶ widen all, where a permission moves ─▶ for each wave: try, prove, watch ─▶ stored: confirmed
+                           └──────────── any refusal, silence, or trial taken back ─▶ stored: undone, all return
+
+It runs in the controller, whoever watches it. Hosts that are offline, released or left out take no part: they hold what
+is confirmed, before and after. What becomes of it is stored before any host is told, so a controller that dies on the
+way comes back with the generation before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from segctl.errors import SegctlError
+from segctl.model.policy import Policy
+from segctl.proto.v1 import admin_pb2 as pb
+
+from segctl_controller.errors import InvalidRequestError
+from segctl_controller.fleet import Fleet
+from segctl_controller.store.records import GenerationRecord, GenerationState
+from segctl_controller.trial import Active, Phase, Trial
+from segctl_controller.views import generation_view
+
+DEFAULT_WAIT, LONGEST_WAIT = 30, 3600
+DEFAULT_WATCH, LONGEST_WATCH = 3, 24 * 3600
+MOST_WAVES = 100
+CONFIRM_SECONDS = 5.0
+"""How long a push waits for the hosts' disks, and for those that took no part: they follow in any case."""
+log = logging.getLogger(__name__)
+
+Settle = Callable[[GenerationState, str], Awaitable[GenerationRecord]]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How it is to be done; times in seconds. `wait` bounds each step, `watch` follows the proofs of each wave."""
+
+    wait: float = DEFAULT_WAIT
+    watch: float = DEFAULT_WATCH
+    canary: dict[str, str] = field(default_factory=dict)
+    waves: int = 1
+    pause: float = 0
+    accept_denials: bool = False
+    without: frozenset[str] = frozenset()
+
+
+def way_from(wait_seconds: int, asked: pb.Rollout) -> Way:
+    """Raises InvalidRequestError."""
+    watch = asked.watch_seconds if asked.HasField("watch_seconds") else DEFAULT_WATCH
+    if wait_seconds > LONGEST_WAIT:
+        raise InvalidRequestError(f"wait_seconds is over {LONGEST_WAIT}")
+    if max(watch, asked.pause_seconds) > LONGEST_WATCH:
+        raise InvalidRequestError(f"watch_seconds or pause_seconds is over {LONGEST_WATCH}")
+    if asked.waves > MOST_WAVES:
+        raise InvalidRequestError(f"at most {MOST_WAVES} waves")
+    return Way(
+        wait_seconds or DEFAULT_WAIT,
+        watch,
+        dict(asked.canary),
+        asked.waves or 1,
+        asked.pause_seconds,
+        asked.accept_denials,
+        frozenset(asked.without),
+    )
+
+
+class UndoneError(SegctlError):
+    """Why a generation is not confirmed."""
+
+
+class Rollout:
+    """`await run()` once; any number of callers may `follow` it, before, meanwhile and after."""
+
+    def __init__(self, fleet: Fleet, stored: GenerationRecord, policy: Policy, way: Way, settle: Settle) -> None:
+        self.stored = stored
+        self.phase = pb.PushPhase(name="staging")
+        self._fleet, self._policy, self._way, self._settle = fleet, policy, way, settle
+        self._steps: list[pb.PushProgress] = []
+        self._more = asyncio.Event()
+        self._over = False
+        self._stopped = ""
+        self._told: dict[str, str] = {}
+        self._tried: set[str] = set()
+        self._began = asyncio.get_running_loop().time()
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    def stop(self, why: str) -> None:
+        """Undo it, unless it is confirmed already."""
+        self._stopped = self._stopped or why
+        self._fleet.notify()
+
+    async def follow(self) -> AsyncIterator[pb.PushProgress]:
+        """Every step from the first to the last. Who stops reading changes nothing."""
+        at = 0
+        while True:
+            more = self._more
+            while at < len(self._steps):
+                yield self._steps[at]
+                at += 1
+            if self._over:
+                return
+            await more.wait()
+
+    async def run(self) -> None:
+        """Raises nothing but what cannot be stored."""
+        self._tell(pb.PushProgress(stored=generation_view(self.stored, self._fleet.active.number)))
+        try:
+            await self._try()
+            self._check()
+            self.stored = await self._settle(GenerationState.CONFIRMED, "")
+        except SegctlError as error:
+            await self._undo(str(error))
+        except Exception as error:
+            log.exception("generation %d", self.stored.number)
+            await self._undo(f"the controller failed: {error!r}; see its log")
+            raise
+        else:
+            await self._confirm()
+        finally:
+            self._over = True
+            self._wake()
+
+    @property
+    def proven(self) -> int:
+        """Hosts whose kernel holds it now."""
+        return sum(self._state_of(host)[0] == "proven" for host in self._tried)
+
+    # Forward
+
+    async def _try(self) -> None:
+        fleet, way = self._fleet, self._way
+        members = [h for h in sorted(fleet.hosts) if h not in way.without and self._takes_part(h)]
+        waves = self._waves(members)
+        active = Active(self.stored.number, self.stored.digest, self._policy)
+        self._enter("staging", hosts=len(members))
+        await fleet.begin(Trial(active, dict.fromkeys(members, Phase.STAGED), way.accept_denials))
+        await self._until(members, self._staging)
+        if fleet.moves():
+            wide = fleet.widen(h for h in members if self._in(h))
+            if wide:
+                self._enter("widening", hosts=len(wide))
+                self._tried.update(wide)
+                await self._until(wide, self._proving)
+        for number, wave in enumerate(waves, 1):
+            await self._wave(number, len(waves), wave)
+
+    async def _wave(self, number: int, of: int, wave: Sequence[str]) -> None:
+        """Those that went offline since they were staged are left out: they hold what is confirmed."""
+        fleet, way = self._fleet, self._way
+        if number > 1 and way.pause:
+            self._enter("pausing", number, of, seconds=way.pause)
+            await self._pass(way.pause)
+        for host in wave:
+            if host not in self._tried and not self._takes_part(host):
+                fleet.leave_out(host)
+        hosts = [h for h in wave if self._in(h)]
+        await self._until([h for h in hosts if h not in self._tried], self._staging)
+        hosts = [h for h in wave if self._in(h)]
+        self._enter("activating", number, of, hosts=len(hosts))
+        self._tried.update(hosts)
+        self._told.clear()
+        fleet.try_out(hosts)
+        await self._until(hosts, self._proving)
+        if way.watch and hosts:
+            self._enter("watching", number, of, hosts=len(self._tried), seconds=way.watch)
+            await self._pass(way.watch)
+            await self._until(sorted(self._tried & set(fleet.hosts)), self._proving, quiet=True)
+
+    def _waves(self, members: Sequence[str]) -> list[list[str]]:
+        """The canaries, then the others in as many waves as were asked for. Raises UndoneError without a canary."""
+        way, hosts = self._way, self._fleet.hosts
+        canaries = [h for h in members if way.canary and way.canary.items() <= dict(hosts[h].tags.pairs).items()]
+        if way.canary and not canaries:
+            tags = ", ".join(f"{k}={v}" for k, v in sorted(way.canary.items()))
+            raise UndoneError(f"no connected host has the tags of the canary ({tags})")
+        others = [h for h in members if h not in canaries]
+        size, rest = divmod(len(others), way.waves)
+        parts, at = [], 0
+        for number in range(way.waves):
+            end = at + size + (number < rest)
+            parts.append(others[at:end])
+            at = end
+        return [wave for wave in (canaries, *parts) if wave] or [[]]
+
+    # What hosts say
+
+    def _takes_part(self, host: str) -> bool:
+        standing = self._fleet.standing(host)
+        return host in self._fleet.hosts and standing.connected and not standing.released
+
+    def _in(self, host: str) -> bool:
+        return self._fleet.trial is not None and host in self._fleet.trial.phases
+
+    def _staging(self, host: str) -> bool:
+        """Whether the host is ready, or takes no part."""
+        trial, standing = self._fleet.trial, self._fleet.standing(host)
+        if trial is None or host not in trial.phases:
+            return True
+        if not self._takes_part(host):
+            self._fleet.leave_out(host)
+            return True
+        draft = trial.drafts.get(host)
+        return draft is not None and standing.staged == draft.digest
+
+    def _proving(self, host: str) -> bool:
+        """Whether the host's kernel holds what it must. One that went away must come back."""
+        if host not in self._fleet.hosts:
+            return True
+        return self._state_of(host)[0] == "proven"
+
+    def _state_of(self, host: str) -> tuple[str, tuple[str, ...]]:
+        proof = host_proof(self._fleet, host)
+        return proof.state, tuple(proof.errors)
+
+    def _check(self) -> None:
+        """Raises UndoneError for whatever speaks against going on."""
+        if self._stopped:
+            raise UndoneError(self._stopped)
+        trial = self._fleet.trial
+        if trial is None:
+            return
+        for host in trial.phases:
+            standing = self._fleet.standing(host)
+            if standing.ended[0] == self.stored.number:
+                raise UndoneError(f"{host} took it back: {standing.ended[1]}")
+            if host in self._tried and standing.released:
+                raise UndoneError(f"{host} was released while it was on trial: {standing.released}")
+            draft, wide = trial.drafts.get(host), trial.wides.get(host)
+            digests = {d.digest for d in (draft, wide) if d is not None}
+            if standing.refusal is not None and standing.refusal.digest in digests:
+                raise UndoneError(f"{host} refused it: {standing.refusal.errors[0]}")
+
+    # Waiting
+
+    async def _until(self, hosts: Iterable[str], done: Callable[[str], bool], *, quiet: bool = False) -> None:
+        """Raises UndoneError when something speaks against it, or when it takes too long."""
+        left, loop = dict.fromkeys(hosts), asyncio.get_running_loop()
+        deadline = loop.time() + self._way.wait
+        with self._fleet.watch() as changed:
+            while True:
+                changed.clear()
+                self._check()
+                for host in [h for h in left if done(h)]:
+                    del left[host]
+                    if not quiet:
+                        self._tell_host(host)
+                if not left:
+                    return
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await changed.wait()
+                except TimeoutError:
+                    names = ", ".join([*left][:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+                    what = "was not proven" if self._tried else "was not ready"
+                    gone = [h for h in left if not self._fleet.standing(h).connected]
+                    why = "; after the change it did not come back to the controller" if gone else ""
+                    raise UndoneError(f"{names} {what} within {self._way.wait:g} s{why}") from None
+
+    async def _pass(self, seconds: float) -> None:
+        """Wait, and look out for what speaks against it."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        with self._fleet.watch() as changed:
+            while True:
+                changed.clear()
+                self._check()
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await changed.wait()
+                except TimeoutError:
+                    return
+
+    async def _settled(self, hosts: Iterable[str], done: Callable[[str], bool], seconds: float) -> None:
+        """Wait for the hosts, and no longer than that."""
+        left, deadline = set(hosts), asyncio.get_running_loop().time() + seconds
+        with self._fleet.watch() as changed:
+            while True:
+                changed.clear()
+                left = {h for h in left if not done(h)}
+                if not left:
+                    return
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await changed.wait()
+                except TimeoutError:
+                    return
+
+    # The end
+
+    async def _confirm(self) -> None:
+        fleet, members = self._fleet, sorted(self._tried)
+        self._enter("confirming", hosts=len(members))
+        fleet.confirm()
+        log.info("confirmed generation=%d hosts=%d", self.stored.number, len(members))
+        others = [h for h in fleet.hosts if h not in self._tried]
+        await self._settled([*members, *others], self._followed, CONFIRM_SECONDS)
+        for host in sorted(fleet.hosts):
+            if host not in self._tried or self._state_of(host)[0] != "proven":
+                self._tell_host(host)
+        self._finish()
+
+    def _followed(self, host: str) -> bool:
+        standing, wanted = self._fleet.standing(host), self._fleet.wanted(host)
+        if host not in self._fleet.hosts or not standing.connected or standing.released:
+            return True
+        if standing.refusal is not None and wanted is not None and standing.refusal.digest == wanted.digest:
+            return True
+        return wanted is not None and standing.stored == wanted.digest
+
+    async def _undo(self, why: str) -> None:
+        fleet = self._fleet
+        log.warning("undone generation=%d: %s", self.stored.number, why)
+        try:
+            self.stored = await self._settle(GenerationState.UNDONE, why)
+        except SegctlError as error:
+            log.error("generation %d is undone, which could not be stored: %s", self.stored.number, error)
+        if fleet.trial is not None:
+            tried = sorted(h for h in self._tried if h in fleet.hosts)
+            self._enter("undoing", hosts=len(tried))
+            fleet.undo(why)
+            await self._settled(tried, self._returned, self._way.wait)
+            for host in tried:
+                self._tell_host(host, returned=True)
+        self._finish(why)
+
+    def _returned(self, host: str) -> bool:
+        """Whether the host holds again what it held before. Before the first generation that was nothing."""
+        if not self._fleet.active.number and self._fleet.standing(host).connected:
+            return self._fleet.standing(host).ended[0] == self.stored.number
+        return host not in self._fleet.hosts or self._state_of(host)[0] != "waiting"
+
+    def _finish(self, undone: str = "") -> None:
+        states = [self._state_of(host)[0] for host in self._fleet.hosts]
+        done = pb.PushDone(
+            proven=states.count("proven"),
+            refused=states.count("refused"),
+            offline=states.count("offline"),
+            waiting=states.count("waiting"),
+            released=states.count("released"),
+            undone=bool(undone),
+            why=undone,
+        )
+        self._tell(pb.PushProgress(done=done))
+
+    # What is told
+
+    def _enter(self, name: str, wave: int = 0, waves: int = 0, hosts: int = 0, seconds: float = 0) -> None:
+        self.phase = pb.PushPhase(name=name, wave=wave, waves=waves, hosts=hosts, seconds=round(seconds))
+        self._tell(pb.PushProgress(phase=self.phase))
+
+    def _tell_host(self, host: str, *, returned: bool = False) -> None:
+        if host not in self._fleet.hosts:
+            return
+        proof = host_proof(self._fleet, host)
+        if returned and proof.state in ("proven", "waiting") and self._returned(host):
+            proof.state = "returned"
+        elif self._phase_is_staging(host) and proof.state in ("proven", "waiting"):
+            proof.state = "staged"
+        proof.after_us = int((asyncio.get_running_loop().time() - self._began) * 1e6)
+        if self._told.get(host) != proof.state:
+            self._told[host] = proof.state
+            self._tell(pb.PushProgress(host=proof))
+
+    def _phase_is_staging(self, host: str) -> bool:
+        trial = self._fleet.trial
+        return trial is not None and trial.phases.get(host) is Phase.STAGED
+
+    def _tell(self, step: pb.PushProgress) -> None:
+        self._steps.append(step)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._more.set()
+        self._more = asyncio.Event()
+
+
+def host_proof(fleet: Fleet, name: str) -> pb.HostProof:
+    """Where one host stands with what it must hold now."""
+    standing, wanted = fleet.standing(name), fleet.wanted(name)
+    proof = pb.HostProof(host=name, state="waiting")
+    if not standing.connected:
+        proof.state = "offline"
+        proof.never_connected = fleet.state(name) == "never-connected"
+    elif standing.released:
+        proof.state = "released"
+        proof.errors.append(standing.released)
+    elif wanted is not None:
+        if standing.proof is not None and standing.proof.digest == wanted.digest:
+            proof.state = "proven"
+            proof.kernel_digest = standing.proof.kernel_digest
+        elif standing.refusal is not None and standing.refusal.digest == wanted.digest:
+            proof.state = "refused"
+            proof.errors.extend(standing.refusal.errors)
+    return proof
