@@ -14,6 +14,7 @@ from segctl.cli.config import ClientConfig
 from segctl.cli.exits import CliError, Exit
 from segctl.cli.rpc_errors import translate
 from segctl.cli.streaming import Single, read_stream
+from segctl.cli.way import Way
 from segctl.model.findings import Finding
 from segctl.policy.source import SourceFile
 from segctl.proto.v1 import admin_pb2 as pb
@@ -23,11 +24,12 @@ from segctl.wire import findings_from_wire, source_to_wire
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
+Step = v.Generation | v.Proof | v.Phase | v.Done
+
 QUICK = 15.0
 THOROUGH = 120.0
 FOLLOW = 3600.0
 """Seconds of a following stream, after which the caller opens the next one."""
-DEFAULT_WAIT = 30
 
 OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
@@ -67,25 +69,32 @@ class Controller:
     def plan(self, files: Sequence[SourceFile]) -> v.Plan:
         return convert.plan(self._call(self._admin.Plan, source_to_wire(files), THOROUGH))
 
-    def push(
-        self, files: Sequence[SourceFile], message: str, plan: v.Plan, wait: int
-    ) -> Iterator[v.Generation | v.Proof | v.Done]:
+    def push(self, files: Sequence[SourceFile], message: str, plan: v.Plan, way: Way) -> Iterator[Step]:
         """Refused when the policy is no longer that of `plan`, or when another push came between."""
         request = pb.PushRequest(
             source=source_to_wire(files),
             message=message,
             expect_digest=plan.digest,
             expect_base_generation=plan.base_generation,
-            wait_seconds=wait,
+            wait_seconds=way.wait,
+            rollout=_rollout(way),
         )
-        return self._progress(self._stream(self._admin.Push, request, wait + THOROUGH))
+        return self._progress(self._stream(self._admin.Push, request, way.longest + THOROUGH))
 
-    def rollback(self, number: int, message: str, plan: v.Plan, wait: int) -> Iterator[v.Generation | v.Proof | v.Done]:
+    def rollback(self, number: int, message: str, plan: v.Plan, way: Way) -> Iterator[Step]:
         """Refused when a push came after `plan`."""
         request = pb.RollbackRequest(
-            generation=number, message=message, wait_seconds=wait, expect_base_generation=plan.base_generation
+            generation=number,
+            message=message,
+            wait_seconds=way.wait,
+            expect_base_generation=plan.base_generation,
+            rollout=_rollout(way),
         )
-        return self._progress(self._stream(self._admin.Rollback, request, wait + THOROUGH))
+        return self._progress(self._stream(self._admin.Rollback, request, way.longest + THOROUGH))
+
+    def end_trial(self) -> Iterator[Step]:
+        """Undo the push that is on trial; all its steps, from the first one on."""
+        return self._progress(self._stream(self._admin.Rollback, pb.RollbackRequest(), THOROUGH))
 
     def history(self, limit: int) -> tuple[v.Generation, ...]:
         """The newest first, whatever the order on the wire."""
@@ -178,7 +187,7 @@ class Controller:
         except grpc.RpcError as error:
             raise self._translated(error) from error
 
-    def _progress(self, messages: Iterable[pb.PushProgress]) -> Iterator[v.Generation | v.Proof | v.Done]:
+    def _progress(self, messages: Iterable[pb.PushProgress]) -> Iterator[Step]:
         for message in messages:
             step = convert.progress(message)
             if step is not None:
@@ -188,6 +197,17 @@ class Controller:
         if not isinstance(error, grpc.Call):
             return CliError(f"controller {self.config.controller}: {error}", exit_code=Exit.UNREACHABLE)
         return translate(error.code(), error.details() or "", self.config)
+
+
+def _rollout(way: Way) -> pb.Rollout:
+    return pb.Rollout(
+        watch_seconds=way.watch,
+        canary=way.canary,
+        waves=way.waves,
+        pause_seconds=way.pause,
+        accept_denials=way.accept_denials,
+        without=way.without,
+    )
 
 
 def _microseconds(then: datetime | None) -> int:

@@ -27,7 +27,7 @@ def moment(microseconds: int) -> datetime | None:
 def generation(m: pb.Generation) -> v.Generation:
     files = tuple(v.File(f.name, f.content.decode("utf-8", "replace")) for f in m.source.files)
     created, rollback_of = moment(m.created_us), m.rollback_of or None
-    return v.Generation(m.number, m.digest, m.author, m.message, created, m.active, rollback_of, files)
+    return v.Generation(m.number, m.digest, m.author, m.message, created, m.active, rollback_of, files, m.state, m.why)
 
 
 def plan(m: pb.PlanReply) -> v.Plan:
@@ -63,7 +63,11 @@ def cut(m: pb.CutConnection) -> v.Cut:
     )
 
 
-def progress(m: pb.PushProgress) -> v.Generation | v.Proof | v.Done | None:
+def phase(m: pb.PushPhase) -> v.Phase:
+    return v.Phase(m.name, m.wave, m.waves, m.hosts, m.seconds)
+
+
+def progress(m: pb.PushProgress) -> v.Generation | v.Proof | v.Phase | v.Done | None:
     """None for a kind that a newer controller may add."""
     if m.HasField("stored"):
         return generation(m.stored)
@@ -72,7 +76,9 @@ def progress(m: pb.PushProgress) -> v.Generation | v.Proof | v.Done | None:
         return v.Proof(h.host, h.state, h.kernel_digest, h.after_us / 1000, tuple(h.errors), h.never_connected)
     if m.HasField("done"):
         d = m.done
-        return v.Done(d.proven, d.refused, d.offline, d.waiting, d.released)
+        return v.Done(d.proven, d.refused, d.offline, d.waiting, d.released, d.undone, d.why)
+    if m.HasField("phase"):
+        return phase(m.phase)
     return None
 
 
@@ -103,9 +109,10 @@ def host(m: pb.HostStatus) -> v.Host:
 
 def status(m: pb.StatusReply) -> v.Status:
     active = generation(m.active) if m.HasField("active") and m.active.number else None
-    return v.Status(
-        m.fleet, m.controller_version, active, tuple(host(h) for h in m.hosts), tuple(event(e) for e in m.events)
-    )
+    t = m.trial
+    trial = v.Trial(generation(t.generation), phase(t.phase), t.proven) if m.HasField("trial") else None
+    hosts, events = tuple(host(h) for h in m.hosts), tuple(event(e) for e in m.events)
+    return v.Status(m.fleet, m.controller_version, active, hosts, events, trial)
 
 
 def event(m: pb.RecentEvent) -> v.Event:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from segctl.cli.output import Cell, Line, ago, ahead, bold, dim, good, line, note, stamp, table
+from segctl.cli.output import Cell, Line, ago, ahead, bold, dim, good, line, note, stamp, table, warn
 from segctl.cli.output_status import tags
 from segctl.cli.views import AuditEntry, Generation, NewToken, Token, WhoAmI
 
@@ -15,7 +15,7 @@ def render_history(generations: Sequence[Generation], now: datetime, width: int)
         return [line("No policy was pushed yet."), line("  ", note("→ "), "segctl push PATH")]
     rows: list[list[Cell]] = [
         [
-            good("*") if g.active else " ",
+            good("*") if g.active else MARKS.get(g.state, " "),
             str(g.number),
             ago(g.created, now),
             g.author,
@@ -27,13 +27,19 @@ def render_history(generations: Sequence[Generation], now: datetime, width: int)
     return table(("", "GEN", "WHEN", "AUTHOR", "DIGEST", "MESSAGE"), rows, width, last_gives=True)
 
 
+MARKS: dict[str, Cell] = {"trial": warn("?"), "undone": dim("x")}
+
+
 def _message(g: Generation) -> str:
-    told = [f"rollback to {g.rollback_of}"] if g.rollback_of else []
+    told = ["on trial"] if g.state == "trial" else [f"undone, {g.why}"] if g.state == "undone" else []
+    told += [f"rollback to {g.rollback_of}"] if g.rollback_of else []
     return ": ".join([*told, *([g.message] if g.message else [])]) or "-"
 
 
 def render_generation(g: Generation) -> list[Line]:
-    state = good("active") if g.active else "not active"
+    state = (
+        good("active") if g.active else {"trial": "on trial", "undone": f"undone: {g.why}"}.get(g.state, "not active")
+    )
     lines = [
         line(bold(f"Generation {g.number}"), "  ", state),
         line(dim("  digest   "), g.digest),

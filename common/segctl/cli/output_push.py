@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from segctl.cli.output import Line, Span, Style, bad, bold, count, dim, fit, good, line, note, warn
-from segctl.cli.views import Done, Generation, Proof
+from segctl.cli.views import Done, Generation, Phase, Proof, Trial
+
+Step = Generation | Proof | Phase | Done
 
 MARKS = {
     "proven": Span("✓", Style.GOOD),
+    "returned": Span("↩", Style.WARN),
     "refused": Span("✗", Style.BAD),
     "released": Span("✗", Style.BAD),
     "offline": Span("-", Style.WARN),
@@ -24,29 +27,35 @@ class Push:
     generation: Generation | None = None
     proofs: tuple[Proof, ...] = ()
     done: Done | None = None
+    phase: Phase | None = None
 
-    def after(self, step: Generation | Proof | Done) -> Push:
+    def after(self, step: Step) -> Push:
         if isinstance(step, Generation):
             return replace(self, generation=step)
         if isinstance(step, Done):
             return replace(self, done=step)
+        if isinstance(step, Phase):
+            return replace(self, phase=step)
         return replace(self, proofs=(*(p for p in self.proofs if p.host != step.host), step))
 
     def complete(self, allow_offline: bool) -> bool:
-        """True when every host proved it; those that are offline may be left out on request."""
-        if self.done is None:
+        """True when it is confirmed and every host proved it; those that are offline may be left out on request."""
+        if self.done is None or self.done.undone:
             return False
         missing = self.done.refused + self.done.released + self.done.waiting
         return not (missing or (self.done.offline and not allow_offline))
 
 
-def render_step(step: Generation | Proof | Done) -> list[Line]:
+def render_step(step: Step) -> list[Line]:
     if isinstance(step, Generation):
-        return [line(bold(f"Generation {step.number}"), " is stored and active; waiting for the hosts to prove it")]
-    if isinstance(step, Proof):
+        return [line(bold(f"Generation {step.number}"), " is stored, and on trial until it is confirmed")]
+    if isinstance(step, Phase):
+        return [line(dim(describe_phase(step)))]
+    if isinstance(step, Proof) and step.state != "staged":
         mark = MARKS.get(step.state, Span("?", Style.WARN))
         what = {
             "proven": f"proven in {step.after_ms:.0f} ms",
+            "returned": "holds again what it held before",
             "refused": "refused: the kernel keeps the generation before",
             "released": "released: enforces nothing until `segctl-agent load` on it",
             "offline": "never connected: enforces nothing until it first connects"
@@ -60,11 +69,58 @@ def render_step(step: Generation | Proof | Done) -> list[Line]:
     return []
 
 
+def describe_phase(phase: Phase) -> str:
+    """What happens now."""
+    hosts = count(phase.hosts, "host")
+    wave = f"wave {phase.wave} of {phase.waves}: " if phase.waves > 1 else ""
+    return wave + {
+        "staging": f"getting ready on {hosts}; nothing changes yet",
+        "widening": f"a permission moves: {hosts} permit what either generation permits, before anything is taken away",
+        "activating": f"activating on {hosts}",
+        "watching": f"watching {phase.seconds} s for flows that passed before and are denied now",
+        "pausing": f"pausing for {phase.seconds} s; segctl rollback ends the push",
+        "confirming": "proven: confirming",
+        "undoing": f"undoing on {hosts}",
+    }.get(phase.name, phase.name)
+
+
+def render_trial(trial: Trial) -> list[Line]:
+    """For the status: a push that somebody else may be waiting for."""
+    number, author = trial.generation.number, trial.generation.author
+    return [
+        line(
+            warn(f"Generation {number} is on trial"),
+            f", pushed by {author}: {describe_phase(trial.phase)}; {count(trial.proven, 'host')} proved it.",
+        ),
+        line("  ", note("→ "), "it is confirmed or undone by itself; segctl rollback ends it"),
+    ]
+
+
+def _undone(push: Push, number: int, done: Done) -> list[Line]:
+    back = [p for p in push.proofs if p.state == "returned"]
+    lines = [
+        line(bad("Undone."), f" Generation {number} is not in force: ", bad(done.why)),
+    ]
+    missing = sorted(p.host for p in push.proofs if p.state in ("waiting", "offline"))
+    if back:
+        lines.append(line(f"  {count(len(back), 'host')} returned to what was in force before."))
+    elif not missing:
+        lines.append(line("  No host had it in force."))
+    if missing:
+        lines.append(line(warn(f"  Not heard of: {', '.join(missing)}"), ", which return by themselves"))
+    return [
+        *lines,
+        line("  ", note("→ "), "mend the cause and push again. segctl explain and segctl denied tell about a flow"),
+    ]
+
+
 def render_summary(push: Push) -> list[Line]:
     """The end of a push: counts, then what to do about every kind of host that did not prove it."""
     if push.generation is None or push.done is None:
         return [line(bad("The controller ended the push without a result."), " segctl status shows the state.")]
     done, number = push.done, push.generation.number
+    if done.undone:
+        return _undone(push, number, done)
     total = done.proven + done.refused + done.offline + done.waiting + done.released
     if not total:
         return [line(good("Pushed."), f" Generation {number} is active. No host is enrolled yet: segctl token create")]
@@ -73,8 +129,9 @@ def render_summary(push: Push) -> list[Line]:
         proven = "the kernel of the host proved it" if total == 1 else f"the kernels of all {total} hosts proved it"
         back = push.generation.rollback_of
         what = f"Rolled back to {back}." if back else "Pushed."
-        return [line(good(what), f" Generation {number}: {proven} within {slowest:.0f} ms.")]
-    lines = [line(warn("Pushed in part."), f" Generation {number}: {done.proven} of {count(total, 'host')} proved it.")]
+        return [line(good(what), f" Generation {number} is confirmed: {proven} within {slowest:.0f} ms.")]
+    proved = f" Generation {number} is confirmed: {done.proven} of {count(total, 'host')} proved it."
+    lines = [line(warn("Pushed in part."), proved)]
     if done.refused:
         names = _names(push.proofs, "refused")
         lines.append(line("  ", bad(f"{done.refused} refused"), f", and kept the generation before: {names}"))
@@ -113,9 +170,12 @@ def render_interrupted(push: Push) -> list[Line]:
     proven = sum(p.state == "proven" for p in push.proofs)
     number = push.generation.number
     return [
-        line(warn("Interrupted"), f", but generation {number} is stored and active: the hosts take it without us."),
+        line(
+            warn("Interrupted"),
+            f", but the push of generation {number} goes on: it ends without us.",
+        ),
         line(f"  {count(proven, 'host')} proved it so far."),
-        line("  ", note("→ "), "segctl status to follow, segctl rollback to return"),
+        line("  ", note("→ "), "segctl status to follow, segctl rollback to end it"),
     ]
 
 

@@ -26,6 +26,7 @@ from segctl.cli.output import (
     warn,
     wrap,
 )
+from segctl.cli.output_push import render_trial
 from segctl.cli.views import Event, Generation, Host, Status, WorkloadStatus
 
 STATES = {
@@ -50,6 +51,7 @@ def render_status(status: Status, now: datetime, width: int) -> list[Line]:
     lines = [
         line(bold(f"Fleet {status.fleet}"), dim(f"  controller {status.controller_version}")),
         *_generation(status.active, now),
+        *(render_trial(status.trial) if status.trial is not None else ()),
         line(),
         *_verdict(status),
         *_tampering(status.events, now),

@@ -29,6 +29,8 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
+    """`state`: trial, confirmed, undone; `why` it was undone."""
+
     number: int
     digest: str
     author: str
@@ -37,6 +39,8 @@ class Generation:
     active: bool
     rollback_of: int | None
     files: tuple[File, ...] = ()
+    state: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +107,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """`state`: proven, refused, released, offline, waiting. `after_ms` counts from the moment the generation was
-    stored. `never_connected`: of an offline host, which enforces nothing yet."""
+    """`state`: staged, proven, refused, released, offline, waiting, returned. `after_ms` counts from the moment the
+    generation was stored. `never_connected`: of an offline host, which enforces nothing yet."""
 
     host: str
     state: str
@@ -115,12 +119,37 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """`name`: staging, widening, activating, watching, pausing, confirming, undoing. `wave` from 1, 0 where there are
+    none; `hosts` take part in it; `seconds` of watching and pausing."""
+
+    name: str
+    wave: int = 0
+    waves: int = 0
+    hosts: int = 0
+    seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
+    """How many hosts are in which state in the end. `undone`: they hold the generation before; `why` tells."""
+
     proven: int
     refused: int
     offline: int
     waiting: int
     released: int = 0
+    undone: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A push that is neither confirmed nor undone yet; `proven` hosts hold it."""
+
+    generation: Generation
+    phase: Phase
+    proven: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +215,7 @@ class Status:
     active: Generation | None
     hosts: tuple[Host, ...] = ()
     events: tuple[Event, ...] = ()
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True, slots=True)

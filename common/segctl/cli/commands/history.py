@@ -32,7 +32,10 @@ from segctl.cli.output_lists import render_generation, render_history
 )
 @click.pass_obj
 def history(app: App, generation: int | None, limit: int, out: Path | None) -> None:
-    """List the generations, newest first (* is in force), or show GENERATION with its policy files."""
+    """List the generations, newest first, or show GENERATION with its policy files.
+
+    The first column says which is in force (*), on trial (?) or undone (x).
+    """
     if out and not generation:
         raise click.UsageError("--out needs the GENERATION whose files it writes.")
     with app.connect() as controller:

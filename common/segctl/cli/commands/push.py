@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from segctl.cli.app import App, Verb
+from segctl.cli.commands.way import Asked, way_options
 from segctl.cli.exits import CliError, Exit
-from segctl.cli.output import line
+from segctl.cli.output import good, line
 from segctl.cli.output_plan import render_plan
-from segctl.cli.output_push import Push, render_interrupted, render_step, render_summary
+from segctl.cli.output_push import Push, Step, render_interrupted, render_step, render_summary
 from segctl.cli.sources import load_sources
-from segctl.cli.views import Done, Generation, Plan, Proof
+from segctl.cli.views import Done, Generation, Phase, Plan, Proof
 from segctl.model.findings import Severity
 from segctl.policy.parse import parse_policy
 from segctl.policy.ports import normalize
 from segctl.policy.propose import service_name
 from segctl.policy.source import SourceFile
 
-Steps = Iterator[Generation | Proof | Done]
+if TYPE_CHECKING:
+    from segctl.cli.client import Controller
+
+Steps = Iterator[Step]
 YES = "Read `segctl plan`, then say --yes."
 MAX_MESSAGE = 500
+LOOKED_AT = 1000
+"""Generations, for the one before the current one: those that were undone do not count."""
 
 message_option = click.option("--message", "-m", default="", metavar="TEXT", help="Why, for the history.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask. Needed where nobody can answer.")
-wait_option = click.option(
-    "--wait",
-    type=click.IntRange(1, 600),
-    default=30,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long the hosts have to prove it.",
-)
-offline_option = click.option(
-    "--allow-offline", is_flag=True, help="Hosts that are offline do not count as a failure (exit 0, not 5)."
-)
 
 
 @click.command(
@@ -66,28 +62,35 @@ def plan(app: App, paths: tuple[str, ...]) -> Exit:
 
 @click.command(
     cls=Verb,
-    changes="The policy of the whole fleet. Every host enforces the new generation within moments; hosts that are\n"
-    "offline take it when they are back. segctl rollback returns.",
-    examples=["segctl push policy/ -m 'checkout may reach the db'", "segctl push policy/ --yes --json"],
+    changes="The policy of the whole fleet, or nothing: a push that fails on one host is undone on all. Hosts that\n"
+    "are offline take it when they are back. segctl rollback returns.",
+    examples=[
+        "segctl push policy/ -m 'checkout may reach the db'",
+        "segctl push policy/ --canary env=dev --waves 4 --pause 300",
+        "segctl push policy/ --yes --json",
+    ],
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @message_option
 @yes_option
-@wait_option
-@offline_option
+@way_options
 @click.option("--force", is_flag=True, help="Make a new generation even when the policy is the one in force.")
 @click.pass_obj
-def push(
-    app: App, paths: tuple[str, ...], message: str, yes: bool, wait: int, allow_offline: bool, force: bool
-) -> Exit:
-    """Plan, ask, store a policy as the next generation, and wait until the kernel of every host has proved it.
+def push(app: App, paths: tuple[str, ...], message: str, yes: bool, force: bool, asked: Asked) -> Exit:
+    """Plan, ask, and bring a policy into force as the next generation: confirmed on all hosts, or undone on all.
 
     The plan with the live connections that it would cut is shown first, as by segctl plan. The push is refused when the
     policy has an error or breaks one of its own tests, and when somebody else pushed since the plan was made: then
     nothing has changed.
 
-    Exits 1 when refused or not confirmed, 5 when it was stored but some host refused it, is released or offline, or did
-    not prove it in time.
+    The kernel of every host first tries whether it would take it, while nothing changes. Then it is in force on trial,
+    wave by wave, and each host proves it from its kernel. It is confirmed when all did and kept it through --watch.
+    Otherwise all return to the generation before: when a host refuses it, does not come back to the controller, or
+    denies a flow that passed before although no rule was taken away (a host that now enforces, and lacks a rule). A
+    host that cannot reach its controller returns by itself. Hosts that are offline take what is confirmed when they are
+    back.
+
+    Exits 1 when refused, undone, or not confirmed by you; 5 when it is confirmed but some host is released or offline.
     """
     _bounded(message)
     files = load_sources(paths)
@@ -101,7 +104,8 @@ def push(
             return Exit.OK
         if not yes and not app.terminal.confirm("Push this policy?", f"{YES} Nothing was pushed."):
             raise CliError("not confirmed: nothing was pushed")
-        return _watch(app, controller.push(files, message, planned, wait), allow_offline)
+        steps = controller.push(files, message, planned, asked.way(planned))
+        return _watch(app, steps, asked.allow_offline)
 
 
 @click.command(
@@ -112,11 +116,11 @@ def push(
 @click.argument("generation", required=False, type=click.IntRange(min=1))
 @message_option
 @yes_option
-@wait_option
-@offline_option
+@way_options
 @click.pass_obj
-def rollback(app: App, generation: int | None, message: str, yes: bool, wait: int, allow_offline: bool) -> Exit:
-    """Put GENERATION in force again (by default the one before the current one), and wait for the proof of every host.
+def rollback(app: App, generation: int | None, message: str, yes: bool, asked: Asked) -> Exit:
+    """Put GENERATION in force again (by default the one before the current one), as a push does. While a push is on
+    trial and no GENERATION is named, that push is ended and undone instead.
 
     What it would change is shown first, as by segctl plan. When the current one is itself a rollback, name the
     GENERATION: the one before it is what was rolled back.
@@ -125,7 +129,10 @@ def rollback(app: App, generation: int | None, message: str, yes: bool, wait: in
     """
     _bounded(message)
     with app.connect() as controller:
-        wanted = controller.generation(generation or _previous(controller.history(2)))
+        trial = controller.status().trial if generation is None else None
+        if trial is not None:
+            return _end(app, controller, trial.generation, yes=yes)
+        wanted = controller.generation(generation or _previous(controller.history(LOOKED_AT)))
         if wanted.active:
             raise CliError(f"generation {wanted.number} is the one in force", "segctl history shows the others.")
         files = [SourceFile(f.name, f.content.encode()) for f in wanted.files]
@@ -134,7 +141,26 @@ def rollback(app: App, generation: int | None, message: str, yes: bool, wait: in
         question = f"Return to generation {wanted.number} of {wanted.author} ({wanted.message or 'no message'})?"
         if not yes and not app.terminal.confirm(question, "Say --yes. Nothing was changed."):
             raise CliError("not confirmed: nothing was changed")
-        return _watch(app, controller.rollback(wanted.number, message, planned, wait), allow_offline)
+        steps = controller.rollback(wanted.number, message, planned, asked.way(planned))
+        return _watch(app, steps, asked.allow_offline)
+
+
+def _end(app: App, controller: Controller, tried: Generation, *, yes: bool) -> Exit:
+    """A push that is undone as was asked for is no failure."""
+    question = f"End the push of generation {tried.number} by {tried.author}, which is on trial?"
+    if not yes and not app.terminal.confirm(question, "Say --yes. Nothing was changed."):
+        raise CliError("not confirmed: nothing was changed")
+    done = None
+    for step in controller.end_trial():
+        app.item(_kind(step), step, render_step(step))
+        done = step if isinstance(step, Done) else done
+    if done is not None and done.undone:
+        if not app.json:
+            app.terminal.show([line(good("Undone."), f" Generation {tried.number} is not in force: {done.why}.")])
+        return Exit.OK
+    raise CliError(
+        f"generation {tried.number} was confirmed before it could be ended", "segctl rollback again returns from it."
+    )
 
 
 def has_errors(planned: Plan) -> bool:
@@ -174,18 +200,21 @@ def _watch(app: App, steps: Steps, allow_offline: bool) -> Exit:
         if push.generation is None:
             raise
         number = push.generation.number
-        mend = f"Generation {number} is stored and active; the hosts go on by themselves. segctl status shows them."
+        mend = f"The push of generation {number} goes on without us, unless the controller died: segctl status tells."
         raise CliError(error.message, mend, error.exit_code) from error
     if not app.json:
         app.terminal.show(render_summary(push))
+    if push.done is not None and push.done.undone:
+        return Exit.FINDINGS
     return Exit.OK if push.complete(allow_offline) else Exit.PARTIAL
 
 
-def _kind(step: Generation | Proof | Done) -> str:
-    return {Generation: "stored", Proof: "host", Done: "done"}[type(step)]
+def _kind(step: Step) -> str:
+    return {Generation: "stored", Proof: "host", Phase: "phase", Done: "done"}[type(step)]
 
 
 def _previous(newest: tuple[Generation, ...]) -> int:
+    newest = tuple(g for g in newest if g.state != "undone")
     if len(newest) < 2:
         raise CliError("there is no generation before the current one", "segctl history shows what there is.")
     current = newest[0]

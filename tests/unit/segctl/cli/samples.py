@@ -27,6 +27,19 @@ WARNING = Finding(Position("policy/shop.yaml", 7, 5), Severity.WARNING, "expired
 GENERATION = v.Generation(8, "3f2a91c0b1d2e3f4", "alice", "checkout may reach the db", before(300), True, None)
 OLDER = v.Generation(7, "aa00bb11cc22dd33", "bob", "", before(90000), False, 5)
 
+ON_TRIAL = v.Generation(10, "cc00bb11cc22dd33", "bob", "enforce dev", before(4), False, None, state="trial")
+UNDONE = v.Generation(
+    9,
+    "bb00bb11cc22dd33",
+    "bob",
+    "enforce dev",
+    before(200),
+    False,
+    None,
+    state="undone",
+    why="db1 refused it: no memory",
+)
+
 SHOP_WEB, SHOP_DB = "shop-web [app=shop,env=prod]", "shop-db [app=shop,env=prod]"
 PLAN = v.Plan(
     base_generation=7,
@@ -361,3 +374,5 @@ TOKEN = v.Token("3f9a12", {"role": "web"}, "", ("10.0.0.0/24",), 1, NOW + timede
 NEW_TOKEN = v.NewToken("3f9a12", NOW + timedelta(hours=1), "eyJjIjpbXX0", "")
 AUDIT = v.AuditEntry(12, before(300), "alice", "push", "generation 8", "checkout may reach the db")
 WHO = v.WhoAmI("alice", "admin", "shop", "controller:7443", "0.1.0")
+
+TRIED = replace(WELL, trial=v.Trial(ON_TRIAL, v.Phase("watching", 1, 1, 3, 3), 3))

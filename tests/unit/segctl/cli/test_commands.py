@@ -122,7 +122,7 @@ def test_a_push_that_breaks_after_it_was_stored_says_so(cli: Cli, controller: Sc
     controller.break_push = grpc.StatusCode.RESOURCE_EXHAUSTED
     ran = cli("push", str(policy), "--yes")
     assert ran.code == Exit.FINDINGS
-    assert "Generation 9 is stored and active" in ran.err
+    assert "The push of generation 9 goes on without us" in ran.err
 
 
 def test_rollback_shows_the_plan_and_names_the_generation(cli: Cli, controller: ScriptedAdmin) -> None:
@@ -130,7 +130,11 @@ def test_rollback_shows_the_plan_and_names_the_generation(cli: Cli, controller: 
     assert ran.code == Exit.OK
     assert "Plan against generation 8" in ran.out
     assert controller.asked[-1] == pb.RollbackRequest(
-        generation=7, message="back", wait_seconds=30, expect_base_generation=8
+        generation=7,
+        message="back",
+        wait_seconds=30,
+        expect_base_generation=8,
+        rollout=pb.Rollout(watch_seconds=0, waves=1),
     )
 
 
@@ -435,7 +439,7 @@ def test_ctrl_c_says_what_state_things_are_in(cli: Cli, controller: ScriptedAdmi
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout
-        awaited = "stored and active" if stored else "policy tests ran"
+        awaited = "on trial until" if stored else "policy tests ran"
         while awaited not in process.stdout.readline():
             assert process.poll() is None
         assert controller.pushing.wait(10)
@@ -445,7 +449,7 @@ def test_ctrl_c_says_what_state_things_are_in(cli: Cli, controller: ScriptedAdmi
         process.kill()
     assert process.returncode == Exit.INTERRUPTED, err
     if stored:
-        assert "generation 9 is stored and active: the hosts take it without us" in err
+        assert "but the push of generation 9 goes on: it ends without us" in err
         assert "segctl rollback" in err
     else:
         assert "before the controller said that it stored anything" in err

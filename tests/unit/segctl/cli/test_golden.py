@@ -21,7 +21,7 @@ from segctl.cli import (
 from segctl.cli.check_result import CheckResult
 from segctl.cli.output import Line, line, plain
 from segctl.cli.output_push import Push
-from segctl.cli.views import Done, Lost
+from segctl.cli.views import Done, Lost, Phase, Proof
 
 from tests.unit.segctl.cli import samples as s
 
@@ -74,6 +74,29 @@ def _push_well(width: int) -> Iterable[Line]:
     return output_push.render_summary(Push(s.GENERATION, (s.PROVEN,), Done(1, 0, 0, 0)))
 
 
+def _undone(width: int) -> Iterable[Line]:
+    push = Push()
+    why = "db1 took it back: tcp/5432 from 10.0.0.7 of workload shop-db passed before, and is denied"
+    steps: list[output_push.Step] = [
+        s.GENERATION,
+        Phase("staging", hosts=3),
+        Proof("db1", "staged", "", 12.0),
+        Phase("widening", hosts=3),
+        Phase("activating", 1, 2, 1),
+        s.PROVEN,
+        Phase("watching", 1, 2, 1, 30),
+        Phase("pausing", 2, 2, seconds=300),
+        Phase("undoing", hosts=1),
+        Proof("db1", "returned", "", 40_000.0),
+        Proof("web1", "waiting", "", 40_000.0),
+        Done(1, 0, 0, 1, undone=True, why=why),
+    ]
+    for step in steps:
+        push = push.after(step)
+        yield from output_push.render_step(step)
+    yield from output_push.render_summary(push)
+
+
 def _interrupted(width: int) -> Iterable[Line]:
     return [*output_push.render_interrupted(Push()), *output_push.render_interrupted(Push(s.GENERATION, (s.PROVEN,)))]
 
@@ -92,6 +115,10 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "push-open": _push_open,
     "push-well": _push_well,
     "push-interrupted": _interrupted,
+    "push-undone": _undone,
+    "status-trial": lambda w: output_status.render_status(s.TRIED, s.NOW, w),
+    "history-undone": lambda w: output_lists.render_history((s.ON_TRIAL, s.UNDONE, s.GENERATION), s.NOW, w),
+    "generation-undone": lambda w: output_lists.render_generation(s.UNDONE),
     "status": lambda w: output_status.render_status(s.STATUS, s.NOW, w),
     "status-well": lambda w: output_status.render_status(s.WELL, s.NOW, w),
     "status-fresh": lambda w: output_status.render_status(s.FRESH, s.NOW, w),

@@ -57,11 +57,11 @@ async def test_from_the_token_to_the_proof(offline: Cli, tmp_path: Path, policy_
         async with agent.session(addresses=["10.9.0.1"]) as session:
             await session.receive()
             pushing = asyncio.create_task(_call(offline, lab, "push", policy_file, "--yes", "--json", "-m", "first"))
-            policy = await session.acknowledge()
+            policy = await session.acknowledge(confirmed=True)
             pushed = await pushing
             assert pushed.code == Exit.OK, pushed.err
-            assert [x["kind"] for x in pushed.lines] == ["plan", "stored", "host", "done"]
-            assert pushed.lines[2]["state"] == "proven"
+            told = [x.get("state") or x.get("name") or x["kind"] for x in pushed.lines]
+            assert told == ["plan", "trial", "staging", "staged", "activating", "proven", "confirming", "done"]
             assert pushed.lines[1]["number"] == policy.generation
 
             again = await _call(offline, lab, "push", policy_file)
@@ -81,16 +81,21 @@ async def test_from_the_token_to_the_proof(offline: Cli, tmp_path: Path, policy_
         assert "push" in {e["action"] for e in audit.json}
 
 
-async def test_a_host_that_refuses_makes_the_push_partial(offline: Cli, tmp_path: Path, policy_file: str) -> None:
+async def test_a_host_that_refuses_undoes_the_push(offline: Cli, tmp_path: Path, policy_file: str) -> None:
     async with running_controller(tmp_path / "lab") as lab:
         agent = await lab.enrol("web1", {"role": "web"})
         async with agent.session(addresses=["10.9.0.1"]) as session:
             await session.receive()
             pushing = asyncio.create_task(_call(offline, lab, "push", policy_file, "--yes"))
             await session.refuse(await session.policy(), "set w0_in4 is full")
+            while (message := await session.receive()).WhichOneof("kind") != "take_back":
+                pass
+            back = message.take_back
+            ended = agent_pb2.TrialEnded(generation=back.generation, digest=back.digest, reason=back.reason)
+            await session.send(trial_ended=ended)
             pushed = await pushing
-        assert pushed.code == Exit.PARTIAL, pushed.out + pushed.err
-        assert "set w0_in4 is full" in pushed.out
+        assert pushed.code == Exit.FINDINGS, pushed.out + pushed.err
+        assert "Undone. Generation 1 is not in force: web1 refused it: set w0_in4 is full" in pushed.out
 
 
 async def test_denials_reach_the_terminal_while_following(
