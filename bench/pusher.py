@@ -1,7 +1,7 @@
 """Pushes two policies in turns and tells when every host had proved each: `python -m bench.pusher COUNT DIR DIR`.
 
 Runs inside the lab, where the controller can be reached, as the administrator of $SEGCTL_CONFIG. Prints one JSON object
-a push: {"total_ms": from the request to the last proof, "hosts_ms": the controller's clock from stored to the last
+a push: {"total_ms": from the request until it is confirmed, "hosts_ms": the controller's clock from stored to the last
 proof, "hosts": how many}.
 """
 
@@ -17,6 +17,7 @@ from segctl.cli.client import Controller
 from segctl.cli.config import load_config
 from segctl.cli.sources import load_sources
 from segctl.cli.views import Done, Proof
+from segctl.cli.way import Way
 
 
 def main() -> int:
@@ -27,10 +28,10 @@ def main() -> int:
             plan = controller.plan(files)
             started = time.monotonic()
             proofs = []
-            for step in controller.push(files, f"bench {number}", plan, 30):
-                if isinstance(step, Proof):
+            for step in controller.push(files, f"bench {number}", plan, Way()):
+                if isinstance(step, Proof) and step.state == "proven":
                     proofs.append(step)
-                if isinstance(step, Done) and (step.refused or step.offline or step.waiting):
+                if isinstance(step, Done) and (step.undone or step.refused or step.offline or step.waiting):
                     print(f"push {number} was not proven everywhere: {step}", file=sys.stderr)
                     return 1
             total_ms = (time.monotonic() - started) * 1000

@@ -177,8 +177,9 @@ class Fleet:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def push(self, policy: Path, *options: str) -> list[dict[str, Any]]:
-        """Push a policy directory and wait for every host's proof. Raises LabError when one has none."""
-        return self.records("push", str(policy), "--yes", *options)
+        """Push a policy directory until it is confirmed, without a time of watching unless `options` say so. Raises
+        LabError when it is not, or when a host has not proved it."""
+        return self.records("push", str(policy), "--yes", "--watch", "0", *options)
 
     def host_states(self) -> dict[str, str]:
         """The state of every enrolled host: {"web1": "in-sync", ...}."""
