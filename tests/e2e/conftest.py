@@ -39,6 +39,7 @@ def raised_fleet():
 def fleet(raised_fleet, request):
     """The fleet of the shop with the example policy in force on every host, whatever the test before did."""
     raised_fleet.revive()
+    raised_fleet.await_in_sync()
     raised_fleet.push(SHOP)
     raised_fleet.await_in_sync()
     yield raised_fleet
