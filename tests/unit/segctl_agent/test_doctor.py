@@ -123,6 +123,13 @@ def test_what_the_table_is_for() -> None:
     assert (well.level, "owned by segctl-agent (pid 9)" in well.text) == (Level.OK, True)
 
 
+def test_what_is_on_trial_is_not_taken_for_drift() -> None:
+    [finding] = table.judge_trial(8, POLICY)
+    assert (finding.level, finding.check) == (Level.UNKNOWN, "table")
+    assert "generation 8 is on trial" in finding.text
+    assert "generation 7 comes back" in finding.text
+
+
 def test_neighbours_that_interfere_are_warnings() -> None:
     where = Where("ip", "mangle", "OUTPUT")
     harm = Foreign(where, Weight.INTERFERES, "writes our bits of the conntrack mark")
