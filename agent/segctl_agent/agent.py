@@ -15,9 +15,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TypeVar
 
 from segctl.errors import KernelError, StateError
+from segctl.logs import about, kind_of
 from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import agent_pb2 as pb
 
+from segctl_agent.applied import Applied
 from segctl_agent.boot import put_last_good
 from segctl_agent.change import size_of
 from segctl_agent.conversation import Activation, Confirmation, ImpactAsked, InForce, NewPolicy, Withdrawal
@@ -34,6 +36,7 @@ from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Ended, Proof
 from segctl_agent.state import StateFolder
 from segctl_agent.strength import describe_identity
+from segctl_agent.tally import Tally
 from segctl_agent.throttle import Throttle
 
 log = logging.getLogger(__name__)
@@ -62,6 +65,9 @@ class Agent:
         self.containers: tuple[ContainerFact, ...] = ()
         self.held = ""
         self.status = "starting"
+        self.tally = Tally()
+        self.compared_at = time.monotonic()
+        self.generations.applied = self._applied
         self._working = False
         self._deferred: deque[Callable[[], None]] = deque()
         self._throttle = Throttle()
@@ -88,6 +94,16 @@ class Agent:
     def working(self) -> bool:
         """A policy is being applied in a thread: the kernel and the enforcer are its own now."""
         return self._working
+
+    @property
+    def behind(self) -> bool:
+        """The kernel refuses what it should hold; it is tried again and again."""
+        return bool(self._problem)
+
+    @property
+    def stored(self) -> bool:
+        """What is in force would survive a reboot."""
+        return self.generations.stored
 
     # What the session asks
 
@@ -149,6 +165,10 @@ class Agent:
     async def take_back(self, asked: Withdrawal) -> None:
         await self.generations.take_back(asked)
         self._after_trial()
+
+    def _applied(self, applied: Applied) -> None:
+        self.compared_at = time.monotonic()
+        self.tally.applied.add(applied.apply_us / 1e6)
 
     async def _changed(self, change: Coroutine[object, object, Proof]) -> Proof:
         proof = await change
@@ -253,6 +273,7 @@ class Agent:
             return
         started, turn = time.perf_counter(), self.enforcer.decisions.turn
         found = self.enforcer.heal()
+        self.compared_at = time.monotonic()
         self._turn_kept(self.enforcer.decisions.turn != turn)
         if self._unproven:
             self._unproven = False
@@ -260,6 +281,7 @@ class Agent:
         culprit, self._culprit = self._culprit, None
         if not found:
             return
+        self.tally.heals += 1
         took = (time.perf_counter() - started) * 1e3
         who = f"{culprit.process} (pid {culprit.pid})" if culprit is not None and culprit.pid else "an unknown process"
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
@@ -298,7 +320,12 @@ class Agent:
 
     def tell(self, kind: str, message: str, culprit: TamperNotice | None = None) -> None:
         """Into the journal and to the controller."""
-        log.warning("%s: %s", kind, message)
+        told = about(
+            kind_of(kind),
+            culprit=culprit.process if culprit is not None and culprit.pid else None,
+            culprit_pid=culprit.pid if culprit is not None and culprit.pid else None,
+        )
+        log.warning("%s: %s", kind, message, extra=told)
         self.reports.add_event(event_message(kind, message, time.time_ns() // 1000, culprit))
         self.report_waiting()
 

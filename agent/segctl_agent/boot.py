@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from segctl.errors import StateError
+from segctl.logs import Event, about
 from segctl.model.hostpolicy import HostPolicy, LocalWorkload
 from segctl.model.policy import HOST_WORKLOAD, Mode
 
@@ -74,5 +75,11 @@ def put_last_good(folder: StateFolder, host: str, enforcer: Enforcer) -> Boot:
         policy.generation,
         applied.apply_us,
         applied.turn,
+        extra=about(
+            Event.POLICY,
+            generation=policy.generation,
+            digest=policy.policy_digest,
+            duration_us=applied.apply_us,
+        ),
     )
     return Boot(f"generation {policy.generation} in force", policy, tuple(problems))

@@ -110,6 +110,10 @@ class Enforcer:
         return self._identity
 
     @property
+    def cgroup_count(self) -> int:
+        return len(self._cgroups.here)
+
+    @property
     def facts(self) -> HostFacts:
         return replace(self._facts, cgroups=self._cgroups.here, departed=self._cgroups.departed)
 

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from segctl.errors import StateError
+from segctl.logs import Event, about
 from segctl.model.hostpolicy import HostPolicy
 from segctl.policy.digest import host_policy_digest
 
@@ -56,6 +57,7 @@ class Generations:
         self.seen = SeenFlows()
         self.committed: Callable[[], object] = lambda: None
         self.trial_ended: Callable[[Ended], object] = lambda _: None
+        self.applied: Callable[[Applied], object] = lambda _: None
         self._folder, self._enforcer, self._work, self._ready, self._tell = folder, enforcer, work, ready, tell
         self._confirmed: HostPolicy | None = None
         self._staged: NewPolicy | None = None
@@ -80,6 +82,11 @@ class Generations:
         """Nothing is in force any more, and nothing on trial."""
         self.trial = self._staged = self._proof = None
         self.in_force = InForce(released=who)
+
+    @property
+    def stored(self) -> bool:
+        """What is confirmed would survive a reboot."""
+        return self._unstored is None
 
     # What the controller asks
 
@@ -119,7 +126,8 @@ class Generations:
         self.trial = self._proof = None
         self._confirmed = new.policy
         self.in_force = InForce(new.policy.generation, new.digest, "", new.policy.generation)
-        log.info("generation %d is in force, decision ids %s, %d us", *_facts(new.policy, applied))
+        told = _told(Event.POLICY, new.policy, applied)
+        log.info("generation %d is in force, decision ids %s, %d us", *_facts(new.policy, applied), extra=told)
         self.committed()
         stored = await self._store(new.policy, applied.turn)
         return _proof(new.policy, applied, stored=stored)
@@ -140,7 +148,8 @@ class Generations:
         self.heard()
         confirmed = self._confirmed.generation if self._confirmed is not None else 0
         self.in_force = InForce(asked.generation, asked.digest, "", confirmed)
-        log.info("generation %d is on trial, decision ids %s, %d us", *_facts(staged.policy, applied))
+        told = _told(Event.TRIAL, staged.policy, applied)
+        log.info("generation %d is on trial, decision ids %s, %d us", *_facts(staged.policy, applied), extra=told)
         self.committed()
         await self._targets(staged.policy)
         if self._confirmed is not None:
@@ -156,7 +165,8 @@ class Generations:
         self.trial = self._proof = None
         self._confirmed = policy
         self.in_force = InForce(asked.generation, asked.digest, "", asked.generation)
-        log.info("generation %d is confirmed", asked.generation)
+        told = about(Event.CONFIRMED, generation=asked.generation, digest=policy.policy_digest)
+        log.info("generation %d is confirmed", asked.generation, extra=told)
         return Proof(proof.kernel_digest, proof.apply_us, proof.notes, stored)
 
     async def _apply(self, new: NewPolicy) -> Applied:
@@ -165,6 +175,7 @@ class Generations:
         applied: Applied = await self._work(lambda: self._enforcer.put(new.policy), new.policy)
         self._ready_after()
         self.ended, self._doom = None, ""
+        self.applied(applied)
         return applied
 
     def _ready_after(self) -> None:
@@ -211,6 +222,8 @@ class Generations:
         self.trial = self._staged = self._proof = None
         self._doom = ""
         self.ended = Ended(trial.generation, trial.digest, reason)
+        told = about(Event.UNDONE, generation=trial.generation)
+        log.warning("generation %d is taken back: %s", trial.generation, reason, extra=told)
         self._tell("state", f"generation {trial.generation} was on trial and is taken back: {reason}; {before}")
         self.trial_ended(self.ended)
 
@@ -250,6 +263,10 @@ class Generations:
 
 def _proof(policy: HostPolicy, applied: Applied, *, stored: bool) -> Proof:
     return Proof(applied.kernel_digest, applied.apply_us, (*applied.notes, *target_notes(policy)), stored)
+
+
+def _told(event: Event, policy: HostPolicy, applied: Applied) -> dict[str, dict[str, str]]:
+    return about(event, generation=policy.generation, digest=policy.policy_digest, duration_us=applied.apply_us)
 
 
 def _facts(policy: HostPolicy, applied: Applied) -> tuple[int, Turn, int]:

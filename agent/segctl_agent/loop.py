@@ -18,7 +18,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from segctl.errors import KernelError, SegctlError
+from segctl import __version__
+from segctl.errors import KernelError, SegctlError, StateError
+from segctl.logs import Event, EventCounter, about
+from segctl.statuspage import Where
 
 from segctl_agent.agent import Agent
 from segctl_agent.credentials import Identity
@@ -33,6 +36,7 @@ from segctl_agent.facts.listeners import read_listeners
 from segctl_agent.facts.users import resolve_users
 from segctl_agent.facts.values import Address
 from segctl_agent.flows.carried import carried_ids
+from segctl_agent.monitor import Monitor
 from segctl_agent.neighbours import Neighbours
 from segctl_agent.nft.fallback import Tell
 from segctl_agent.nft.kernel import NetlinkKernel
@@ -68,8 +72,10 @@ class Loop:
         notifier: Notifier,
         layout: MarkLayout,
         open_kernel: Callable[[Tell], NetlinkKernel],
+        metrics: Where | None = None,
     ) -> None:
-        """To be made in the loop that runs it. `open_kernel` is given what tells an event `kernel`."""
+        """To be made in the loop that runs it. `open_kernel` is given what tells an event `kernel`. `metrics` is where
+        the pages for monitoring are, None: nowhere."""
         self._folder, self._identity, self._notifier = folder, identity, notifier
         self._reports = ReportQueue()
         loop = asyncio.get_running_loop()
@@ -89,6 +95,10 @@ class Loop:
         self._resolved: dict[str, list[str]] = {}
         self._neighbours = Neighbours(read_others, self._agent.tell, layout.mask)
         self._conntrack = ConntrackGauge()
+        self._metrics, self._monitored = metrics, "off"
+        self._monitor: Monitor | None = None
+        self._events = EventCounter()
+        logging.getLogger().addHandler(self._events)
         self._stop = asyncio.Event()
         self._failure: SegctlError | None = None
 
@@ -114,10 +124,13 @@ class Loop:
         watch.start(loop)
         self._agent.read_notices = watch.read
         self._notifier.ready(self._agent.status)
-        log.info("ready: %s", self._agent.status)
+        log.info(
+            "ready: %s", self._agent.status, extra=about(Event.READY, generation=self._agent.in_force().generation)
+        )
         self._addresses.start(loop, self._addresses_changed)
         self._observers.start(loop)
         session = self._session()
+        self._start_monitor(session)
         gc.collect()
         gc.freeze()  # what start-up made lives on: the collector need not walk it again
         tasks = [
@@ -125,6 +138,7 @@ class Loop:
             asyncio.create_task(self._refresh_names()),
             asyncio.create_task(self._observers.run()),
             asyncio.create_task(self._neighbours.run()),
+            *([asyncio.create_task(self._monitor.run())] if self._monitor is not None else []),
             *(asyncio.create_task(_every(seconds, work)) for seconds, work in self._clockwork(session)),
         ]
         stopping = asyncio.create_task(self._stop.wait())
@@ -135,13 +149,16 @@ class Loop:
             for task in (stopping, *tasks):
                 task.cancel()
             await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            if self._monitor is not None:
+                await self._monitor.close()
+            logging.getLogger().removeHandler(self._events)
             self._close(loop, watch)
         for task in done:
             if task is not stopping and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
         if self._failure is not None:
             raise self._failure
-        log.info("stopped; the rules stay in force")
+        log.info("stopped; the rules stay in force", extra=about(Event.STOPPED))
         return 0
 
     def _cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
@@ -193,6 +210,25 @@ class Loop:
         self._agent.generations.trial_ended = session.trial_ended
         self._agent.report_waiting = session.reports_waiting.set
         return session
+
+    def _start_monitor(self, session: Session) -> None:
+        """A port that is taken is no reason to enforce less."""
+        if self._metrics is None:
+            return
+        monitor = Monitor(
+            self._agent,
+            session,
+            self._events,
+            lambda: session.identity.valid_until,
+            lambda: len(self._neighbours.findings),
+        )
+        try:
+            self._monitored = str(monitor.start(self._metrics))
+        except StateError as error:
+            self._monitored = str(error)
+            self._agent.tell("state", str(error))
+            return
+        self._monitor = monitor
 
     def _clockwork(self, session: Session) -> list[tuple[float, Callable[[], Awaitable[None]]]]:
         async def hold() -> None:
@@ -256,6 +292,9 @@ class Loop:
             self._folder.write_status(
                 {
                     "pid": os.getpid(),
+                    "version": __version__,
+                    "metrics": self._monitored,
+                    "trial": self._agent.generations.trial is not None,
                     "fleet": self._identity.fleet,
                     "host": self._identity.host,
                     "state": self._agent.status,

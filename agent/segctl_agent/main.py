@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import ParamSpec, TextIO
 
 import click
-from segctl import __version__
+from segctl import __version__, logs
 from segctl.errors import SegctlError, StateError
+from segctl.statuspage import Where, parse_where
 
 from segctl_agent.credentials import Identity, load_identity
 from segctl_agent.state import StateFolder
@@ -70,6 +71,25 @@ apply_option = click.option(
 )
 
 
+def _where(context: click.Context, parameter: click.Parameter, value: str) -> Where | None:
+    try:
+        return parse_where(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+metrics_option = click.option(
+    "--metrics",
+    callback=_where,
+    metavar="HOST:PORT",
+    default="127.0.0.1:7446",
+    envvar="SEGCTL_AGENT_METRICS",
+    show_default=True,
+    show_envvar=True,
+    help="Where /metrics, /healthz and /readyz are: counts, no names. off: nowhere.",
+)
+
+
 def _says_why(command: Callable[P, int]) -> Callable[P, None]:
     """An expected error is one line on stderr and exit code 1; anything else is a bug and keeps its traceback."""
 
@@ -90,9 +110,7 @@ def _says_why(command: Callable[P, int]) -> Callable[P, None]:
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 def main(verbose: bool) -> None:
     """Enforce this host's part of the fleet's policy, by process, in its own nftables table."""
-    under_journald = "JOURNAL_STREAM" in os.environ
-    form = "%(levelname)s %(message)s" if under_journald else "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.DEBUG if verbose else logging.INFO, format=form)
+    logs.set_up("segctl-agent", "%(asctime)s %(levelname)s %(message)s", verbose=verbose)
 
 
 @main.command(short_help="Make this host a member of the fleet.")
@@ -133,8 +151,9 @@ def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
 )
 @mask_option
 @apply_option
+@metrics_option
 @_says_why
-def run(state: Path, table_guard: str, mark_mask: int, apply: str) -> int:
+def run(state: Path, table_guard: str, mark_mask: int, apply: str, metrics: Where | None) -> int:
     """Enforce, follow the controller, report. SIGTERM ends it; the rules stay in force."""
     from segctl_agent.loop import Loop
     from segctl_agent.nft.fallback import Apply, open_kernel
@@ -151,7 +170,7 @@ def run(state: Path, table_guard: str, mark_mask: int, apply: str) -> int:
 
     async def agent() -> int:
         kernel = partial(open_kernel, Apply(apply), TableGuard(table_guard))
-        return await Loop(folder, identity, Notifier(), MarkLayout(mark_mask), kernel).run()
+        return await Loop(folder, identity, Notifier(), MarkLayout(mark_mask), kernel, metrics).run()
 
     return asyncio.run(agent())
 
@@ -224,6 +243,35 @@ def status(state: Path) -> int:
     return 0 if good else 3
 
 
+@main.command(short_help="Find what is wrong with this host, and say what to do.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False, readable=False),  # it says itself what it may not read
+    default=DEFAULT_STATE,
+    envvar="SEGCTL_AGENT_STATE",
+    show_default=True,
+    show_envvar=True,
+    help="The agent's state folder.",
+)
+@mask_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document.")
+@_says_why
+def doctor(state: Path, mark_mask: int, as_json: bool) -> int:
+    """Look at everything that an agent stands on: kernel, state, identity, controllers, table, units. Changes nothing.
+
+    Each line says what it means, and what to do. Exit code 3 when there is a problem. Run it as root: it says what it
+    could not look at otherwise.
+    """
+    from segctl.doctor import document, lines, terminal_width
+
+    from segctl_agent.doctor.command import diagnose
+    from segctl_agent.render import MarkLayout
+
+    diagnosis = diagnose(state, MarkLayout(mark_mask))
+    click.echo(document(diagnosis) if as_json else "\n".join(lines(diagnosis, terminal_width())))
+    return diagnosis.exit_code
+
+
 @main.command(short_help="EMERGENCY: remove the rules from this host.")
 @state_option
 @_says_why
@@ -250,4 +298,5 @@ def _enrolled(state: Path) -> tuple[StateFolder, Identity]:
         raise StateError(
             f"this host is not enrolled ({state} holds no identity): run `segctl-agent enrol --token-file FILE`"
         )
+    logs.always(HOST=identity.host)
     return StateFolder(state), identity

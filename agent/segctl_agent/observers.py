@@ -140,9 +140,11 @@ class Observers:
 
     def _denied(self, denials: list[Denial], lost: int) -> None:
         for denial in denials:
+            self._agent.tally.denied(denial.ingress, denial.verdict, denial.count)
             self._agent.reports.add_denial(denial_message(denial))
         self._agent.generations.denied(denials)
         if lost:
+            self._agent.tally.undescribed += lost
             self._agent.reports.add_lost(lost)
         self._agent.report_waiting()
 

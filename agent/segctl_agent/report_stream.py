@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import grpc
+from segctl.logs import Event, about
 from segctl.proto.v1 import agent_pb2 as pb
 
 from segctl_agent.reports import ReportQueue
@@ -28,9 +29,11 @@ async def send_reports(stub: rpc.AgentAsyncStub, queue: ReportQueue, waiting: as
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
                 lost = queue.drop_refused()
-                log.error("the controller refused a report of %d items: %s; they count as lost", lost, error.details())
+                text = "the controller refused a report of %d items: %s; they count as lost"
+                log.error(text, lost, error.details(), extra=about(Event.REPORT))
             else:
-                log.warning("the report stream broke: %s; what is not stored goes again", error.details())
+                text = "the report stream broke: %s; what is not stored goes again"
+                log.warning(text, error.details(), extra=about(Event.REPORT))
         current = asyncio.current_task()
         if current is not None and current.cancelling():
             # Before Python 3.13 a TaskGroup whose tasks fail swallows a cancellation that comes at the same time.

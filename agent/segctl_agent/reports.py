@@ -46,6 +46,8 @@ class ReportQueue:
     _sent: deque[pb.ReportBatch] = field(default_factory=deque)
     _resend: deque[pb.ReportBatch] = field(default_factory=deque)
     _sequence: int = 0
+    lost_so_far: dict[str, int] = field(default_factory=lambda: {"denials": 0, "events": 0, "flows": 0})
+    """Since the queue was made: connections that denials stood for, events, new flows."""
 
     def add_denial(self, denial: pb.Denial) -> None:
         """Queues one aggregate. The oldest make room; each connection that they stood for counts as lost."""
@@ -54,13 +56,14 @@ class ReportQueue:
         while self._denials and (len(self._denials) > self.max_denials or self._bytes > self.max_bytes):
             oldest = self._denials.popleft()
             self._bytes -= oldest.ByteSize()
-            self._lost += max(oldest.count, 1)
+            self._lose_denials(max(oldest.count, 1))
 
     def add_event(self, event: pb.Event) -> None:
         self._events.append(event)
         if len(self._events) > MAX_EVENTS:
             self._events.popleft()
             self._events_lost += 1
+            self.lost_so_far["events"] += 1
 
     def add_flows(self, batch: pb.FlowBatch) -> None:
         """Queues the flows of a window. The oldest windows make room; their new flows count as lost."""
@@ -69,7 +72,7 @@ class ReportQueue:
         while self._flows and self._flow_bytes > self.max_flow_bytes:
             oldest = self._flows.popleft()
             self._flow_bytes -= oldest.ByteSize()
-            self._flows_lost += _flows_in(oldest)
+            self._lose_flows(_flows_in(oldest))
 
     def add_hits(self, hits: Iterable[pb.RuleHits]) -> None:
         """Counts of rules as they stand: the newer one takes the place of one that waits. Over the bound a rule's count
@@ -153,11 +156,22 @@ class ReportQueue:
         items = 0
         for batch in self._sent:
             items += _items(batch)
-            self._flows_lost += _flows_in(batch.flows)
-            self._lost += batch.lost + sum(max(d.count, 1) for d in batch.denials)
+            self._lose_flows(sum(batch.flows.flows))
+            self._lose_denials(sum(max(d.count, 1) for d in batch.denials))
+            self.lost_so_far["events"] += len(batch.events)
+            self._flows_lost += batch.flows.lost
+            self._lost += batch.lost
         self._sent.clear()
         self._resend.clear()
         return items
+
+    def _lose_denials(self, count: int) -> None:
+        self._lost += count
+        self.lost_so_far["denials"] += count
+
+    def _lose_flows(self, count: int) -> None:
+        self._flows_lost += count
+        self.lost_so_far["flows"] += count
 
 
 def _items(batch: pb.ReportBatch) -> int:

@@ -17,6 +17,7 @@ from typing import Protocol, cast
 import grpc
 from segctl import __version__
 from segctl.errors import ControllerUnreachableError, KernelError, StateError
+from segctl.logs import Event, about
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 
@@ -241,7 +242,8 @@ class Session:
                 self._orders = [*outlived(self._orders, intention), intention]
                 self._offered.set()
             elif isinstance(intention, RefusedPolicy):
-                log.error("refused generation %d: %s", intention.generation, intention.reason)
+                told = about(Event.POLICY_REFUSED, generation=intention.generation, digest=intention.digest)
+                log.error("refused generation %d: %s", intention.generation, intention.reason, extra=told)
                 self._refuse(intention.generation, intention.digest, intention.reason, stage=intention.stage)
             elif isinstance(intention, pb.ProbeRequest):
                 self._send(pb.AgentMessage(probe=self.host.probe(intention)))
@@ -286,7 +288,8 @@ class Session:
             else:
                 proof = await self.host.put(order)
         except (KernelError, StateError) as error:
-            log.error("generation %d is not in force, the one before stays: %s", generation, error)
+            told = about(Event.POLICY_REFUSED, generation=generation, digest=order.digest)
+            log.error("generation %d is not in force, the one before stays: %s", generation, error, extra=told)
             self._refuse(generation, order.digest, str(error), stage=stage)
             return
         self._send(ack(generation, order.digest, proof.kernel_digest, proof.apply_us, proof.notes, stored=proof.stored))
@@ -344,19 +347,21 @@ class Session:
     def _greeted(self, address: str) -> None:
         self.connected_to, self.problem = address, ""
         self._greeted_at = asyncio.get_running_loop().time()
-        log.info("session with the controller %s", address)
+        log.info("session with the controller %s", address, extra=about(Event.SESSION, controller=address))
 
     def _report_problem(self, address: str, error: Exception) -> None:
         details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
         problem = self.identity.complaint(self._now()) or f"no session with the controller {address}: {details}"
         if problem != self.problem:  # once, not at every attempt
-            log.warning("%s; the rules in force stay in force", problem)
+            told = about(Event.SESSION_ENDED, controller=address)
+            log.warning("%s; the rules in force stay in force", problem, extra=told)
         self.problem = problem
 
     def _warn_of_expiry(self) -> None:
         left = self.identity.valid_until - self._now()
         if timedelta() < left < timedelta(days=14):
-            log.warning("this host's certificate expires in %d days: enrol it again before (--replace)", left.days)
+            text = "this host's certificate expires in %d days: enrol it again before (--replace)"
+            log.warning(text, left.days, extra=about(Event.CERTIFICATE))
 
 
 def _reason(failures: list[BaseException]) -> BaseException:

@@ -53,6 +53,11 @@ def serial_text(certificate: x509.Certificate) -> str:
     return f"{certificate.serial_number:x}"
 
 
+def certificate_end(certificate: bytes) -> datetime:
+    """Of a PEM certificate."""
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+
+
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -124,6 +129,10 @@ class Authority:
     @property
     def ca_pem(self) -> bytes:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def ends(self) -> datetime:
+        return self._certificate.not_valid_after_utc
 
     @property
     def ca_der(self) -> bytes:

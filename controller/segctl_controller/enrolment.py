@@ -12,6 +12,7 @@ from collections.abc import Callable
 from ipaddress import IPv6Address, IPv6Network
 
 from segctl.errors import EnrolmentError, SegctlError, StateError
+from segctl.logs import Event, about
 from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2, agent_pb2_grpc
 
@@ -110,7 +111,8 @@ class Enrolment(agent_pb2_grpc.EnrolmentServicer):
                 if isinstance(error, EnrolmentError):
                     raise EnrolmentError(UNUSABLE) from error
                 raise
-        log.info("enrolled host=%s tags=%s peer=%s", host.name, host.tags, peer)
+        told = about(Event.ENROLLED, host=host.name, peer=peer)
+        log.info("enrolled host=%s tags=%s peer=%s", host.name, host.tags, peer, extra=told)
         return agent_pb2.EnrolReply(
             host=host.name, certificate=certificate, ca=self._authority.ca_der, fleet=self._authority.fleet
         )

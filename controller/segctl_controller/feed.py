@@ -54,6 +54,11 @@ class Follower:
 class Feed:
     def __init__(self) -> None:
         self._followers: set[Follower] = set()
+        self.batches = 0
+
+    @property
+    def followers(self) -> int:
+        return len(self._followers)
 
     @property
     def full(self) -> bool:
@@ -69,6 +74,7 @@ class Feed:
             self._followers.discard(follower)
 
     def publish(self, host: str, denials: tuple[DenialRecord, ...], lost: int) -> None:
+        self.batches += 1
         for follower in self._followers:
             follower.lose(host, lost)
             for denial in denials:

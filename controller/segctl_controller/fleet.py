@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from segctl.logs import Event, about
 from segctl.model.hostpolicy import HostPolicy
 from segctl.model.inventory import Address, Host, Inventory
 from segctl.policy.compile import Compiler
@@ -325,7 +326,8 @@ class Fleet:
             if time.monotonic() - turn > PACE:
                 await asyncio.sleep(0)
                 turn = time.monotonic()
-        log.info("compiled generation=%d hosts=%d changed=%d", active.number, len(inventory.hosts), changed)
+        told = about(Event.COMPILED, generation=active.number)
+        log.info("compiled generation=%d hosts=%d changed=%d", active.number, len(inventory.hosts), changed, extra=told)
 
 
 def _desired(policy: HostPolicy) -> Desired:

@@ -1,4 +1,4 @@
-"""segctl-controller: init, run, admin add, admin list, admin remove."""
+"""segctl-controller: init, run, doctor, admin add, admin list, admin remove."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from segctl import __version__
+from segctl import __version__, logs
+from segctl.doctor import document, lines, terminal_width
 from segctl.errors import SegctlError
+from segctl.statuspage import Where, parse_where
 
 import segctl_controller.tls13  # noqa: F401 - first of ours: it must run before grpc is imported
 from segctl_controller.clock import Clock
 from segctl_controller.config import load_config
+from segctl_controller.doctor import diagnose
 from segctl_controller.names import checked_name
 from segctl_controller.server import open_controller
 from segctl_controller.setup import add_operator, create_controller, open_store, remove_operator
@@ -33,16 +36,6 @@ STATE = click.option(
     show_default=True,
     help="The controller's state directory: CA, database, configuration.",
 )
-
-
-class OneLine(logging.Formatter):
-    """One line an event, whatever hosts and strangers call themselves: what does not print is escaped."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - named by logging
-        text = super().formatMessage(record)
-        if text.isprintable():
-            return text
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class Commands(click.Group):
@@ -86,24 +79,59 @@ def init(
     click.echo(f"next: segctl-controller run --state {state}; then: SEGCTL_CONFIG={admin_out} segctl status", err=True)
 
 
+def _where(context: click.Context, parameter: click.Parameter, value: str) -> Where | None:
+    try:
+        return parse_where(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+METRICS = click.option(
+    "--metrics",
+    callback=_where,
+    metavar="HOST:PORT",
+    default="127.0.0.1:7445",
+    envvar="SEGCTL_CONTROLLER_METRICS",
+    show_default=True,
+    help="Where /metrics, /healthz and /readyz are: counts, no names. off: nowhere.",
+)
+
+
+@main.command()
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path, readable=False),  # it says itself what it may not read
+    default="/var/lib/segctl-controller",
+    envvar="SEGCTL_CONTROLLER_STATE",
+    show_default=True,
+    help="The controller's state directory: CA, database, configuration.",
+)
+@METRICS
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document.")
+def doctor(state: Path, metrics: Where | None, as_json: bool) -> None:
+    """Find what is wrong with this controller, and say what to do. Changes nothing. Exit code 3: a problem."""
+    diagnosis = diagnose(state, metrics)
+    click.echo(document(diagnosis) if as_json else "\n".join(lines(diagnosis, terminal_width())))
+    sys.exit(diagnosis.exit_code)
+
+
 @main.command()
 @STATE
-def run(state: Path) -> None:
+@METRICS
+def run(state: Path, metrics: Where | None) -> None:
     """Serve agents and operators until SIGTERM."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logs.set_up("segctl-controller", "%(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if os.geteuid() == 0:
         log.warning("running as root: the controller needs no privilege; run it as a user of its own")
-    asyncio.run(_serve(state))
+    asyncio.run(_serve(state, metrics))
 
 
-async def _serve(state: Path) -> None:
+async def _serve(state: Path, metrics: Where | None) -> None:
     config = load_config(state)
     store = open_store(state)
     try:
-        controller = open_controller(state, config, store)
+        controller = open_controller(state, config, store, metrics=metrics)
     except SegctlError:
         store.close()
         raise

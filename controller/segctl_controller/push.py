@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
+from segctl.logs import Event, about
 from segctl.model.policy import Policy
 from segctl.policy.digest import policy_digest
 from segctl.policy.source import SourceFile
@@ -116,7 +117,8 @@ class Publisher:
         entry = Entry(now, proposal.author, action, "", detail)
         above = self.fleet.newest_held()
         stored = await self._db.call(self._db.store.add_generation, new, proposal.expect_base, entry, above)
-        log.info("%s generation=%d author=%s digest=%s", action, stored.number, stored.author, digest[:12])
+        told = about(Event(action), generation=stored.number, digest=digest, actor=stored.author)
+        log.info("%s generation=%d author=%s digest=%s", action, stored.number, stored.author, digest[:12], extra=told)
         return stored
 
     async def _settle(
@@ -134,7 +136,9 @@ class Publisher:
         """What was on trial when the controller ended is undone: so it is at the agents, who lost their controller."""
         for newest in await self._db.call(self._db.store.generations, 1):
             if newest.state is GenerationState.TRIAL:
-                log.warning("generation %d was on trial when the controller ended: it is undone", newest.number)
+                told = about(Event.UNDONE, generation=newest.number)
+                text = "generation %d was on trial when the controller ended: it is undone"
+                log.warning(text, newest.number, extra=told)
                 why = "the controller ended while it was on trial"
                 await self._settle(newest, "controller", GenerationState.UNDONE, why)
 

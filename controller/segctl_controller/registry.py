@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import ParamSpec, Protocol
 
 from segctl.errors import SegctlError, StateError
+from segctl.logs import Event, about
 from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2
 
@@ -100,7 +101,7 @@ class Registry:
         if not contest.replaced(older.origin, newer.origin, older.lives, now):
             return
         message = contest.problem(host, now)
-        log.warning("identity host=%s: %s", host, message)
+        log.warning("identity host=%s: %s", host, message, extra=about(Event.IDENTITY, host=host))
         entry = Entry(now, f"host {host}", "identity-contested", f"host {host}", contest.why)
         self._db.post(self._db.store.add_event, EventRecord(host, "identity", message, now), entry)
 
@@ -181,7 +182,8 @@ class Registry:
 
     async def _announce(self, host: str, refused: Iterable[tuple[Address, str]], now: int) -> None:
         for address, why in refused:
-            log.warning("address refused host=%s address=%s: %s", host, address, why)
+            told = about(Event.ADDRESS_REFUSED, host=host)
+            log.warning("address refused host=%s address=%s: %s", host, address, why, extra=told)
             message = f"claims {address}: refused: {why}"
             entry = Entry(now, f"host {host}", "address-refused", str(address), why)
             await self._keep(self._db.store.add_event, EventRecord(host, "facts", message, now), entry)
@@ -191,7 +193,7 @@ class Registry:
         try:
             await self._db.call(method, *args, **kwargs)
         except StateError as error:
-            log.error("kept in memory only, until the next restart: %s", error)
+            log.error("kept in memory only, until the next restart: %s", error, extra=about(Event.STORE))
 
     def staged(self, session: LiveSession, digest: str, errors: Iterable[str]) -> None:
         """The host keeps the policy `digest` ready, or would have to refuse it."""
@@ -201,7 +203,8 @@ class Registry:
         texts = bounded(errors)
         if texts:
             standing.refusal = Refusal(digest, texts)
-            log.warning("not staged host=%s: %s", session.host, texts[0])
+            told = about(Event.POLICY_REFUSED, host=session.host)
+            log.warning("not staged host=%s: %s", session.host, texts[0], extra=told)
         else:
             standing.staged = digest
         self.fleet.notify()
@@ -213,7 +216,8 @@ class Registry:
         standing = self.fleet.standing(session.host)
         self._ended(standing, ended)
         standing.proof = None
-        log.warning("took back host=%s generation=%d: %s", session.host, *standing.ended)
+        told = about(Event.TAKEN_BACK, host=session.host, generation=standing.ended[0])
+        log.warning("took back host=%s generation=%d: %s", session.host, *standing.ended, extra=told)
         session.repeat()
         self.fleet.notify()
 
@@ -236,7 +240,8 @@ class Registry:
         if stored:
             standing.stored = proof.digest
             standing.holds = max(standing.holds, proof.generation)
-        log.info("proved host=%s generation=%d kernel=%s", host, proof.generation, proof.kernel_digest[:12])
+        told = about(Event.PROVED, host=host, generation=proof.generation, digest=proof.digest)
+        log.info("proved host=%s generation=%d kernel=%s", host, proof.generation, proof.kernel_digest[:12], extra=told)
         self.fleet.notify()
 
     async def refused(self, session: LiveSession, generation: int, digest: str, errors: Iterable[str]) -> None:
@@ -252,7 +257,8 @@ class Registry:
         standing.refusal = Refusal(digest, texts)
         if standing.proof is not None and standing.proof.digest == digest:
             standing.proof = None  # what it proved once it cannot hold any more
-        log.warning("refused host=%s generation=%d: %s", host, generation, texts[0])
+        told = about(Event.POLICY_REFUSED, host=host, generation=generation, digest=digest)
+        log.warning("refused host=%s generation=%d: %s", host, generation, texts[0], extra=told)
         self.fleet.notify()
 
     def in_force(self, session: LiveSession, released: str) -> None:
@@ -263,7 +269,9 @@ class Registry:
         standing = self.fleet.standing(session.host)
         standing.proof, standing.refusal, standing.notes = None, None, ()
         standing.released = _release(released)
-        log.warning("host=%s %s", session.host, standing.released or "is not released: it is sent its policy again")
+        told = about(Event.RELEASED, host=session.host)
+        words = standing.released or "is not released: it is sent its policy again"
+        log.warning("host=%s %s", session.host, words, extra=told)
         session.repeat()
         if not standing.released:
             self._offer(session.host)

@@ -10,6 +10,7 @@ from datetime import datetime
 
 import grpc
 from segctl.errors import WireError
+from segctl.logs import Event, about
 from segctl.model.policy import PortRange
 from segctl.policy.decide import next_end
 from segctl.proto.v1 import admin_pb2, agent_pb2
@@ -129,7 +130,9 @@ class ReportService:
         self._strange_told[host] = clock
         names = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
         text = f"counts hits of rules that it was not sent of late ({names}): they are not stored"
-        log.warning("event host=%s kind=report: %s", host, text)
+        log.warning(
+            "event host=%s kind=report: %s", host, text, extra=about(Event.HOST_EVENT, host=host, kind="report")
+        )
         return taken, (EventRecord(host, "report", text, now),)
 
     async def _flows(self, caller: Caller, message: agent_pb2.FlowBatch, now: int) -> AsyncIterator[FlowRecord]:
@@ -219,6 +222,6 @@ def _check(denial: agent_pb2.Denial) -> None:
 
 def _event(host: str, event: agent_pb2.Event, now: int) -> EventRecord:
     kind, message = (" ".join(text.split()) for text in (event.kind[:40], event.message[:500]))
-    log.warning("event host=%s kind=%s: %s", host, kind, message)
+    log.warning("event host=%s kind=%s: %s", host, kind, message, extra=about(Event.HOST_EVENT, host=host, kind=kind))
     at = min(max(event.at_us, 0), now + FUTURE_US)
     return EventRecord(host, event.kind[:40], event.message[:2000], at, event.culprit_pid, event.culprit_name[:128])

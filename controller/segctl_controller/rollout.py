@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from dataclasses import dataclass, field
 
 from segctl.errors import SegctlError
+from segctl.logs import Event, about
 from segctl.model.policy import Policy
 from segctl.proto.v1 import admin_pb2 as pb
 
@@ -297,7 +298,8 @@ class Rollout:
         fleet, members = self._fleet, sorted(self._tried)
         self._enter("confirming", hosts=len(members))
         fleet.confirm()
-        log.info("confirmed generation=%d hosts=%d", self.stored.number, len(members))
+        told = about(Event.CONFIRMED, generation=self.stored.number, actor=self.stored.author)
+        log.info("confirmed generation=%d hosts=%d", self.stored.number, len(members), extra=told)
         others = [h for h in fleet.hosts if h not in self._tried]
         await self._settled([*members, *others], self._followed, CONFIRM_SECONDS)
         for host in sorted(fleet.hosts):
@@ -315,7 +317,8 @@ class Rollout:
 
     async def _undo(self, why: str) -> None:
         fleet = self._fleet
-        log.warning("undone generation=%d: %s", self.stored.number, why)
+        told = about(Event.UNDONE, generation=self.stored.number, actor=self.stored.author)
+        log.warning("undone generation=%d: %s", self.stored.number, why, extra=told)
         try:
             self.stored = await self._settle(GenerationState.UNDONE, why)
         except SegctlError as error:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import grpc
 from cryptography import x509
 from segctl.errors import SegctlError
+from segctl.logs import Event, about
 
 from segctl_controller.authority import serial_text
 from segctl_controller.errors import ForbiddenError, UnauthenticatedError, status_of
@@ -85,7 +86,8 @@ class Refusing:
         code, text, peer = status_of(refused), str(refused), self._context.peer()
         if len(text) > LONGEST_DETAIL:
             text = text[:LONGEST_DETAIL] + " ... (cut; segctl check shows everything)"
-        log.info("refused peer=%s status=%s: %s", peer, code.name, text.splitlines()[0] if text else "")
+        told = about(Event.REQUEST_REFUSED, peer=peer, status=code.name)
+        log.info("refused peer=%s status=%s: %s", peer, code.name, text.splitlines()[0] if text else "", extra=told)
         await self._context.abort(code, text)
 
 

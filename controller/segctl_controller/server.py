@@ -10,19 +10,22 @@ from typing import Any
 
 import grpc
 from segctl.errors import StateError
+from segctl.logs import Event, about
 from segctl.policy.parse import parse_policy
 from segctl.proto.v1 import admin_pb2_grpc, agent_pb2, agent_pb2_grpc
+from segctl.statuspage import Where
 
 from segctl_controller.admin import Admin
-from segctl_controller.authority import Authority, Credential
+from segctl_controller.authority import Authority, Credential, certificate_end
 from segctl_controller.clock import Clock
-from segctl_controller.config import Config, endpoint
+from segctl_controller.config import DATABASE_FILE, Config, endpoint
 from segctl_controller.enrolment import Enrolment
 from segctl_controller.errors import StoppingError, UnauthenticatedError
 from segctl_controller.feed import Feed
 from segctl_controller.fleet import Fleet
 from segctl_controller.gate import Gate
 from segctl_controller.hosts import HostAdmin
+from segctl_controller.monitor import Monitor
 from segctl_controller.push import Publisher
 from segctl_controller.registry import Registry
 from segctl_controller.reports import ReportService
@@ -57,7 +60,15 @@ log = logging.getLogger(__name__)
 class Controller:
     """`await start()`, then serve until `await stop()`. Ports of 0 in the config are chosen at start."""
 
-    def __init__(self, config: Config, authority: Authority, store: Store, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        authority: Authority,
+        store: Store,
+        clock: Clock | None = None,
+        metrics: Where | None = None,
+        database: Path | None = None,
+    ) -> None:
         self.config = config
         self.authority = authority
         self.clock = clock or Clock()
@@ -69,6 +80,8 @@ class Controller:
         self.publisher = Publisher(self.registry, self.db, self.clock)
         self._servers: list[grpc.aio.Server] = []
         self._compiling: asyncio.Task[None] | None = None
+        self._metrics, self._database = metrics, database
+        self._monitor: Monitor | None = None
 
     async def start(self) -> None:
         """Raises StateError when a port is taken or the active generation cannot be read."""
@@ -88,7 +101,9 @@ class Controller:
         mutual.add_generic_rpc_handlers((self._agent(),))
         for server in self._servers:
             await server.start()
-        log.info("listening mutual=%s enrol=%s", endpoint(self.config.listen, port), enrol_port)
+        self._start_monitor(credential)
+        told = about(Event.READY, generation=self.fleet.active.number)
+        log.info("listening mutual=%s enrol=%s", endpoint(self.config.listen, port), enrol_port, extra=told)
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Until `stopped` is set. An unexpected end of the compiler ends the controller: it must not fall behind."""
@@ -107,10 +122,33 @@ class Controller:
         await self.publisher.close()
         self.registry.close(StoppingError("the controller stops; connect again in a moment"))
         await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
+        if self._monitor is not None:
+            await self._monitor.close()
         if self._compiling is not None:
             self._compiling.cancel()
             await asyncio.gather(self._compiling, return_exceptions=True)
         await asyncio.to_thread(self.db.close)
+
+    def _start_monitor(self, credential: Credential) -> None:
+        """A port that is taken is no reason to leave the fleet alone."""
+        if self._metrics is None:
+            return
+        compiling = self._compiling
+        monitor = Monitor(
+            self.fleet,
+            self.db,
+            self.feed,
+            (self.authority.ends, certificate_end(credential.certificate)),
+            lambda: compiling is not None and not compiling.done(),
+            self._database,
+        )
+        try:
+            where = monitor.start(self._metrics)
+        except StateError as error:
+            log.error("%s", error)
+            return
+        self._monitor = monitor
+        log.info("metrics=%s", where)
 
     async def _load(self) -> None:
         store = self.db.store
@@ -197,6 +235,9 @@ def _stream(
     return grpc.stream_stream_rpc_method_handler(handler, request_deserializer=parse, response_serializer=None)
 
 
-def open_controller(directory: Path, config: Config, store: Store, clock: Clock | None = None) -> Controller:
+def open_controller(
+    directory: Path, config: Config, store: Store, clock: Clock | None = None, metrics: Where | None = None
+) -> Controller:
     """Raises StateError for a CA that cannot be read."""
-    return Controller(config, Authority.load(directory, config.fleet), store, clock)
+    authority = Authority.load(directory, config.fleet)
+    return Controller(config, authority, store, clock, metrics, directory / DATABASE_FILE)

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 
 import grpc
 from segctl.errors import SegctlError, WireError
+from segctl.logs import Event, about
 from segctl.proto.v1 import agent_pb2, hostpolicy_pb2
 from segctl.wire import PROTOCOL_VERSION
 
@@ -277,13 +278,14 @@ class SessionService:
             self._registry.verify(caller.name, caller.serial)
             newer = ReplacedError(f"a newer session of host {caller.name} took the place of this one")
             self._registry.register(session, hello, newer)
-            log.info("session host=%s agent=%r", caller.name, hello.agent_version)
+            told = about(Event.SESSION, host=caller.name, generation=hello.generation, peer=context.peer())
+            log.info("session host=%s agent=%r", caller.name, hello.agent_version, extra=told)
             try:
                 await self._registry.claim(session, claims)
                 await self._run(session, context)
             finally:
                 self._registry.unregister(session)
-                log.info("session ended host=%s", caller.name)
+                log.info("session ended host=%s", caller.name, extra=about(Event.SESSION_ENDED, host=caller.name))
 
     async def _hello(self, context: Context) -> agent_pb2.Hello:
         try:

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from segctl.errors import SegctlError
+from segctl.errors import SegctlError, StateError
+from segctl.logs import Event, about
+from segctl.measure import Durations
 
 from segctl_controller.store.protocol import Store
 
@@ -28,9 +31,26 @@ class StoreThread:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-read")
         self._whole: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self.waiting = self.failures = 0
+        self.took = Durations()
 
     async def call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(method, *args, **kwargs))
+        self.waiting += 1
+        try:
+            work = partial(self._measured, partial(method, *args, **kwargs))
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self.waiting -= 1
+
+    def _measured(self, work: Callable[[], T]) -> T:
+        began = time.perf_counter()
+        try:
+            return work()
+        except StateError:
+            self.failures += 1
+            raise
+        finally:
+            self.took.add(time.perf_counter() - began)
 
     async def read(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Like `call`, for the methods that the store allows a second thread."""
@@ -60,6 +80,6 @@ class StoreThread:
 def _report(done: Future[T]) -> None:
     error = done.exception()
     if isinstance(error, SegctlError):
-        log.error("store: %s", error)
+        log.error("store: %s", error, extra=about(Event.STORE))
     elif error is not None:
-        log.error("store: unexpected error", exc_info=error)
+        log.error("store: unexpected error", exc_info=error, extra=about(Event.STORE))

@@ -37,6 +37,7 @@ def generation_view(record: GenerationRecord, active: int, *, with_source: bool 
 def host_view(fleet: Fleet, name: str, now_us: int) -> admin_pb2.HostStatus:
     record, standing = fleet.hosts[name], fleet.standing(name)
     facts = agent_pb2.Facts.FromString(record.facts)
+    troubles = [*_troubles(fleet, name, now_us), *_strange_words(facts)]
     return admin_pb2.HostStatus(
         name=name,
         tags=dict(record.tags.pairs),
@@ -47,7 +48,8 @@ def host_view(fleet: Fleet, name: str, now_us: int) -> admin_pb2.HostStatus:
         kernel_generation=standing.proof.generation if standing.proof and not standing.released else 0,
         state=fleet.state(name),
         workloads=_workloads(fleet, name, facts),
-        problems=[*_problems(fleet, name, now_us), *_strange_words(facts)],
+        problems=[f"{t.text}; {t.next}" if t.next else t.text for t in troubles],
+        troubles=troubles,
         listeners=facts.listeners,
         kernel=facts.kernel,
         table_guard=facts.table_guard,
@@ -80,31 +82,37 @@ def _workloads(fleet: Fleet, name: str, facts: agent_pb2.Facts) -> list[admin_pb
     return found
 
 
-def _problems(fleet: Fleet, name: str, now_us: int) -> list[str]:
+def _troubles(fleet: Fleet, name: str, now_us: int) -> list[admin_pb2.Trouble]:
     standing = fleet.standing(name)
     contest = standing.contest.problem(name, now_us)
-    found = [contest] if contest else []
-    found += [f"claims the address {address}: refused: {why}" for address, why in standing.refused_addresses]
+    found = [_trouble(contest)] if contest else []
+    found += [_trouble(f"claims the address {address}: refused: {why}") for address, why in standing.refused_addresses]
     if standing.released:
-        found.append(f"{standing.released}: nothing is enforced on this host; `segctl-agent load` on it ends that")
+        text = f"{standing.released}: nothing is enforced on this host"
+        found.append(_trouble(text, "segctl-agent load on the host, when the emergency is over"))
     elif standing.refusal is not None:
-        found.extend(f"the agent refused the policy: {error}" for error in standing.refusal.errors)
-    found.extend(standing.notes)
+        then = "mend what it names and push again; segctl-agent doctor on the host tells more"
+        found.extend(_trouble(f"the agent refused the policy: {error}", then) for error in standing.refusal.errors)
+    found.extend(_trouble(note) for note in standing.notes)
     if standing.holds > fleet.active.number and fleet.trial is None:
-        found.append(
+        text = (
             f"holds generation {standing.holds}, newer than this controller's {fleet.active.number}, and keeps it: the "
-            "controller's database is an older copy. Push again: the new number will be higher"
+            "controller's database is an older copy"
         )
+        found.append(_trouble(text, "segctl push PATH: the new number will be higher"))
     if standing.connected and not fleet.hosts[name].addresses:
-        found.append(
-            "holds no address, so no other host's rules can name it; its agent reported none that could be accepted"
-        )
+        text = "holds no address, so no other host's rules can name it"
+        found.append(_trouble(f"{text}; its agent reported none that could be accepted", "ip address, on the host"))
     if not standing.connected:
         found.append(_absence(bool(fleet.hosts[name].last_seen_us), bool(standing.released)))
     return found
 
 
-def _strange_words(facts: agent_pb2.Facts) -> list[str]:
+def _trouble(text: str, then: str = "") -> admin_pb2.Trouble:
+    return admin_pb2.Trouble(text=text, next=then)
+
+
+def _strange_words(facts: agent_pb2.Facts) -> list[admin_pb2.Trouble]:
     """A guard that watches, or a weak identity, is how things are on that host and no problem."""
     strange = [f"workload {fact.name}" for fact in facts.workloads if UNKNOWN in (fact.identified, fact.strength)]
     strange += ["the table's guard"] if facts.table_guard == UNKNOWN else []
@@ -112,17 +120,15 @@ def _strange_words(facts: agent_pb2.Facts) -> list[str]:
         return []
     more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
     problem = f"its agent speaks of {', '.join(strange[:3])}{more} in words that this controller does not know"
-    return [f"{problem}; install the controller that belongs to the agent's version"]
+    return [_trouble(problem, "install the controller that belongs to the agent's version")]
 
 
-def _absence(seen: bool, released: bool) -> str:
+def _absence(seen: bool, released: bool) -> admin_pb2.Trouble:
     if not seen:
-        return (
-            "enrolled, but its agent never connected: it enforces nothing until it first connects; "
-            "systemctl start segctl-agent"
-        )
-    keeps = "" if released else " it keeps its last policy;"
-    return f"its agent is not connected:{keeps} see: systemctl status segctl-agent"
+        text = "enrolled, but its agent never connected: it enforces nothing until it first connects"
+        return _trouble(text, "systemctl enable --now segctl-agent on the host; if it runs: segctl-agent doctor")
+    keeps = "" if released else ": it keeps its last policy"
+    return _trouble(f"its agent is not connected{keeps}", "segctl-agent doctor on the host says why")
 
 
 def token_view(token: TokenRecord) -> admin_pb2.Token:

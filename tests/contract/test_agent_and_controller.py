@@ -182,9 +182,10 @@ async def test_a_release_is_seen_and_its_end_brings_the_newest_generation(tmp_pa
             await reaches(lab, lambda host: host.state == "released")
             host = (await lab.hosts())["db-1"]
             assert (host.kernel_generation, {w.mode for w in host.workloads}) == (0, {""})
-            assert list(host.problems) == [
-                "released by alice at noon: nothing is enforced on this host; `segctl-agent load` on it ends that"
-            ]
+            [trouble] = host.troubles
+            assert trouble.text == "released by alice at noon: nothing is enforced on this host"
+            assert trouble.next == "segctl-agent load on the host, when the emergency is over"
+            assert list(host.problems) == [f"{trouble.text}; {trouble.next}"]
             reply = await lab.admin().Explain(live)
             assert [(e.verdict, e.kernel_verdict) for e in reply.ends if e.host == "db-1"] == [("denied", "allowed")]
             assert reply.differs

@@ -355,3 +355,10 @@ def test_counts_stop_before_they_overflow(store: Store) -> None:
     [row] = store.denials(DenialFilter())
     assert (row.count, type(row.count)) == (2**53, int)
     assert store.lost("", 0) == 2**53
+
+
+def test_a_write_that_proves_and_changes_nothing(store: Store) -> None:
+    store.add_entry(ENTRY)
+    before = store.entries(10)
+    store.prove_writable()
+    assert store.entries(10) == before

@@ -12,6 +12,7 @@ from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,6 +24,7 @@ from segctl.model.inventory import Host, Inventory
 from segctl.model.policy import Essentials, Network, Policy, Tags
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2, hostpolicy_pb2
+from segctl.statuspage import Page, StatusPage
 from segctl_agent.conversation import Conversation, InForce
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.enrol import accept_reply, make_request
@@ -54,6 +56,21 @@ def _host_policy(data: bytes) -> None:
     """What is taken from a stored generation is written back as the same value."""
     value = decode_policy(data)
     assert decode_policy(wire.host_policy_to_wire(value).SerializeToString()) == value
+
+
+def _status_page(data: bytes) -> None:
+    """Whatever a stranger sends gets an answer, and no header of his own."""
+
+    async def healthy() -> Page:
+        return Page(b"ok\n")
+
+    reply = StatusPage({"/healthz": healthy}).reply(data)
+    with pytest.raises(StopIteration) as ended:  # it waits for nothing
+        reply.send(None)
+    head, _, _ = ended.value.value.partition(b"\r\n\r\n")
+    first, *headers = head.split(b"\r\n")
+    assert first.split(b" ")[1] in (b"200", b"400", b"404", b"405")
+    assert len(headers) == 5
 
 
 def _enforced(data: bytes) -> None:
@@ -233,6 +250,7 @@ _MADE = {name: message.SerializeToString() for name, message in _samples().items
 _BAD_WIRE = (WireError, DecodeError)
 
 TARGETS = (
+    Target("status-page", _status_page, (b"GET /healthz?a=b HTTP/1.1\r\nHost: x\r\n\r\n", b"HEAD / HTTP/1.0\r\n\r\n")),
     Target("host-policy", _host_policy, (_POLICY.SerializeToString(),), (WireError,)),
     Target("host-policy-enforced", _enforced, (_POLICY.SerializeToString(),), (*_BAD_WIRE, KernelError)),
     Target(

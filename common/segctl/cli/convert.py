@@ -104,6 +104,7 @@ def host(m: pb.HostStatus) -> v.Host:
         problems=tuple(m.problems),
         table_guard=m.table_guard,
         mark_mask=m.mark_mask,
+        troubles=tuple(v.Trouble(t.text, t.next) for t in m.troubles) or tuple(v.Trouble(p) for p in m.problems),
     )
 
 

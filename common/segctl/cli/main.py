@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("push", "Put an earlier generation in force again."),
     "history": ("history", "List the generations, or show one."),
     "status": ("status", "Show the fleet: who is in sync, who is not, what to do."),
+    "doctor": ("doctor", "Find what is wrong with this machine, host or controller."),
     "host": ("host", "List, show, prepare and remove enrolled hosts."),
     "tag": ("host", "Show or change the tags of a host."),
     "token": ("token", "Create, list and revoke join tokens."),
@@ -38,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 GROUPS = {
     "Policy": ("check", "plan", "push", "rollback", "history"),
-    "Fleet": ("status", "host", "tag", "token"),
+    "Fleet": ("status", "doctor", "host", "tag", "token"),
     "Questions": ("explain", "denied", "flows", "report", "audit", "whoami"),
     "Setting up": ("init", "completion"),
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from segctl.cli.output import Cell, Line, ago, ahead, bold, dim, good, line, note, stamp, table, warn
-from segctl.cli.output_status import tags
+from segctl.cli.output_hosts import tags
 from segctl.cli.views import AuditEntry, Generation, NewToken, Token, WhoAmI
 
 

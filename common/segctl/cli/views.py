@@ -178,6 +178,14 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """A problem in two parts. `next` is what to do, empty where the text says it."""
+
+    text: str
+    next: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """`state`: in-sync, pending, refused, released, offline, never-connected. `table_guard`: owned, watched or empty;
     `mark_mask`: our bits of the conntrack mark."""
@@ -196,6 +204,7 @@ class Host:
     problems: tuple[str, ...] = ()
     table_guard: str = ""
     mark_mask: int = 0
+    troubles: tuple[Trouble, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

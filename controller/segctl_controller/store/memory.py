@@ -64,6 +64,9 @@ class MemoryStore:
         self._audit: list[Entry] = []
         self._flows = MemoryFlows(self._limits)
 
+    def prove_writable(self) -> None:
+        return None
+
     def close(self) -> None:
         return
 

@@ -133,4 +133,7 @@ class Store(Protocol):
     def entries(self, limit: int) -> tuple[Entry, ...]:
         """The audit log, newest first."""
 
+    def prove_writable(self) -> None:
+        """A durable write that changes nothing."""
+
     def close(self) -> None: ...

@@ -51,6 +51,12 @@ class SqlStore:
         self._reader.dispose()
         self._engine.dispose()
 
+    def prove_writable(self) -> None:
+        """The cookie that SQLite leaves to applications: to set it writes a page, whatever it was."""
+        with self._transaction() as connection:
+            cookie = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA user_version = {int(cookie)}")
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with translated(self._path), self._engine.begin() as connection:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from segctl.logs import OneLine
 from segctl.proto.v1 import admin_pb2, admin_pb2_grpc
-from segctl_controller.main import OneLine
 
 from tests.controller_harness import Identity
 

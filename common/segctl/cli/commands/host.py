@@ -9,7 +9,7 @@ from segctl.cli.commands.options import REMOVAL, TAG, VerbGroup
 from segctl.cli.commands.prepare import prepare_host
 from segctl.cli.exits import CliError
 from segctl.cli.output import good, line
-from segctl.cli.output_status import render_host, render_hosts, tags
+from segctl.cli.output_hosts import render_host, render_hosts, tags
 
 
 @click.group(cls=VerbGroup)

@@ -763,6 +763,7 @@ class HostStatus(google.protobuf.message.Message):
     KERNEL_FIELD_NUMBER: builtins.int
     TABLE_GUARD_FIELD_NUMBER: builtins.int
     MARK_MASK_FIELD_NUMBER: builtins.int
+    TROUBLES_FIELD_NUMBER: builtins.int
     name: builtins.str
     connected: builtins.bool
     last_seen_us: builtins.int
@@ -786,6 +787,10 @@ class HostStatus(google.protobuf.message.Message):
 
     @property
     def listeners(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[segctl.proto.v1.agent_pb2.Listener]: ...
+    @property
+    def troubles(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Trouble]:
+        """the problems, in two parts"""
+
     def __init__(
         self,
         *,
@@ -803,10 +808,31 @@ class HostStatus(google.protobuf.message.Message):
         kernel: builtins.str = ...,
         table_guard: builtins.str = ...,
         mark_mask: builtins.int = ...,
+        troubles: collections.abc.Iterable[global___Trouble] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "agent_version", b"agent_version", "connected", b"connected", "kernel", b"kernel", "kernel_generation", b"kernel_generation", "last_seen_us", b"last_seen_us", "listeners", b"listeners", "mark_mask", b"mark_mask", "name", b"name", "problems", b"problems", "state", b"state", "table_guard", b"table_guard", "tags", b"tags", "workloads", b"workloads"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "agent_version", b"agent_version", "connected", b"connected", "kernel", b"kernel", "kernel_generation", b"kernel_generation", "last_seen_us", b"last_seen_us", "listeners", b"listeners", "mark_mask", b"mark_mask", "name", b"name", "problems", b"problems", "state", b"state", "table_guard", b"table_guard", "tags", b"tags", "troubles", b"troubles", "workloads", b"workloads"]) -> None: ...
 
 global___HostStatus = HostStatus
+
+@typing.final
+class Trouble(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    NEXT_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """what is wrong"""
+    next: builtins.str
+    """what to do: a command, or words; empty: the text says it"""
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        next: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next", b"next", "text", b"text"]) -> None: ...
+
+global___Trouble = Trouble
 
 @typing.final
 class WorkloadStatus(google.protobuf.message.Message):

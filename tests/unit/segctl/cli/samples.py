@@ -137,6 +137,12 @@ DB = replace(
     problems=(
         "generation 8 refused: user 'app' does not exist. Create the user on db1, or name a uid, and push again.",
     ),
+    troubles=(
+        v.Trouble(
+            "the agent refused the policy: user 'app' does not exist: create it, or use a uid",
+            "mend what it names and push again; segctl-agent doctor on the host tells more",
+        ),
+    ),
 )
 DEV = replace(
     WEB,
@@ -150,6 +156,9 @@ DEV = replace(
     workloads=(),
     listeners=(),
     problems=("offline for 2 h: it keeps enforcing what it has. Check systemctl status segctl-agent on dev1.",),
+    troubles=(
+        v.Trouble("its agent is not connected: it keeps its last policy", "segctl-agent doctor on the host says why"),
+    ),
 )
 TOLD = replace(
     WEB,
@@ -202,10 +211,29 @@ OPENED = v.Status(
             problems=(
                 "released by alice at 03:00 UTC: nothing is enforced on this host; `segctl-agent load` on it ends that",
             ),
+            troubles=(
+                v.Trouble(
+                    "released by alice at 03:00 UTC: nothing is enforced on this host",
+                    "segctl-agent load on the host, when the emergency is over",
+                ),
+            ),
         ),
     ),
 )
 FRESH = v.Status("shop", "0.1.0", None)
+COMING = replace(WELL, hosts=(WEB, replace(WEB, name="web2", state="pending", kernel_generation=7)))
+LARGE = v.Status(
+    "shop",
+    "0.1.0",
+    GENERATION,
+    (
+        *(replace(WEB, name=f"web{i}") for i in range(1, 991)),
+        *(replace(DEV, name=f"dev{i}", kernel_generation=7) for i in range(1, 8)),
+        DB,
+        replace(DB, name="db2"),
+        replace(OPENED.hosts[1], name="db3"),
+    ),
+)
 
 ENDS = (
     v.End(
