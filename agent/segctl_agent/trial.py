@@ -13,7 +13,7 @@ from typing import Final
 from segctl_agent.denials.prefix import UNKNOWN_WORKLOAD
 from segctl_agent.denials.values import Denial
 from segctl_agent.flows.permits import PolicyIndex
-from segctl_agent.flows.values import PROTOCOL_NAMES, FlowKey, FlowWindow, Verdict
+from segctl_agent.flows.values import PROTOCOL_NAMES, FlowWindow, Verdict
 from segctl_agent.identity import Direction
 
 MAX_SEEN: Final = 1 << 13
@@ -38,13 +38,16 @@ class SeenFlows:
     """The kinds of accepted flows that were seen last, at most MAX_SEEN, and how they were judged."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[_What, Verdict] = OrderedDict()
+        self._seen: OrderedDict[_What, dict[str, Verdict]] = OrderedDict()
+        self._workloads: set[str] = set()
 
     def note(self, window: FlowWindow) -> None:
         for row in window.rows:
-            what = _what(row.key)
-            self._seen[what] = row.key.verdict
+            key = row.key
+            what = (key.direction, key.remote, key.protocol, key.port)
+            self._seen.setdefault(what, {})[key.workload] = key.verdict
             self._seen.move_to_end(what)
+            self._workloads.add(key.workload)
         while len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
 
@@ -62,18 +65,22 @@ class SeenFlows:
                 continue
             if denial.workload == UNKNOWN_WORKLOAD:
                 continue  # its cgroup was not mapped yet: the packet that follows passes
-            before = self._seen.get((direction, denial.remote.packed, number, denial.port))
-            if before == "observed":
+            what = (direction, denial.remote.packed, number, denial.port)
+            before = self._verdicts(denial.workload, what)
+            if "observed" in before:
                 return denial
-            if before is not None and index.permitting_rule(
+            if before and index.permitting_rule(
                 direction, denial.workload, denial.remote.packed, number, denial.port, now
             ):
                 return denial
         return None
 
-
-def _what(key: FlowKey) -> _What:
-    return (key.direction, key.remote, key.protocol, key.port)
+    def _verdicts(self, workload: str, what: _What) -> set[Verdict]:
+        """Those of this workload; of a workload that is new, those of all: its processes belonged to others before."""
+        seen = self._seen.get(what, {})
+        if workload in self._workloads:
+            return {seen[workload]} if workload in seen else set()
+        return set(seen.values())
 
 
 def describe_broken(denial: Denial) -> str:

@@ -15,9 +15,11 @@ from segctl_agent.agent import Agent
 from segctl_agent.conversation import Activation, Confirmation, InForce, NewPolicy, Withdrawal
 from segctl_agent.decisions import turn_from_number
 from segctl_agent.denials.values import Denial, ProcessInfo
+from segctl_agent.flows.permits import PolicyIndex
 from segctl_agent.flows.values import FlowKey, FlowRow, FlowWindow, Verdict
 from segctl_agent.session import Ended
 from segctl_agent.state import StateFolder
+from segctl_agent.trial import SeenFlows
 
 from tests.unit.segctl_agent.test_agent import Kernel, events, make
 
@@ -159,8 +161,18 @@ async def test_a_policy_of_the_controller_ends_the_trial_too(tmp_path: Path) -> 
 # Flows that passed before
 
 
-def window(verdict: Verdict, port: int = 5432) -> FlowWindow:
-    key = FlowKey("in", "host", ip_address("10.0.0.7").packed, 6, port, "", verdict)
+def test_what_another_workload_did_is_no_matter_of_this_one() -> None:
+    seen = SeenFlows()
+    for of in (window("allowed", workload="web"), window("observed"), window("observed", 22, workload="web")):
+        seen.note(of)
+    index = PolicyIndex(SIX)
+    assert seen.broken([denial(workload="web")], index, 0) is None
+    assert seen.broken([denial(22)], index, 0) is None
+    assert seen.broken([denial()], index, 0) == denial()
+
+
+def window(verdict: Verdict, port: int = 5432, workload: str = "host") -> FlowWindow:
+    key = FlowKey("in", workload, ip_address("10.0.0.7").packed, 6, port, "", verdict)
     return FlowWindow(0, 1, (FlowRow(key, 1, 0, 0, 0, 1),))
 
 
@@ -174,6 +186,7 @@ def denial(port: int = 5432, workload: str = "host", verdict: str = "denied") ->
     [
         (window("observed"), denial(), False, True),
         (window("observed"), denial(), True, False),
+        (window("observed", workload="before"), denial(), False, True),  # a workload that is new
         (window("observed"), denial(port=5433), False, False),
         (window("observed"), denial(verdict="would-deny"), False, False),
         (window("observed"), denial(workload="?"), False, False),
