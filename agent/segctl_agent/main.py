@@ -138,6 +138,20 @@ def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
     return 0
 
 
+@main.command(short_help="Renew this host's certificate now.")
+@state_option
+@_says_why
+def renew(state: Path) -> int:
+    """Renew this host's certificate now. A running agent does so by itself, at half of its life, and takes over what
+    this command stored."""
+    from segctl_agent.renew import renew as do_renew
+
+    _enrolled(state)
+    identity = do_renew(state, datetime.now(UTC))
+    click.echo(f"renewed: the certificate of {identity.host} ends {identity.valid_until:%Y-%m-%d %H:%M} UTC")
+    return 0
+
+
 @main.command()
 @state_option
 @click.option(
@@ -300,3 +314,7 @@ def _enrolled(state: Path) -> tuple[StateFolder, Identity]:
         )
     logs.always(HOST=identity.host)
     return StateFolder(state), identity
+
+
+if __name__ == "__main__":
+    main()

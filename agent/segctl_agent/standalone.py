@@ -51,7 +51,7 @@ def load_last_good(folder: StateFolder, identity: Identity, layout: MarkLayout, 
         enforcer.cgroups_changed(cgroups, {})
         enforcer.containers_changed(known_containers(reader, cgroups), reader.bridges())
         enforcer.addresses_changed(known_addresses(AddressWatcher()))
-        resolved = resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())
+        resolved = resolve_endpoints(identity.channel, load_remembered(folder.path), lambda _: ())
         enforcer.controllers_changed(endpoints(resolved))
         return put_last_good(folder, identity.host, enforcer)
     finally:
@@ -100,7 +100,7 @@ def _words(
         cgroups=cgroups,
         users=resolve_users(user_names(stored.value)),
         addresses=AddressWatcher().current(),
-        controller=endpoints(resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())),
+        controller=endpoints(resolve_endpoints(identity.channel, load_remembered(folder.path), lambda _: ())),
         agent_uid=folder.path.stat().st_uid,
         bridges=ContainerReader(find_cgroup2_root()).bridges(),
     )

@@ -117,9 +117,8 @@ class ServerCertificate:
             shown = credential.serial
             return configuration(credential)
 
-        # The stubs leave out that None says "as before".
         return grpc.dynamic_ssl_server_credentials(
             configuration(self.current()),
-            fetch,
-            mutual,  # type: ignore[arg-type]
+            fetch,  # type: ignore[arg-type]  # the stubs leave out that None says "as before"
+            mutual,
         )
