@@ -25,7 +25,7 @@ class Gate:
         if operator is None or operator.serial != caller.serial:
             raise UnauthenticatedError(
                 f"the operator {caller.name!r} was removed or has a newer certificate; ask for one: "
-                f"segctl-controller admin add {caller.name}"
+                f"segctl-controller admin renew {caller.name} --out DIR"
             )
         if operator.role.rank < need.rank:
             raise ForbiddenError(
