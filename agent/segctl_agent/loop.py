@@ -43,12 +43,14 @@ from segctl_agent.nft.others import read_others
 from segctl_agent.nft.ruleset import TABLE
 from segctl_agent.nft.watch import NftWatch, TamperNotice
 from segctl_agent.observers import HitKeeper, Observers
+from segctl_agent.release import Told
 from segctl_agent.render import MarkLayout
 from segctl_agent.renewal import Renewal
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session
 from segctl_agent.state import StateFolder
 from segctl_agent.systemd import Notifier
+from segctl_agent.tell_audit import tell_audit
 
 log = logging.getLogger(__name__)
 
@@ -206,6 +208,8 @@ class Loop:
     def _session(self) -> Session:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         session = Session(self._identity, self._agent, self._reports, boot_id)
+        told = Told(self._folder.path)
+        session.beside.append(lambda stub: tell_audit(stub, told))
         self._renewal = Renewal(self._folder.path, self._identity, session.use, partial(self._agent.tell, "state"))
         self._agent.facts_changed = session.facts_changed
         self._agent.in_force_changed = session.in_force_changed

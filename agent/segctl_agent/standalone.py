@@ -108,11 +108,9 @@ def _words(
     return {rule.exprs: rule for chain in rendered.chains.values() for rule in chain.rules}
 
 
-def remove_rules(folder: StateFolder, reason: str) -> None:
-    """Removes our table and nothing else, and proves it: an agent amid a change might write it once more. A table that
-    a running agent owns is removed by that agent, as soon as it sees the hold."""
-    log.critical("%s: removing the table inet segctl", reason)
-    folder.hold(reason)
+def remove_rules(folder: StateFolder) -> None:
+    """Removes our table and nothing else, of a host that is released, and proves it: an agent amid a change might write
+    it once more. A table that a running agent owns is removed by that agent, as soon as it sees the hold."""
     kernel = NetlinkKernel()
     owner = ""
     try:
