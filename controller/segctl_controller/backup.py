@@ -36,6 +36,7 @@ from segctl_controller.store.sql import SqlStore
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+SCRATCH = ".restore."
 FILES = ("ca.key", "ca.pem", DATABASE_FILE, CONFIG_FILE)
 """In the order in which a restore puts them in place: a directory with the last one is whole."""
 LARGEST_MANIFEST = 1 << 20
@@ -96,7 +97,9 @@ def restore(source: Path, directory: Path, replace: bool, clock: Clock) -> Manif
                     f"{directory}: there is a controller already ({', '.join(present)}); --replace moves its files "
                     "aside, into a directory replaced-*"
                 )
-            with TemporaryDirectory(dir=directory, prefix=".restore.") as scratch:
+            for left in directory.glob(f"{SCRATCH}*"):  # of a restore that was killed
+                shutil.rmtree(left)
+            with TemporaryDirectory(dir=directory, prefix=SCRATCH) as scratch:
                 fresh = Path(scratch)
                 manifest = _unpack(source, fresh)
                 _verify(fresh, manifest, source)

@@ -69,7 +69,10 @@ def load_config(directory: Path) -> Config:
         if isinstance(days, bool) or not isinstance(days, int | float) or not 0 < days <= LONGEST_DAYS:
             raise ValueError(f"host_certificate_days must be a number above 0 and at most {LONGEST_DAYS}")
     except FileNotFoundError as error:
-        raise StateError(f"{path}: no controller here; run: segctl-controller init --state {directory}") from error
+        raise StateError(
+            f"{path}: no controller here; run: segctl-controller init --state {directory}; or restore a backup: "
+            f"segctl-controller restore --from BACKUP --state {directory} --replace"
+        ) from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StateError(
             f"{path}: cannot be used: {error}; mend the file, or restore a backup: "

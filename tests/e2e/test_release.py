@@ -1,5 +1,6 @@
 """An operator opens a host in an emergency: everybody is told, and the end of it brings what was pushed meanwhile."""
 
+import json
 import re
 
 from lab.chapters import CRON_TO_API, WEB_TO_API
@@ -82,6 +83,20 @@ def test_a_renewed_certificate_changes_nothing_that_is_enforced(fleet):
     fleet.await_in_sync()
     assert any(e["action"] == "renew" and e["subject"] == "host web1" for e in fleet.document("audit"))
     assert _rules(fleet.nft("web1", "list", "table", "inet", "segctl")) == _rules(held)
+    assert wrong(fleet, WEB_TO_API, CRON_TO_API) == []
+
+
+def test_a_host_that_enforces_is_enrolled_again_by_root(fleet):
+    """Its certificate may have ended: the way to enrolment is an essential, of the agent's user alone."""
+    web1 = fleet.lab.hosts["web1"]
+    about = json.loads((web1.state / "lib" / "segctl-agent" / "identity" / "agent.json").read_text())
+    address, _, port = about["enrolment"][0].rpartition(":")
+    assert web1.run(["bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]).returncode != 0, "root's programs get there"
+    enrol = [*AGENT, "enrol", "--token-file", "-", "--replace", "--state", AGENT_STATE]
+    assert "enrolled: web1" in web1.check(enrol, stdin=f"{fleet.token('web1', '--replace')}\n")
+    fleet.stop_agent("web1")
+    fleet.start_agent("web1")
+    fleet.await_in_sync()
     assert wrong(fleet, WEB_TO_API, CRON_TO_API) == []
 
 
