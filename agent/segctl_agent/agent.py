@@ -303,7 +303,8 @@ class Agent:
             self.in_force_changed()
             self.tell("state", f"{held}: nothing is enforced on this host now")
         elif held != self.held and held:
-            self.held, self._in_force = held, InForce(released=held)
+            self.held = held
+            self.generations.released(held)
             self.in_force_changed()
             self.tell("state", held)
         elif held and self.enforcer.wanted is not None and not self._working:

@@ -252,6 +252,10 @@ class Loop:
                 self._agent.tell("kernel", problem)
             self._write_status(session)
 
+        async def renewal() -> None:
+            if self._agent.generations.trial is None:  # whose controller must be heard without a pause
+                await self._renewal.look()
+
         async def watchdog() -> None:
             self._notifier.watchdog()
 
@@ -262,7 +266,7 @@ class Loop:
             (DRIFT_SECONDS, drift),
             (LISTENERS_SECONDS, self._read_listeners),
             (STATUS_SECONDS, status),
-            (RENEWAL_SECONDS, self._renewal.look),
+            (RENEWAL_SECONDS, renewal),
             *self._observers.jobs(),
         ]
         if self._notifier.watchdog_seconds:
