@@ -117,6 +117,8 @@ def remove_rules(folder: StateFolder) -> None:
         deadline = time.monotonic() + _RELEASE_PROOF_SECONDS
         quiet_since: float | None = None
         while time.monotonic() < deadline:
+            if not folder.held:
+                return  # it was brief, and has ended: the table is the agent's again
             if kernel.present():
                 owner = kernel.other_owner()
                 if not owner:
