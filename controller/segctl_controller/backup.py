@@ -126,7 +126,7 @@ def _copy_database(path: Path, copy: Path) -> tuple[int, int]:
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=5.0)
+    return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=30.0)
 
 
 def _look_through(path: Path) -> tuple[int, int]:

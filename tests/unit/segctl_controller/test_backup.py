@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +115,7 @@ def test_a_backup_is_consistent_while_somebody_writes(tmp_path: Path) -> None:
         while not stop.is_set():
             written += 1
             writer.add_entry(Entry(written, "root", "act", "subject", "x" * 500))
+            time.sleep(0.001)  # SQLite's lock is not fair
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -131,7 +133,7 @@ def test_a_backup_is_consistent_while_somebody_writes(tmp_path: Path) -> None:
                 us for (us,) in connection.execute("SELECT at_us FROM audit WHERE action = 'act' ORDER BY sequence")
             ]
         assert times == list(range(1, len(times) + 1))
-    assert written > 50
+    assert written > 10
 
 
 def content_of(backup: Path) -> dict[str, bytes]:
