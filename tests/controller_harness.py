@@ -185,6 +185,19 @@ class FakeAgent:
         finally:
             call.cancel()
 
+    async def renewed(self, key: ec.EllipticCurvePrivateKey | None = None) -> FakeAgent:
+        """The same host with the certificate that it gets for a new key; the old identity stays what it was."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        stub: Any = agent_pb2_grpc.AgentStub(self.lab.channel(self.identity))
+        reply = await stub.Renew(agent_pb2.RenewRequest(csr=make_csr(key)))
+        certificate = x509.load_der_x509_certificate(reply.certificate).public_bytes(serialization.Encoding.PEM)
+        return FakeAgent(self.lab, self.name, Identity(self.identity.ca, certificate, key_pem(key)))
+
+    async def told(self, *entries: agent_pb2.HostEntry) -> list[str]:
+        """The ids that the controller has stored in its audit log."""
+        stub: Any = agent_pb2_grpc.AgentStub(self.lab.channel(self.identity))
+        return list((await stub.Audit(agent_pb2.HostAuditRequest(entries=entries))).stored)
+
     @asynccontextmanager
     async def reports(self) -> AsyncIterator[Any]:
         """The raw Report stream: `write` ReportBatch, `read` ReportAck."""

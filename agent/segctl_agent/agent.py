@@ -32,6 +32,7 @@ from segctl_agent.messages import event_message, facts_message
 from segctl_agent.nft.ruleset import TABLE
 from segctl_agent.nft.watch import TamperNotice
 from segctl_agent.probe import answer
+from segctl_agent.release import keep_release
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Ended, Proof
 from segctl_agent.state import StateFolder
@@ -79,6 +80,7 @@ class Agent:
 
     def start(self) -> None:
         """The last good generation in force. Raises KernelError."""
+        keep_release(self.folder)
         boot = put_last_good(self.folder, self.host, self.enforcer)
         self.held, self.status = self.folder.held, boot.status
         self.generations.begin(boot, self.held)
@@ -292,6 +294,7 @@ class Agent:
 
     def check_hold(self) -> None:
         """Follows the operator's release and its end."""
+        keep_release(self.folder)
         held = self.folder.held
         if held and not self.held:
             self.held, self.status = held, "released"
@@ -299,6 +302,11 @@ class Agent:
             self._when_free("release", self.enforcer.destroy)
             self.in_force_changed()
             self.tell("state", f"{held}: nothing is enforced on this host now")
+        elif held != self.held and held:
+            self.held = held
+            self.generations.released(held)
+            self.in_force_changed()
+            self.tell("state", held)
         elif held and self.enforcer.wanted is not None and not self._working:
             self._when_free("release", self.enforcer.destroy)  # the kernel refused it before
         elif self.held and not held:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +23,8 @@ _ENROL = "enrol this host again: `segctl token create` on the controller, then `
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this host is. Key, certificate and CA are PEM; `controllers` are HOST:PORT."""
+    """Who this host is. Key, certificate and CA are PEM; `controllers` and `enrolment` are HOST:PORT. `enrolled_as` is
+    the `enrolment_id` of an identity that was renewed."""
 
     fleet: str
     host: str
@@ -30,6 +34,18 @@ class Identity:
     ca: bytes
     valid_from: datetime
     valid_until: datetime
+    enrolment: tuple[str, ...] = ()
+    enrolled_as: str = ""
+
+    @property
+    def channel(self) -> tuple[str, ...]:
+        """What the agent's user must always reach: also where it is enrolled again when its certificate has ended."""
+        return (*self.controllers, *self.enrolment)
+
+    @property
+    def enrolment_id(self) -> str:
+        """Stays the same when the certificate is renewed."""
+        return self.enrolled_as or hashlib.sha256(self.certificate).hexdigest()
 
     @property
     def spiffe(self) -> str:
@@ -53,11 +69,34 @@ class Identity:
 def load_identity(state: Path) -> Identity | None:
     """None when this host was never enrolled. Raises StateError for an identity that is incomplete, does not fit
     together, or whose key others may read."""
-    folder = state / FOLDER
-    previous = state / f"{FOLDER}.old"
+    before = identity_version(state)
     try:
-        if not folder.exists() and previous.exists():
-            previous.rename(folder)  # a replacement was cut off between its two renames
+        return _load(state)
+    except StateError:
+        if identity_version(state) == before:
+            raise
+    return _load(state)  # it was replaced while it was read
+
+
+def identity_version(state: Path) -> tuple[int, int]:
+    """Another value for another identity on disk; zeros when there is none or it cannot be told."""
+    try:
+        found = _place(state).stat()
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_ctime_ns
+
+
+def _place(state: Path) -> Path:
+    """Where the identity is: a replacement that was cut off between its two renames leaves the old one aside. It stays
+    there until the next replacement: who reads must not get in the way of one that is at work."""
+    folder, previous = state / FOLDER, state / f"{FOLDER}.old"
+    return previous if not folder.exists() and previous.exists() else folder
+
+
+def _load(state: Path) -> Identity | None:
+    try:
+        folder = _place(state)
         if not folder.exists():
             return None
     except OSError as error:
@@ -84,6 +123,8 @@ def load_identity(state: Path) -> Identity | None:
             ca=parts["ca.pem"],
             valid_from=checked.valid_from,
             valid_until=checked.valid_until,
+            enrolment=tuple(str(e) for e in about.get("enrolment", ())),
+            enrolled_as=str(about.get("enrolled_as", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise StateError(f"the identity in {folder} is damaged ({error}): {_ENROL}") from error
@@ -107,7 +148,9 @@ def save_identity(state: Path, identity: Identity) -> None:
         "fleet": identity.fleet,
         "host": identity.host,
         "controllers": list(identity.controllers),
-        "enrolled": datetime.now(UTC).isoformat(timespec="seconds"),
+        "enrolment": list(identity.enrolment),
+        "enrolled_as": identity.enrolled_as,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -117,7 +160,7 @@ def save_identity(state: Path, identity: Identity) -> None:
         write_durably(fresh / "ca.pem", identity.ca, 0o644)
         write_durably(fresh / "agent.json", json.dumps(about, indent=2).encode() + b"\n", 0o644)
         _leave_to_owner(fresh, state)
-        if folder.exists():
+        if folder.exists():  # else the old one lies aside already, and must stay until the new one is in place
             shutil.rmtree(previous, ignore_errors=True)
             folder.rename(previous)
         fresh.rename(folder)
@@ -133,6 +176,21 @@ def _leave_to_owner(folder: Path, state: Path) -> None:
     if os.geteuid() == 0 and owner.st_uid != 0:
         for path in (*folder.iterdir(), folder):
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+@contextmanager
+def acting_as_owner(state: Path) -> Iterator[None]:
+    """Sockets that root makes meanwhile are those of the agent's user (a socket's owner is its maker's fsuid), whose
+    channel to the controller always passes: a host that enforces must not refuse its own enrolment."""
+    owner = state.stat().st_uid
+    if os.geteuid() != 0 or owner == 0:
+        yield
+        return
+    os.seteuid(owner)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def prepare_state(state: Path) -> None:

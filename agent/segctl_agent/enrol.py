@@ -20,7 +20,7 @@ from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 
 from segctl_agent.certificate import is_issued_by, read_certificate
-from segctl_agent.credentials import Identity, load_identity, prepare_state, save_identity
+from segctl_agent.credentials import Identity, acting_as_owner, load_identity, prepare_state, save_identity
 from segctl_agent.jointoken import JoinToken
 from segctl_agent.slots import Slots
 
@@ -41,7 +41,10 @@ Exchange = Callable[[JoinToken, Request], pb.EnrolReply]
 
 
 def make_request(hostname: str) -> Request:
-    key = ec.generate_private_key(ec.SECP256R1())
+    return request_for(ec.generate_private_key(ec.SECP256R1()), hostname)
+
+
+def request_for(key: ec.EllipticCurvePrivateKey, hostname: str) -> Request:
     csr = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:64] or "host")]))
@@ -70,7 +73,8 @@ def enrol(
         )
     _check_clock(token.ca_certificate(), "the fleet's CA certificate", now)
     request = make_request(hostname)
-    reply = (exchange or ask_controllers)(token, request)
+    with acting_as_owner(state):
+        reply = (exchange or ask_controllers)(token, request)
     identity = accept_reply(token, request, reply, now)
     save_identity(state, identity)
     if existing is None or (existing.fleet, existing.host) != (identity.fleet, identity.host):
@@ -104,6 +108,7 @@ def accept_reply(token: JoinToken, request: Request, reply: pb.EnrolReply, now: 
         ca=ca.public_bytes(serialization.Encoding.PEM),
         valid_from=certificate.not_valid_before_utc,
         valid_until=certificate.not_valid_after_utc,
+        enrolment=token.enrolment,
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import logging
 import os
 import signal
@@ -44,11 +43,14 @@ from segctl_agent.nft.others import read_others
 from segctl_agent.nft.ruleset import TABLE
 from segctl_agent.nft.watch import NftWatch, TamperNotice
 from segctl_agent.observers import HitKeeper, Observers
+from segctl_agent.release import Told
 from segctl_agent.render import MarkLayout
+from segctl_agent.renewal import Renewal
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session
 from segctl_agent.state import StateFolder
 from segctl_agent.systemd import Notifier
+from segctl_agent.tell_audit import tell_audit
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ DRIFT_SECONDS = 10.0
 LISTENERS_SECONDS = 10.0
 STATUS_SECONDS = 5.0
 NAMES_SECONDS = 60.0
+RENEWAL_SECONDS = 5.0
 _MOST_FINDINGS = 100
 
 
@@ -81,7 +84,7 @@ class Loop:
         loop = asyncio.get_running_loop()
         # A large policy is applied in a thread: what is told there waits for the loop.
         self._kernel = open_kernel(lambda told: loop.call_soon_threadsafe(self._refused, told))
-        hits = self._hits = HitKeeper(folder, hashlib.sha256(identity.certificate).hexdigest())
+        hits = self._hits = HitKeeper(folder, identity.enrolment_id)
         carried = partial(carried_ids, layout)
         self._enforcer = Enforcer(
             self._kernel, resolve_users, os.geteuid(), layout, in_use=carried, keep_hits=hits.look
@@ -117,7 +120,7 @@ class Loop:
         )
         self._cgroups.start(loop, self._cgroups_changed)
         self._agent.addresses_changed(known_addresses(self._addresses))
-        self._resolved = resolve_endpoints(self._identity.controllers, load_remembered(self._folder.path), lambda _: ())
+        self._resolved = resolve_endpoints(self._identity.channel, load_remembered(self._folder.path), lambda _: ())
         self._agent.controllers_changed(endpoints(self._resolved))
         self._agent.start()
         self._guard_table()
@@ -205,6 +208,9 @@ class Loop:
     def _session(self) -> Session:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         session = Session(self._identity, self._agent, self._reports, boot_id)
+        told = Told(self._folder.path)
+        session.beside.append(lambda stub: tell_audit(stub, told))
+        self._renewal = Renewal(self._folder.path, self._identity, session.use, partial(self._agent.tell, "state"))
         self._agent.facts_changed = session.facts_changed
         self._agent.in_force_changed = session.in_force_changed
         self._agent.generations.trial_ended = session.trial_ended
@@ -246,6 +252,10 @@ class Loop:
                 self._agent.tell("kernel", problem)
             self._write_status(session)
 
+        async def renewal() -> None:
+            if self._agent.generations.trial is None:  # whose controller must be heard without a pause
+                await self._renewal.look()
+
         async def watchdog() -> None:
             self._notifier.watchdog()
 
@@ -256,6 +266,7 @@ class Loop:
             (DRIFT_SECONDS, drift),
             (LISTENERS_SECONDS, self._read_listeners),
             (STATUS_SECONDS, status),
+            (RENEWAL_SECONDS, renewal),
             *self._observers.jobs(),
         ]
         if self._notifier.watchdog_seconds:
@@ -272,9 +283,7 @@ class Loop:
     async def _refresh_names(self) -> None:
         """Names of controllers that move: their new addresses become part of the agent's own channel."""
         while True:
-            found = await asyncio.to_thread(
-                resolve_endpoints, self._identity.controllers, dict(self._resolved), look_up
-            )
+            found = await asyncio.to_thread(resolve_endpoints, self._identity.channel, dict(self._resolved), look_up)
             if found != self._resolved:
                 self._resolved = found
                 self._agent.controllers_changed(endpoints(found))
@@ -305,7 +314,7 @@ class Loop:
                     "problem": session.problem,
                     "neighbours": [str(finding) for finding in self._neighbours.findings[:_MOST_FINDINGS]],
                     "reports_waiting": self._reports.waiting,
-                    "certificate_until": self._identity.valid_until.isoformat(),
+                    "certificate_until": session.identity.valid_until.isoformat(),
                 }
             )
         except OSError as error:

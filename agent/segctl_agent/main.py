@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import re
 import socket
 import sys
-import time
+import syslog
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial, wraps
 from pathlib import Path
 from typing import ParamSpec, TextIO
@@ -138,6 +138,20 @@ def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
     return 0
 
 
+@main.command(short_help="Renew this host's certificate now.")
+@state_option
+@_says_why
+def renew(state: Path) -> int:
+    """Renew this host's certificate now. A running agent does so by itself, at half of its life, and takes over what
+    this command stored."""
+    from segctl_agent.renew import renew as do_renew
+
+    _enrolled(state)
+    identity = do_renew(state, datetime.now(UTC))
+    click.echo(f"renewed: the certificate of {identity.host} ends {identity.valid_until:%Y-%m-%d %H:%M} UTC")
+    return 0
+
+
 @main.command()
 @state_option
 @click.option(
@@ -195,8 +209,10 @@ def load(state: Path, mark_mask: int, apply: str) -> int:
     """Put the last good generation in force and exit: at boot, or to end a release."""
     folder, identity = _enrolled(state)
     if folder.held:
+        from segctl_agent.release import end_release, operator
+
         log.warning("the release of this host ends: %s", folder.held)
-        folder.end_hold()
+        end_release(folder, operator())
     lock = folder.lock(patience=_PATIENCE_SECONDS)
     if lock is None:
         click.echo("an agent is running: it puts the policy in force within a second")
@@ -272,11 +288,28 @@ def doctor(state: Path, mark_mask: int, as_json: bool) -> int:
     return diagnosis.exit_code
 
 
+def _duration(context: click.Context, parameter: click.Parameter, value: str | None) -> timedelta | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", value)
+    if match is None:
+        raise click.BadParameter("write it like 90s, 30m, 2h or 1d", context, parameter)
+    return timedelta(seconds=int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]])
+
+
 @main.command(short_help="EMERGENCY: remove the rules from this host.")
 @state_option
+@click.option("--reason", default="", metavar="TEXT", help="Why, for the audit log.")
+@click.option(
+    "--for", "lasts", callback=_duration, metavar="TIME", help="End it by itself after so long: 90s, 30m, 2h, 1d."
+)
 @_says_why
-def release(state: Path) -> int:
-    """EMERGENCY: remove the rules from this host, and keep them out until `load` or a reboot."""
+def release(state: Path, reason: str, lasts: timedelta | None) -> int:
+    """EMERGENCY: remove the rules from this host, and keep them out until `load`, a reboot, or the end of --for.
+
+    Who did it goes to the journal, and to the controller's audit log as soon as the agent reaches it.
+    """
+    from segctl_agent.release import Release, begin_release, operator
     from segctl_agent.standalone import remove_rules
 
     try:
@@ -285,10 +318,15 @@ def release(state: Path) -> int:
         raise StateError(f"cannot look into {state}: {error.strerror}. Run it as root") from error
     if not found:
         raise StateError(f"there is no state folder {state}: name the agent's with --state")
-    who = os.environ.get("SUDO_USER") or f"uid {os.getuid()}"
-    reason = f"released by {who} at {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}"
-    remove_rules(StateFolder(state), reason)
-    click.echo(f"{reason}: every packet passes. `segctl-agent load` puts the policy in force again; so does a reboot")
+    folder, begun = StateFolder(state), Release.begin(operator(), reason, lasts)
+    log.critical("%s: removing the table inet segctl", begun.words)
+    syslog.openlog("segctl-agent", syslog.LOG_PID, syslog.LOG_AUTHPRIV)
+    syslog.syslog(syslog.LOG_CRIT, begun.words)
+    if problem := begin_release(folder, begun):
+        log.error("%s", problem)
+    remove_rules(folder)
+    click.echo(f"{begun.words}. Every packet passes now")
+    click.echo("`segctl-agent load` puts the policy in force again; so does a reboot")
     return 0
 
 
@@ -300,3 +338,7 @@ def _enrolled(state: Path) -> tuple[StateFolder, Identity]:
         )
     logs.always(HOST=identity.host)
     return StateFolder(state), identity
+
+
+if __name__ == "__main__":
+    main()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import grpc
 from segctl import __version__
@@ -77,6 +77,10 @@ class Ended:
     reason: str
 
 
+class RenewedError(Exception):
+    """The session ends because there is a new identity for the next one."""
+
+
 class Host(Protocol):
     """What the session needs of the agent. The changes of what is in force raise KernelError or StateError: what was in
     force stays in force. All but them and `impact` return at once."""
@@ -135,11 +139,19 @@ class Session:
         self._offered = asyncio.Event()
         self._asked: asyncio.Queue[ImpactAsked] = asyncio.Queue(WAITING_IMPACTS)
         self.reports_waiting = asyncio.Event()
+        self.beside: list[Callable[[rpc.AgentAsyncStub], Coroutine[Any, Any, None]]] = []
+        """What else runs as long as a session does, over its connection."""
+        self._renewed = asyncio.Event()
 
     def facts_changed(self) -> None:
         """The controller gets the facts anew if they differ, a moment later and once for many changes."""
         self._facts_due = True
         self._wake.set()
+
+    def use(self, identity: Identity) -> None:
+        """From the next connection on, which is made at once."""
+        self.identity = identity
+        self._renewed.set()
 
     def in_force_changed(self) -> None:
         """A release began or ended: the controller hears it at once, and sends its policy again after the end."""
@@ -157,6 +169,9 @@ class Session:
             turn += 1
             try:
                 await self._connect(address)
+            except RenewedError:
+                turn -= 1
+                continue
             except (grpc.aio.AioRpcError, ProtocolError, ControllerUnreachableError) as error:
                 self._report_problem(address, error)
             finally:
@@ -169,6 +184,7 @@ class Session:
         """One session from hello to its end, which is always an exception."""
         self._outbox.clear()
         self._orders, self._facts_due = [], False
+        self._renewed.clear()
         self._asked = asyncio.Queue(WAITING_IMPACTS)
         async with open_channel(self.identity, address) as channel:
             stub = cast("rpc.AgentAsyncStub", rpc.AgentStub(channel))
@@ -204,6 +220,8 @@ class Session:
                     self._apply(),
                     self._answer_impacts(),
                     send_reports(stub, self.reports, self.reports_waiting),
+                    self._until_renewed(),
+                    *(work(stub) for work in self.beside),
                 )
                 raise _reason(failures)
             except TimeoutError as error:
@@ -213,6 +231,10 @@ class Session:
                 raise ControllerUnreachableError(await call.details() or "the session ended") from error
             finally:
                 call.cancel()
+
+    async def _until_renewed(self) -> None:
+        await self._renewed.wait()
+        raise RenewedError
 
     async def _read(
         self, call: grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ControllerMessage]
@@ -360,7 +382,7 @@ class Session:
     def _warn_of_expiry(self) -> None:
         left = self.identity.valid_until - self._now()
         if timedelta() < left < timedelta(days=14):
-            text = "this host's certificate expires in %d days: enrol it again before (--replace)"
+            text = "this host's certificate expires in %d days and should have been renewed by now"
             log.warning(text, left.days, extra=about(Event.CERTIFICATE))
 
 

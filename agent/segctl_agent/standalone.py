@@ -51,7 +51,7 @@ def load_last_good(folder: StateFolder, identity: Identity, layout: MarkLayout, 
         enforcer.cgroups_changed(cgroups, {})
         enforcer.containers_changed(known_containers(reader, cgroups), reader.bridges())
         enforcer.addresses_changed(known_addresses(AddressWatcher()))
-        resolved = resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())
+        resolved = resolve_endpoints(identity.channel, load_remembered(folder.path), lambda _: ())
         enforcer.controllers_changed(endpoints(resolved))
         return put_last_good(folder, identity.host, enforcer)
     finally:
@@ -100,7 +100,7 @@ def _words(
         cgroups=cgroups,
         users=resolve_users(user_names(stored.value)),
         addresses=AddressWatcher().current(),
-        controller=endpoints(resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())),
+        controller=endpoints(resolve_endpoints(identity.channel, load_remembered(folder.path), lambda _: ())),
         agent_uid=folder.path.stat().st_uid,
         bridges=ContainerReader(find_cgroup2_root()).bridges(),
     )
@@ -108,17 +108,17 @@ def _words(
     return {rule.exprs: rule for chain in rendered.chains.values() for rule in chain.rules}
 
 
-def remove_rules(folder: StateFolder, reason: str) -> None:
-    """Removes our table and nothing else, and proves it: an agent amid a change might write it once more. A table that
-    a running agent owns is removed by that agent, as soon as it sees the hold."""
-    log.critical("%s: removing the table inet segctl", reason)
-    folder.hold(reason)
+def remove_rules(folder: StateFolder) -> None:
+    """Removes our table and nothing else, of a host that is released, and proves it: an agent amid a change might write
+    it once more. A table that a running agent owns is removed by that agent, as soon as it sees the hold."""
     kernel = NetlinkKernel()
     owner = ""
     try:
         deadline = time.monotonic() + _RELEASE_PROOF_SECONDS
         quiet_since: float | None = None
         while time.monotonic() < deadline:
+            if not folder.held:
+                return  # it was brief, and has ended: the table is the agent's again
             if kernel.present():
                 owner = kernel.other_owner()
                 if not owner:

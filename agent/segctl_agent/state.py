@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -66,15 +67,34 @@ class StateFolder:
     def held(self) -> str:
         """Who released this host and when; empty: nobody did, the policy is to be enforced."""
         try:
-            return (self.path / "hold").read_text(errors="replace").strip() or "released"
+            return (self.path / "hold").read_text(errors="replace").strip().partition("\n")[0] or "released"
         except OSError:
             return ""
 
-    def hold(self, reason: str) -> None:
+    @property
+    def hold_details(self) -> str:
+        """What the release says to the agent (release.py); empty: nothing."""
         try:
-            write_durably(self.path / "hold", reason.encode() + b"\n", 0o644)
+            return (self.path / "hold").read_text(errors="replace").partition("\n")[2].strip()
+        except OSError:
+            return ""
+
+    def hold(self, reason: str, details: str = "") -> None:
+        """On a full disk the hold is without words: it opens the host all the same. Raises StateError."""
+        path = self.path / "hold"
+        try:
+            write_durably(path, f"{reason}\n{details}".encode() + b"\n", 0o644)
         except OSError as error:
-            raise StateError(f"cannot write {self.path / 'hold'}: {error.strerror}. Run it as root") from error
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise StateError(f"cannot write {path}: {error.strerror}. Run it as root") from error
+            self._hold_without_words(path)
+
+    @staticmethod
+    def _hold_without_words(path: Path) -> None:
+        try:
+            path.touch(0o644)
+        except OSError as error:
+            raise StateError(f"cannot make {path}: {error.strerror}. Make room on its disk") from error
 
     def end_hold(self) -> None:
         try:

@@ -24,7 +24,7 @@ from segctl_controller.push import Proposal, Publisher
 from segctl_controller.registry import Registry
 from segctl_controller.review import Review, compare, review
 from segctl_controller.rollout import way_from
-from segctl_controller.rpc import Context
+from segctl_controller.rpc import Context, caller_of
 from segctl_controller.store.records import DenialFilter, DenialRecord, Role
 from segctl_controller.store.sql import no_host
 from segctl_controller.store_thread import StoreThread
@@ -69,7 +69,11 @@ class Admin(admin_pb2_grpc.AdminServicer):
     async def WhoAmI(self, request: admin_pb2.WhoAmIRequest, context: Context) -> admin_pb2.WhoAmIReply:
         async with self._gate.open(context, Role.VIEWER) as operator:
             return admin_pb2.WhoAmIReply(
-                name=operator.name, role=operator.role.value, fleet=self._fleet_id, controller_version=__version__
+                name=operator.name,
+                role=operator.role.value,
+                fleet=self._fleet_id,
+                controller_version=__version__,
+                certificate_until_us=caller_of(context, self._fleet_id, "admin").until_us,
             )
 
     async def Flows(self, request: admin_pb2.FlowsRequest, context: Context) -> admin_pb2.FlowsReply:

@@ -13,14 +13,15 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from segctl.errors import StateError
 
 from segctl_controller.errors import InvalidRequestError
 
 CA_LIFE = timedelta(days=3653)
-SERVER_LIFE = timedelta(days=825)
-HOST_LIFE = timedelta(days=365)
+SERVER_LIFE = timedelta(days=90)
+HOST_LIFE = timedelta(days=90)
 OPERATOR_LIFE = timedelta(days=365)
 BACKDATED = timedelta(minutes=5)
 """A host whose clock is a little behind must not refuse its own certificate."""
@@ -58,6 +59,11 @@ def certificate_end(certificate: bytes) -> datetime:
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
 
 
+def public_bytes(key: CertificatePublicKeyTypes) -> bytes:
+    """By which two keys are compared: DER SubjectPublicKeyInfo."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -74,10 +80,11 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 class Authority:
-    """Signs for one fleet. Holds the CA key in memory."""
+    """Signs for one fleet. Holds the CA key in memory. `host_life` is that of the certificates of hosts."""
 
     def __init__(self, fleet: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
         self.fleet = fleet
+        self.host_life = HOST_LIFE
         self._certificate = certificate
         self._key = key
 
@@ -107,7 +114,7 @@ class Authority:
     def load(cls, directory: Path, fleet: str) -> Authority:
         """Read ca.pem and ca.key; raises StateError naming the file."""
         certificate_file, key_file = directory / "ca.pem", directory / "ca.key"
-        mend = "restore it from the backup of the controller's state directory"
+        mend = f"restore a backup: segctl-controller restore --from BACKUP --state {directory} --replace"
         try:
             certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
         except (OSError, ValueError) as error:
@@ -162,9 +169,9 @@ class Authority:
         Raises InvalidRequestError for a request that does not parse, is not signed by its own key, or whose key is
         not on the curve P-256 or P-384.
         """
-        key = _requested_key(csr)
+        key = requested_key(csr)
         uri = x509.UniformResourceIdentifier(f"spiffe://{self.fleet}/host/{name}")
-        issued = self._sign(key, name, [uri], now, HOST_LIFE, server=False)
+        issued = self._sign(key, name, [uri], now, self.host_life, server=False)
         return Issued(issued.public_bytes(serialization.Encoding.DER), serial_text(issued))
 
     def _sign(
@@ -196,7 +203,8 @@ class Authority:
         )
 
 
-def _requested_key(csr: bytes) -> ec.EllipticCurvePublicKey:
+def requested_key(csr: bytes) -> ec.EllipticCurvePublicKey:
+    """The key of a DER certificate request. Raises InvalidRequestError; see `Authority.issue_host`."""
     try:
         request = x509.load_der_x509_csr(csr)
         key = request.public_key()

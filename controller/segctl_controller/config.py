@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from segctl.errors import StateError
 
 CONFIG_FILE = "controller.json"
 DATABASE_FILE = "controller.db"
+LONGEST_DAYS = 825
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`listen` is an address to bind; `names` are how agents and operators reach the controller (DNS or IP)."""
+    """`listen` is an address to bind; `names` are how agents and operators reach the controller (DNS or IP).
+    Certificates of hosts hold for `host_certificate_days`, a fraction of a day at least."""
 
     fleet: str
     listen: str
@@ -24,6 +27,11 @@ class Config:
     port: int = 7443
     enrol_port: int = 7444
     heartbeat_seconds: int = 10
+    host_certificate_days: float = 90
+
+    @property
+    def host_life(self) -> timedelta:
+        return timedelta(days=self.host_certificate_days)
 
     @property
     def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
@@ -57,8 +65,17 @@ def load_config(directory: Path) -> Config:
         numbers = (config.port, config.enrol_port, config.heartbeat_seconds)
         if not all(isinstance(n, int) and 0 <= n <= 65535 for n in numbers) or config.heartbeat_seconds < 1:
             raise ValueError("port, enrol_port and heartbeat_seconds must be whole numbers in range")
+        days = config.host_certificate_days
+        if isinstance(days, bool) or not isinstance(days, int | float) or not 0 < days <= LONGEST_DAYS:
+            raise ValueError(f"host_certificate_days must be a number above 0 and at most {LONGEST_DAYS}")
     except FileNotFoundError as error:
-        raise StateError(f"{path}: no controller here; run: segctl-controller init --state {directory}") from error
+        raise StateError(
+            f"{path}: no controller here; run: segctl-controller init --state {directory}; or restore a backup: "
+            f"segctl-controller restore --from BACKUP --state {directory} --replace"
+        ) from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise StateError(f"{path}: cannot be used: {error}; mend the file or restore it from a backup") from error
+        raise StateError(
+            f"{path}: cannot be used: {error}; mend the file, or restore a backup: "
+            f"segctl-controller restore --from BACKUP --state {directory} --replace"
+        ) from error
     return config

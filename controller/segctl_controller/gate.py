@@ -22,10 +22,15 @@ class Gate:
         """
         caller = caller_of(context, self._fleet, "admin")
         operator = await self._db.call(self._db.store.operator, caller.name)
-        if operator is None or operator.serial != caller.serial:
+        if operator is None:
             raise UnauthenticatedError(
-                f"the operator {caller.name!r} was removed or has a newer certificate; ask for one: "
-                f"segctl-controller admin add {caller.name}"
+                f"the operator {caller.name!r} was removed; ask for a new certificate: segctl-controller admin add "
+                f"{caller.name}"
+            )
+        if operator.serial != caller.serial:
+            raise UnauthenticatedError(
+                f"the operator {caller.name!r} has a newer certificate: use that one, or ask for another: "
+                f"segctl-controller admin renew {caller.name} --out DIR"
             )
         if operator.role.rank < need.rank:
             raise ForbiddenError(

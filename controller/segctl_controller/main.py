@@ -1,4 +1,4 @@
-"""segctl-controller: init, run, doctor, admin add, admin list, admin remove."""
+"""segctl-controller: init, run, doctor, backup, restore, admin add, renew, list and remove."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from segctl.errors import SegctlError
 from segctl.statuspage import Where, parse_where
 
 import segctl_controller.tls13  # noqa: F401 - first of ours: it must run before grpc is imported
+from segctl_controller.backup import restore, take_backup
 from segctl_controller.clock import Clock
-from segctl_controller.config import load_config
+from segctl_controller.config import LONGEST_DAYS, load_config
 from segctl_controller.doctor import diagnose
+from segctl_controller.lock import alone
 from segctl_controller.names import checked_name
 from segctl_controller.server import open_controller
-from segctl_controller.setup import add_operator, create_controller, open_store, remove_operator
+from segctl_controller.setup import add_operator, create_controller, open_store, remove_operator, renew_operator
 from segctl_controller.store.records import Role
 
 log = logging.getLogger("segctl_controller")
@@ -36,6 +38,15 @@ STATE = click.option(
     show_default=True,
     help="The controller's state directory: CA, database, configuration.",
 )
+
+
+AFTER_RESTORE = """\
+- hosts go on enforcing what they have, and take no older generation: segctl status names those that hold a newer one;
+  push again
+- what was removed since the backup is back: remove those hosts and operators again
+- hosts that were enrolled since are unknown: enrol them again, with segctl-agent enrol --replace
+- join tokens were removed, since they may be used up or revoked by now: make new ones
+next: systemctl start segctl-controller; then: segctl status"""
 
 
 class Commands(click.Group):
@@ -60,16 +71,32 @@ def main() -> None:
 @click.option("--name", "names", required=True, multiple=True, help="DNS name or address by which it is reached.")
 @click.option("--port", type=click.IntRange(1, 65535), default=7443, show_default=True)
 @click.option("--enrol-port", type=click.IntRange(1, 65535), default=7444, show_default=True)
+@click.option(
+    "--host-certificate-days",
+    type=click.FloatRange(0, LONGEST_DAYS, min_open=True),
+    default=90,
+    show_default=True,
+    help="How long a host's certificate holds; its agent renews it at half of that.",
+)
 @click.option("--admin", required=True, metavar="NAME", help="The first operator, with the role admin.")
 @click.option("--admin-out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 def init(
-    state: Path, listen: str, names: tuple[str, ...], port: int, enrol_port: int, admin: str, admin_out: Path
+    state: Path,
+    listen: str,
+    names: tuple[str, ...],
+    port: int,
+    enrol_port: int,
+    host_certificate_days: float,
+    admin: str,
+    admin_out: Path,
 ) -> None:
     """Make a new fleet: its CA, its database and the first operator's credentials. Overwrites nothing."""
     checked_name(admin, "the operator")
     if port == enrol_port:
         raise click.UsageError("--port and --enrol-port must differ")
-    config = create_controller(state, listen, names, port, enrol_port, Clock())
+    config = create_controller(
+        state, listen, names, port, enrol_port, Clock(), host_certificate_days=host_certificate_days
+    )
     store = open_store(state)
     try:
         add_operator(state, store, admin, Role.ADMIN, admin_out, Clock())
@@ -124,7 +151,9 @@ def run(state: Path, metrics: Where | None) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if os.geteuid() == 0:
         log.warning("running as root: the controller needs no privilege; run it as a user of its own")
-    asyncio.run(_serve(state, metrics))
+    load_config(state)  # says best what is wrong when there is no controller at all
+    with alone(state):
+        asyncio.run(_serve(state, metrics))
 
 
 async def _serve(state: Path, metrics: Where | None) -> None:
@@ -161,6 +190,31 @@ def notify(state: str) -> None:
             log.warning("NOTIFY_SOCKET=%s cannot be reached: %s", path, error)
 
 
+@main.command()
+@click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
+@STATE
+def backup(to: Path, state: Path) -> None:
+    """Write everything a controller is into the new FILE. Works while it runs. FILE holds the CA key."""
+    manifest = take_backup(state, to, Clock())
+    size = to.stat().st_size / 1e6
+    click.echo(f"{to}: {size:.1f} MB, fleet {manifest.fleet}, generation {manifest.generation}", err=True)
+    click.echo(
+        "it holds the CA key: who reads it can be any host and any operator. Keep it as safe as a password store",
+        err=True,
+    )
+
+
+@main.command("restore")
+@click.option("--from", "source", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
+@click.option("--replace", is_flag=True, help="Move the files of the controller that is there aside, into replaced-*.")
+@STATE
+def restore_command(source: Path, replace: bool, state: Path) -> None:
+    """Put a backup in place, verified. The controller must not run."""
+    found = restore(source, state, replace, Clock())
+    click.echo(f"restored the fleet {found.fleet} of {found.taken}: generation {found.generation}, {found.hosts} hosts")
+    click.echo(AFTER_RESTORE, err=True)
+
+
 @main.group()
 def admin() -> None:
     """Operators: who may use the CLI, and in which role."""
@@ -179,6 +233,20 @@ def admin_add(name: str, role: str, out: Path, state: Path) -> None:
     finally:
         store.close()
     click.echo(f"credentials of {name} ({role}) in {out}", err=True)
+
+
+@admin.command("renew")
+@click.argument("name")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@STATE
+def admin_renew(name: str, out: Path, state: Path) -> None:
+    """Make new credentials for NAME in DIR; those before end at once. Works while the controller runs."""
+    store = open_store(state)
+    try:
+        renew_operator(state, store, name, out, Clock())
+    finally:
+        store.close()
+    click.echo(f"new credentials of {name} in {out}; the ones before have ended", err=True)
 
 
 @admin.command("list")

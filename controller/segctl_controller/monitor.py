@@ -87,7 +87,7 @@ class Monitor:
         fleet: Fleet,
         db: StoreThread,
         feed: Feed,
-        expiries: tuple[datetime, datetime],
+        expiries: Callable[[], tuple[datetime, datetime]],
         compiles: Callable[[], bool],
         database: Path | None = None,
     ) -> None:
@@ -114,7 +114,7 @@ class Monitor:
         await self._status.close()
 
     def values(self) -> Mapping[str, Value]:
-        fleet = self._fleet
+        fleet, expiries = self._fleet, self._expiries()
         states = [fleet.state(name) for name in fleet.hosts]
         found: dict[str, Value] = {
             "segctl_controller_build_info": {__version__: 1},
@@ -129,8 +129,8 @@ class Monitor:
             STORE: self._db.took,
             "segctl_controller_store_failures": self._db.failures,
             "segctl_controller_store_waiting": self._db.waiting,
-            "segctl_controller_ca_expiry_timestamp_seconds": self._expiries[0].timestamp(),
-            "segctl_controller_certificate_expiry_timestamp_seconds": self._expiries[1].timestamp(),
+            "segctl_controller_ca_expiry_timestamp_seconds": expiries[0].timestamp(),
+            "segctl_controller_certificate_expiry_timestamp_seconds": expiries[1].timestamp(),
             "segctl_controller_loop_lag_seconds": self._lag.worst,
         }
         if self._database is not None:

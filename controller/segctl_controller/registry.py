@@ -17,6 +17,7 @@ from segctl_controller.contest import Origin
 from segctl_controller.errors import UnauthenticatedError
 from segctl_controller.facts import Claims, judge
 from segctl_controller.fleet import Fleet, Refusal, Standing
+from segctl_controller.serials import adoption, in_use
 from segctl_controller.store.records import Entry, EventRecord, HostRecord, ProofRecord
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.trial import Order
@@ -60,19 +61,27 @@ class Registry:
     def session(self, host: str) -> LiveSession | None:
         return self._sessions.get(host)
 
-    def verify(self, host: str, serial: str) -> HostRecord:
-        """Raises UnauthenticatedError for a host that was removed or whose certificate was replaced."""
+    def verify(self, host: str, serial: str, issued_us: int = 0) -> HostRecord:
+        """Raises UnauthenticatedError for a host that was removed or whose certificate was replaced. The first use of a
+        new certificate ends the one before. `issued_us`: see Caller."""
         record = self.fleet.hosts.get(host)
         if record is None:
             raise UnauthenticatedError(
                 f"host {host!r} is not enrolled, or was removed; to bring it back, enrol it with a new token"
             )
-        if record.serial != serial:
+        if record.serial == serial and not record.restored_us:
+            return record
+        use = in_use(record, serial, issued_us)
+        if use is None:
             raise UnauthenticatedError(
-                f"the certificate of host {host!r} was replaced by a later enrolment; if this is the right machine, "
-                "enrol it again with a token made with --replace"
+                f"the certificate of host {host!r} was replaced by a later enrolment or renewal; if this is the right "
+                "machine, enrol it again with a token made with --replace"
             )
-        return record
+        entry = adoption(record, serial, issued_us, self._clock.now_us())
+        # In memory at once; should the store not have it before a restart, the next use decides in the same way.
+        self.fleet.put_host(use)
+        self._db.post(self._db.store.set_certificate, host, record.serial, use.serial, use.renewal, entry)
+        return use
 
     def register(self, session: LiveSession, hello: agent_pb2.Hello, reason: SegctlError) -> None:
         """Make the session the host's live one; an older one ends with `reason`."""

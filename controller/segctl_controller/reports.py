@@ -63,14 +63,14 @@ class ReportService:
         """The handler of Agent.Report; acknowledgements are written as bytes."""
         async with Refusing(context):
             caller = caller_of(context, self._fleet_id, "host")
-            self._registry.verify(caller.name, caller.serial)
+            self._registry.verify(caller.name, caller.serial, caller.issued_us)
             while True:
                 message = await context.read()
                 if message is grpc.aio.EOF:
                     return
                 await asyncio.sleep(self._paces.delay(caller.name))
                 await asyncio.sleep(self._flow_paces.delay(caller.name, min(len(message.flows.workload), MOST_FLOWS)))
-                self._registry.verify(caller.name, caller.serial)
+                self._registry.verify(caller.name, caller.serial, caller.issued_us)
                 try:
                     batch = await self._batch(caller, message)
                 except LimitError as error:
@@ -123,7 +123,7 @@ class ReportService:
         if strange:
             known |= await self._db.call(self._db.store.rules_hit, host)
             taken, strange = hits_of(host, message.hits, known, now)
-        self._registry.verify(host, caller.serial)
+        self._registry.verify(host, caller.serial, caller.issued_us)
         clock = asyncio.get_running_loop().time()
         if not strange or clock - self._strange_told.get(host, -STRANGE_SECONDS) < STRANGE_SECONDS:
             return taken, ()
@@ -142,7 +142,7 @@ class ReportService:
             yield flow
             if time.monotonic() - turn > TURN:
                 await asyncio.sleep(0)
-                self._registry.verify(caller.name, caller.serial)
+                self._registry.verify(caller.name, caller.serial, caller.issued_us)
                 turn = time.monotonic()
 
     async def _denials(self, caller: Caller, message: agent_pb2.ReportBatch, now: int) -> AsyncIterator[DenialRecord]:
@@ -152,7 +152,7 @@ class ReportService:
             yield self._denial(caller.name, denial, now)
             if time.monotonic() - turn > TURN:
                 await asyncio.sleep(0)
-                self._registry.verify(caller.name, caller.serial)
+                self._registry.verify(caller.name, caller.serial, caller.issued_us)
                 turn = time.monotonic()
 
     def _denial(self, host: str, denial: agent_pb2.Denial, now: int) -> DenialRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, TypeAlias
 from urllib.parse import unquote
@@ -15,7 +15,7 @@ from cryptography import x509
 from segctl.errors import SegctlError
 from segctl.logs import Event, about
 
-from segctl_controller.authority import serial_text
+from segctl_controller.authority import BACKDATED, public_bytes, serial_text
 from segctl_controller.errors import ForbiddenError, UnauthenticatedError, status_of
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -27,11 +27,15 @@ LONGEST_DETAIL = 6000
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What a client certificate of this fleet says: `kind` is host or admin, `serial` its number in hexadecimal."""
+    """What a client certificate of this fleet says: `kind` is host or admin, `serial` its number in hexadecimal, `key`
+    its public key (DER), the times Unix microseconds of whole seconds."""
 
     kind: str
     name: str
     serial: str
+    issued_us: int = 0
+    until_us: int = 0
+    key: bytes = field(default=b"", repr=False)
 
 
 def caller_of(context: Context, fleet: str, kind: str) -> Caller:
@@ -54,7 +58,14 @@ def caller_of(context: Context, fleet: str, kind: str) -> Caller:
             "use the certificate made for this"
         )
     certificate = x509.load_pem_x509_certificate(bytes(certificates[0]))
-    return Caller(kind, parts[4], serial_text(certificate))
+    return Caller(
+        kind,
+        parts[4],
+        serial_text(certificate),
+        int((certificate.not_valid_before_utc + BACKDATED).timestamp()) * 1_000_000,
+        int(certificate.not_valid_after_utc.timestamp()) * 1_000_000,
+        public_bytes(certificate.public_key()),
+    )
 
 
 def source_address(context: Context) -> IPv4Address | IPv6Address | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from segctl.proto.v1 import admin_pb2_grpc, agent_pb2, agent_pb2_grpc
 from segctl.statuspage import Where
 
 from segctl_controller.admin import Admin
-from segctl_controller.authority import Authority, Credential, certificate_end
+from segctl_controller.authority import Authority, certificate_end
 from segctl_controller.clock import Clock
 from segctl_controller.config import DATABASE_FILE, Config, endpoint
 from segctl_controller.enrolment import Enrolment
@@ -24,10 +25,12 @@ from segctl_controller.errors import StoppingError, UnauthenticatedError
 from segctl_controller.feed import Feed
 from segctl_controller.fleet import Fleet
 from segctl_controller.gate import Gate
+from segctl_controller.hostaudit import HostAuditService
 from segctl_controller.hosts import HostAdmin
 from segctl_controller.monitor import Monitor
 from segctl_controller.push import Publisher
 from segctl_controller.registry import Registry
+from segctl_controller.renewal import RenewalService, ServerCertificate
 from segctl_controller.reports import ReportService
 from segctl_controller.review import LARGEST_SOURCE
 from segctl_controller.rpc import Context
@@ -87,21 +90,19 @@ class Controller:
         """Raises StateError when a port is taken or the active generation cannot be read."""
         await self._load()
         self._compiling = asyncio.create_task(self.fleet.run(), name="compile")
-        credential = self.authority.issue_server(self.config.names, self.clock.now())
+        certificate = ServerCertificate(self.authority, self.config.names, self.clock)
         enrol = self._server(ENROL_OPTIONS)
-        enrol_port = self._bind(enrol, self.config.enrol_port, credential, mutual=False)
+        enrol_port = self._bind(enrol, self.config.enrol_port, certificate.credentials(mutual=False))
         mutual = self._server(MUTUAL_OPTIONS)
-        port = self._bind(mutual, self.config.port, credential, mutual=True)
-        self.config = Config(
-            self.config.fleet, self.config.listen, self.config.names, port, enrol_port, self.config.heartbeat_seconds
-        )
+        port = self._bind(mutual, self.config.port, certificate.credentials(mutual=True))
+        self.config = replace(self.config, port=port, enrol_port=enrol_port)
         enrolment = Enrolment(self.authority, self.db, self.clock, self._enrolled)
         agent_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, enrol)
         admin_pb2_grpc.add_AdminServicer_to_server(self._admin(), mutual)
         mutual.add_generic_rpc_handlers((self._agent(),))
         for server in self._servers:
             await server.start()
-        self._start_monitor(credential)
+        self._start_monitor(certificate)
         told = about(Event.READY, generation=self.fleet.active.number)
         log.info("listening mutual=%s enrol=%s", endpoint(self.config.listen, port), enrol_port, extra=told)
 
@@ -129,7 +130,7 @@ class Controller:
             await asyncio.gather(self._compiling, return_exceptions=True)
         await asyncio.to_thread(self.db.close)
 
-    def _start_monitor(self, credential: Credential) -> None:
+    def _start_monitor(self, certificate: ServerCertificate) -> None:
         """A port that is taken is no reason to leave the fleet alone."""
         if self._metrics is None:
             return
@@ -138,7 +139,7 @@ class Controller:
             self.fleet,
             self.db,
             self.feed,
-            (self.authority.ends, certificate_end(credential.certificate)),
+            lambda: (self.authority.ends, certificate_end(certificate.current().certificate)),
             lambda: compiling is not None and not compiling.done(),
             self._database,
         )
@@ -185,12 +186,7 @@ class Controller:
         self._servers.append(server)
         return server
 
-    def _bind(self, server: grpc.aio.Server, port: int, credential: Credential, *, mutual: bool) -> int:
-        credentials = grpc.ssl_server_credentials(
-            [(credential.key, credential.certificate)],
-            root_certificates=self.authority.ca_pem if mutual else None,
-            require_client_auth=mutual,
-        )
+    def _bind(self, server: grpc.aio.Server, port: int, credentials: grpc.ServerCredentials) -> int:
         where = endpoint(self.config.listen, port)
         try:
             bound: int = server.add_secure_port(where, credentials)
@@ -219,9 +215,17 @@ class Controller:
         """By hand instead of the generated registration: answers leave as bytes, serialized once."""
         sessions = SessionService(self.config.fleet, self.registry, self.clock, self.config.heartbeat_seconds)
         reports = ReportService(self.config.fleet, self.registry, self.db, self.clock, self.feed)
-        handlers = {
+        renewal = RenewalService(self.authority, self.registry, self.db, self.clock)
+        audit = HostAuditService(self.config.fleet, self.registry, self.db, self.clock)
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Session": _stream(sessions.serve, agent_pb2.AgentMessage.FromString),
             "Report": _stream(reports.serve, agent_pb2.ReportBatch.FromString),
+            "Renew": grpc.unary_unary_rpc_method_handler(
+                renewal.serve, agent_pb2.RenewRequest.FromString, agent_pb2.RenewReply.SerializeToString
+            ),
+            "Audit": grpc.unary_unary_rpc_method_handler(
+                audit.serve, agent_pb2.HostAuditRequest.FromString, agent_pb2.HostAuditReply.SerializeToString
+            ),
         }
         return grpc.method_handlers_generic_handler("segctl.v1.Agent", handlers)
 
@@ -240,4 +244,5 @@ def open_controller(
 ) -> Controller:
     """Raises StateError for a CA that cannot be read."""
     authority = Authority.load(directory, config.fleet)
+    authority.host_life = config.host_life
     return Controller(config, authority, store, clock, metrics, directory / DATABASE_FILE)

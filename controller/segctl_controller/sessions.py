@@ -259,7 +259,7 @@ class SessionService:
         """The handler of Agent.Session; messages are written as bytes."""
         async with Refusing(context):
             caller = caller_of(context, self._fleet, "host")
-            self._registry.verify(caller.name, caller.serial)
+            self._registry.verify(caller.name, caller.serial, caller.issued_us)
             hello = await self._hello(context)
             claims = read_claims(hello.facts)
             await asyncio.sleep(self._paces.delay(caller.name))
@@ -275,7 +275,7 @@ class SessionService:
                 raise SilentPeerError(f"host {caller.name} does not read its stream") from error
             # Once more, and nothing is awaited from here to the registration: an agent decides how long Hello and
             # Welcome take, and may meanwhile have been removed, or another machine enrolled under its name.
-            self._registry.verify(caller.name, caller.serial)
+            self._registry.verify(caller.name, caller.serial, caller.issued_us)
             newer = ReplacedError(f"a newer session of host {caller.name} took the place of this one")
             self._registry.register(session, hello, newer)
             told = about(Event.SESSION, host=caller.name, generation=hello.generation, peer=context.peer())

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 from segctl.errors import StateError
 
 from segctl_controller.authority import Authority, Credential, new_fleet_id, write_private
 from segctl_controller.clock import Clock
 from segctl_controller.config import CONFIG_FILE, DATABASE_FILE, Config, endpoint, load_config, save_config
+from segctl_controller.errors import NotFoundError
 from segctl_controller.names import checked_name
 from segctl_controller.store.protocol import Store
 from segctl_controller.store.records import Entry, OperatorRecord, Role
-from segctl_controller.store.sql import SqlStore
+from segctl_controller.store.sql import SqlStore, no_operator
 
 SHELL = "segctl-controller"
 """The actor of what is done on the controller's own machine."""
 
 
 def create_controller(
-    directory: Path, listen: str, names: tuple[str, ...], port: int, enrol_port: int, clock: Clock, heartbeat: int = 10
+    directory: Path,
+    listen: str,
+    names: tuple[str, ...],
+    port: int,
+    enrol_port: int,
+    clock: Clock,
+    heartbeat: int = 10,
+    host_certificate_days: float = 90,
 ) -> Config:
     """Make the directory, the CA, the database and the configuration. Raises StateError where one exists already."""
     try:
@@ -34,7 +45,7 @@ def create_controller(
         authority = Authority.create(new_fleet_id(), clock.now())
         authority.save(directory)
         SqlStore(directory / DATABASE_FILE).close()
-        config = Config(authority.fleet, listen, names, port, enrol_port, heartbeat)
+        config = Config(authority.fleet, listen, names, port, enrol_port, heartbeat, host_certificate_days)
         # Last: a directory with this file is whole.
         save_config(directory, config)
     except OSError as error:
@@ -43,9 +54,16 @@ def create_controller(
 
 
 def open_store(directory: Path) -> SqlStore:
+    """Raises StateError for a database that is missing, damaged, or none of ours: no new one takes its place."""
     path = directory / DATABASE_FILE
+    mend = f"restore a backup: segctl-controller restore --from BACKUP --state {directory} --replace"
     if not path.exists():
-        raise StateError(f"{path}: missing; restore it from a backup of the controller's state directory")
+        raise StateError(f"{path}: missing; {mend}")
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)) as connection:
+            connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error as error:
+        raise StateError(f"{path}: the database is damaged ({error}); keep a copy of the file, and {mend}") from error
     return SqlStore(path)
 
 
@@ -60,15 +78,39 @@ def add_operator(directory: Path, store: Store, name: str, role: Role, out: Path
     credential = authority.issue_operator(name, clock.now())
     created = clock.now_us()
     try:
-        out.mkdir(mode=0o700, parents=True, exist_ok=True)
-        taken = [n for n in ("client.json", "ca.pem", "cert.pem", "key.pem") if (out / n).exists()]
-        if taken:
-            raise StateError(f"{out}: holds {', '.join(taken)} already; choose another --out, or move them away")
+        _prepare_out(out)
         entry = Entry(created, SHELL, "admin-add", f"operator {name}", f"role {role.value}")
         store.add_operator(OperatorRecord(name, role, credential.serial, created), entry)
         _write_credential(out, config, authority, credential, name)
     except OSError as error:
         raise StateError(f"{out}: the credentials cannot be written: {error.strerror}") from error
+
+
+def renew_operator(directory: Path, store: Store, name: str, out: Path, clock: Clock) -> None:
+    """Write new credentials of an operator to `out`; those before end, and the role stays.
+
+    Raises StateError when `out` holds credentials already, NotFoundError for an unknown name.
+    """
+    config = load_config(directory)
+    authority = Authority.load(directory, config.fleet)
+    if store.operator(name) is None:
+        raise NotFoundError(no_operator(name))
+    credential = authority.issue_operator(name, clock.now())
+    try:
+        _prepare_out(out)
+        _write_credential(out, config, authority, credential, name)
+    except OSError as error:
+        raise StateError(f"{out}: the credentials cannot be written: {error.strerror}; the old ones hold") from error
+    # Last: were it first, a full disk would leave the operator with nothing.
+    store.renew_operator(name, credential.serial, Entry(clock.now_us(), SHELL, "admin-renew", f"operator {name}"))
+
+
+def _prepare_out(out: Path) -> None:
+    """Raises OSError, or StateError when something of another credential is there."""
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    taken = [n for n in ("client.json", "ca.pem", "cert.pem", "key.pem") if (out / n).exists()]
+    if taken:
+        raise StateError(f"{out}: holds {', '.join(taken)} already; choose another --out, or move them away")
 
 
 def _write_credential(out: Path, config: Config, authority: Authority, credential: Credential, name: str) -> None:

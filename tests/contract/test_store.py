@@ -362,3 +362,50 @@ def test_a_write_that_proves_and_changes_nothing(store: Store) -> None:
     before = store.entries(10)
     store.prove_writable()
     assert store.entries(10) == before
+
+
+def test_a_certificate_is_replaced_only_for_the_host_that_it_was_of(store: Store) -> None:
+    store.add_token(token(uses=2), ENTRY)
+    join(store)
+    assert store.set_certificate("web1", "aa", "aa", b"der", ENTRY)
+    assert [(h.serial, h.renewal) for h in store.hosts()] == [("aa", b"der")]
+    assert store.set_certificate("web1", "aa", "bb", b"")
+    assert [(h.serial, h.renewal) for h in store.hosts()] == [("bb", b"")]
+    said = len(store.entries(100))
+    assert not store.set_certificate("web1", "aa", "cc", b"", ENTRY)
+    assert not store.set_certificate("nobody", "aa", "cc", b"", ENTRY)
+    assert ([h.serial for h in store.hosts()], len(store.entries(100))) == (["bb"], said)
+    store.set_certificate("web1", "bb", "bb", b"der")
+    join(store, serial="dd")
+    assert [(h.serial, h.renewal) for h in store.hosts()] == [("dd", b"")]
+
+
+def test_what_a_host_told_the_audit_log_is_stored_once(store: Store) -> None:
+    store.add_token(token(), ENTRY)
+    join(store)
+    said = len(store.entries(100))
+    assert store.add_told("web1", "one", ENTRY)
+    assert not store.add_told("web1", "one", ENTRY)
+    assert store.add_told("web1", "two", ENTRY)
+    assert not store.add_told("nobody", "one", ENTRY)
+    assert len(store.entries(100)) == said + 2
+    store.remove_host("web1", ENTRY)
+
+
+def test_after_a_restore_tokens_are_gone_and_every_host_is_open_until_it_is_settled(store: Store) -> None:
+    store.add_token(token(uses=3), ENTRY)
+    join(store, "web1")
+    join(store, "web2")
+    store.mark_restored(70, replace(ENTRY, action="restore"))
+    assert store.tokens(0) == ()
+    assert store.entries(1)[0].action == "restore"
+    assert store.set_certificate("web1", "aa", "bb", b"")
+    assert [(h.name, h.restored_us) for h in store.hosts()] == [("web1", 0), ("web2", 70)]
+
+
+def test_an_operators_certificate_is_replaced_and_the_role_stays(store: Store) -> None:
+    store.add_operator(OperatorRecord("alice", Role.EDITOR, "aa", 1), ENTRY)
+    store.renew_operator("alice", "bb", ENTRY)
+    assert store.operator("alice") == OperatorRecord("alice", Role.EDITOR, "bb", 1)
+    with pytest.raises(NotFoundError, match="bob"):
+        store.renew_operator("bob", "bb", ENTRY)

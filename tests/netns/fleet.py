@@ -25,7 +25,7 @@ from typing import Literal
 
 from segctl.model.hostpolicy import HostPolicy
 from segctl.model.policy import PortRange
-from segctl_agent.facts.values import HostFacts
+from segctl_agent.facts.values import Endpoint, HostFacts
 from segctl_agent.nft.evaluate import Outcome, Packet, evaluate
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.plan import plan
@@ -286,6 +286,8 @@ class Member:
         for place in PLACES:
             self.space.cgroup(place.cgroup)
         self.cgroups = self.space.cgroups()
+        self.controller: tuple[Endpoint, ...] = ()
+        self.agent_uid = 0
         self._children: list[int] = []
         self.processes = [self._fork(p.cgroup, self._worker(i, p)) for i, p in enumerate(PLACES)]
         self._pids = list(self._children)
@@ -343,7 +345,11 @@ class Member:
         unmapped = {p.cgroup for p in PLACES if not p.mapped}
         seen = {path: number for path, number in self.cgroups.items() if path not in unmapped}
         return HostFacts(
-            cgroups=seen, users={"www-data": 33, "group:www-data": 33}, addresses=frozenset(self.addresses)
+            cgroups=seen,
+            users={"www-data": 33, "group:www-data": 33},
+            addresses=frozenset(self.addresses),
+            controller=self.controller,
+            agent_uid=self.agent_uid,
         )
 
     def ancestry(self, place: int) -> tuple[int, ...]:

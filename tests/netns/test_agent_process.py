@@ -28,6 +28,7 @@ from segctl_agent.facts.moves import MOVES_SECONDS
 from segctl_agent.moves import SETTLED_SECONDS
 from segctl_agent.nft.kernel import NetlinkKernel
 from segctl_agent.nft.ruleset import Ruleset
+from segctl_agent.release import Told
 from segctl_agent.state import StateFolder
 
 from tests.netns.spaces import CGROUPS, in_namespaces, run
@@ -252,6 +253,13 @@ def test_release_with_a_running_agent_and_its_end(tmp_path: Path) -> None:
         loaded = agent("load", "--state", str(folder))
         assert loaded.returncode == 0
         until(lambda: table() is not None)
+        brief = agent("release", "--for", "3s", "--reason", "to see it end", "--state", str(folder))
+        assert brief.returncode == 0, brief.stderr
+        assert "UTC: to see it end. Every packet passes now" in brief.stdout
+        until(lambda: not StateFolder(folder).held and table() is not None)
+        told = [(e.action, e.reason) for e in Told(folder).waiting(20)]
+        once = [("release", ""), ("release-ended", "")]
+        assert told == [*once, ("release", "to see it end"), ("release-ended", "")]
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
 

@@ -144,7 +144,7 @@ def _other_in(essentials: Essentials, marks: Marks) -> Iterator[Rule]:
 
 
 def _tcp_out(essentials: Essentials, facts: HostFacts, marks: Marks) -> Iterator[Rule]:
-    """The agent's own channel is its user's, so no other program can borrow it."""
+    """The agent's own channel, and the way to be enrolled again, are its user's: no other program can borrow them."""
     for name, version in _names("dns", essentials.dns):
         dns = (s.address_in("daddr", name, version=version), s.destination_port("tcp", 53, 53))
         yield Rule.of(*dns, *marks.essentials("out").accept)

@@ -59,7 +59,8 @@ class Controller:
 
     def whoami(self) -> v.WhoAmI:
         m = self._call(self._admin.WhoAmI, pb.WhoAmIRequest())
-        return v.WhoAmI(m.name, m.role, m.fleet, self.config.controller, m.controller_version)
+        until = convert.moment(m.certificate_until_us)
+        return v.WhoAmI(m.name, m.role, m.fleet, self.config.controller, m.controller_version, until)
 
     def check(self, files: Sequence[SourceFile]) -> tuple[tuple[Finding, ...], int]:
         """The findings and the number of enrolled hosts that were looked at."""

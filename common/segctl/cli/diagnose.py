@@ -12,7 +12,10 @@ from contextlib import contextmanager, suppress
 from segctl.cli.config import ClientConfig
 
 SECONDS = 3.0
-RENEW = "Ask an administrator for a new one: segctl-controller admin add NAME --role ROLE --out DIR"
+RENEW = (
+    "Ask an administrator for a new one: segctl-controller admin renew NAME --out DIR. For somebody new: "
+    "segctl-controller admin add NAME --role ROLE --out DIR"
+)
 
 
 def diagnose(config: ClientConfig) -> tuple[str, str] | None:

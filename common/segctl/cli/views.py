@@ -14,11 +14,14 @@ from segctl.model.findings import Finding
 
 @dataclass(frozen=True, slots=True)
 class WhoAmI:
+    """`certificate_until` is null where the controller does not tell."""
+
     name: str
     role: str
     fleet: str
     controller: str
     controller_version: str
+    certificate_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,6 +234,8 @@ class Essentials:
     ntp: tuple[Network, ...] = ()
     rescue: tuple[Network, ...] = ()
     rescue_ports: tuple[PortRange, ...] = (PortRange("tcp", 22, 22),)
+    no_rescue: bool = field(default=False, compare=False)
+    """Said in the policy, for the check: no kernel needs to know."""
     where: Position = field(default=NOWHERE, compare=False)
 
 

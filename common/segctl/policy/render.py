@@ -111,6 +111,8 @@ def _test(test: PolicyTest) -> dict[str, object]:
 
 def _essentials(essentials: Essentials) -> dict[str, object]:
     fields: dict[str, object] = {"dns": _networks(essentials.dns), "ntp": _networks(essentials.ntp)}
+    if essentials.no_rescue:
+        fields["rescue"] = "none"
     if essentials.rescue:
         fields["rescue"] = {"from": _networks(essentials.rescue), "allow": _ports(essentials.rescue_ports)}
     return {key: value for key, value in fields.items() if value}

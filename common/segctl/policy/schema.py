@@ -125,7 +125,7 @@ def _statements() -> _Schema:
             {
                 "dns": {"type": "array", "items": _ref("network")},
                 "ntp": {"type": "array", "items": _ref("network")},
-                "rescue": rescue,
+                "rescue": {"anyOf": [rescue, {"const": "none"}]},
             },
             (),
         ),

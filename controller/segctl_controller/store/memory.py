@@ -59,6 +59,7 @@ class MemoryStore:
         self._denials: dict[tuple[str, str], DenialRecord] = {}
         self._next_denial = 1
         self._cursors: dict[str, tuple[str, int]] = {}
+        self._told: set[tuple[str, str]] = set()
         self._losses: list[tuple[str, int, int]] = []
         self._events: list[EventRecord] = []
         self._audit: list[Entry] = []
@@ -137,6 +138,26 @@ class MemoryStore:
         if name in self._hosts:
             self._hosts[name] = replace(self._hosts[name], last_seen_us=at_us)
 
+    def set_certificate(self, name: str, was: str, serial: str, renewal: bytes, entry: Entry | None = None) -> bool:
+        if name not in self._hosts or self._hosts[name].serial != was:
+            return False
+        self._hosts[name] = replace(self._hosts[name], serial=serial, renewal=renewal, restored_us=0)
+        if entry is not None:
+            self.add_entry(entry)
+        return True
+
+    def add_told(self, host: str, identifier: str, entry: Entry) -> bool:
+        if host not in self._hosts or (host, identifier) in self._told:
+            return False
+        self._told.add((host, identifier))
+        self.add_entry(entry)
+        return True
+
+    def mark_restored(self, taken_us: int, entry: Entry) -> None:
+        self._hosts = {name: replace(host, restored_us=taken_us) for name, host in self._hosts.items()}
+        self._tokens.clear()
+        self.add_entry(entry)
+
     def remove_host(self, name: str, entry: Entry) -> None:
         if name not in self._hosts:
             raise NotFoundError(no_host(name))
@@ -147,6 +168,7 @@ class MemoryStore:
     def _forget(self, name: str) -> None:
         self._hosts.pop(name, None)
         self._cursors.pop(name, None)
+        self._told = {pair for pair in self._told if pair[0] != name}
         self._denials = {key: row for key, row in self._denials.items() if row.host != name}
         self._losses = [loss for loss in self._losses if loss[0] != name]
         self._flows.forget(name)
@@ -175,6 +197,12 @@ class MemoryStore:
 
     def operator(self, name: str) -> OperatorRecord | None:
         return self._operators.get(name)
+
+    def renew_operator(self, name: str, serial: str, entry: Entry) -> None:
+        if name not in self._operators:
+            raise NotFoundError(no_operator(name))
+        self._operators[name] = replace(self._operators[name], serial=serial)
+        self.add_entry(entry)
 
     def remove_operator(self, name: str, entry: Entry) -> None:
         if self._operators.pop(name, None) is None:

@@ -67,6 +67,17 @@ class Store(Protocol):
 
     def seen(self, name: str, at_us: int) -> None: ...
 
+    def set_certificate(self, name: str, was: str, serial: str, renewal: bytes, entry: Entry | None = None) -> bool:
+        """Of the host whose certificate in use `was` that: the one in use, and the one that was given (DER). What a
+        restore left open is settled. False, and nothing is stored, when there is no such host any more."""
+
+    def add_told(self, host: str, identifier: str, entry: Entry) -> bool:
+        """An audit entry that a host told; False, and nothing is stored, when it told it before or is not enrolled."""
+
+    def mark_restored(self, taken_us: int, entry: Entry) -> None:
+        """This database is a backup taken at `taken_us`: which certificates hosts use now is open, and join tokens,
+        which may be used up or revoked by now, are removed."""
+
     def remove_host(self, name: str, entry: Entry) -> None:
         """Raises NotFoundError."""
 
@@ -84,6 +95,9 @@ class Store(Protocol):
     def operators(self) -> tuple[OperatorRecord, ...]: ...
 
     def operator(self, name: str) -> OperatorRecord | None: ...
+
+    def renew_operator(self, name: str, serial: str, entry: Entry) -> None:
+        """Another certificate, the same role. Raises NotFoundError."""
 
     def remove_operator(self, name: str, entry: Entry) -> None:
         """Raises NotFoundError."""

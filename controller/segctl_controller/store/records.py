@@ -57,7 +57,11 @@ class GenerationRecord:
 
 @dataclass(frozen=True, slots=True)
 class HostRecord:
-    """`networks`: where its addresses may lie; empty: anywhere. `facts`: a wire Facts message without addresses."""
+    """`networks`: where its addresses may lie; empty: anywhere. `facts`: a wire Facts message without addresses.
+
+    `serial` is the certificate's in use, `renewal` (DER) one that was given and not used yet. `restored_us` is the time
+    of the backup that this record comes from, until it is known which certificate the host uses now.
+    """
 
     name: str
     tags: Tags
@@ -68,6 +72,8 @@ class HostRecord:
     last_seen_us: int = 0
     agent_version: str = ""
     facts: bytes = b""
+    renewal: bytes = b""
+    restored_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

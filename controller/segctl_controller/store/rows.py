@@ -93,6 +93,8 @@ def host_values(record: HostRecord) -> dict[str, Any]:
         "last_seen_us": record.last_seen_us,
         "agent_version": record.agent_version,
         "facts": record.facts,
+        "renewal": record.renewal,
+        "restored_us": record.restored_us,
     }
 
 
@@ -107,6 +109,8 @@ def host_of(row: Row) -> HostRecord:
         last_seen_us=row["last_seen_us"],
         agent_version=row["agent_version"],
         facts=row["facts"],
+        renewal=row["renewal"],
+        restored_us=row["restored_us"],
     )
 
 

@@ -157,6 +157,33 @@ class SqlStore:
         with self._transaction() as connection:
             connection.execute(update(tables.hosts).where(tables.hosts.c.name == name).values(last_seen_us=at_us))
 
+    def set_certificate(self, name: str, was: str, serial: str, renewal: bytes, entry: Entry | None = None) -> bool:
+        hosts = tables.hosts
+        change = update(hosts).where(hosts.c.name == name, hosts.c.serial == was)
+        with self._transaction() as connection:
+            if not connection.execute(change.values(serial=serial, renewal=renewal, restored_us=0)).rowcount:
+                return False
+            if entry is not None:
+                _log(connection, entry)
+        return True
+
+    def add_told(self, host: str, identifier: str, entry: Entry) -> bool:
+        told = tables.told
+        with self._transaction() as connection:
+            enrolled = connection.scalar(select(func.count()).where(tables.hosts.c.name == host))
+            before = select(func.count()).where(told.c.host == host, told.c.entry == identifier)
+            if not enrolled or connection.scalar(before):
+                return False
+            connection.execute(insert(told).values(host=host, entry=identifier))
+            _log(connection, entry)
+        return True
+
+    def mark_restored(self, taken_us: int, entry: Entry) -> None:
+        with self._transaction() as connection:
+            connection.execute(update(tables.hosts).values(restored_us=taken_us))
+            connection.execute(delete(tables.tokens))
+            _log(connection, entry)
+
     def remove_host(self, name: str, entry: Entry) -> None:
         with self._transaction() as connection:
             if not connection.execute(delete(tables.hosts).where(tables.hosts.c.name == name)).rowcount:
@@ -206,6 +233,13 @@ class SqlStore:
         with self._transaction() as connection:
             row = connection.execute(wanted).mappings().first()
         return rows.operator_of(dict(row)) if row else None
+
+    def renew_operator(self, name: str, serial: str, entry: Entry) -> None:
+        table = tables.operators
+        with self._transaction() as connection:
+            if not connection.execute(update(table).where(table.c.name == name).values(serial=serial)).rowcount:
+                raise NotFoundError(no_operator(name))
+            _log(connection, entry)
 
     def remove_operator(self, name: str, entry: Entry) -> None:
         with self._transaction() as connection:

@@ -81,8 +81,9 @@ def _begin(connection: Connection) -> None:
 
 def _damaged(path: Path, detail: str) -> str:
     return (
-        f"{path}: the database is damaged ({detail}); stop the controller, keep a copy of the file, and restore the "
-        "last backup, or recover with: sqlite3 controller.db .recover | sqlite3 new.db"
+        f"{path}: the database is damaged ({detail}); stop the controller and restore the last backup: "
+        f"segctl-controller restore --from BACKUP --state {path.parent} --replace (the damaged file is kept aside); "
+        "without one, recover with: sqlite3 controller.db .recover | sqlite3 new.db"
     )
 
 

@@ -33,6 +33,16 @@ hosts = Table(
     Column("last_seen_us", BigInteger, nullable=False),
     Column("agent_version", Text, nullable=False),
     Column("facts", LargeBinary, nullable=False),
+    Column("renewal", LargeBinary, nullable=False, server_default=""),
+    Column("restored_us", BigInteger, nullable=False, server_default="0"),
+)
+
+told = Table(
+    "told",
+    metadata,
+    Column("host", Text, ForeignKey("hosts.name", ondelete="CASCADE"), primary_key=True),
+    Column("entry", Text, primary_key=True),
+    sqlite_with_rowid=False,
 )
 
 tokens = Table(

@@ -276,6 +276,18 @@ async def test_a_release_that_the_kernel_refuses_to_begin_or_to_end_is_tried_aga
     assert "has ended: generation 5 in force" in " ".join(e.message for e in events(agent))
 
 
+async def test_who_releases_again_replaces_reason_and_time(tmp_path: Path) -> None:
+    agent, _ = make(tmp_path)
+    agent.start()
+    told: list[InForce] = []
+    agent.in_force_changed = lambda: told.append(agent.in_force())
+    for words in ("released by alice", "released by alice until noon", "released by alice until noon"):
+        StateFolder(tmp_path).hold(words)
+        agent.check_hold()
+    assert told == [InForce(released="released by alice"), InForce(released="released by alice until noon")]
+    assert agent.held == "released by alice until noon"
+
+
 async def test_a_probe_of_a_released_host_says_that_everything_passes(tmp_path: Path) -> None:
     agent, _ = make(tmp_path)
     await agent.put(new(POLICY))

@@ -120,9 +120,11 @@ class Controller(rpc.AgentServicer):
         self.report_errors: list[grpc.StatusCode] = []
         self.refusal = ""
         self.sessions = 0
+        self.shown: list[bytes] = []
 
     async def Session(self, request_iterator: Any, context: Any) -> AsyncIterator[pb.ControllerMessage]:
         self.sessions += 1
+        self.shown += context.auth_context()["x509_pem_cert"]
         if self.refusal:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, self.refusal)
         reader = asyncio.create_task(self._hear(request_iterator))
@@ -564,3 +566,35 @@ def test_which_orders_outlive_a_newer_one() -> None:
     assert outlived([confirmation, staged, activation], staged) == [confirmation]
     assert outlived([new, confirmation, staged], staged) == [new, confirmation]
     assert outlived([new, confirmation, staged, activation], new) == [staged]
+
+
+async def test_a_new_identity_opens_the_next_session_at_once() -> None:
+    backoff = Recorded(5.0, 9.0, lambda: 0.5)
+    async with stage(backoff=backoff) as s:
+        await s.controller.hears("hello")
+        await until(lambda: s.session.connected_to)
+        renewed = s.authority.identity("web-1", s.session.identity.controllers)
+        s.session.use(renewed)
+        await s.controller.hears("hello")
+        await until(lambda: s.session.connected_to)
+        assert s.controller.shown[-1] == renewed.certificate != s.controller.shown[0]
+        assert not backoff.waits
+        assert s.session.problem == ""
+        s.controller.sends(POLICY)
+        await s.controller.hears("ack")
+
+
+async def test_what_runs_beside_a_session_begins_anew_with_each() -> None:
+    began: list[object] = []
+
+    async def work(stub: object) -> None:
+        began.append(stub)
+        await asyncio.Event().wait()
+
+    async with stage() as s:
+        s.session.beside.append(work)
+        await until(lambda: s.session.connected_to)
+        s.session.use(s.session.identity)
+        await until(lambda: began)
+        s.session.use(s.session.identity)
+        await until(lambda: len(began) == 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -119,7 +120,8 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
 def test_two_controllers_cannot_share_a_port(tmp_path: Path) -> None:
     init(tmp_path)
     with running(tmp_path):
-        done = controller("run", "--state", tmp_path / "state")
+        shutil.copytree(tmp_path / "state", tmp_path / "copy")
+        done = controller("run", "--state", tmp_path / "copy")
     assert done.returncode == 1
     assert "cannot listen on" in done.stderr
 

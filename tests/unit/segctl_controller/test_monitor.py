@@ -31,7 +31,7 @@ modes: [{select: {}, mode: observe}]
 
 def monitor_of(lab: ControllerLab) -> Monitor:
     c, now = lab.controller, datetime.now(UTC)
-    return Monitor(c.fleet, c.db, c.feed, (now, now), lambda: True, lab.state / DATABASE_FILE)
+    return Monitor(c.fleet, c.db, c.feed, lambda: (now, now), lambda: True, lab.state / DATABASE_FILE)
 
 
 async def fetch(where: Where, path: str) -> tuple[int, str]:

@@ -128,10 +128,12 @@ def test_a_database_of_the_first_schema_is_brought_up_and_keeps_what_it_holds(tm
     store.add_entry(ENTRY)
     store.close()
     connection = sqlite3.connect(path)
-    for table in ("flows", "flow_losses", "rule_hits"):
+    for table in ("flows", "flow_losses", "rule_hits", "told"):
         connection.execute(f"DROP TABLE {table}")
     for column in ("state", "why"):
         connection.execute(f"ALTER TABLE generations DROP COLUMN {column}")
+    for column in ("renewal", "restored_us"):
+        connection.execute(f"ALTER TABLE hosts DROP COLUMN {column}")
     connection.execute("UPDATE alembic_version SET version_num = '0001'")
     connection.commit()
     connection.close()

@@ -11,10 +11,11 @@ from segctl.cli.output_lists import render_audit, render_whoami
 @click.command(cls=Verb, changes="Nothing.", examples=["segctl whoami", "segctl --config ~/other-fleet whoami"])
 @click.pass_obj
 def whoami(app: App) -> None:
-    """Show who you are to the controller: your name, your role (viewer, editor, admin) and the fleet."""
+    """Show who you are to the controller: your name, your role (viewer, editor, admin), the fleet, and when your
+    certificate ends."""
     with app.connect() as controller:
         who = controller.whoami()
-    app.result(who, render_whoami(who))
+    app.result(who, render_whoami(who, app.clock()))
 
 
 @click.command(cls=Verb, changes="Nothing.", examples=["segctl audit", "segctl audit --limit 1000 --json"])

@@ -32,10 +32,13 @@ class WhoAmIReply(google.protobuf.message.Message):
     ROLE_FIELD_NUMBER: builtins.int
     FLEET_FIELD_NUMBER: builtins.int
     CONTROLLER_VERSION_FIELD_NUMBER: builtins.int
+    CERTIFICATE_UNTIL_US_FIELD_NUMBER: builtins.int
     name: builtins.str
     role: builtins.str
     fleet: builtins.str
     controller_version: builtins.str
+    certificate_until_us: builtins.int
+    """of the caller's certificate"""
     def __init__(
         self,
         *,
@@ -43,8 +46,9 @@ class WhoAmIReply(google.protobuf.message.Message):
         role: builtins.str = ...,
         fleet: builtins.str = ...,
         controller_version: builtins.str = ...,
+        certificate_until_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["controller_version", b"controller_version", "fleet", b"fleet", "name", b"name", "role", b"role"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate_until_us", b"certificate_until_us", "controller_version", b"controller_version", "fleet", b"fleet", "name", b"name", "role", b"role"]) -> None: ...
 
 global___WhoAmIReply = WhoAmIReply
 

@@ -67,6 +67,108 @@ class EnrolReply(google.protobuf.message.Message):
 global___EnrolReply = EnrolReply
 
 @typing.final
+class RenewRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CSR_FIELD_NUMBER: builtins.int
+    csr: builtins.bytes
+    """DER, of a key made for this; its subject and extensions are ignored"""
+    def __init__(
+        self,
+        *,
+        csr: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["csr", b"csr"]) -> None: ...
+
+global___RenewRequest = RenewRequest
+
+@typing.final
+class RenewReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: builtins.int
+    certificate: builtins.bytes
+    """DER"""
+    def __init__(
+        self,
+        *,
+        certificate: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate", b"certificate"]) -> None: ...
+
+global___RenewReply = RenewReply
+
+@typing.final
+class HostAuditRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: builtins.int
+    @property
+    def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___HostEntry]:
+        """at most 20"""
+
+    def __init__(
+        self,
+        *,
+        entries: collections.abc.Iterable[global___HostEntry] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entries", b"entries"]) -> None: ...
+
+global___HostAuditRequest = HostAuditRequest
+
+@typing.final
+class HostEntry(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
+    AT_US_FIELD_NUMBER: builtins.int
+    WHO_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """random; an entry that is stored already is not stored twice"""
+    action: builtins.str
+    """release, release-ended"""
+    at_us: builtins.int
+    """Unix time, by the host's clock"""
+    who: builtins.str
+    reason: builtins.str
+    until_us: builtins.int
+    """of a release that ends by itself; else 0"""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        action: builtins.str = ...,
+        at_us: builtins.int = ...,
+        who: builtins.str = ...,
+        reason: builtins.str = ...,
+        until_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "at_us", b"at_us", "id", b"id", "reason", b"reason", "until_us", b"until_us", "who", b"who"]) -> None: ...
+
+global___HostEntry = HostEntry
+
+@typing.final
+class HostAuditReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STORED_FIELD_NUMBER: builtins.int
+    @property
+    def stored(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """ids"""
+
+    def __init__(
+        self,
+        *,
+        stored: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["stored", b"stored"]) -> None: ...
+
+global___HostAuditReply = HostAuditReply
+
+@typing.final
 class AgentMessage(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

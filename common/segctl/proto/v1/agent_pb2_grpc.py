@@ -120,6 +120,16 @@ class AgentStub(object):
                 request_serializer=segctl_dot_proto_dot_v1_dot_agent__pb2.ReportBatch.SerializeToString,
                 response_deserializer=segctl_dot_proto_dot_v1_dot_agent__pb2.ReportAck.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/segctl.v1.Agent/Renew',
+                request_serializer=segctl_dot_proto_dot_v1_dot_agent__pb2.RenewRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_agent__pb2.RenewReply.FromString,
+                _registered_method=True)
+        self.Audit = channel.unary_unary(
+                '/segctl.v1.Agent/Audit',
+                request_serializer=segctl_dot_proto_dot_v1_dot_agent__pb2.HostAuditRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_agent__pb2.HostAuditReply.FromString,
+                _registered_method=True)
 
 
 class AgentServicer(object):
@@ -140,6 +150,21 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """A new certificate for a new key, while the old one is valid. Both are accepted until the new one is first used.
+        Asked again with the same key, the same certificate comes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Audit(self, request, context):
+        """What people did on the host itself, for the audit log. Sent until it is stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -152,6 +177,16 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.Report,
                     request_deserializer=segctl_dot_proto_dot_v1_dot_agent__pb2.ReportBatch.FromString,
                     response_serializer=segctl_dot_proto_dot_v1_dot_agent__pb2.ReportAck.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_agent__pb2.RenewRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_agent__pb2.RenewReply.SerializeToString,
+            ),
+            'Audit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Audit,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_agent__pb2.HostAuditRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_agent__pb2.HostAuditReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -209,6 +244,60 @@ class Agent(object):
             '/segctl.v1.Agent/Report',
             segctl_dot_proto_dot_v1_dot_agent__pb2.ReportBatch.SerializeToString,
             segctl_dot_proto_dot_v1_dot_agent__pb2.ReportAck.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Agent/Renew',
+            segctl_dot_proto_dot_v1_dot_agent__pb2.RenewRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_agent__pb2.RenewReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Audit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Agent/Audit',
+            segctl_dot_proto_dot_v1_dot_agent__pb2.HostAuditRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_agent__pb2.HostAuditReply.FromString,
             options,
             channel_credentials,
             insecure,

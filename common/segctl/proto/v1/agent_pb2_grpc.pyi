@@ -62,6 +62,20 @@ class AgentStub:
     ]
     """Reports have a stream of their own, so that a flood of denials never delays a policy."""
 
+    Renew: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.agent_pb2.RenewRequest,
+        segctl.proto.v1.agent_pb2.RenewReply,
+    ]
+    """A new certificate for a new key, while the old one is valid. Both are accepted until the new one is first used.
+    Asked again with the same key, the same certificate comes.
+    """
+
+    Audit: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.agent_pb2.HostAuditRequest,
+        segctl.proto.v1.agent_pb2.HostAuditReply,
+    ]
+    """What people did on the host itself, for the audit log. Sent until it is stored."""
+
 class AgentAsyncStub:
     """Agents talk over mutual TLS. Who speaks is in the certificate, never in a message."""
 
@@ -76,6 +90,20 @@ class AgentAsyncStub:
         segctl.proto.v1.agent_pb2.ReportAck,
     ]
     """Reports have a stream of their own, so that a flood of denials never delays a policy."""
+
+    Renew: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.agent_pb2.RenewRequest,
+        segctl.proto.v1.agent_pb2.RenewReply,
+    ]
+    """A new certificate for a new key, while the old one is valid. Both are accepted until the new one is first used.
+    Asked again with the same key, the same certificate comes.
+    """
+
+    Audit: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.agent_pb2.HostAuditRequest,
+        segctl.proto.v1.agent_pb2.HostAuditReply,
+    ]
+    """What people did on the host itself, for the audit log. Sent until it is stored."""
 
 class AgentServicer(metaclass=abc.ABCMeta):
     """Agents talk over mutual TLS. Who speaks is in the certificate, never in a message."""
@@ -95,5 +123,23 @@ class AgentServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[segctl.proto.v1.agent_pb2.ReportAck], collections.abc.AsyncIterator[segctl.proto.v1.agent_pb2.ReportAck]]:
         """Reports have a stream of their own, so that a flood of denials never delays a policy."""
+
+    @abc.abstractmethod
+    def Renew(
+        self,
+        request: segctl.proto.v1.agent_pb2.RenewRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.agent_pb2.RenewReply, collections.abc.Awaitable[segctl.proto.v1.agent_pb2.RenewReply]]:
+        """A new certificate for a new key, while the old one is valid. Both are accepted until the new one is first used.
+        Asked again with the same key, the same certificate comes.
+        """
+
+    @abc.abstractmethod
+    def Audit(
+        self,
+        request: segctl.proto.v1.agent_pb2.HostAuditRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.agent_pb2.HostAuditReply, collections.abc.Awaitable[segctl.proto.v1.agent_pb2.HostAuditReply]]:
+        """What people did on the host itself, for the audit log. Sent until it is stored."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -401,6 +401,6 @@ USES = (
 TOKEN = v.Token("3f9a12", {"role": "web"}, "", ("10.0.0.0/24",), 1, NOW + timedelta(hours=1), "alice")
 NEW_TOKEN = v.NewToken("3f9a12", NOW + timedelta(hours=1), "eyJjIjpbXX0", "")
 AUDIT = v.AuditEntry(12, before(300), "alice", "push", "generation 8", "checkout may reach the db")
-WHO = v.WhoAmI("alice", "admin", "shop", "controller:7443", "0.1.0")
+WHO = v.WhoAmI("alice", "admin", "shop", "controller:7443", "0.1.0", datetime(2040, 1, 2, tzinfo=UTC))
 
 TRIED = replace(WELL, trial=v.Trial(ON_TRIAL, v.Phase("watching", 1, 1, 3, 3), 3))

@@ -144,7 +144,7 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "history": lambda w: output_lists.render_history((s.GENERATION, s.OLDER), s.NOW, w),
     "tokens": lambda w: output_lists.render_tokens((s.TOKEN,), s.NOW, w),
     "audit": lambda w: output_lists.render_audit((s.AUDIT,), w),
-    "whoami": lambda w: output_lists.render_whoami(s.WHO),
+    "whoami": lambda w: output_lists.render_whoami(s.WHO, s.NOW),
 }
 
 

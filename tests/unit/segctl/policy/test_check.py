@@ -330,6 +330,60 @@ class TestAccess:
         out = policy(self.RESCUE % "" + rules("name: r, from: {env: prod}, to: {env: dev}, allow: [ssh]"))
         assert codes(out, fleet(host("a", "10.0.0.1", env="prod"), host("d", env="dev"))) == []
 
+    @pytest.mark.parametrize(
+        ("rescue", "code"),
+        [
+            ("{from: [10.0.0.1], allow: [tcp/443]}", "rescue-no-ssh"),
+            ("{from: [10.0.0.1], allow: [tcp/2222]}", "rescue-no-ssh"),
+            ("{from: [127.0.0.1]}", "rescue-nowhere"),
+            ('{from: ["::1", 224.0.0.0/4, 0.0.0.0]}', "rescue-nowhere"),
+        ],
+    )
+    def test_a_rescue_list_through_which_nobody_can_log_in_is_none(self, rescue: str, code: str) -> None:
+        text = f"modes: [{{select: {{}}, mode: enforce}}]\nessentials: {{dns: [10.0.0.53], rescue: {rescue}}}\n"
+        assert set(codes(policy(text))) == {"lock-out", code}
+        assert set(codes(policy(text + rules(self.WAY_IN)))) == {code}
+
+    def test_sshd_may_listen_elsewhere(self) -> None:
+        text = self.RESCUE % ", allow: [ssh-alt]" + "services: {ssh-alt: [tcp/2222]}\n"
+        assert codes(policy(text)) == []
+
+    def test_that_no_way_in_is_meant_must_be_said(self) -> None:
+        text = "modes: [{select: {}, mode: enforce}]\nessentials: {dns: [10.0.0.53], rescue: none}\n"
+        (finding,) = (f for f in check_policy(policy(text), None, TODAY) if f.code == "no-rescue")
+        assert finding.severity is Severity.WARNING
+        assert "rescue: none" in finding.message
+        assert codes(policy(text), fleet(host("a", "10.0.0.2", env="prod"))) == ["no-rescue"]
+
+    def test_a_way_in_that_ends_is_none(self) -> None:
+        line = self.WAY_IN + ", expires: 2040-01-01"
+        assert "lock-out" in codes(policy(self.ENFORCE + rules(line)))
+
+    def test_every_host_that_enforces_has_a_way_in(self) -> None:
+        way = self.ENFORCE + rules(self.WAY_IN)
+        bastion, web = host("b", "10.0.0.2", env="prod", role="bastion"), host("w", "10.0.0.3", env="prod", role="web")
+        assert codes(policy(way), fleet(bastion)) == ["no-rescue"]
+        found = check_policy(policy(way), fleet(bastion, web), TODAY)
+        (finding,) = (f for f in found if f.severity is Severity.ERROR)
+        assert finding.code == "lock-out"
+        assert finding.message.startswith("nobody could log in to w, which would enforce")
+        assert finding.position.line > 0
+        assert codes(policy(way), fleet(bastion, host("w", "10.0.0.3", env="dev"))) == ["no-rescue"]
+        onward = rules(self.WAY_IN, "name: s, from: {role: bastion}, to: {env: prod}, allow: [ssh]")
+        assert codes(policy(self.ENFORCE + onward), fleet(bastion, web)) == ["no-rescue"]
+        cut = "boundaries: [{name: b, from: {role: bastion}, to: {role: web}}]\n"
+        assert "lock-out" in codes(policy(self.ENFORCE + cut + onward), fleet(bastion, web))
+
+    def test_a_rescue_address_reaches_hosts_of_its_family(self) -> None:
+        p = policy(self.RESCUE % "")
+        assert codes(p, fleet(host("a", "10.0.0.2", env="prod"), host("n", env="prod"))) == []
+        assert codes(p, fleet(host("a", "2001:db8::2", env="prod"))) == ["lock-out"]
+        assert codes(p, fleet(host("a", "2001:db8::2", "10.0.0.2", env="prod"))) == []
+
+    def test_a_rescue_network_that_is_most_of_the_world(self) -> None:
+        text = "modes: [{select: {}, mode: enforce}]\nessentials: {dns: [10.0.0.53], rescue: {from: [0.0.0.0/0]}}\n"
+        assert codes(policy(text)) == ["rescue-wide"]
+
     def test_nothing_enforces_nothing_is_lost(self) -> None:
         assert codes(policy("modes: [{select: {}, mode: test}]")) == []
 

@@ -158,6 +158,7 @@ ONE_MISTAKE = {
     f"rules: [{{from: {{}}, to: {{}}, allow: [ssh], {RULE}]": "1:9 missing-key",
     "essentials: {dsn: [10.0.0.1]}": "1:14 unknown-key",
     "essentials: {rescue: {allow: [ssh]}}": "1:22 missing-key",
+    "essentials: {rescue: nobody}": "1:22 wrong-type",
     "essentials: {dns: [ns.example.com]}": "1:20 dns-name",
 }
 
