@@ -139,7 +139,7 @@ def run(state: Path, table_guard: str, mark_mask: int, apply: str) -> int:
     """Enforce, follow the controller, report. SIGTERM ends it, and the rules stay in force. SIGHUP reloads."""
     from segctl.systemd import Notifier
 
-    faulthandler.enable()  # a watchdog's SIGABRT then says where the loop hung
+    faulthandler.enable(2)  # a watchdog's SIGABRT then says where the loop hung
     from segctl_agent.loop import Loop
     from segctl_agent.nft.fallback import Apply, open_kernel
     from segctl_agent.nft.ownership import TableGuard

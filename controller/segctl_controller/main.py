@@ -100,7 +100,7 @@ def run(state: Path) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if os.geteuid() == 0:
         log.warning("running as root: the controller needs no privilege; run it as a user of its own")
-    faulthandler.enable()  # a watchdog's SIGABRT then says where the loop hung
+    faulthandler.enable(2)  # a watchdog's SIGABRT then says where the loop hung
     asyncio.run(_serve(state))
 
 
