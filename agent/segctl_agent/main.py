@@ -103,12 +103,16 @@ def main(verbose: bool) -> None:
     "--name", default=lambda: socket.gethostname(), show_default="this host's name", help="The name to ask for."
 )
 @click.option("--replace", is_flag=True, help="Give up the identity this host has.")
+@click.option("--start", is_flag=True, help="Start the agent's units then, now and at every boot.")
 @_says_why
-def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
+def enrol(token_file: TextIO, state: Path, name: str, replace: bool, start: bool) -> int:
     """Make this host a member of the fleet, with a join token of `segctl token create`."""
     from segctl_agent.enrol import enrol as do_enrol
     from segctl_agent.jointoken import parse_join_token
+    from segctl_agent.starting import BY_HAND, start_units
 
+    if start and state != DEFAULT_STATE:
+        raise click.UsageError(f"--start starts the units, whose state folder is {DEFAULT_STATE}: leave out --state")
     try:
         text = token_file.read(65536)
     except (OSError, UnicodeDecodeError) as error:
@@ -117,7 +121,11 @@ def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
     click.echo(
         f"enrolled: {identity.host} of the fleet {identity.fleet}; the certificate ends {identity.valid_until:%Y-%m-%d}"
     )
-    click.echo("next: systemctl enable --now segctl-agent-boot segctl-agent", err=True)
+    if start:
+        start_units()
+        click.echo("the agent runs: segctl-agent status", err=True)
+    else:
+        click.echo(f"next: {BY_HAND}", err=True)
     return 0
 
 
