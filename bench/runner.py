@@ -45,6 +45,7 @@ MEASURES = (
     Measure("takeover", sandboxed=True, seconds=120),
     Measure("tampering", sandboxed=False, seconds=180),
     Measure("nspawn", sandboxed=False, seconds=480),
+    Measure("upgrade", sandboxed=False, seconds=600),
 )
 
 

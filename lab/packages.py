@@ -22,9 +22,7 @@ Packages = Mapping[str, Path]
 
 def build_packages(suffix: str = "") -> dict[str, Path]:
     """Builds them by `deploy/deb/build`, which needs the network the first time. Raises LabError with what it said."""
-    done = subprocess.run(
-        [str(REPOSITORY / "deploy/deb/build"), suffix], text=True, capture_output=True, check=False
-    )
+    done = subprocess.run([str(REPOSITORY / "deploy/deb/build"), suffix], text=True, capture_output=True, check=False)
     if done.returncode:
         raise LabError(f"the packages cannot be built: {done.stderr.strip() or done.stdout.strip()}")
     files = [Path(word) for word in done.stdout.split() if word.endswith(".deb")]
