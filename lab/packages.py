@@ -67,12 +67,20 @@ def put(machine: Machine, packages: Packages, names: Iterable[str]) -> list[str]
     return paths
 
 
-def apt(machine: Machine, *arguments: str, seconds: float = 120) -> str:
+def apt(machine: Machine, *arguments: str, seconds: float = 300) -> str:
     """apt-get in a machine, which has no network: what the packages need is there. Returns all that it said; raises
     LabError."""
-    command = ["apt-get", "-y", "-q", "--no-install-recommends", "--allow-downgrades", *arguments]
+    return _said(machine, ["apt-get", "-y", "-q", "--no-install-recommends", *arguments], seconds)
+
+
+def dpkg(machine: Machine, *arguments: str, seconds: float = 300) -> str:
+    """dpkg in a machine: what apt-get calls, for a tenth of the time. Returns all that it said; raises LabError."""
+    return _said(machine, ["dpkg", *arguments], seconds)
+
+
+def _said(machine: Machine, command: list[str], seconds: float) -> str:
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
     done = machine.run(["sh", "-c", 'exec "$@" 2>&1', "sh", *command], seconds=seconds, environment=environment)
     if done.returncode:
-        raise LabError(f"{machine.name}: apt-get {' '.join(arguments)}: {done.stdout.strip()}")
+        raise LabError(f"{machine.name}: {' '.join(command)}: {done.stdout.strip()}")
     return done.stdout

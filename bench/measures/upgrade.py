@@ -39,9 +39,9 @@ def measure(quick: bool) -> list[Row]:
 
 def rows(counts: ProbeCounts, done: int, wrong: list[Wrong]) -> list[Row]:
     how = (
-        f"{counts.allowed} allowed and {counts.denied} denied connections with listeners, and {counts.exchanges} exchanges "
-        f"on two long-lived ones, during {done} replacements of the Debian package by a newer and an older version in "
-        "turns, on a systemd machine"
+        f"{counts.allowed} allowed and {counts.denied} denied connections with listeners, and {counts.exchanges} "
+        f"exchanges on two long-lived ones, during {done} replacements of the Debian package by a newer and an older "
+        "version in turns, on a systemd machine"
     )
     if wrong:
         how = f"{how}; {wrong[0].what}"

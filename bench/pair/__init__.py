@@ -15,7 +15,7 @@ from lab.nspawn.fleet import AGENT, NspawnFleet
 from lab.nspawn.lab import NspawnLab
 from lab.nspawn.machine import Machine
 from lab.packages import AGENT as AGENT_PACKAGE
-from lab.packages import CLI, CONTROLLER, Packages, apt, put
+from lab.packages import CLI, CONTROLLER, Packages, dpkg, put
 from lab.topology import load_topology, unit_cgroup
 
 HERE = Path(__file__).parent
@@ -63,7 +63,7 @@ class Pair(NspawnFleet):
     def install_packages(self, machine: Machine) -> None:
         machine.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 0\n", 0o755)  # images of containers forbid it
         names = (AGENT_PACKAGE,) if machine.spec.managed else (CONTROLLER, CLI)
-        apt(machine, "install", *put(machine, self.packages, names))
+        dpkg(machine, "--install", *put(machine, self.packages, names))
 
     def start_controller_first_time(self) -> None:
         spec = self.control.spec
@@ -89,8 +89,7 @@ class Pair(NspawnFleet):
 
     def install_version(self, packages: Packages) -> None:
         """Puts another version of the agent in the place of the one that runs, as dpkg does it."""
-        paths = put(self.server, packages, [AGENT_PACKAGE])
-        self.server.check(["dpkg", "--install", *paths], seconds=120)
+        dpkg(self.server, "--install", *put(self.server, packages, [AGENT_PACKAGE]))
 
     def running_version(self) -> str:
         """Of the files that the running agent was loaded from."""
