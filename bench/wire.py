@@ -18,7 +18,7 @@ CLIENT_STEP = 32
 """Client number i has the address FIRST_CLIENT + i * CLIENT_STEP: spread, so that no address compression helps."""
 
 # Entries of closed connections must not pile up to nf_conntrack_max, which all namespaces share.
-SYSCTL = {
+_SYSCTL = {
     "netfilter/nf_conntrack_tcp_timeout_close": "1",
     "netfilter/nf_conntrack_tcp_timeout_time_wait": "1",
     "netfilter/nf_conntrack_tcp_timeout_syn_sent": "2",
@@ -65,5 +65,5 @@ class Wire:
 
 
 def _set_sysctl() -> None:
-    for name, value in SYSCTL.items():
+    for name, value in _SYSCTL.items():
         Path("/proc/sys/net", name).write_text(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -12,7 +11,6 @@ from bench.probing import ProbeCounts, Wrong
 from bench.rows import Goal, Row
 from lab.packages import AGENT, build_packages, other_version
 
-_PROBE_CPU = 0
 _ENOUGH = 100_000
 _SECONDS = 150.0
 
@@ -21,12 +19,11 @@ def measure(quick: bool) -> list[Row]:
     """Rows of wrong verdicts; the goal is none."""
     wanted = _ENOUGH // 10 if quick else _ENOUGH
     packages = build_packages()
-    os.sched_setaffinity(0, os.sched_getaffinity(0) - {_PROBE_CPU} or {_PROBE_CPU})
     with tempfile.TemporaryDirectory() as folder, Pair(packages) as pair:
         older = {AGENT: packages[AGENT]}
         newer = other_version(older, "+newer", Path(folder))
         done, deadline = 0, time.monotonic() + _SECONDS
-        with pair.prober(_PROBE_CPU) as prober:
+        with pair.probing() as prober:
             while done < 2 or (prober.running and prober.probes < wanted and time.monotonic() < deadline):
                 version = newer if done % 2 == 0 else older
                 pair.install_version(version)

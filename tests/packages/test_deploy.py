@@ -32,12 +32,12 @@ segctl_controller:
     ctl:
       ansible_connection: local
       segctl_controller_packages: [{controller}, {cli}]
-      segctl_controller_names: [ctl, 192.168.77.3]
+      segctl_controller_names: [ctl, 10.77.0.10]
 segctl_servers:
   hosts:
     server:
       segctl_agent_package: {agent}
-      segctl_agent_tags: {{role: server}}
+      segctl_agent_tags: {{app: shop, role: web}}
 """
 
 
@@ -97,7 +97,7 @@ def test_ansible_makes_a_controller_and_enrols_a_server_once(bare: Bare, package
 
     said = play()
     assert bare.host_states() == {"server": "in-sync"}
-    assert bare.document("host", "show", "server")["tags"] == {"role": "server"}
+    assert bare.document("host", "show", "server")["tags"] == {"app": "shop", "role": "web"}
     assert "the output has been hidden" in said  # no_log: the join token is in no output
     assert bare.machines["server"].show(AGENT, "UnitFileState") == "enabled"
     again = play()
@@ -107,7 +107,7 @@ def test_ansible_makes_a_controller_and_enrols_a_server_once(bare: Bare, package
 def test_a_server_joins_by_cloud_init_as_it_is_made(bare: Bare, packages: Packages) -> None:
     """After the fleet above is there. cloud-init's part is done here as it documents it: files, then commands."""
     machine = bare.machines["client"]
-    token = bare.segctl_checked("token", "create", "--host", "client", "--tag", "role=server").stdout.split()[-1]
+    token = bare.segctl_checked("token", "create", "--host", "client", "--tag", "role=web").stdout.split()[-1]
     text = SNIPPET.read_text().replace("PUT-THE-JOIN-TOKEN-HERE", token)
     data = yaml.safe_load(text.replace("https://packages.example.net", f"file://{PLACE}"))
     machine.copy_in(packages[PACKAGE], f"{PLACE}/segctl-agent.deb")
