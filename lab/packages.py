@@ -47,7 +47,7 @@ def _other_version(name: str, file: Path, suffix: str, folder: Path) -> Path:
         shutil.rmtree(module.parent / "__pycache__" / f"__init__.c{python}.pyc", ignore_errors=True)
         _run(f"/usr/bin/{python}", "-m", "compileall", "-qf", "--invalidation-mode", "unchecked-hash", str(module))
         target = folder / f"{name}_{version}{suffix}_{file.name.rpartition('_')[2]}"
-        _run("dpkg-deb", "--root-owner-group", "-Zzstd", "-z1", "-b", str(root), str(target))
+        _run("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", str(root), str(target))
     return target
 
 
