@@ -36,6 +36,7 @@ segctl_controller:
 segctl_servers:
   hosts:
     server:
+      ansible_become: false
       segctl_agent_package: {agent}
       segctl_agent_tags: {{app: shop, role: web}}
 """
@@ -135,5 +136,5 @@ def test_the_cloud_init_snippet_is_valid(tmp_path: Path) -> None:
 
     assert "Valid cloud-config" in schema(SNIPPET).stdout
     broken = tmp_path / "broken.yaml"
-    broken.write_text(SNIPPET.read_text().replace("runcmd:", "runcmds:"))
+    broken.write_text("#cloud-config\nruncmd: 5\n")
     assert schema(broken).returncode != 0

@@ -103,7 +103,10 @@ def _run(arguments: list[str], json: bool, owner: newcontroller.Account | None =
     if owner is None:
         return subprocess.run(arguments, check=False, stdout=stdout).returncode
     account: dict[str, Any] = {"user": owner.uid, "group": owner.gid, "extra_groups": [], "cwd": "/"}
-    return subprocess.run(arguments, check=False, stdout=stdout, **account).returncode
+    done = subprocess.run(arguments, check=False, stdout=stdout, stderr=subprocess.PIPE, text=True, **account)
+    if done.returncode:  # else it names a folder that is gone in a moment
+        sys.stderr.write(done.stderr)
+    return done.returncode
 
 
 def find_controller(search: str) -> str:
