@@ -4,6 +4,7 @@ something not as it should be."""
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import re
 import socket
@@ -120,12 +121,16 @@ def main(verbose: bool) -> None:
     "--name", default=lambda: socket.gethostname(), show_default="this host's name", help="The name to ask for."
 )
 @click.option("--replace", is_flag=True, help="Give up the identity this host has.")
+@click.option("--start", is_flag=True, help="Start the agent's units then, now and at every boot.")
 @_says_why
-def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
+def enrol(token_file: TextIO, state: Path, name: str, replace: bool, start: bool) -> int:
     """Make this host a member of the fleet, with a join token of `segctl token create`."""
     from segctl_agent.enrol import enrol as do_enrol
     from segctl_agent.jointoken import parse_join_token
+    from segctl_agent.starting import BY_HAND, start_units
 
+    if start and state != DEFAULT_STATE:
+        raise click.UsageError(f"--start starts the units, whose state folder is {DEFAULT_STATE}: leave out --state")
     try:
         text = token_file.read(65536)
     except (OSError, UnicodeDecodeError) as error:
@@ -134,7 +139,11 @@ def enrol(token_file: TextIO, state: Path, name: str, replace: bool) -> int:
     click.echo(
         f"enrolled: {identity.host} of the fleet {identity.fleet}; the certificate ends {identity.valid_until:%Y-%m-%d}"
     )
-    click.echo("next: systemctl enable --now segctl-agent-boot segctl-agent", err=True)
+    if start:
+        start_units()
+        click.echo("the agent runs: segctl-agent status", err=True)
+    else:
+        click.echo(f"next: {BY_HAND}", err=True)
     return 0
 
 
@@ -168,12 +177,14 @@ def renew(state: Path) -> int:
 @metrics_option
 @_says_why
 def run(state: Path, table_guard: str, mark_mask: int, apply: str, metrics: Where | None) -> int:
-    """Enforce, follow the controller, report. SIGTERM ends it; the rules stay in force."""
+    """Enforce, follow the controller, report. SIGTERM ends it, and the rules stay in force. SIGHUP reloads."""
+    from segctl.systemd import Notifier
+
+    faulthandler.enable(2)  # a watchdog's SIGABRT then says where the loop hung
     from segctl_agent.loop import Loop
     from segctl_agent.nft.fallback import Apply, open_kernel
     from segctl_agent.nft.ownership import TableGuard
     from segctl_agent.render import MarkLayout
-    from segctl_agent.systemd import Notifier
 
     folder, identity = _enrolled(state)
     lock = folder.lock(patience=_PATIENCE_SECONDS)
@@ -194,8 +205,9 @@ def run(state: Path, table_guard: str, mark_mask: int, apply: str, metrics: Wher
 @_says_why
 def exec_gate(state: Path) -> int:
     """Move what runs an executable of the policy into a cgroup of its own, as it starts. Ends when there is none."""
+    from segctl.systemd import Notifier
+
     from segctl_agent.execgate.command import run_gate
-    from segctl_agent.systemd import Notifier
 
     return run_gate(state, Notifier())
 

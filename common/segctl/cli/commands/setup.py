@@ -8,10 +8,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
 
+from segctl.cli import newcontroller
 from segctl.cli.app import App, Verb
 from segctl.cli.exits import CliError, Exit
 from segctl.cli.output import bold, line, note
@@ -23,9 +25,10 @@ STATE = "/var/lib/segctl-controller"
 @click.command(
     cls=Verb,
     changes="Makes the state of a new controller (its CA, its database) in --state, and the certificate of the first\n"
-    "administrator in --admin-out. It refuses where a controller was set up before. Runs segctl-controller init.",
+    "administrator in --admin-out. It refuses where a controller was set up before. Runs segctl-controller init: for\n"
+    "root as the user that the state folder belongs to. The certificate is root's, or whose who used sudo.",
     examples=[
-        "segctl init --name controller.example.net --name 10.0.0.5",
+        "sudo segctl init --name controller.example.net --name 10.0.0.5 --start",
         "segctl init --state ./state --listen 127.0.0.1 --name localhost --admin alice --admin-out ./alice",
     ],
 )
@@ -38,6 +41,7 @@ STATE = "/var/lib/segctl-controller"
 @click.option("--enrol-port", type=click.IntRange(1, 65535), default=7444, show_default=True, help="For new hosts.")
 @click.option("--admin", metavar="NAME", help="The first administrator.  [default: you]")
 @click.option("--admin-out", metavar="DIR", help="Where its certificate goes.  [default: the client configuration]")
+@click.option("--start", is_flag=True, help="Start the controller's unit then, now and at every boot.")
 @click.pass_obj
 def init(
     app: App,
@@ -48,29 +52,61 @@ def init(
     enrol_port: int,
     admin: str | None,
     admin_out: str | None,
+    start: bool,
 ) -> int:
     """Set up a controller on this machine: its authority, its state and its first administrator."""
     place = state or app.environment.get("SEGCTL_CONTROLLER_STATE") or STATE
+    if start and place != STATE:
+        raise CliError(f"--start starts {newcontroller.UNIT}, whose state is {STATE}", "Leave out --state.", Exit.USAGE)
     who = admin or app.environment.get("SUDO_USER") or app.environment.get("USER") or "admin"
-    out = admin_out or str(app.configuration)
+    owner, caller = newcontroller.owner_of(Path(place)), newcontroller.caller(app.environment)
+    out = Path(admin_out) if admin_out else configuration(app, caller)
     arguments = [find_controller(app.environment.get("PATH", "")), "init", "--state", place, "--listen", listen]
     for name in names or (socket.getfqdn(),):
         arguments += ["--name", name]
-    arguments += ["--port", str(port), "--enrol-port", str(enrol_port), "--admin", who, "--admin-out", out]
-    # Its remarks go to stderr, for stdout holds our one document.
-    code = subprocess.run(arguments, check=False, stdout=sys.stderr if app.json else None).returncode
+    arguments += ["--port", str(port), "--enrol-port", str(enrol_port), "--admin", who, "--admin-out"]
+    if owner is None:
+        code = _run([*arguments, str(out)], app.json)
+    else:
+        newcontroller.refuse_taken(out)
+        with newcontroller.staging(owner) as staged:
+            code = _run([*arguments, str(staged)], app.json, owner)
+            if code == 0:
+                newcontroller.deliver(staged, out, caller)
     if code:
         return Exit.USAGE if code == Exit.USAGE else Exit.FINDINGS
+    if start:
+        newcontroller.start()
+    run = "" if start else f"{CONTROLLER} run --state {place}     (or systemctl start {CONTROLLER})"
+    steps = [
+        run,
+        f"segctl --config {out} whoami",
+        "segctl token create --tag KEY=VALUE      (then enrol the first host)",
+    ]
     app.result(
-        {"state": place, "admin": who, "config": out},
-        [
-            line(bold("Next:")),
-            line("  ", note("→ "), f"{CONTROLLER} run --state {place}     (or systemctl start {CONTROLLER})"),
-            line("  ", note("→ "), f"segctl --config {out} whoami"),
-            line("  ", note("→ "), "segctl token create --tag KEY=VALUE      (then enrol the first host)"),
-        ],
+        {"state": place, "admin": who, "config": str(out)},
+        [line(bold("Next:")), *(line("  ", note("→ "), step) for step in steps if step)],
     )
     return Exit.OK
+
+
+def configuration(app: App, caller: newcontroller.Account | None) -> Path:
+    """Where the credentials go: with sudo into the configuration of who used it, whose home is no longer $HOME."""
+    if caller is None or app.directory or app.environment.get("SEGCTL_CONFIG"):
+        return app.configuration
+    return caller.home / ".config" / "segctl"
+
+
+def _run(arguments: list[str], json: bool, owner: newcontroller.Account | None = None) -> int:
+    """Its remarks go to stderr when `json`, for stdout holds our one document then."""
+    stdout = sys.stderr if json else None
+    if owner is None:
+        return subprocess.run(arguments, check=False, stdout=stdout).returncode
+    account: dict[str, Any] = {"user": owner.uid, "group": owner.gid, "extra_groups": [], "cwd": "/"}
+    done = subprocess.run(arguments, check=False, stdout=stdout, stderr=subprocess.PIPE, text=True, **account)
+    if done.returncode:  # else it names a folder that is gone in a moment
+        sys.stderr.write(done.stderr)
+    return done.returncode
 
 
 def find_controller(search: str) -> str:
