@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from lab.accounts import uid
+from lab.administrator import Administrator
 from lab.host import PROGRAM, SOURCE, VENV, LabHost
 from lab.instance import LabError
 from lab.netns import Lab
-from lab.topology import HostSpec
-from lab.wait import until
+from lab.topology import HostSpec, Topology
 
 AGENT_STATE = "/var/lib/segctl-agent"
 CONTROLLER_STATE = "/var/lib/segctl-controller"
@@ -54,8 +53,10 @@ AGENT = as_service("segctl-agent", "segctl-agent", AGENT_CAPABILITIES)
 CONTROLLER = as_service("segctl-controller", "segctl")
 
 
-class Fleet:
+class Fleet(Administrator):
     """Entering raises the lab, the controller and the agents, and enrols every managed host; nothing is pushed yet."""
+
+    segctl_path = str(BIN / "segctl")
 
     def __init__(self, lab: Lab | None = None) -> None:
         self.lab = lab or Lab()
@@ -81,9 +82,20 @@ class Fleet:
         return self.lab.hosts[self.lab.topology.controller]
 
     @property
+    def topology(self) -> Topology:
+        return self.lab.topology
+
+    @property
+    def control_host(self) -> LabHost:
+        return self.control
+
+    @property
     def admin_directory(self) -> Path:
-        """The administrator's client configuration: SEGCTL_CONFIG of everything that may push."""
         return self.lab.instance.directory / "admin"
+
+    @property
+    def here(self) -> Path:
+        return self.lab.instance.directory
 
     @property
     def managed(self) -> tuple[HostSpec, ...]:
@@ -108,11 +120,6 @@ class Fleet:
 
     def kill_controller(self) -> None:
         self.lab.units[self.control.name].kill(CONTROLLER_UNIT)
-
-    def token(self, host: str, *options: str) -> str:
-        """A join token for a host of the topology, with the host's tags and name."""
-        tags = [option for key, value in self.lab.spec(host).tags for option in ("--tag", f"{key}={value}")]
-        return self.segctl_checked("token", "create", "--host", host, *tags, *options).stdout.strip().splitlines()[-1]
 
     def enrol(self, host: str, token: str = "") -> None:
         """Enrol a host of the topology, with a fresh token unless one is given. Raises LabError when it is refused."""
@@ -142,57 +149,11 @@ class Fleet:
             if not self.lab.units[host.name].running(AGENT_UNIT):
                 self.start_agent(host.name)
 
-    def segctl(self, *arguments: str, stdin: str = "", seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run `segctl` as the administrator, on the controller's host, in the lab's own directory."""
-        environment = {"SEGCTL_CONFIG": str(self.admin_directory)}
-        command = [str(BIN / "segctl"), *arguments]
-        here = self.lab.instance.directory
-        return self.control.run(command, stdin=stdin, seconds=seconds, environment=environment, here=here)
-
     def segctl_started(self, *arguments: str, output: int) -> subprocess.Popen[str]:
         """The same, with its output to a file descriptor, and without waiting for its end."""
         environment = {"SEGCTL_CONFIG": str(self.admin_directory)}
-        here = self.lab.instance.directory
-        return self.control.popen([str(BIN / "segctl"), *arguments], output=output, environment=environment, here=here)
-
-    def segctl_checked(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """The same; raises LabError with everything it said unless it ends with 0."""
-        done = self.segctl(*arguments, stdin=stdin)
-        if done.returncode != 0:
-            said = f"{done.stdout}{done.stderr}".strip()
-            raise LabError(f"segctl {' '.join(arguments)}: exit code {done.returncode}\n{said}")
-        return done
-
-    def document(self, *arguments: str) -> Any:  # noqa: ANN401 - whatever JSON the command documents
-        """The JSON document of a command. Raises LabError when it prints none."""
-        done = self.segctl(*arguments, "--json")
-        try:
-            return json.loads(done.stdout)
-        except ValueError as error:
-            raise LabError(f"segctl {' '.join(arguments)} --json: {done.stdout}{done.stderr}") from error
-
-    def records(self, *arguments: str) -> list[dict[str, Any]]:
-        """The JSON objects of a command that prints one a line."""
-        done = self.segctl_checked(*arguments, "--json")
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-    def push(self, policy: Path, *options: str) -> list[dict[str, Any]]:
-        """Push a policy directory until it is confirmed, without a time of watching unless `options` say so. Raises
-        LabError when it is not, or when a host has not proved it."""
-        return self.records("push", str(policy), "--yes", "--watch", "0", *options)
-
-    def host_states(self) -> dict[str, str]:
-        """The state of every enrolled host: {"web1": "in-sync", ...}."""
-        return {host["name"]: host["state"] for host in self.document("status")["hosts"]}
-
-    def await_in_sync(self, seconds: float = 30.0) -> None:
-        """Wait until every managed host is connected and holds the active generation."""
-        wanted = {host.name: "in-sync" for host in self.managed}
-
-        def reached() -> bool:
-            return self.host_states() == wanted
-
-        until("every host is in sync", reached, seconds, every=0.1)
+        command = [self.segctl_path, *arguments]
+        return self.control.popen(command, output=output, environment=environment, here=self.here)
 
     def call(
         self,

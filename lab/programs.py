@@ -129,6 +129,17 @@ def call(options: argparse.Namespace) -> int:
     return 0
 
 
+def reach(options: argparse.Namespace) -> int:
+    """One connection to a server of whatever protocol; exit code 0 when it was made."""
+    try:
+        connect(options.host, options.port, FAMILIES[options.family], options.timeout).close()
+    except OSError as error:
+        print(f"{options.host}:{options.port}: {error.strerror or error}")
+        return 1
+    print("connected")
+    return 0
+
+
 def hold(options: argparse.Namespace) -> int:
     """One long session that speaks every 20 ms, or not at all: tells when it is connected, and when and how it was
     cut."""
@@ -209,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--backend", default="")
     one.set_defaults(run=serve)
     commands.add_parser("idle").set_defaults(run=idle)
-    for name, function in (("call", call), ("hold", hold)):
+    for name, function in (("call", call), ("reach", reach), ("hold", hold)):
         one = commands.add_parser(name)
         one.add_argument("host")
         one.add_argument("port", type=int)

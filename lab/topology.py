@@ -19,7 +19,8 @@ class TopologyError(Exception):
 @dataclass(frozen=True, slots=True)
 class Unit:
     """A unit of a lab host. `serve` listens on TCP `port` (0: none) on every address and greets with `banner`;
-    where `backend` ("host:port") is set it asks that server first. `idle` only exists."""
+    where `backend` ("host:port") is set it asks that server first. `idle` only exists. `socket`: systemd listens for
+    the unit and starts it at the first connection; in a lab without systemd the unit listens itself."""
 
     name: str
     kind: Kind = "serve"
@@ -27,6 +28,7 @@ class Unit:
     banner: str = ""
     backend: str = ""
     user: str = "root"
+    socket: bool = False
 
 
 @dataclass(frozen=True, slots=True)

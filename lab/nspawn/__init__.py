@@ -1,0 +1,1 @@
+"""The lab with full systemd machines: the same topology as the namespaces' lab, with real units and services."""
