@@ -49,6 +49,11 @@ def endpoints(resolved: dict[str, list[str]]) -> tuple[Endpoint, ...]:
     return tuple(sorted(out, key=lambda e: (e.address.version, e.address, e.port)))
 
 
+def describe(resolved: dict[str, list[str]]) -> str:
+    """For people: "ctl:7443 (192.0.2.1, 2001:db8::1)"; a name without addresses says so."""
+    return "; ".join(f"{name} ({', '.join(addresses) or 'unknown'})" for name, addresses in resolved.items())
+
+
 def load_remembered(state: Path) -> dict[str, list[str]]:
     """Empty when there is nothing to read: the addresses are found again as soon as names resolve."""
     try:

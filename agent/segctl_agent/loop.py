@@ -21,10 +21,11 @@ from segctl import __version__
 from segctl.errors import KernelError, SegctlError, StateError
 from segctl.logs import Event, EventCounter, about
 from segctl.statuspage import Where
+from segctl.systemd import Notifier
 
 from segctl_agent.agent import Agent
 from segctl_agent.credentials import Identity
-from segctl_agent.endpoints import endpoints, load_remembered, look_up, remember, resolve_endpoints
+from segctl_agent.endpoints import describe, endpoints, load_remembered, look_up, remember, resolve_endpoints
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
@@ -44,12 +45,12 @@ from segctl_agent.nft.ruleset import TABLE
 from segctl_agent.nft.watch import NftWatch, TamperNotice
 from segctl_agent.observers import HitKeeper, Observers
 from segctl_agent.release import Told
+from segctl_agent.reload import Reload
 from segctl_agent.render import MarkLayout
 from segctl_agent.renewal import Renewal
 from segctl_agent.reports import ReportQueue
 from segctl_agent.session import Session
 from segctl_agent.state import StateFolder
-from segctl_agent.systemd import Notifier
 from segctl_agent.tell_audit import tell_audit
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class Loop:
         self._events = EventCounter()
         logging.getLogger().addHandler(self._events)
         self._stop = asyncio.Event()
+        self._reload = Reload(notifier, lambda: self._agent.status, self._reload_steps())
         self._failure: SegctlError | None = None
 
     async def run(self) -> int:
@@ -111,6 +113,7 @@ class Loop:
         loop.set_exception_handler(self._callback_failed)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.request)
         watch = NftWatch(self._ruleset_changed, own_pid=os.getpid(), own_port=self._kernel.port)
         self._containers = ContainerWatcher(
             ContainerReader(self._cgroup_root),
@@ -142,13 +145,14 @@ class Loop:
             asyncio.create_task(self._observers.run()),
             asyncio.create_task(self._neighbours.run()),
             *([asyncio.create_task(self._monitor.run())] if self._monitor is not None else []),
+            asyncio.create_task(self._reload.run()),
             *(asyncio.create_task(_every(seconds, work)) for seconds, work in self._clockwork(session)),
         ]
         stopping = asyncio.create_task(self._stop.wait())
         try:
             done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._notifier.stopping("stopping; the rules stay in force")
+            self._notifier.stopping(f"stopping: {self._left_behind()}")
             for task in (stopping, *tasks):
                 task.cancel()
             await asyncio.gather(stopping, *tasks, return_exceptions=True)
@@ -161,8 +165,19 @@ class Loop:
                 raise error
         if self._failure is not None:
             raise self._failure
-        log.info("stopped; the rules stay in force", extra=about(Event.STOPPED))
+        log.info("stopped: %s", self._left_behind(), extra=about(Event.STOPPED))
         return 0
+
+    def _left_behind(self) -> str:
+        """What becomes of enforcement while no agent runs."""
+        if self._agent.held:
+            return f"{self._agent.held}, and nothing is enforced"
+        if self._enforcer.policy is None:
+            return "there was no policy, and nothing is enforced"
+        return (
+            "the rules stay in force. Units that start from now on are closed where this host enforces, until an agent "
+            "runs again; `segctl-agent release` opens the host"
+        )
 
     def _cgroups_changed(self, added: Mapping[str, int], removed: Mapping[str, int]) -> None:
         self._agent.cgroups_changed(added, removed)
@@ -283,17 +298,45 @@ class Loop:
     async def _refresh_names(self) -> None:
         """Names of controllers that move: their new addresses become part of the agent's own channel."""
         while True:
-            found = await asyncio.to_thread(resolve_endpoints, self._identity.channel, dict(self._resolved), look_up)
-            if found != self._resolved:
-                self._resolved = found
-                self._agent.controllers_changed(endpoints(found))
-                try:
-                    remember(self._folder.path, found)
-                except OSError as error:
-                    log.warning(
-                        "cannot remember the controllers' addresses in %s: %s", self._folder.path, error.strerror
-                    )
+            await self._resolve()
             await asyncio.sleep(NAMES_SECONDS)
+
+    async def _resolve(self) -> None:
+        found = await asyncio.to_thread(resolve_endpoints, self._identity.channel, dict(self._resolved), look_up)
+        if found == self._resolved:
+            return
+        self._resolved = found
+        self._agent.controllers_changed(endpoints(found))
+        try:
+            remember(self._folder.path, found)
+        except OSError as error:
+            log.warning("cannot remember the controllers' addresses in %s: %s", self._folder.path, error.strerror)
+
+    # What SIGHUP asks for
+
+    def _reload_steps(self) -> tuple[Callable[[], Awaitable[str]], ...]:
+        async def identity() -> str:
+            before = self._renewal.identity
+            await self._renewal.look()
+            now = self._renewal.identity
+            return "identity unchanged" if now == before else f"a new certificate, until {now.valid_until:%Y-%m-%d}"
+
+        async def controllers() -> str:
+            await self._resolve()
+            return f"controllers {describe(self._resolved)}"
+
+        async def facts() -> str:
+            await self._read_listeners()
+            await self._refresh_containers()
+            return f"{len(self._agent.listeners)} listeners, {len(self._agent.containers)} containers"
+
+        async def rules() -> str:
+            self._agent.check_hold()
+            self._agent.look()
+            await self._agent.generations.store_again()
+            return f"rules compared with the kernel's: {self._agent.status}"
+
+        return identity, controllers, facts, rules
 
     def _write_status(self, session: Session) -> None:
         in_force = self._agent.in_force()

@@ -4,6 +4,7 @@ something not as it should be."""
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import re
 import socket
@@ -168,12 +169,14 @@ def renew(state: Path) -> int:
 @metrics_option
 @_says_why
 def run(state: Path, table_guard: str, mark_mask: int, apply: str, metrics: Where | None) -> int:
-    """Enforce, follow the controller, report. SIGTERM ends it; the rules stay in force."""
+    """Enforce, follow the controller, report. SIGTERM ends it, and the rules stay in force. SIGHUP reloads."""
+    from segctl.systemd import Notifier
+
+    faulthandler.enable(2)  # a watchdog's SIGABRT then says where the loop hung
     from segctl_agent.loop import Loop
     from segctl_agent.nft.fallback import Apply, open_kernel
     from segctl_agent.nft.ownership import TableGuard
     from segctl_agent.render import MarkLayout
-    from segctl_agent.systemd import Notifier
 
     folder, identity = _enrolled(state)
     lock = folder.lock(patience=_PATIENCE_SECONDS)
@@ -194,8 +197,9 @@ def run(state: Path, table_guard: str, mark_mask: int, apply: str, metrics: Wher
 @_says_why
 def exec_gate(state: Path) -> int:
     """Move what runs an executable of the policy into a cgroup of its own, as it starts. Ends when there is none."""
+    from segctl.systemd import Notifier
+
     from segctl_agent.execgate.command import run_gate
-    from segctl_agent.systemd import Notifier
 
     return run_gate(state, Notifier())
 

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+from segctl.systemd import Notifier
 from segctl_agent.execgate.command import run_gate
 from segctl_agent.execgate.names import gate_cgroup
 from segctl_agent.execgate.targets import FILE
-from segctl_agent.systemd import Notifier
 
 from bench.rows import Row
 from bench.sandbox import CGROUP_MOUNT, join_cgroup

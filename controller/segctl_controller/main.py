@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
-import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from segctl import __version__, logs
 from segctl.doctor import document, lines, terminal_width
 from segctl.errors import SegctlError
 from segctl.statuspage import Where, parse_where
+from segctl.systemd import Notifier
 
 import segctl_controller.tls13  # noqa: F401 - first of ours: it must run before grpc is imported
 from segctl_controller.backup import restore, take_backup
@@ -24,10 +25,13 @@ from segctl_controller.config import LONGEST_DAYS, load_config
 from segctl_controller.doctor import diagnose
 from segctl_controller.lock import alone
 from segctl_controller.names import checked_name
+from segctl_controller.reload import describe_reload
 from segctl_controller.server import open_controller
 from segctl_controller.setup import add_operator, create_controller, open_store, remove_operator, renew_operator
 from segctl_controller.store.records import Role
 
+SERVING = "serving agents and operators"
+STOPPED = "every host keeps enforcing what it has, and queues what it has to report"
 log = logging.getLogger("segctl_controller")
 
 STATE = click.option(
@@ -146,12 +150,13 @@ def doctor(state: Path, metrics: Where | None, as_json: bool) -> None:
 @STATE
 @METRICS
 def run(state: Path, metrics: Where | None) -> None:
-    """Serve agents and operators until SIGTERM."""
+    """Serve agents and operators until SIGTERM. SIGHUP reads controller.json again and says what needs a restart."""
     logs.set_up("segctl-controller", "%(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if os.geteuid() == 0:
         log.warning("running as root: the controller needs no privilege; run it as a user of its own")
     load_config(state)  # says best what is wrong when there is no controller at all
+    faulthandler.enable(2)  # a watchdog's SIGABRT then says where the loop hung
     with alone(state):
         asyncio.run(_serve(state, metrics))
 
@@ -164,30 +169,41 @@ async def _serve(state: Path, metrics: Where | None) -> None:
     except SegctlError:
         store.close()
         raise
-    stopped = asyncio.Event()
+    notifier, stopped = Notifier(), asyncio.Event()
+
+    def reload() -> None:
+        notifier.reloading("reading controller.json")
+        try:
+            log.info("reloaded: %s", describe_reload(state, config))
+        except SegctlError as error:
+            log.error("reload: %s", error)
+        notifier.ready(SERVING)
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    watchdog: asyncio.Task[None] | None = None
     try:
         await controller.start()
-        notify("READY=1")
+        notifier.ready(SERVING)
         click.echo("ready", err=True)
+        if notifier.watchdog_seconds:
+            watchdog = asyncio.create_task(_feed_watchdog(notifier, notifier.watchdog_seconds))
         await controller.run(stopped)
     finally:
-        notify("STOPPING=1")
+        notifier.stopping(STOPPED)
+        if watchdog is not None:
+            watchdog.cancel()
         await controller.stop()
+    log.info("stopped: %s", STOPPED)
 
 
-def notify(state: str) -> None:
-    """Tell systemd, when it listens (sd_notify(3)): a datagram to $NOTIFY_SOCKET, `@` for the abstract namespace."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        try:
-            sender.sendto(state.encode(), f"\0{path[1:]}" if path.startswith("@") else path)
-        except OSError as error:
-            log.warning("NOTIFY_SOCKET=%s cannot be reached: %s", path, error)
+async def _feed_watchdog(notifier: Notifier, seconds: float) -> None:
+    """As long as the loop turns."""
+    while True:
+        notifier.watchdog()
+        await asyncio.sleep(seconds)
 
 
 @main.command()

@@ -26,8 +26,14 @@ HOST_ROOT = Path("/")
 
 _CUT = """
 table bridge lab {
-  set cut { type ifname; }
-  chain forward { type filter hook forward priority filter; iifname @cut drop; oifname @cut drop; }
+  set alone { type ifname; }
+  set apart { type ifname . ifname; }
+  chain forward {
+    type filter hook forward priority filter
+    iifname @alone drop
+    oifname @alone drop
+    iifname . oifname @apart drop
+  }
 }
 """
 INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
@@ -109,12 +115,13 @@ class NspawnLab:
     def spec(self, host: str) -> HostSpec:
         return self.topology.host(host)
 
-    def partition(self, host: str, cut: bool) -> None:
-        """Take the machine off the network, or put it back. It stays cut over reboots."""
+    def partition(self, host: str, cut: bool, other: str = "") -> None:
+        """Take the machine off the network, or put it back; with `other`, only these two do not reach each other. It
+        stays so over reboots."""
         assert self._switch is not None
-        port = f"vb-{host}"[:15]
-        verb = "add" if cut else "delete"
-        self._switch.check(["nft", verb, "element", "bridge", "lab", "cut", f"{{ {port} }}"], unit="/init.scope")
+        one, two, verb = _port(host), _port(other), "add" if cut else "delete"
+        name, elements = ("apart", f"{one} . {two}, {two} . {one}") if other else ("alone", one)
+        self._switch.check(["nft", verb, "element", "bridge", "lab", name, f"{{ {elements} }}"], unit="/init.scope")
 
     def close(self) -> None:
         """Kill every process of the lab and remove what it made. May be called twice."""
@@ -129,6 +136,11 @@ class NspawnLab:
             # Killed with their parents, the machines' processes are init's to bury.
             until("nothing of the lab is left", lambda: not self.instance.remains(), 20)
             self.machines = {}
+
+
+def _port(host: str) -> str:
+    """The switch's end of a machine's network (systemd-nspawn(1), --network-bridge=)."""
+    return f"vb-{host}"[:15]
 
 
 @dataclass(frozen=True, slots=True)

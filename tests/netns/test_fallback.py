@@ -17,6 +17,7 @@ from random import Random
 import pytest
 from segctl.errors import KernelError, KernelFormError
 from segctl.policy.compile import compile_host
+from segctl.systemd import Notifier
 from segctl_agent.credentials import load_identity
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.facts.values import HostFacts
@@ -40,7 +41,6 @@ from segctl_agent.nft.plan import plan
 from segctl_agent.nft.ruleset import ACCEPT, DROP, Expr, KeyType, NftSet, Rule, Ruleset, SetSpec, goto
 from segctl_agent.render import MarkLayout
 from segctl_agent.state import StateFolder
-from segctl_agent.systemd import Notifier
 
 from tests.decided import rendered
 from tests.netns.randompolicy import NOW, RandomPolicies

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segctl.errors import StateError
+from segctl.systemd import Notifier
 
 from segctl_agent.execgate.gate import Gate
 from segctl_agent.execgate.lock import lock_gate
 from segctl_agent.execgate.watchdog import supervise
 from segctl_agent.facts.cgroups import find_cgroup2_root
-from segctl_agent.systemd import Notifier
 
 log = logging.getLogger(__name__)
 

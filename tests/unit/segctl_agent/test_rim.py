@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,12 +14,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from segctl.systemd import Notifier
 from segctl_agent.endpoints import MAX_ADDRESSES, endpoints, load_remembered, remember, resolve_endpoints
 from segctl_agent.facts.values import Endpoint
 from segctl_agent.main import main
 from segctl_agent.render.marks import DEFAULT_MASK
 from segctl_agent.state import StateFolder
-from segctl_agent.systemd import Notifier
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -34,6 +35,8 @@ def test_systemd_hears_ready_status_and_watchdog(tmp_path: Path, abstract: bool)
         notifier.status("x")
         notifier.stopping("bye")
         heard = [link.recv(4096).decode() for _ in range(4)]
+        notifier.reloading("again")
+        assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=[0-9]+\nSTATUS=again", link.recv(4096).decode())
     assert heard == ["READY=1\nSTATUS=two lines", "WATCHDOG=1", "STATUS=x", "STOPPING=1\nSTATUS=bye"]
 
 

@@ -155,15 +155,28 @@ def test_operators_are_added_listed_and_removed_while_it_runs(tmp_path: Path) ->
         assert controller("admin", "remove", "ann", *state).returncode == 1
 
 
+def test_the_watchdog_is_fed_while_the_loop_turns(tmp_path: Path) -> None:
+    init(tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(SECONDS)
+        with running(tmp_path, NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="200000"):
+            assert listener.recv(200).startswith(b"READY=1\n")
+            assert [listener.recv(200) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+
+
 def test_systemd_is_told_when_it_serves(tmp_path: Path) -> None:
     init(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
         listener.settimeout(SECONDS)
         with running(tmp_path, NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
-            assert listener.recv(100) == b"READY=1"
+            assert listener.recv(200).startswith(b"READY=1\n")
+            process.send_signal(signal.SIGHUP)
+            assert listener.recv(200).startswith(b"RELOADING=1\n")
+            assert listener.recv(200).startswith(b"READY=1\n")
             process.send_signal(signal.SIGTERM)
-            assert listener.recv(100) == b"STOPPING=1"
+            assert listener.recv(200).startswith(b"STOPPING=1\n")
 
 
 @pytest.mark.parametrize(("version", "agreed"), [(ssl.TLSVersion.TLSv1_2, False), (ssl.TLSVersion.TLSv1_3, True)])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 
 class Notifier:
-    """READY, STOPPING, STATUS and WATCHDOG to the service manager."""
+    """READY, RELOADING, STOPPING, STATUS and WATCHDOG to the service manager."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
@@ -26,6 +27,10 @@ class Notifier:
 
     def ready(self, status: str) -> None:
         self._send(f"READY=1\nSTATUS={_line(status)}")
+
+    def reloading(self, status: str) -> None:
+        """To be followed by `ready` (Type=notify-reload asks for the time, systemd.service(5))."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS={_line(status)}")
 
     def status(self, status: str) -> None:
         self._send(f"STATUS={_line(status)}")
