@@ -123,6 +123,12 @@ class NspawnLab:
         name, elements = ("apart", f"{one} . {two}, {two} . {one}") if other else ("alone", one)
         self._switch.check(["nft", verb, "element", "bridge", "lab", name, f"{{ {elements} }}"], unit="/init.scope")
 
+    def heal(self) -> None:
+        """End every partition."""
+        assert self._switch is not None
+        flush = "flush set bridge lab alone; flush set bridge lab apart"
+        self._switch.check(["nft", flush], unit="/init.scope")
+
     def close(self) -> None:
         """Kill every process of the lab and remove what it made. May be called twice."""
         with undisturbed():
