@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup system demo lab lab-down test lint proto bench clean
+.PHONY: help setup system services demo lab lab-down test lint proto bench clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\): *[a-z ]*## /  \1: /p' $(MAKEFILE_LIST)
@@ -25,7 +25,10 @@ lab-down: setup   ## take it down
 lint: setup   ## style, types, import contracts, generated code
 	@tools/lint.sh
 
-test: system lint   ## lint and every test: unit, kernel, end to end
+services: setup   # what the machines of tests/nspawn run; nothing of it is started here
+	@$(PY) -m lab.nspawn.packages
+
+test: system services lint   ## lint and every test: unit, kernel, end to end
 	@tools/neighbours.sh
 	@$(PY) -m pytest
 

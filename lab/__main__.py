@@ -2,6 +2,7 @@
 
 up        raises the lab of this checkout with the example policy pushed; it stays until `down`
 enter     enter web1 --unit nginx.service --user www-data -- COMMAND...
+nspawn    the same fleet as full systemd machines: `python -m lab nspawn --help`
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m lab", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    commands = top.add_subparsers(required=True, metavar="up|down|status|enter")
+    commands = top.add_subparsers(required=True, metavar="up|down|status|enter|nspawn")
     for function in (up, down, status, keep):
         commands.add_parser(function.__name__).set_defaults(run=function)
     one = commands.add_parser("enter")
@@ -154,10 +155,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     arguments = sys.argv[1:]
-    dashes = arguments.index("--") if "--" in arguments else len(arguments)
-    options = parser().parse_args(arguments[:dashes])
-    options.command = arguments[dashes + 1 :]
     try:
+        if arguments[:1] == ["nspawn"]:
+            from lab.nspawn import command
+
+            return command.main(arguments[1:])
+        dashes = arguments.index("--") if "--" in arguments else len(arguments)
+        options = parser().parse_args(arguments[:dashes])
+        options.command = arguments[dashes + 1 :]
         return int(options.run(options))
     except (LabError, DeadlineError) as error:
         print(f"lab: {error}", file=sys.stderr)

@@ -173,10 +173,16 @@ class Machine:
         """The power is gone, in the middle of whatever it does. It stays off, and keeps what it wrote (also what it had
         not yet flushed: its disk is the memory of the lab)."""
         remove_cgroup(self.cgroup)
+        self._unplug()
         if self._runner is not None:
             self._runner.wait()
             self._runner = None
         self.place.pid_file.unlink(missing_ok=True)
+
+    def _unplug(self) -> None:
+        """The kernel would go on sending for connections that the other end has not closed."""
+        switch = ["nsenter", f"--target={self.storage.holder}", "--net"]
+        subprocess.run([*switch, "ip", "link", "delete", f"vb-{self.name}"[:15]], capture_output=True, check=False)
 
     def power_loss(self, seconds: float = 60.0) -> str:
         """`crash`, then `boot`."""
@@ -292,6 +298,14 @@ class Machine:
     def main_pid(self, unit: str) -> int:
         """As the machine counts."""
         return int(self.show(unit, "MainPID"))
+
+    def await_restart(self, unit: str, pid: int, seconds: float = 30.0) -> None:
+        """Wait until another main process than `pid` of a service is up."""
+
+        def renewed() -> bool:
+            return self.main_pid(unit) not in (0, pid) and self.show(unit, "ActiveState") == "active"
+
+        until(f"{self.name}: {unit} runs anew", renewed, seconds, every=0.2)
 
     def kill_unit(self, unit: str, signal_name: str = "SIGKILL", whom: str = "main") -> None:
         self.systemctl("kill", f"--signal={signal_name}", f"--kill-whom={whom}", unit)
