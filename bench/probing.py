@@ -6,11 +6,10 @@ import subprocess
 import threading
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from bench.native_build import native_program
 from bench.sandbox import CGROUP_MOUNT
-from bench.wire import Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,23 @@ class Wrong:
         return cls(int(since), int(until), what)
 
 
+class Namespace(Protocol):
+    @property
+    def path(self) -> str:
+        """Of the network namespace, as setns(2) takes it."""
+
+
+class Wire(Protocol):
+    """Two network namespaces that reach each other as those of bench.wire do."""
+
+    @property
+    def client(self) -> Namespace: ...
+    @property
+    def server(self) -> Namespace: ...
+
+
 class Prober:
-    """Use as a context manager: it probes from entry until `finish`."""
+    """Use as a context manager: it probes from entry until `finish`. The cgroups are paths below the mount."""
 
     def __init__(self, wire: Wire, process_cgroup: str, other_cgroup: str, cpu: int = 0) -> None:
         cgroups = (str(CGROUP_MOUNT / path) for path in (process_cgroup, other_cgroup))

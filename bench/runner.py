@@ -44,6 +44,7 @@ MEASURES = (
     Measure("agent", sandboxed=False, seconds=180),
     Measure("takeover", sandboxed=True, seconds=120),
     Measure("tampering", sandboxed=False, seconds=180),
+    Measure("nspawn", sandboxed=False, seconds=480),
 )
 
 

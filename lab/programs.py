@@ -207,7 +207,8 @@ def watch(options: argparse.Namespace) -> int:
     stop.set()
     for one in watches:
         one.thread.join()
-    print(json.dumps({one.target: {"probes": one.probes, "wrong": one.wrong[:20]} for one in watches}))
+    seen = {w.target: {"probes": w.probes, "count": len(w.wrong), "wrong": w.wrong[:20]} for w in watches}
+    print(json.dumps(seen))
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -17,6 +16,7 @@ from bench.lab_figures import in_network_of, shop_in_force, store_policy
 from bench.lookup import ElementLookup
 from bench.rows import Goal, Row
 from bench.statistic import percentile
+from bench.usage import usage
 from lab.fleet import AGENT_UNIT, Fleet
 from lab.host import LabHost
 from lab.wait import until
@@ -79,33 +79,11 @@ def _look_us(lookup: ElementLookup) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
-@dataclass(frozen=True, slots=True)
-class _Usage:
-    """Of all processes of a unit: CPU seconds so far, resident and proportional memory in MB (10^6 bytes)."""
-
-    cpu: float
-    resident: float
-    proportional: float
-
-
-def _usage(cgroup: Path) -> _Usage:
-    cpu = resident = proportional = 0.0
-    for pid in (cgroup / "cgroup.procs").read_text().split():
-        # proc_pid_stat(5): utime and stime are fields 14 and 15; the name may hold spaces.
-        fields = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
-        cpu += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        rollup = Path("/proc", pid, "smaps_rollup").read_text().splitlines()[1:]
-        kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in rollup}
-        resident += kilobytes["Rss"] * 1024 / 1e6
-        proportional += kilobytes["Pss"] * 1024 / 1e6
-    return _Usage(cpu, resident, proportional)
-
-
 def _idle(fleet: Fleet, seconds: float, what: str) -> list[Row]:
     cgroup = fleet.lab.units[_HOST].cgroup(AGENT_UNIT)
-    before = _usage(cgroup)
+    before = usage(cgroup)
     time.sleep(seconds)
-    after = _usage(cgroup)
+    after = usage(cgroup)
     how = f"the agent of {_HOST} with {what}, nothing happening for {seconds:g} s; PSS {after.proportional:.1f} MB"
     share = (after.cpu - before.cpu) / seconds * 100
     return [
