@@ -1,4 +1,4 @@
-"""On systemd machines, with the units of systemd/: pushes, boots, restarts of the agent, exposure and cost of the units."""
+"""On systemd machines with the units of systemd/: pushes, boots, restarts of the agent, exposure, memory and CPU."""
 
 from __future__ import annotations
 
