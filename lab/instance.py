@@ -140,13 +140,18 @@ class Instance:
         mark = f"{PREFIX}{self.name}"
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if mark in (process / "cgroup").read_text():
+                if mark in (process / "cgroup").read_text() and not _is_buried_soon(process):
                     found.append(f"process {process.name} {(process / 'comm').read_text().strip()}")
         mounts = Path("/proc/self/mountinfo").read_text()
         found += [
             f"mount {line.split()[4]}" for line in mounts.splitlines() if mark in line or str(self.directory) in line
         ]
         return found
+
+
+def _is_buried_soon(process: Path) -> bool:
+    """It has ended, and only waits for its parent, mostly init. `process` is of /proc (proc_pid_stat(5))."""
+    return (process / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
 def is_alive(directory: Path) -> bool:

@@ -139,7 +139,6 @@ class NspawnLab:
                 self._switch.close()
                 self._switch = None
             self.instance.release()
-            # Killed with their parents, the machines' processes are init's to bury.
             until("nothing of the lab is left", lambda: not self.instance.remains(), 20)
             self.machines = {}
 
