@@ -99,7 +99,7 @@ class NspawnFleet(Administrator):
 
     def push_unchecked(self, policy: Path, *options: str) -> subprocess.CompletedProcess[str]:
         """The same, however it ends."""
-        return self.segctl("push", str(self._brought(policy)), "--yes", *options)
+        return self.segctl("push", str(self._brought(policy)), "--yes", "--watch", "0", *options)
 
     def _brought(self, policy: Path) -> Path:
         there = Path("/root/policy")
