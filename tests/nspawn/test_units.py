@@ -96,7 +96,7 @@ def test_a_stopped_agent_leaves_the_rules_and_says_so(fleet, web1):
 
 def test_a_release_opens_and_is_logged_and_load_ends_it(fleet, web1):
     said = web1.check(["segctl-agent", "release"])
-    assert "every packet passes" in said
+    assert "Every packet passes" in said
     assert fleet.reach("client1", "web1", 9000).open
     until("the controller shows it", lambda: fleet.host("web1")["state"] == "released", 10, every=0.2)
     assert re.search("released by .* nothing is enforced on this host now", web1.journal(AGENT))
