@@ -316,8 +316,10 @@ class Loop:
 
     def _reload_steps(self) -> tuple[Callable[[], Awaitable[str]], ...]:
         async def identity() -> str:
+            before = self._renewal.identity
             await self._renewal.look()
-            return f"certificate until {self._renewal.identity.valid_until:%Y-%m-%d}"
+            now = self._renewal.identity
+            return "identity unchanged" if now == before else f"a new certificate, until {now.valid_until:%Y-%m-%d}"
 
         async def controllers() -> str:
             await self._resolve()

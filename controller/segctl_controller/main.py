@@ -157,6 +157,7 @@ def run(state: Path, metrics: Where | None) -> None:
         log.warning("running as root: the controller needs no privilege; run it as a user of its own")
     faulthandler.enable(2)  # a watchdog's SIGABRT then says where the loop hung
     load_config(state)  # says best what is wrong when there is no controller at all
+    faulthandler.enable(2)  # a watchdog's SIGABRT then says where the loop hung
     with alone(state):
         asyncio.run(_serve(state, metrics))
 
