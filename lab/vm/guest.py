@@ -2,8 +2,8 @@
 `python3 -m lab.vm.guest HOST`. Standard library only. May run again; it then changes what is no longer so.
 
 Accounts, /etc/hosts, the IPv6 address beside the IPv4 one, the units, and segctl from the packages in `dist`; on the
-controller's host the controller, with the administrator's client in /root/.config/segctl. A unit that the system already
-has is left as it is; the others get a small server of the same name and port (lab/programs.py).
+controller's host the controller, with the administrator's client in /root/.config/segctl. A unit that the system
+already has is left as it is; the others get a small server of the same name and port (lab/programs.py).
 """
 
 from __future__ import annotations
