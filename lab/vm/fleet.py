@@ -14,12 +14,13 @@ from lab.fleet import AGENT_UNIT, CONTROLLER_UNIT, parallel
 from lab.host import REPOSITORY
 from lab.instance import LabError
 from lab.topology import Topology, unit_cgroup
+from lab.vm.guest import packages
 from lab.vm.policy import write_policy
 from lab.vm.remote import FOLDER, PROGRAM, RemoteHost
 from lab.wait import until
 
-PAYLOAD = ("lab", "dist")
-"""What of this repository a machine needs: the lab's programs, and the packages that `make deb` built."""
+DIST = REPOSITORY / "dist"
+"""The packages that `make deb` built."""
 GUEST = ("env", f"PYTHONPATH={FOLDER}", "python3", "-m", "lab.vm.guest")
 ADMIN = "/root/.config/segctl"
 
@@ -54,15 +55,17 @@ class MachineDriver(Driver):
 
     def install(self) -> None:
         """Everything up to enrolled agents, on machines that have nothing yet. Raises LabError."""
-        if not list((REPOSITORY / "dist").glob("segctl-agent_*.deb")):
-            raise LabError("no packages in dist/: build them with `make deb`")
+        if not list(DIST.glob("segctl-agent_*.deb")):
+            raise LabError(f"no packages in {DIST}: build them with `make deb`")
         parallel(self.prepare, [host.name for host in self.topology.hosts])
         for host in self.topology.managed:
             self.enrol(host.name)
 
     def prepare(self, host: str) -> None:
         machine = self.machines[host]
-        machine.copy(REPOSITORY, FOLDER, *PAYLOAD)
+        wanted = packages(self.topology.host(host), self.topology)
+        files = [f"dist/{path.name}" for name in wanted for path in DIST.glob(f"{name}_*.deb")]
+        machine.copy(REPOSITORY, FOLDER, "lab", *files)
         machine.check([*GUEST, host], seconds=600)
 
     def enrol(self, host: str) -> None:

@@ -44,6 +44,7 @@ After=network.target
 Type=notify
 ExecStart={PYTHON} -I -S {programs} {{arguments}}
 User={{user}}
+AmbientCapabilities=CAP_NET_BIND_SERVICE
 Restart=always
 RestartSec=1
 [Install]
@@ -77,9 +78,16 @@ def prepare(host: HostSpec, topology: Topology) -> None:
     run("systemctl", "restart", *names)
 
 
+def packages(host: HostSpec, topology: Topology) -> tuple[str, ...]:
+    """The packages of segctl that the host needs."""
+    if host.name == topology.controller:
+        return ("segctl-controller", "segctl")
+    return ("segctl-agent",) if host.managed else ()
+
+
 def install(host: HostSpec, topology: Topology) -> None:
-    wanted = ("segctl-controller", "segctl") if host.name == topology.controller else ("segctl-agent",)
-    if host.managed or host.name == topology.controller:
+    wanted = packages(host, topology)
+    if wanted:
         files = [str(path) for name in wanted for path in PACKAGES.glob(f"{name}_*.deb")]
         if len(files) != len(wanted):
             raise SystemExit(f"{PACKAGES} must have one package each of {', '.join(wanted)}: run `make deb` again")

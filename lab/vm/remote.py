@@ -74,8 +74,8 @@ class RemoteHost:
     def copy(self, source: Path, target: str, *names: str) -> None:
         """Copy `names` in the directory `source` into the directory `target` there, which need not exist; everything is
         readable by its ordinary users."""
-        pack = ["tar", "-C", str(source), "--exclude=__pycache__", "--mode=go+rX", "-czf", "-", *names]
-        unpack = ["sh", "-ec", 'mkdir -p "$1"; exec tar -C "$1" --no-same-owner -xzf -', "sh", target]
+        pack = ["tar", "-C", str(source), "--exclude=__pycache__", "--mode=go+rX", "-cf", "-", *names]
+        unpack = ["sh", "-ec", 'mkdir -p "$1"; exec tar -C "$1" --no-same-owner -xf -', "sh", target]
         packed = subprocess.run(pack, capture_output=True, check=True)
         argv = self._argv(unpack, "", "root")
         done = subprocess.run(argv, input=packed.stdout, capture_output=True, timeout=300, check=False)
