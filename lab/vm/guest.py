@@ -36,6 +36,11 @@ ExecStart={PYTHON} -m lab.vm.guest --address {{v4}} {{v6}}/{{prefix}}
 [Install]
 WantedBy=multi-user.target
 """
+SLOW = f"""{MARK} The processor of this machine is emulated.
+[Service]
+TimeoutStartSec=600
+WatchdogSec=300
+"""
 SERVICE = f"""{MARK}
 [Unit]
 Description=lab: {{name}}
@@ -71,11 +76,22 @@ def prepare(host: HostSpec, topology: Topology) -> None:
     Path("/etc/hosts").write_text(f"{MARK}\n{hosts_file(topology)}")
     address = SYSTEM / "lab-address.service"
     address.write_text(ADDRESS.format(v4=host.v4, v6=host.v6, prefix=topology.prefix_v6))
+    give_time()
     wanted = [unit for unit in host.units if "/" not in unit.name and write_unit(unit)]
     run("systemctl", "daemon-reload")
     names = [address.name, *(unit.name for unit in wanted)]
     run("systemctl", "enable", "--quiet", *names)
     run("systemctl", "restart", *names)
+
+
+def give_time() -> None:
+    """systemd calls a processor that is emulated, not virtual, "qemu"."""
+    found = subprocess.run(["systemd-detect-virt"], capture_output=True, text=True, check=False).stdout.strip()
+    if found == "qemu":
+        for unit in ("segctl-agent-boot", "segctl-agent", "segctl-controller"):
+            path = SYSTEM / f"{unit}.service.d" / "lab.conf"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(SLOW)
 
 
 def packages(host: HostSpec, topology: Topology) -> tuple[str, ...]:
