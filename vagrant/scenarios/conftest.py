@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,11 @@ TOPOLOGY = pytest.StashKey[Topology]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("segctl lab")
     group.addoption("--driver", choices=sorted(DRIVERS), default="netns", help="what the lab's hosts are")
-    group.addoption("--hosts", default="", help="only these hosts of lab/shop.json, such as ctl,web1,api1")
+    group.addoption(
+        "--hosts",
+        default=os.environ.get("SEGCTL_HOSTS", ""),
+        help="only these hosts of lab/shop.json, such as ctl,web1,api1",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,7 +48,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elif driver.systemd:
             item.add_marker(pytest.mark.timeout(MACHINE_SECONDS))
     config.hook.pytest_deselected(items=out)
-    items[:] = [item for item in items if item not in out]
+    left = [item for item in items if item not in out]
+    items[:] = sorted(left, key=lambda item: item.get_closest_marker("machines") is not None)  # reboots come last
 
 
 @pytest.hookimpl(wrapper=True)
