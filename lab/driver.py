@@ -125,8 +125,8 @@ class Driver(ABC):
         return [json.loads(line) for line in self.checked(*arguments, "--json").stdout.splitlines()]
 
     def push(self, policy: Path, *options: str) -> None:
-        """Push a policy directory and wait for every host's proof. Raises LabError when one has none."""
-        self.checked("push", str(policy), "--yes", *options, seconds=300)
+        """Push a policy directory until it is confirmed, without a time of watching. Raises LabError when it is not."""
+        self.checked("push", str(policy), "--yes", "--watch", "0", *options, seconds=300)
 
     def states(self) -> dict[str, str]:
         """The state of every enrolled host: {"web1": "in-sync", ...}."""

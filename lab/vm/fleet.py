@@ -80,7 +80,7 @@ class MachineDriver(Driver):
 
     def push(self, policy: Path, *options: str) -> None:
         """A machine that is slow may be offline for a moment, and takes the generation when it is back."""
-        done = self.segctl("push", str(policy), "--yes", *options, seconds=300)
+        done = self.segctl("push", str(policy), "--yes", "--watch", "0", *options, seconds=300)
         if done.returncode != 0 and "offline" not in done.stdout:
             raise LabError(f"segctl push: exit code {done.returncode}\n{done.stdout}{done.stderr}")
         self.await_in_sync(60 * self.slow)
