@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from lab.fleet import Answer, Fleet, parallel
+from lab.fleet import Answer, parallel
 from lab.topology import unit_cgroup
 
 FAMILIES = {"4": "IPv4", "6": "IPv6"}
+
+
+class Caller(Protocol):
+    """A fleet in namespaces, or any other driver."""
+
+    def call(
+        self,
+        source: str,
+        destination: str,
+        port: int,
+        unit: str = "",
+        user: str = "root",
+        family: str = "4",
+        say: str = "",
+        bind: str = "",
+    ) -> Answer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +68,7 @@ class Tried:
         return f"{self.flow}, {FAMILIES[self.family]}, {wanted}: {self.answer.text}"
 
 
-def try_flows(fleet: Fleet, *flows: Flow) -> list[Tried]:
+def try_flows(fleet: Caller, *flows: Flow) -> list[Tried]:
     """Try them all at once, each over each of its address families in a process of its own; in the order given."""
 
     def once(one: tuple[Flow, str]) -> Tried:
@@ -71,6 +88,6 @@ def try_flows(fleet: Fleet, *flows: Flow) -> list[Tried]:
     return parallel(once, [(flow, family) for flow in flows for family in flow.families])
 
 
-def wrong(fleet: Fleet, *flows: Flow) -> list[str]:
+def wrong(fleet: Caller, *flows: Flow) -> list[str]:
     """Try them; returns those that did not end as they must, in words."""
     return [str(tried) for tried in try_flows(fleet, *flows) if not tried.holds]

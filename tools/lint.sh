@@ -11,6 +11,9 @@ echo "lint: mypy"
 mypy
 echo "lint: import contracts"
 lint-imports
+echo "lint: Vagrantfile and shell scripts"
+ruby -c vagrant/Vagrantfile >/dev/null
+for file in vagrant/box/*.sh; do bash -n "$file"; done
 echo "lint: generated code"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

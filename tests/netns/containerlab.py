@@ -26,7 +26,7 @@ from segctl_agent.facts.containerwatch import ContainerWatcher
 from segctl_agent.facts.values import ContainerFact
 from segctl_agent.nft.kernel import NetlinkKernel
 
-from tests.netns.podman import PODMAN, PRIVILEGED, PodmanHost
+from tests.netns.podman import PODMAN, PRIVILEGED, UNLOGGED, PodmanHost
 from tests.netns.spaces import CGROUPS, Space, join
 
 OWN, REMOTE, STRANGER, NEIGHBOUR = "10.99.0.1", "10.99.0.2", "10.99.0.3", "10.98.0.2"
@@ -240,6 +240,7 @@ class Machine:
             "--name",
             name,
             *PRIVILEGED,
+            *UNLOGGED,
             *options,
             "box",
             "/serve",

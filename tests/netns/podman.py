@@ -13,6 +13,8 @@ from tests.netns.spaces import Space, run
 PODMAN = ("podman", "--log-level", "error", "--cgroup-manager", "cgroupfs", "--events-backend", "file")
 PRIVILEGED = ("--privileged", "--pids-limit", "0", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 """Tests may run where root must not raise its limits: crun needs that for a BPF program that tells devices apart."""
+UNLOGGED = ("--log-driver", "none")
+"""The journal of a machine with systemd is not in the space."""
 _MOUNTS = """
 mount -t tmpfs none /run
 mount -t tmpfs none /dev/shm

@@ -23,6 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from tests.patience import patience
+
 T = TypeVar("T")
 
 _CLONE_NEWNS, _CLONE_NEWCGROUP, _CLONE_NEWNET = 0x00020000, 0x02000000, 0x40000000
@@ -104,7 +106,7 @@ class Space:
         if pid == 0:
             self._call(function, write)
         os.close(write)
-        answer = _read_until(read, time.monotonic() + seconds)
+        answer = _read_until(read, time.monotonic() + patience(seconds))
         if answer is None:
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -137,7 +139,7 @@ class Space:
         """Run a shell command inside; raises with its output when it fails."""
 
         def call() -> str:
-            done = subprocess.run(["sh", "-ec", command], capture_output=True, text=True, timeout=30)
+            done = subprocess.run(["sh", "-ec", command], capture_output=True, text=True, timeout=patience(30))
             if done.returncode:
                 raise RuntimeError(f"{command!r} failed: {done.stdout}{done.stderr}")
             return done.stdout

@@ -12,6 +12,7 @@ from segctl_agent.facts.addresses import AddressWatcher
 from segctl_agent.facts.values import Address
 
 from tests.netns.spaces import in_namespaces, run
+from tests.patience import patience
 
 pytestmark = pytest.mark.kernel
 
@@ -28,7 +29,7 @@ class Told:
         self.changed.set()
 
     async def until(self, condition: Callable[[frozenset[Address]], bool]) -> frozenset[Address]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             while not self.sets or not condition(self.sets[-1]):
                 await self.changed.wait()
                 self.changed.clear()

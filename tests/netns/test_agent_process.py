@@ -32,6 +32,7 @@ from segctl_agent.release import Told
 from segctl_agent.state import StateFolder
 
 from tests.netns.spaces import CGROUPS, in_namespaces, run
+from tests.patience import patience
 from tests.unit.segctl_agent.pki import Authority
 
 pytestmark = pytest.mark.kernel
@@ -55,7 +56,7 @@ POLICY = HostPolicy(
 
 
 def agent(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([AGENT, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([AGENT, *arguments], capture_output=True, text=True, check=False, timeout=patience(60))
 
 
 def start(state: Path, *options: str) -> subprocess.Popen[str]:
@@ -63,7 +64,7 @@ def start(state: Path, *options: str) -> subprocess.Popen[str]:
     notify = str(state / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
         link.bind(notify)
-        link.settimeout(20)
+        link.settimeout(patience(20))
         process = subprocess.Popen(
             [AGENT, "run", "--state", str(state), *options],
             stderr=(state / "log").open("a"),
@@ -97,7 +98,7 @@ def until(condition: Callable[[], Any], seconds: float = 10.0) -> float:
     """Waits for a condition; the seconds it took."""
     started = time.monotonic()
     while not condition():
-        assert time.monotonic() - started < seconds, "it did not come true in time"
+        assert time.monotonic() - started < patience(seconds), "it did not come true in time"
         time.sleep(0.001)
     return time.monotonic() - started
 
@@ -231,7 +232,7 @@ def test_run_follows_cgroups_heals_and_survives_kill_9(tmp_path: Path) -> None:
 
     for name, value in in_namespaces(host).items():
         print(f"{name}: {value:.4f}")
-        assert value < 5
+        assert value < patience(5)
 
 
 def test_release_with_a_running_agent_and_its_end(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from segctl.model.hostpolicy import Entry, Group, LocalWorkload
 from segctl.model.policy import Mode, Process, ProcessKind
 
 from tests.netns.containerlab import NEIGHBOUR, OWN, REMOTE, STRANGER, Lab, Machine, container_lab
-from tests.netns.podman import PODMAN, PRIVILEGED
+from tests.netns.podman import PODMAN, PRIVILEGED, UNLOGGED
 from tests.netns.samples import host_workload, networks, policy, ports
 from tests.netns.spaces import run
 from tests.netns.test_agent_process import agent, enrolled, start, table, until
@@ -229,7 +229,7 @@ def test_the_agent_knows_containers_from_boot_on_and_follows_them(lab: Lab, tmp_
     folder = tmp_path / "state"
 
     def container(name: str) -> None:
-        run(*PODMAN, "run", "-d", "--name", name, *PRIVILEGED, "box", "/serve")
+        run(*PODMAN, "run", "-d", "--name", name, *PRIVILEGED, *UNLOGGED, "box", "/serve")
 
     def judged() -> set[str]:
         """The chains that containers' addresses lead to, in the kernel."""

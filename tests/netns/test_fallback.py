@@ -43,6 +43,7 @@ from segctl_agent.render import MarkLayout
 from segctl_agent.state import StateFolder
 
 from tests.decided import rendered
+from tests.netns.kernels import from_ownership
 from tests.netns.randompolicy import NOW, RandomPolicies
 from tests.netns.samples import LOCKED, SAMPLES, SHOP, SHOP_FACTS
 from tests.netns.spaces import Space, in_namespaces
@@ -272,6 +273,7 @@ def test_a_name_that_would_be_a_command_takes_its_batch_to_netlink(space: Space)
 # Ownership
 
 
+@from_ownership
 def test_an_owned_table_is_written_by_libnftables_and_owned_again() -> None:
     def host() -> None:
         kernel = LibraryKernel(guard=TableGuard.AUTO, encode=without_rules)

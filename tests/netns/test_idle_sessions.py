@@ -26,6 +26,7 @@ from segctl_agent.nft.kernel import NetlinkKernel
 
 from tests.netns.spaces import CGROUPS
 from tests.netns.twohosts import HERE, HERE6, THERE, THERE6, TwoHosts, server, session, talks
+from tests.patience import patience
 from tests.unit.segctl_agent.flows.rows import entry, policy, tcp
 
 pytestmark = pytest.mark.kernel
@@ -120,7 +121,7 @@ def test_idle_sessions_end_in_both_directions_and_permitted_ones_stay(hosts: Two
         return took
 
     took = hosts.call(body)
-    assert took < 1
+    assert took < patience(1)
 
 
 def test_flows_and_impact_come_from_the_marks_of_the_real_rules(hosts: TwoHosts) -> None:

@@ -1,4 +1,5 @@
-"""The table as the agent's own: made, adopted, kept from others, given up. Each test is a host of its own."""
+"""The table as the agent's own, from Linux 6.9 on: made, adopted, kept from others, given up. Each test is a host of
+its own. Older kernels: test_watched.py."""
 
 from __future__ import annotations
 
@@ -22,11 +23,12 @@ from segctl_agent.nft.plan import plan
 from segctl_agent.nft.ruleset import TABLE
 
 from tests.decided import rendered
+from tests.netns.kernels import from_ownership
 from tests.netns.samples import SHOP, SHOP_FACTS
 from tests.netns.spaces import in_namespaces, run
-from tests.netns.test_agent_process import agent, enrolled, start, table, until
+from tests.netns.test_agent_process import agent, enrolled, start, table
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, from_ownership]
 
 TAMPERINGS = {
     "delete table": "delete table inet segctl",
@@ -355,20 +357,6 @@ def test_an_agent_takes_over_what_a_watching_one_left(tmp_path: Path) -> None:
         assert table() == held
         assert run("nft", "list", "tables") == "table inet segctl\n"
         assert "without a gap" in (folder / "log").read_text()
-        stop(process)
-
-    agents(host, tmp_path / "state")
-
-
-def test_an_agent_that_is_told_to_watch_heals(tmp_path: Path) -> None:
-    def host(folder: Path) -> None:
-        process = start(folder, "--table-guard", "watch")
-        assert state() == TableState(0)
-        held = table()
-        run("nft", "flush", "ruleset")
-        until(lambda: table() == held)
-        until(lambda: "tamper: nft (pid" in (folder / "log").read_text())
-        assert "the table is watched: --table-guard watch" in (folder / "log").read_text()
         stop(process)
 
     agents(host, tmp_path / "state")

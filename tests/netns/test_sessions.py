@@ -92,11 +92,12 @@ class Session:
 
 
 def made_inside(space: Space, make: Callable[[], socket.socket]) -> socket.socket:
-    """A socket made in the space by a fork, handed over."""
+    """A socket made in the space by a fork, of no unit there and no login session, handed over."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         try:
+            (space.outer / "cgroup.procs").write_text("0")
             space.enter()
             sock = make()
             socket.send_fds(theirs, [b"x"], [sock.fileno()])

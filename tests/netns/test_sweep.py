@@ -19,6 +19,7 @@ from segctl_agent.identity import Identity
 
 from tests.netns.spaces import CGROUPS, run
 from tests.netns.twohosts import HERE, HERE6, THERE, THERE6, TwoHosts, server, session, talks
+from tests.patience import patience
 from tests.unit.segctl_agent.flows.rows import Layout, entry, policy, tcp
 
 pytestmark = pytest.mark.kernel
@@ -104,7 +105,7 @@ def test_an_idle_outgoing_session_is_gone_and_its_neighbours_stay(hosts: TwoHost
         (cut, peer), (kept, kept_peer), (live, live_peer) = [session(one) for one in listeners]
         swept, took = sweep(NARROW)
         assert (swept.dead, swept.ended, swept.lingering, swept.problems) == (2, 1, 0, {})
-        assert took < 100
+        assert took < patience(100)
         assert error_of(cut) == errno.ECONNABORTED
         assert error_of(peer) == errno.ECONNRESET
         assert talks(kept, kept_peer)

@@ -143,6 +143,7 @@ async def _dump() -> frozenset[Address]:
     finally:
         if process.returncode is None:
             process.kill()
+            await process.wait()  # the loop may end next, and must not leave its pipes open
     if process.returncode != 0:
         reason = err.decode(errors="replace").strip().splitlines()
         raise KernelError(reason[-1] if reason else f"reading this host's addresses ended with {process.returncode}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 from ipaddress import ip_address
 
 import pytest
+from segctl_agent.facts import addresses
 from segctl_agent.facts.addresses import AddressWatcher, known_addresses
 from segctl_agent.facts.values import Address
 
@@ -44,3 +46,13 @@ async def test_a_dump_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch)
         assert ip_address("127.0.0.1") in await found.get()
     watcher.close()
     logging.getLogger("segctl_agent.facts.addresses").removeHandler(refusals)
+
+
+def test_a_dump_that_takes_too_long_is_given_up_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loop ends at once after it, as in `segctl-agent load`."""
+    told: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda one: told.append(str(one.exc_value)))
+    monkeypatch.setattr(addresses, "_PATIENCE_SECONDS", 0.001)
+    assert known_addresses(AddressWatcher()) == frozenset()
+    gc.collect()
+    assert told == []
