@@ -91,7 +91,7 @@ def _covers(now: Entry, here: Group, then: Entry, there: Group) -> bool:
         and now.managed == then.managed
         and set(then.ports) <= set(now.ports)
         and set(there.networks) <= set(here.networks)
-        and (there.hosts == here.hosts or set(there.hosts) <= set(here.hosts))
+        and (there.hosts == here.hosts or there.hosts <= here.hosts)
     )
 
 
