@@ -62,8 +62,10 @@ def open_store(directory: Path) -> SqlStore:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)) as connection:
             connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.Error as error:
-        raise StateError(f"{path}: the database is damaged ({error}); keep a copy of the file, and {mend}") from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        # sqlite3 quotes a damaged schema in its message, and may fail to decode that.
+        why = error if isinstance(error, sqlite3.Error) else "its schema cannot be read"
+        raise StateError(f"{path}: the database is damaged ({why}); keep a copy of the file, and {mend}") from error
     return SqlStore(path)
 
 
