@@ -163,10 +163,9 @@ KILLS = (
 )
 SAMPLE = {
     agent_in_push: (Step(1, "netlink: a transaction"), Step(2, "rename .*generation")),
-    controller_in_push: (Step(1, "fdatasync"), Step(30)),
+    controller_in_push: (Step(1, "fdatasync"),),
     agent_at_start: (Step(1, "netlink: a transaction"),),
     controller_in_report: (Step(1, "fdatasync"),),
-    agent_in_report: (Step(2, "sendmsg"),),
     agent_in_enrolment: (Step(1, r"rename \S*/identity.new "),),
     controller_in_enrolment: (Step(1, "fdatasync"),),
     agent_in_renewal: (Step(1, r"rename .*identity"),),
