@@ -85,6 +85,19 @@ class Lab:
         """Take the host's switch port down, or up again."""
         self._ip(SWITCH, [f"link set dev {host} {'down' if cut else 'up'}"])
 
+    def cut(self, source: str, destination: str) -> None:
+        """Nothing more passes the switch from one host to the other, whatever passes the other way."""
+        rule = f"add rule bridge cuts forward iifname {source} oifname {destination} drop"
+        chain = "add chain bridge cuts forward { type filter hook forward priority filter; }"
+        self._nft_at_switch(f"add table bridge cuts\n{chain}\n{rule}\n")
+
+    def mend(self) -> None:
+        """Undo every `cut`."""
+        self._nft_at_switch("add table bridge cuts\ndelete table bridge cuts\n")
+
+    def _nft_at_switch(self, text: str) -> None:
+        self.hosts[SWITCH].check(["nft", "-f", "-"], stdin=text, unit="/init.scope")
+
     def add_address(self, host: str, address: str) -> None:
         """Give the host one more address, "10.77.1.12" or "fd77:0:1::12"."""
         prefix = (

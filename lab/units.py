@@ -44,6 +44,13 @@ class Units:
         process = self._processes.get(unit)
         return process is not None and process.poll() is None
 
+    def pid(self, unit: str) -> int:
+        """Of the unit's main process. Raises UnitError when it does not run."""
+        process = self._processes.get(unit)
+        if process is None or process.poll() is not None:
+            raise UnitError(f"{self.host.name}: {unit} does not run")
+        return process.pid
+
     def start(self, unit: str, command: Sequence[str], user: str = "root", seconds: float = 30.0) -> None:
         """Start a unit in a new cgroup and wait for READY=1. Raises UnitError when it ends or stays silent."""
         if self.running(unit):

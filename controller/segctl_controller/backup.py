@@ -118,7 +118,7 @@ def _copy_database(path: Path, copy: Path) -> tuple[int, int]:
             source.backup(target)
             target.execute("PRAGMA journal_mode=DELETE")
         return _look_through(copy)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StateError(
             f"{path}: no backup was taken, the database cannot be copied ({error}); restore the last backup: "
             f"segctl-controller restore --from BACKUP --state {path.parent} --replace"
@@ -148,7 +148,7 @@ def _note(path: Path, entry: Entry) -> None:
                 "INSERT INTO audit (at_us, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)",
                 (entry.at_us, entry.actor, entry.action, entry.subject, entry.detail),
             )
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StateError(
             f"{path}: the backup cannot be noted in the audit log, so it was not taken: {error}"
         ) from error
@@ -215,7 +215,7 @@ def _verify(fresh: Path, manifest: Manifest, source: Path) -> None:
         raise StateError(f"{source}: its files are of two fleets ({config.fleet}, {manifest.fleet})")
     try:
         _look_through(fresh / DATABASE_FILE)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StateError(f"{source}: the database in it is damaged ({error}); take another backup") from error
 
 

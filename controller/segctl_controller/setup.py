@@ -18,6 +18,7 @@ from segctl_controller.names import checked_name
 from segctl_controller.store.protocol import Store
 from segctl_controller.store.records import Entry, OperatorRecord, Role
 from segctl_controller.store.sql import SqlStore, no_operator
+from segctl_controller.store.sqlite import FULL
 
 SHELL = "segctl-controller"
 """The actor of what is done on the controller's own machine."""
@@ -62,8 +63,12 @@ def open_store(directory: Path) -> SqlStore:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)) as connection:
             connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.Error as error:
-        raise StateError(f"{path}: the database is damaged ({error}); keep a copy of the file, and {mend}") from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        # sqlite3 quotes a damaged schema in its message, and may fail to decode that. A full disk is for the store to
+        # tell: nobody should restore a backup for it.
+        why = error if isinstance(error, sqlite3.Error) else "its schema cannot be read"
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in FULL:
+            raise StateError(f"{path}: the database is damaged ({why}); keep a copy of the file, and {mend}") from error
     return SqlStore(path)
 
 

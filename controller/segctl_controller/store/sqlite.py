@@ -104,3 +104,6 @@ def translated(path: Path) -> Iterator[None]:
         if code == sqlite3.SQLITE_CONSTRAINT:
             raise
         raise StateError(f"{path}: the database refused ({error.orig}); see the controller's log") from error
+    except UnicodeDecodeError as error:
+        # sqlite3 quotes the damaged schema in its message, and fails to decode that.
+        raise StateError(_damaged(path, "its schema cannot be read")) from error

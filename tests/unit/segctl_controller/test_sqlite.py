@@ -11,6 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from segctl.errors import StateError
 from segctl.policy.source import SourceFile
 from segctl_controller.errors import StoreFullError
+from segctl_controller.setup import open_store
 from segctl_controller.store.records import Entry, FlowFilter, GenerationRecord
 from segctl_controller.store.sql import SqlStore
 from segctl_controller.store.sqlite import open_engine
@@ -78,6 +79,18 @@ def test_a_damaged_page_is_found_at_start(tmp_path: Path) -> None:
     path.write_bytes(raw)
     with pytest.raises(StateError, match=r"controller.db: the database is damaged"):
         SqlStore(path)
+
+
+def test_a_damaged_schema_is_named_though_no_message_about_it_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+    SqlStore(path).close()
+    raw = bytearray(path.read_bytes())
+    for at in range(4096, len(raw), 512):
+        raw[at + 100] ^= 0xFF
+    path.write_bytes(raw)
+    for opened in (lambda: SqlStore(path), lambda: open_store(tmp_path)):
+        with pytest.raises(StateError, match=r"controller.db: the database is damaged"):
+            opened()
 
 
 def test_a_full_disk_stores_nothing_and_says_so(tmp_path: Path) -> None:
