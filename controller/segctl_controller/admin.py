@@ -100,7 +100,10 @@ class Admin(admin_pb2_grpc.AdminServicer):
             active, inventory, now = self._fleet.active, self._fleet.inventory, self._clock.now()
             found = await self._review(operator.name, request)
             reply = admin_pb2.PlanReply(
-                findings=findings_to_wire(found.findings), base_generation=active.number, tests=found.tests
+                findings=findings_to_wire(found.findings),
+                base_generation=active.number,
+                tests=found.tests,
+                behind=self._fleet.newest_held() > active.number,
             )
             if found.policy is None:
                 return reply

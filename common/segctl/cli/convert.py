@@ -44,6 +44,7 @@ def plan(m: pb.PlanReply) -> v.Plan:
         cuts=tuple(map(cut, m.cuts)),
         cut_total=m.cut_total,
         unasked=tuple(m.unasked),
+        behind=m.behind,
     )
 
 

@@ -94,7 +94,7 @@ class Cut:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`cuts` are the first of `cut_total`; `unasked` are connected hosts that did not tell theirs; where
-    no host is connected, all."""
+    no host is connected, all. `behind`: a connected host holds a newer generation than the controller knows."""
 
     base_generation: int
     digest: str
@@ -106,6 +106,7 @@ class Plan:
     cuts: tuple[Cut, ...] = ()
     cut_total: int = 0
     unasked: tuple[str, ...] = ()
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,10 @@ def _show_plan(app: App, planned: Plan, files: Sequence[SourceFile]) -> None:
 
 
 def _is_in_force(planned: Plan, newest: tuple[Generation, ...]) -> bool:
-    return any(g.active and g.number == planned.base_generation and g.digest == planned.digest for g in newest)
+    """Not where hosts hold a newer generation than a controller that was restored: they take the next one only."""
+    return not planned.behind and any(
+        g.active and g.number == planned.base_generation and g.digest == planned.digest for g in newest
+    )
 
 
 def _watch(app: App, steps: Steps, allow_offline: bool) -> Exit:

@@ -214,12 +214,15 @@ class PlanReply(google.protobuf.message.Message):
     CUTS_FIELD_NUMBER: builtins.int
     CUT_TOTAL_FIELD_NUMBER: builtins.int
     UNASKED_FIELD_NUMBER: builtins.int
+    BEHIND_FIELD_NUMBER: builtins.int
     base_generation: builtins.int
     digest: builtins.str
     tests: builtins.int
     """policy tests that ran"""
     cut_total: builtins.int
     """with those that are not named"""
+    behind: builtins.bool
+    """some connected host holds a newer generation than the controller knows"""
     @property
     def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Finding]:
         """with errors, a push is refused"""
@@ -253,8 +256,9 @@ class PlanReply(google.protobuf.message.Message):
         cuts: collections.abc.Iterable[global___CutConnection] | None = ...,
         cut_total: builtins.int = ...,
         unasked: collections.abc.Iterable[builtins.str] | None = ...,
+        behind: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["base_generation", b"base_generation", "changes", b"changes", "cut_total", b"cut_total", "cuts", b"cuts", "digest", b"digest", "findings", b"findings", "hosts", b"hosts", "modes", b"modes", "tests", b"tests", "unasked", b"unasked"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_generation", b"base_generation", "behind", b"behind", "changes", b"changes", "cut_total", b"cut_total", "cuts", b"cuts", "digest", b"digest", "findings", b"findings", "hosts", b"hosts", "modes", b"modes", "tests", b"tests", "unasked", b"unasked"]) -> None: ...
 
 global___PlanReply = PlanReply
 

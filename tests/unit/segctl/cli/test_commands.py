@@ -96,6 +96,8 @@ def test_push_of_the_policy_in_force_changes_nothing(cli: Cli, controller: Scrip
     assert "nothing to push" in cli("push", str(policy)).out
     assert not any(isinstance(r, pb.PushRequest) for r in controller.asked)
     assert cli("push", str(policy), "--force", "--yes").code == Exit.OK
+    controller.plan.behind = True  # a controller that was restored from an older copy
+    assert "nothing to push" not in cli("push", str(policy), "--yes").out
 
 
 @pytest.mark.parametrize(
