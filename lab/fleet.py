@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from lab.instance import LabError
 from lab.netns import Lab
 from lab.topology import HostSpec, Topology
 
+HEARTBEAT = 4
+"""Seconds: who is silent is missed three of them later."""
 AGENT_STATE = "/var/lib/segctl-agent"
 CONTROLLER_STATE = "/var/lib/segctl-controller"
 AGENT_UNIT = "segctl-agent.service"
@@ -110,6 +113,8 @@ class Fleet(Administrator):
         done = self.control.run([*command, "--admin", "alice", "--admin-out", str(self.admin_directory)])
         if done.returncode != 0:
             raise LabError(f"segctl-controller init: {done.stderr or done.stdout}")
+        config = self.control.state / "lib" / "segctl-controller" / "controller.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "heartbeat_seconds": HEARTBEAT}))
         self.start_controller()
 
     def start_controller(self) -> None:

@@ -12,7 +12,8 @@ PASSING = Flow("web1", "cron.service", "api1", 8080, True)
 
 def of_cron(fleet, verdict, since):
     listed = fleet.records("denied", "--host", "web1", "--limit", "1000")
-    return [one for one in listed if one["verdict"] == verdict and one["generation"] >= since]
+    told = [one for one in listed if one["kind"] == "denial"]
+    return [one for one in told if one["verdict"] == verdict and one["generation"] >= since]
 
 
 def modes(fleet):
