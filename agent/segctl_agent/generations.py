@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from segctl.errors import StateError
+from segctl.errors import KernelError, StateError
 from segctl.logs import Event, about
 from segctl.model.hostpolicy import HostPolicy
 from segctl.policy.digest import host_policy_digest
@@ -104,7 +104,7 @@ class Generations:
 
     async def take_back(self, asked: Withdrawal) -> None:
         trial = self.trial
-        if trial is not None and trial.digest == asked.digest:
+        if trial is not None and trial.generation == asked.generation:  # whichever draft of it is in force
             await self._whole(self._take_back(trial, asked.reason))
 
     def heard(self) -> None:
@@ -122,9 +122,14 @@ class Generations:
         return await asyncio.shield(task)
 
     async def _put(self, new: NewPolicy) -> Proof:
-        applied = await self._apply(new)
+        try:
+            applied = await self._apply(new)
+        except KernelError as error:
+            if self.trial is not None:  # which is over, whatever follows it
+                self._doom = f"the controller sent generation {new.policy.generation} instead, and it failed: {error}"
+            raise
         self.trial = self._proof = None
-        self._confirmed = new.policy
+        self._confirm_in_memory(new.policy)
         self.in_force = InForce(new.policy.generation, new.digest, "", new.policy.generation)
         told = _told(Event.POLICY, new.policy, applied)
         log.info("generation %d is in force, decision ids %s, %d us", *_facts(new.policy, applied), extra=told)
@@ -141,6 +146,8 @@ class Generations:
         staged = self._staged
         if staged is None or staged.digest != asked.digest:
             raise StateError(f"generation {asked.generation} is not staged on this host")
+        if self._confirmed is None:
+            self._folder.begin_first_trial()
         applied = await self._apply(staged)
         self._staged = None
         self.trial = Trial(asked.generation, asked.digest, asked.silence, asked.accept_denials)
@@ -161,13 +168,21 @@ class Generations:
         policy, proof = self._enforcer.policy, self._proof
         if self.trial is None or self.trial.digest != asked.digest or policy is None or proof is None:
             raise StateError(f"generation {asked.generation} is not on trial on this host any more")
+        trial = self.trial
         stored = await self._store(policy, self._enforcer.decisions.turn)
+        self._confirm_in_memory(policy)
+        if self.trial is not trial:
+            raise StateError("this host was released while its disk took the generation")
         self.trial = self._proof = None
-        self._confirmed = policy
         self.in_force = InForce(asked.generation, asked.digest, "", asked.generation)
         told = about(Event.CONFIRMED, generation=asked.generation, digest=policy.policy_digest)
         log.info("generation %d is confirmed", asked.generation, extra=told)
         return Proof(proof.kernel_digest, proof.apply_us, proof.notes, stored)
+
+    def _confirm_in_memory(self, policy: HostPolicy) -> None:
+        if self._confirmed is None:
+            self._folder.end_first_trial()
+        self._confirmed = policy
 
     async def _apply(self, new: NewPolicy) -> Applied:
         """Raises KernelError or StateError: what was in force stays in force."""
@@ -208,12 +223,16 @@ class Generations:
     async def _take_back(self, trial: Trial, reason: str) -> None:
         if self.trial is not trial:
             return
+        self._doom = reason  # should the kernel refuse, `check` asks again
         policy = self._confirmed
         if policy is None:
             self._enforcer.destroy()
+            self._folder.end_first_trial()
             self.in_force, before = InForce(), "nothing is enforced, as before"
         else:
             applied: Applied = await self._work(lambda: self._enforcer.put(policy), policy)
+            if self.trial is not trial:
+                return  # released meanwhile
             number = policy.generation
             self.in_force = InForce(number, host_policy_digest(policy), "", number)
             before = f"generation {number} is in force again"
@@ -238,9 +257,10 @@ class Generations:
         except StateError as error:
             if self._unstored is None:
                 self._tell("state", str(error))
-            self._unstored = (policy, turn)
+            self._unstored = (policy, self._enforcer.decisions.turn)
             return False
-        self._unstored = None
+        now = self._enforcer.decisions.turn  # ids may have been given while the disk wrote
+        self._unstored = None if now == turn else (policy, now)
         return True
 
     async def _targets(self, policy: HostPolicy) -> None:
