@@ -98,6 +98,8 @@ class Fleet:
         self._move_addresses(name, record.addresses if record else (), ())
         self.standings.pop(name, None)
         self.desired.pop(name, None)
+        if self.trial is not None:  # another machine that comes by this name takes no part
+            self.trial.phases.pop(name, None)
         self.rulebook.forget(name)
         self._membership()
 
@@ -157,6 +159,13 @@ class Fleet:
         """It takes no part any more, and holds what is confirmed."""
         if self.trial is not None and self.trial.phases.pop(host, None) is not None:
             self._on_desired(host)
+
+    def takes_part(self, host: str) -> bool:
+        return self.trial is not None and host in self.trial.phases
+
+    def holds_nothing(self, host: str) -> bool:
+        """Nothing was confirmed yet, and nothing is on trial with this host."""
+        return not self.active.number and not self.takes_part(host)
 
     def confirm(self) -> None:
         """What is on trial is active: for the hosts that took no part, too."""
@@ -312,6 +321,8 @@ class Fleet:
         compiler = Compiler(active.policy, inventory, self._clock.now())
         turn = time.monotonic()
         for name in tuple(hosts):
+            if active is not self.active and (self.trial is None or active is not self.trial.active):
+                return  # confirmed or undone meanwhile: what it was compiled for holds no more
             record = self.hosts.get(name)
             if record is None or name not in inventory.hosts or record.tags != inventory.hosts[name].tags:
                 continue  # removed, or another machine by now: the next round knows

@@ -158,6 +158,7 @@ class Rollout:
         if number > 1 and way.pause:
             self._enter("pausing", number, of, seconds=way.pause)
             await self._pass(way.pause)
+            await self._kept()
         for host in wave:
             if host not in self._tried and not self._takes_part(host):
                 fleet.leave_out(host)
@@ -172,7 +173,11 @@ class Rollout:
         if way.watch and hosts:
             self._enter("watching", number, of, hosts=len(self._tried), seconds=way.watch)
             await self._pass(way.watch)
-            await self._until(sorted(self._tried & set(fleet.hosts)), self._proving, quiet=True)
+        await self._kept()
+
+    async def _kept(self) -> None:
+        """All hosts of this wave and of those before still hold it."""
+        await self._until(sorted(self._tried), self._proving, quiet=True)
 
     def _waves(self, members: Sequence[str]) -> list[list[str]]:
         """The canaries, then the others in as many waves as were asked for. Raises UndoneError without a canary."""
@@ -212,8 +217,8 @@ class Rollout:
 
     def _proving(self, host: str) -> bool:
         """Whether the host's kernel holds what it must. One that went away must come back."""
-        if host not in self._fleet.hosts:
-            return True
+        if not self._in(host):
+            return True  # removed, and maybe enrolled anew
         return self._state_of(host)[0] == "proven"
 
     def _state_of(self, host: str) -> tuple[str, tuple[str, ...]]:
