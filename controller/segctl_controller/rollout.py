@@ -144,6 +144,7 @@ class Rollout:
         await fleet.begin(Trial(active, dict.fromkeys(members, Phase.STAGED), way.accept_denials))
         await self._until(members, self._staging)
         if fleet.moves():
+            self._leave_out_gone(members)
             wide = fleet.widen(h for h in members if self._in(h))
             if wide:
                 self._enter("widening", hosts=len(wide))
@@ -159,9 +160,7 @@ class Rollout:
             self._enter("pausing", number, of, seconds=way.pause)
             await self._pass(way.pause)
             await self._kept()
-        for host in wave:
-            if host not in self._tried and not self._takes_part(host):
-                fleet.leave_out(host)
+        self._leave_out_gone(wave)
         hosts = [h for h in wave if self._in(h)]
         await self._until([h for h in hosts if h not in self._tried], self._staging)
         hosts = [h for h in wave if self._in(h)]
@@ -174,6 +173,11 @@ class Rollout:
             self._enter("watching", number, of, hosts=len(self._tried), seconds=way.watch)
             await self._pass(way.watch)
         await self._kept()
+
+    def _leave_out_gone(self, hosts: Iterable[str]) -> None:
+        for host in hosts:
+            if host not in self._tried and not self._takes_part(host):
+                self._fleet.leave_out(host)
 
     async def _kept(self) -> None:
         """All hosts of this wave and of those before still hold it."""
@@ -326,8 +330,8 @@ class Rollout:
         log.warning("undone generation=%d: %s", self.stored.number, why, extra=told)
         try:
             self.stored = await self._settle(GenerationState.UNDONE, why)
-        except SegctlError as error:
-            log.error("generation %d is undone, which could not be stored: %s", self.stored.number, error)
+        except Exception:  # whatever it was: no host may stay on trial for it
+            log.exception("generation %d is undone, which could not be stored", self.stored.number)
         if fleet.trial is not None:
             tried = sorted(h for h in self._tried if h in fleet.hosts)
             self._enter("undoing", hosts=len(tried))

@@ -11,9 +11,11 @@ from typing import Any
 
 import grpc
 import pytest
+from segctl.errors import StateError
 from segctl.model.hostpolicy import HostPolicy
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import admin_pb2, agent_pb2
+from segctl_controller.store.sql import SqlStore
 
 from tests.controller_harness import SECONDS, ControllerLab, FakeAgent, FakeSession, eventually, running_controller
 from tests.unit.segctl_controller.policies import SHOP, WIDER
@@ -393,3 +395,65 @@ async def test_what_is_compiled_while_a_generation_is_confirmed_does_not_bring_t
                 begun.send(None)
         assert {d.generation for d in controlled.desired.values()} == {2}
         assert all(f.numbers(h) == [1, 2] for h in HOSTS)
+
+
+async def test_a_host_that_went_away_after_it_was_staged_is_not_waited_for_to_widen(tmp_path: Path) -> None:
+    async with fleet(tmp_path, proving=("web1",)) as f:
+        db, web = f.sessions["db1"], f.sessions["web2"]
+        first = asyncio.create_task(f.lab.push(SHOP, wait=10))
+        await asyncio.gather(db.acknowledge(confirmed=True), web.acknowledge(confirmed=True))
+        await first
+        async with f.lab.pushing(MOVED, wait=2) as pushing:
+            await db.taken(await db.receive())  # staged
+            await eventually(lambda: staged(f.lab, "db1"))
+            db.call.cancel()
+            await eventually(lambda: offline(f.lab, "db1"))
+            async with web.proving():
+                progress = await pushing
+        assert "widening" in phases(progress)
+        assert not progress[-1].done.undone
+
+
+async def staged(lab: ControllerLab, host: str) -> bool:
+    return bool(lab.controller.fleet.standing(host).staged)
+
+
+async def offline(lab: ControllerLab, host: str) -> bool:
+    return not lab.controller.fleet.standing(host).connected
+
+
+async def test_a_full_disk_does_not_keep_a_controller_from_starting_that_ended_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet(tmp_path) as f:
+        await f.lab.push(SHOP, wait=10)
+        pushing = asyncio.create_task(f.lab.push(WIDER, wait=10, rollout=way(watch_seconds=60)))
+        await eventually(lambda: watching(f.lab))
+    await asyncio.gather(pushing, return_exceptions=True)
+
+    def full(*_: Any) -> None:
+        raise StateError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqlStore, "settle", full)
+        async with running_controller(tmp_path) as lab:
+            assert lab.controller.fleet.active.number == 1
+    async with running_controller(tmp_path) as lab:
+        reply = await lab.admin().History(admin_pb2.HistoryRequest(limit=5))
+        assert [(g.number, g.state) for g in reply.generations] == [(2, "undone"), (1, "confirmed")]
+
+
+@pytest.mark.parametrize("error", [StateError("the disk is full"), RuntimeError("what nobody foresaw")])
+async def test_what_cannot_be_stored_brings_all_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async with fleet(tmp_path) as f:
+        await f.lab.push(SHOP, wait=10)
+
+        def broken(*_: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(SqlStore, "settle", broken)
+        assert (await f.lab.push(WIDER, wait=10))[-1].done.undone
+        assert await f.states() == dict.fromkeys(HOSTS, ("in-sync", 1))
+        assert f.lab.controller.fleet.trial is None
