@@ -167,6 +167,7 @@ class Generations:
     async def _confirm(self, asked: Confirmation) -> Proof:
         policy, proof = self._enforcer.policy, self._proof
         if self.trial is None or self.trial.digest != asked.digest or policy is None or proof is None:
+            self._doom = "another policy than the one on trial was confirmed"
             raise StateError(f"generation {asked.generation} is not on trial on this host any more")
         trial = self.trial
         stored = await self._store(policy, self._enforcer.decisions.turn)

@@ -327,3 +327,14 @@ async def test_ids_given_while_the_disk_writes_are_stored_too(tmp_path: Path, mo
     stored = StateFolder(tmp_path).read_generation().stored
     assert stored is not None
     assert turn_from_number(stored.turn) == agent.enforcer.decisions.turn
+
+
+async def test_a_confirmation_of_something_else_ends_the_trial(tmp_path: Path) -> None:
+    """Membership changed just before, and the kernel refused what followed from that."""
+    agent, _ = make(tmp_path)
+    await agent.put(new(FIVE))
+    await try_out(agent, SIX)
+    with pytest.raises(StateError, match="not on trial"):
+        await agent.confirm(Confirmation(6, "the digest of what was refused"))
+    await agent.check_trial()
+    assert agent.in_force() == InForce(5, host_policy_digest(FIVE), "", 5)
