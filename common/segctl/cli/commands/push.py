@@ -217,7 +217,7 @@ def _kind(step: Step) -> str:
 
 
 def _previous(newest: tuple[Generation, ...]) -> int:
-    newest = tuple(g for g in newest if g.state != "undone")
+    newest = tuple(g for g in newest if g.state not in ("undone", "trial"))
     if len(newest) < 2:
         raise CliError("there is no generation before the current one", "segctl history shows what there is.")
     current = newest[0]
