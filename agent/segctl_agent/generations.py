@@ -150,7 +150,7 @@ class Generations:
             self._folder.begin_first_trial()
         applied = await self._apply(staged)
         self._staged = None
-        self.trial = Trial(asked.generation, asked.digest, asked.silence, asked.accept_denials)
+        trial = self.trial = Trial(asked.generation, asked.digest, asked.silence, asked.accept_denials)
         self._index = None
         self.heard()
         confirmed = self._confirmed.generation if self._confirmed is not None else 0
@@ -161,6 +161,8 @@ class Generations:
         await self._targets(staged.policy)
         if self._confirmed is not None:
             await self._store(self._confirmed, applied.turn)  # its ids are given, whatever becomes of the trial
+        if self.trial is not trial:
+            raise StateError("this host was released while it took the generation")
         self._proof = _proof(staged.policy, applied, stored=False)
         return self._proof
 

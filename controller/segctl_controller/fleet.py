@@ -123,13 +123,16 @@ class Fleet:
                 changed.clear()
                 await changed.wait()
 
-    def widen(self, hosts: Iterable[str]) -> tuple[str, ...]:
+    async def widen(self, hosts: Iterable[str]) -> tuple[str, ...]:
         """Tell the hosts to permit what either generation permits; answers those for which that is a change."""
         trial = self._running()
-        chosen = tuple(h for h in hosts if h in trial.phases and self._widened(trial, h))
-        for host in chosen:
-            self._to(trial, host, Phase.WIDE)
-        return chosen
+        chosen, turn = [], time.monotonic()
+        for host in tuple(hosts):
+            if host in trial.phases and self._widened(trial, host):
+                self._to(trial, host, Phase.WIDE)
+                chosen.append(host)
+            turn = await _paced(turn)
+        return tuple(chosen)
 
     def _widened(self, trial: Trial, host: str) -> bool:
         """Whether the host gains something by it. What it must hold then is made here, and followed by `_compile`."""
@@ -145,10 +148,10 @@ class Fleet:
             trial.wides[host] = _desired(wide)
         return True
 
-    def moves(self) -> bool:
+    async def moves(self) -> bool:
         """Whether a permission of one host goes where another host gains one."""
         before = {h: d.policy for h, d in self.desired.items() if d.policy is not None}
-        return moves(before, self._running().policies())
+        return await asyncio.to_thread(moves, before, dict(self._running().policies()))
 
     def try_out(self, hosts: Iterable[str]) -> None:
         trial = self._running()
@@ -311,9 +314,11 @@ class Fleet:
         self._compiled = state
         if trial is not None and trial is self.trial:
             await self._compile_for(trial.active, trial.drafts, trial.phases)
+            turn = time.monotonic()
             for host in [h for h, phase in trial.phases.items() if phase is Phase.WIDE]:
-                if self._widened(trial, host):
+                if trial.phases.get(host) is Phase.WIDE and self._widened(trial, host):
                     self._on_desired(host)
+                turn = await _paced(turn)
         self.notify()
 
     async def _compile_for(self, active: Active, into: dict[str, Desired], hosts: Iterable[str]) -> None:
@@ -334,11 +339,17 @@ class Fleet:
                 self.rulebook.note(host_policy)
                 self._on_desired(name)
                 changed += 1
-            if time.monotonic() - turn > PACE:
-                await asyncio.sleep(0)
-                turn = time.monotonic()
+            turn = await _paced(turn)
         told = about(Event.COMPILED, generation=active.number)
         log.info("compiled generation=%d hosts=%d changed=%d", active.number, len(inventory.hosts), changed, extra=told)
+
+
+async def _paced(turn: float) -> float:
+    """When the turn of the event loop that goes on began (monotonic); lets others have theirs after PACE."""
+    if time.monotonic() - turn <= PACE:
+        return turn
+    await asyncio.sleep(0)
+    return time.monotonic()
 
 
 def _desired(policy: HostPolicy) -> Desired:

@@ -143,9 +143,9 @@ class Rollout:
         self._enter("staging", hosts=len(members))
         await fleet.begin(Trial(active, dict.fromkeys(members, Phase.STAGED), way.accept_denials))
         await self._until(members, self._staging)
-        if fleet.moves():
+        if await fleet.moves():
             self._leave_out_gone(members)
-            wide = fleet.widen(h for h in members if self._in(h))
+            wide = await fleet.widen(h for h in members if self._in(h))
             if wide:
                 self._enter("widening", hosts=len(wide))
                 self._tried.update(wide)

@@ -304,6 +304,35 @@ async def test_a_release_while_the_disk_confirms_is_not_forgotten(
     assert agent.in_force() == InForce(6, host_policy_digest(SIX), "", 6)
 
 
+async def test_a_release_that_was_brief_while_a_trial_began_proves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _ = make(tmp_path)
+    await agent.put(new(FIVE))
+    await agent.stage(new(SIX, stage=True))
+    writing, slow = threading.Event(), threading.Event()
+    write = StateFolder.write_generation
+
+    def slowly(folder: StateFolder, *args: Any) -> None:
+        writing.set()
+        assert slow.wait(10)
+        write(folder, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StateFolder, "write_generation", slowly)
+        activating = asyncio.create_task(agent.activate(Activation(6, host_policy_digest(SIX), 9)))
+        assert await asyncio.to_thread(writing.wait, 10)
+        agent.folder.hold("released by root")
+        agent.check_hold()
+        patch.setattr(StateFolder, "write_generation", write)
+        agent.folder.end_hold()
+        agent.check_hold()
+        slow.set()
+        with pytest.raises(StateError, match="released"):
+            await activating
+    assert agent.in_force() == InForce(5, host_policy_digest(FIVE), "", 5)
+
+
 async def test_ids_given_while_the_disk_writes_are_stored_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agent, _ = make(tmp_path)
     await agent.put(new(FIVE))

@@ -457,3 +457,15 @@ async def test_what_cannot_be_stored_brings_all_back(
         assert (await f.lab.push(WIDER, wait=10))[-1].done.undone
         assert await f.states() == dict.fromkeys(HOSTS, ("in-sync", 1))
         assert f.lab.controller.fleet.trial is None
+
+
+async def test_refusals_to_stage_do_not_flood_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with fleet(tmp_path, proving=("web1", "web2")) as f:
+        pushing = asyncio.create_task(f.lab.push(SHOP, wait=10))
+        staging = (await f.sessions["db1"].receive()).policy
+        refusal = agent_pb2.Staged(generation=1, digest=staging.digest, errors=["no"])
+        for _ in range(300):
+            await f.sessions["db1"].send(staged=refusal)
+        assert (await pushing)[-1].done.undone
+        await asyncio.sleep(0.5)
+        assert sum("not staged host=db1" in r.getMessage() for r in caplog.records) < 70
