@@ -224,9 +224,11 @@ class FakeSession:
     unready: str = ""
     _parts: list[bytes] = field(default_factory=list)
     _staged: dict[str, HostPolicy] = field(default_factory=dict)
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def send(self, **kind: Any) -> None:
-        await self.call.write(agent_pb2.AgentMessage(**kind))
+        async with self._writing:  # a stream takes one writer, and `proving` answers meanwhile
+            await self.call.write(agent_pb2.AgentMessage(**kind))
 
     async def receive(self) -> agent_pb2.ControllerMessage:
         """The next message that is no heartbeat; raises AioRpcError when the stream ended with an error."""

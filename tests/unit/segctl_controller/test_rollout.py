@@ -469,3 +469,20 @@ async def test_refusals_to_stage_do_not_flood_the_log(tmp_path: Path, caplog: py
         assert (await pushing)[-1].done.undone
         await asyncio.sleep(0.5)
         assert sum("not staged host=db1" in r.getMessage() for r in caplog.records) < 70
+
+
+async def test_who_ends_a_push_that_ended_meanwhile_changes_nothing(tmp_path: Path) -> None:
+    """An operator may be asked for minutes whether to end it."""
+    async with fleet(tmp_path) as f:
+        await f.lab.push(SHOP, wait=10)
+        await f.lab.push(WIDER, wait=10)
+        with pytest.raises(grpc.aio.AioRpcError, match="generation 2 is not on trial any more, and nothing was"):
+            await f.lab.admin().Rollback(admin_pb2.RollbackRequest(end_trial=2)).read()
+        async with f.lab.pushing(MOVED, rollout=way(watch_seconds=60)) as pushing:
+            await eventually(lambda: watching(f.lab))
+            with pytest.raises(grpc.aio.AioRpcError, match="generation 2 is not on trial any more"):
+                await f.lab.admin().Rollback(admin_pb2.RollbackRequest(end_trial=2)).read()
+            ending = [p async for p in f.lab.admin().Rollback(admin_pb2.RollbackRequest(end_trial=3))]
+            assert ending == await pushing
+        assert ending[-1].done.undone
+        assert len((await f.lab.admin().History(admin_pb2.HistoryRequest())).generations) == 3

@@ -151,7 +151,7 @@ def _end(app: App, controller: Controller, tried: Generation, *, yes: bool) -> E
     if not yes and not app.terminal.confirm(question, "Say --yes. Nothing was changed."):
         raise CliError("not confirmed: nothing was changed")
     done = None
-    for step in controller.end_trial():
+    for step in controller.end_trial(tried.number):
         app.item(_kind(step), step, render_step(step))
         done = step if isinstance(step, Done) else done
     if done is not None and done.undone:
