@@ -22,7 +22,7 @@ from segctl.model.hostpolicy import HostPolicy
 from segctl.policy.digest import host_policy_digest
 
 from segctl_agent.applied import Applied
-from segctl_agent.boot import Boot
+from segctl_agent.boot import Boot, closed_policy
 from segctl_agent.conversation import Activation, Confirmation, InForce, NewPolicy, Withdrawal
 from segctl_agent.decisions import Turn
 from segctl_agent.denials.values import Denial
@@ -60,6 +60,7 @@ class Generations:
         self.applied: Callable[[Applied], object] = lambda _: None
         self._folder, self._enforcer, self._work, self._ready, self._tell = folder, enforcer, work, ready, tell
         self._confirmed: HostPolicy | None = None
+        self._closed = False  # no generation reads, and the host has rules all the same (boot.py)
         self._staged: NewPolicy | None = None
         self._proof: Proof | None = None
         self._heard = 0.0
@@ -73,6 +74,7 @@ class Generations:
         """What came of the start, or of a release that ended."""
         self.trial = self._staged = self._proof = None
         self._confirmed = boot.policy
+        self._closed = boot.policy is None and self._enforcer.wanted is not None
         self.in_force = InForce(released=released)
         if boot.policy is not None:
             number = boot.policy.generation
@@ -146,7 +148,7 @@ class Generations:
         staged = self._staged
         if staged is None or staged.digest != asked.digest:
             raise StateError(f"generation {asked.generation} is not staged on this host")
-        if self._confirmed is None:
+        if self._confirmed is None and not self._closed:
             self._folder.begin_first_trial()
         applied = await self._apply(staged)
         self._staged = None
@@ -227,8 +229,11 @@ class Generations:
         if self.trial is not trial:
             return
         self._doom = reason  # should the kernel refuse, `check` asks again
-        policy = self._confirmed
-        if policy is None:
+        policy, tried = self._confirmed, self._enforcer.policy
+        if policy is None and self._closed and tried is not None:
+            self._enforcer.put(closed_policy(tried.host))
+            self.in_force, before = InForce(), "the host is closed but for the essentials: no generation reads"
+        elif policy is None:
             self._enforcer.destroy()
             self._folder.end_first_trial()
             self.in_force, before = InForce(), "nothing is enforced, as before"

@@ -15,6 +15,7 @@ from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Mode, PortRange
 from segctl.policy.digest import host_policy_digest
 from segctl_agent.agent import Agent
+from segctl_agent.boot import closed_policy
 from segctl_agent.conversation import Activation, Confirmation, InForce, NewPolicy, Withdrawal
 from segctl_agent.decisions import turn_from_number
 from segctl_agent.denials.values import Denial, ProcessInfo
@@ -367,3 +368,16 @@ async def test_a_confirmation_of_something_else_ends_the_trial(tmp_path: Path) -
         await agent.confirm(Confirmation(6, "the digest of what was refused"))
     await agent.check_trial()
     assert agent.in_force() == InForce(5, host_policy_digest(FIVE), "", 5)
+
+
+async def test_a_host_that_was_closed_for_its_disk_is_not_opened_by_a_trial(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    for slot in ("generation.0", "generation.1"):
+        (tmp_path / slot).write_bytes(b"damaged")
+    agent.start()
+    assert agent.status == "closed"
+    await try_out(agent, SIX)
+    await agent.take_back(Withdrawal(6, host_policy_digest(SIX), "too late"))
+    assert kernel.content is not None
+    assert agent.enforcer.policy == closed_policy("db-1")
+    assert agent.in_force() == InForce()
