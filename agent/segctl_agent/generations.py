@@ -109,6 +109,11 @@ class Generations:
         if trial is not None and trial.generation == asked.generation:  # whichever draft of it is in force
             await self._whole(self._take_back(trial, asked.reason))
 
+    async def settled(self) -> None:
+        """Returns when no change is under way: who asked for one may be gone."""
+        async with self._lock:
+            return
+
     def heard(self) -> None:
         """The controller said something."""
         self._heard = time.monotonic()

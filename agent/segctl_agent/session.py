@@ -91,6 +91,10 @@ class Host(Protocol):
         """The trial that was taken back, unless something was put in force since."""
         ...
 
+    async def settled(self) -> None:
+        """Returns when no change is under way, so that a greeting tells what will be so."""
+        ...
+
     def heard(self) -> None:
         """The controller said something."""
         ...
@@ -189,6 +193,7 @@ class Session:
         async with open_channel(self.identity, address) as channel:
             stub = cast("rpc.AgentAsyncStub", rpc.AgentStub(channel))
             call = stub.Session()
+            await self.host.settled()
             in_force = self.host.in_force()
             self._told_facts = self._facts()
             hello = pb.Hello(

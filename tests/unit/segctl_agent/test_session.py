@@ -57,6 +57,11 @@ class FakeHost:
     words: int = 0
     took_back: Ended | None = None
     orders: list[Order] = field(default_factory=list)
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def settled(self) -> None:
+        async with self.changing:
+            return
 
     def in_force(self) -> InForce:
         return self.current
@@ -577,6 +582,19 @@ async def test_a_trial_that_the_agent_took_back_is_told_now_and_in_the_next_gree
         s.controller.to_send.put_nowait(None)
         hello = await s.controller.hears("hello")
         assert (hello.trial_ended.generation, hello.trial_ended.reason) == (4, "nothing was heard")
+
+
+async def test_a_change_that_is_under_way_is_in_the_next_greeting() -> None:
+    """Else a controller that undid it meanwhile would not know that this host has it."""
+    async with stage() as s:
+        await s.controller.hears("hello")
+        await s.host.changing.acquire()
+        s.controller.to_send.put_nowait(None)
+        await until(lambda: not s.session.connected_to)
+        await asyncio.sleep(0.2)
+        s.host.current = InForce(4, "d4")
+        s.host.changing.release()
+        assert (await s.controller.hears("hello")).generation == 4
 
 
 def test_which_orders_outlive_a_newer_one() -> None:
