@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -163,9 +164,10 @@ class FakeAgent:
         units: Sequence[agent_pb2.UnitFact] = (),
         listeners: Sequence[agent_pb2.Listener] = (),
         boot_id: str = "boot",
+        said: Mapping[str, Any] = MappingProxyType({}),
         **facts: Any,
     ) -> AsyncIterator[FakeSession]:
-        """`facts`: further fields of Facts."""
+        """`said`: further fields of Hello; `facts`: of Facts."""
         stub: Any = agent_pb2_grpc.AgentStub(self.lab.channel(self.identity))
         call = stub.Session()
         session = FakeSession(self, call)
@@ -176,7 +178,7 @@ class FakeAgent:
             kernel="6.1.0",
             **facts,
         )
-        hello = agent_pb2.Hello(agent_version="fake", protocol=protocol, boot_id=boot_id, facts=told)
+        hello = agent_pb2.Hello(agent_version="fake", protocol=protocol, boot_id=boot_id, facts=told, **said)
         try:
             # A controller that refuses the certificate may be faster than the Hello; `receive` then tells why.
             with suppress(grpc.aio.AioRpcError):
@@ -222,9 +224,11 @@ class FakeSession:
     unready: str = ""
     _parts: list[bytes] = field(default_factory=list)
     _staged: dict[str, HostPolicy] = field(default_factory=dict)
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def send(self, **kind: Any) -> None:
-        await self.call.write(agent_pb2.AgentMessage(**kind))
+        async with self._writing:  # a stream takes one writer, and `proving` answers meanwhile
+            await self.call.write(agent_pb2.AgentMessage(**kind))
 
     async def receive(self) -> agent_pb2.ControllerMessage:
         """The next message that is no heartbeat; raises AioRpcError when the stream ended with an error."""

@@ -115,6 +115,9 @@ class Agent:
     def ended(self) -> Ended | None:
         return self.generations.ended
 
+    async def settled(self) -> None:
+        await self.generations.settled()
+
     def heard(self) -> None:
         self.generations.heard()
 

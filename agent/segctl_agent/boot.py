@@ -53,6 +53,10 @@ def put_last_good(folder: StateFolder, host: str, enforcer: Enforcer) -> Boot:
     for damage in reading.damaged:
         log.error("a stored generation is damaged, the other one is used: %s", damage)
     if reading.stored is None:
+        if folder.first_trial:
+            log.warning("the first generation was on trial when the agent ended: nothing is enforced, as before")
+            enforcer.destroy()
+            folder.end_first_trial()
         enforcer.adopt()
         log.info("no generation yet: the controller sends the first one")
         return Boot("no generation yet", problems=reading.damaged)

@@ -209,7 +209,8 @@ def outlived(waiting: Iterable[Order], newest: Order) -> list[Order]:
     if not isinstance(newest, NewPolicy):
         return list(waiting)
     if newest.stage:
-        return [o for o in waiting if isinstance(o, Confirmation) or (isinstance(o, NewPolicy) and not o.stage)]
+        ends = Confirmation | Withdrawal
+        return [o for o in waiting if isinstance(o, ends) or (isinstance(o, NewPolicy) and not o.stage)]
     return [o for o in waiting if isinstance(o, NewPolicy) and o.stage]
 
 

@@ -16,13 +16,13 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from segctl.errors import StateError
+from segctl.errors import KernelError, StateError
 from segctl.logs import Event, about
 from segctl.model.hostpolicy import HostPolicy
 from segctl.policy.digest import host_policy_digest
 
 from segctl_agent.applied import Applied
-from segctl_agent.boot import Boot
+from segctl_agent.boot import Boot, closed_policy
 from segctl_agent.conversation import Activation, Confirmation, InForce, NewPolicy, Withdrawal
 from segctl_agent.decisions import Turn
 from segctl_agent.denials.values import Denial
@@ -60,6 +60,7 @@ class Generations:
         self.applied: Callable[[Applied], object] = lambda _: None
         self._folder, self._enforcer, self._work, self._ready, self._tell = folder, enforcer, work, ready, tell
         self._confirmed: HostPolicy | None = None
+        self._closed = False  # no generation reads, and the host has rules all the same (boot.py)
         self._staged: NewPolicy | None = None
         self._proof: Proof | None = None
         self._heard = 0.0
@@ -73,6 +74,7 @@ class Generations:
         """What came of the start, or of a release that ended."""
         self.trial = self._staged = self._proof = None
         self._confirmed = boot.policy
+        self._closed = boot.policy is None and self._enforcer.wanted is not None
         self.in_force = InForce(released=released)
         if boot.policy is not None:
             number = boot.policy.generation
@@ -104,8 +106,13 @@ class Generations:
 
     async def take_back(self, asked: Withdrawal) -> None:
         trial = self.trial
-        if trial is not None and trial.digest == asked.digest:
+        if trial is not None and trial.generation == asked.generation:  # whichever draft of it is in force
             await self._whole(self._take_back(trial, asked.reason))
+
+    async def settled(self) -> None:
+        """Returns when no change is under way: who asked for one may be gone."""
+        async with self._lock:
+            return
 
     def heard(self) -> None:
         """The controller said something."""
@@ -122,9 +129,14 @@ class Generations:
         return await asyncio.shield(task)
 
     async def _put(self, new: NewPolicy) -> Proof:
-        applied = await self._apply(new)
+        try:
+            applied = await self._apply(new)
+        except KernelError as error:
+            if self.trial is not None:  # which is over, whatever follows it
+                self._doom = f"the controller sent generation {new.policy.generation} instead, and it failed: {error}"
+            raise
         self.trial = self._proof = None
-        self._confirmed = new.policy
+        self._confirm_in_memory(new.policy)
         self.in_force = InForce(new.policy.generation, new.digest, "", new.policy.generation)
         told = _told(Event.POLICY, new.policy, applied)
         log.info("generation %d is in force, decision ids %s, %d us", *_facts(new.policy, applied), extra=told)
@@ -141,9 +153,11 @@ class Generations:
         staged = self._staged
         if staged is None or staged.digest != asked.digest:
             raise StateError(f"generation {asked.generation} is not staged on this host")
+        if self._confirmed is None and not self._closed:
+            self._folder.begin_first_trial()
         applied = await self._apply(staged)
         self._staged = None
-        self.trial = Trial(asked.generation, asked.digest, asked.silence, asked.accept_denials)
+        trial = self.trial = Trial(asked.generation, asked.digest, asked.silence, asked.accept_denials)
         self._index = None
         self.heard()
         confirmed = self._confirmed.generation if self._confirmed is not None else 0
@@ -154,20 +168,31 @@ class Generations:
         await self._targets(staged.policy)
         if self._confirmed is not None:
             await self._store(self._confirmed, applied.turn)  # its ids are given, whatever becomes of the trial
+        if self.trial is not trial:
+            raise StateError("this host was released while it took the generation")
         self._proof = _proof(staged.policy, applied, stored=False)
         return self._proof
 
     async def _confirm(self, asked: Confirmation) -> Proof:
         policy, proof = self._enforcer.policy, self._proof
         if self.trial is None or self.trial.digest != asked.digest or policy is None or proof is None:
+            self._doom = "another policy than the one on trial was confirmed"
             raise StateError(f"generation {asked.generation} is not on trial on this host any more")
+        trial = self.trial
         stored = await self._store(policy, self._enforcer.decisions.turn)
+        self._confirm_in_memory(policy)
+        if self.trial is not trial:
+            raise StateError("this host was released while its disk took the generation")
         self.trial = self._proof = None
-        self._confirmed = policy
         self.in_force = InForce(asked.generation, asked.digest, "", asked.generation)
         told = about(Event.CONFIRMED, generation=asked.generation, digest=policy.policy_digest)
         log.info("generation %d is confirmed", asked.generation, extra=told)
         return Proof(proof.kernel_digest, proof.apply_us, proof.notes, stored)
+
+    def _confirm_in_memory(self, policy: HostPolicy) -> None:
+        if self._confirmed is None:
+            self._folder.end_first_trial()
+        self._confirmed = policy
 
     async def _apply(self, new: NewPolicy) -> Applied:
         """Raises KernelError or StateError: what was in force stays in force."""
@@ -208,12 +233,19 @@ class Generations:
     async def _take_back(self, trial: Trial, reason: str) -> None:
         if self.trial is not trial:
             return
-        policy = self._confirmed
-        if policy is None:
+        self._doom = reason  # should the kernel refuse, `check` asks again
+        policy, tried = self._confirmed, self._enforcer.policy
+        if policy is None and self._closed and tried is not None:
+            self._enforcer.put(closed_policy(tried.host))
+            self.in_force, before = InForce(), "the host is closed but for the essentials: no generation reads"
+        elif policy is None:
             self._enforcer.destroy()
+            self._folder.end_first_trial()
             self.in_force, before = InForce(), "nothing is enforced, as before"
         else:
             applied: Applied = await self._work(lambda: self._enforcer.put(policy), policy)
+            if self.trial is not trial:
+                return  # released meanwhile
             number = policy.generation
             self.in_force = InForce(number, host_policy_digest(policy), "", number)
             before = f"generation {number} is in force again"
@@ -238,9 +270,10 @@ class Generations:
         except StateError as error:
             if self._unstored is None:
                 self._tell("state", str(error))
-            self._unstored = (policy, turn)
+            self._unstored = (policy, self._enforcer.decisions.turn)
             return False
-        self._unstored = None
+        now = self._enforcer.decisions.turn  # ids may have been given while the disk wrote
+        self._unstored = None if now == turn else (policy, now)
         return True
 
     async def _targets(self, policy: HostPolicy) -> None:

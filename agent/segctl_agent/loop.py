@@ -268,7 +268,8 @@ class Loop:
             self._write_status(session)
 
         async def renewal() -> None:
-            if self._agent.generations.trial is None:  # whose controller must be heard without a pause
+            # While a trial goes on its controller must be heard without a pause.
+            if self._agent.generations.trial is None or self._renewal.late:
                 await self._renewal.look()
 
         async def watchdog() -> None:

@@ -65,6 +65,12 @@ class Renewal:
         life = self.identity.valid_until - self.identity.valid_from
         return self.identity.valid_from + life * (SHARE + self._spread)
 
+    @property
+    def late(self) -> bool:
+        """It cannot wait any more for the end of a trial, which may have pauses of days."""
+        life = self.identity.valid_until - self.identity.valid_from
+        return self._now() >= self.identity.valid_from + life * LATE_SHARE
+
     async def look(self) -> None:
         """Takes over an identity that was stored, by whomever; renews the one in use when it is time."""
         self._take_over()
@@ -78,8 +84,7 @@ class Renewal:
             self._take_over()
             return
         log.warning("the certificate was not renewed, it is tried again: %s", problem)
-        life = self.identity.valid_until - self.identity.valid_from
-        if not self._told and now >= self.identity.valid_from + life * LATE_SHARE:
+        if not self._told and self.late:
             self._told = True
             left = (self.identity.valid_until - now).total_seconds() / 86400
             self._tell(f"this host's certificate ends in {left:.1f} days and cannot be renewed: {problem}")

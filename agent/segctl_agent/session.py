@@ -91,6 +91,10 @@ class Host(Protocol):
         """The trial that was taken back, unless something was put in force since."""
         ...
 
+    async def settled(self) -> None:
+        """Returns when no change is under way, so that a greeting tells what will be so."""
+        ...
+
     def heard(self) -> None:
         """The controller said something."""
         ...
@@ -189,6 +193,7 @@ class Session:
         async with open_channel(self.identity, address) as channel:
             stub = cast("rpc.AgentAsyncStub", rpc.AgentStub(channel))
             call = stub.Session()
+            await self.host.settled()
             in_force = self.host.in_force()
             self._told_facts = self._facts()
             hello = pb.Hello(
@@ -267,12 +272,22 @@ class Session:
                 told = about(Event.POLICY_REFUSED, generation=intention.generation, digest=intention.digest)
                 log.error("refused generation %d: %s", intention.generation, intention.reason, extra=told)
                 self._refuse(intention.generation, intention.digest, intention.reason, stage=intention.stage)
+                self._end_trial_for(intention)
             elif isinstance(intention, pb.ProbeRequest):
                 self._send(pb.AgentMessage(probe=self.host.probe(intention)))
             elif isinstance(intention, pb.ImpactReply):
                 self._send(pb.AgentMessage(impact=intention))
             elif isinstance(intention, ImpactAsked):
                 self._ask_impact(intention)
+
+    def _end_trial_for(self, refused: RefusedPolicy) -> None:
+        """Who is sent a policy to hold is on trial no more, even where that one is refused: so do those whose
+        controller knows only generations before the one on their disk."""
+        now = self.host.in_force()
+        if refused.stage or now.generation == now.confirmed:
+            return
+        self._orders.append(Withdrawal(now.generation, now.digest, f"the controller sent another: {refused.reason}"))
+        self._offered.set()
 
     def _ask_impact(self, asked: ImpactAsked) -> None:
         try:

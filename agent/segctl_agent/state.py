@@ -1,4 +1,4 @@
-"""The state folder of an agent: identity/, generation.0 and .1, endpoints.json, status.json, hold, lock."""
+"""The state folder of an agent: identity/, generation.0 and .1, endpoints.json, status.json, hold, trial, lock."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,6 +103,23 @@ class StateFolder:
             sync_folder(self.path)
         except OSError as error:
             raise StateError(f"cannot remove {self.path / 'hold'}: {error.strerror}") from error
+
+    # The first generation on trial: there is none on disk to return to, and the table outlives this process.
+
+    @property
+    def first_trial(self) -> bool:
+        return (self.path / "trial").exists()
+
+    def begin_first_trial(self) -> None:
+        """Raises StateError. Not for a power loss, after which there is no table either."""
+        try:
+            write_briefly(self.path / "trial", b"", 0o600)
+        except OSError as error:
+            raise StateError(f"cannot write {self.path / 'trial'}: {error.strerror}") from error
+
+    def end_first_trial(self) -> None:
+        with suppress(OSError):
+            (self.path / "trial").unlink()
 
     def lock(self, patience: float = 0.0) -> int | None:
         """One agent a state folder: the descriptor of the lock, held until the process ends. None: another has it, and

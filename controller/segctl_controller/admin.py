@@ -223,7 +223,10 @@ class Admin(admin_pb2_grpc.AdminServicer):
             number = min(request.generation, 2**62)
             expect_base = min(request.expect_base_generation, 2**62)
             way = way_from(request.wait_seconds, request.rollout)
-            rollout = await self._publisher.rollback(number, operator.name, request.message, expect_base, way)
+            if request.end_trial:
+                rollout = self._publisher.end(request.end_trial, operator.name)
+            else:
+                rollout = await self._publisher.rollback(number, operator.name, request.message, expect_base, way)
             async for progress in rollout.follow():
                 yield progress
 

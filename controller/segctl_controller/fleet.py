@@ -98,6 +98,8 @@ class Fleet:
         self._move_addresses(name, record.addresses if record else (), ())
         self.standings.pop(name, None)
         self.desired.pop(name, None)
+        if self.trial is not None:  # another machine that comes by this name takes no part
+            self.trial.phases.pop(name, None)
         self.rulebook.forget(name)
         self._membership()
 
@@ -121,13 +123,16 @@ class Fleet:
                 changed.clear()
                 await changed.wait()
 
-    def widen(self, hosts: Iterable[str]) -> tuple[str, ...]:
+    async def widen(self, hosts: Iterable[str]) -> tuple[str, ...]:
         """Tell the hosts to permit what either generation permits; answers those for which that is a change."""
         trial = self._running()
-        chosen = tuple(h for h in hosts if h in trial.phases and self._widened(trial, h))
-        for host in chosen:
-            self._to(trial, host, Phase.WIDE)
-        return chosen
+        chosen, turn = [], time.monotonic()
+        for host in tuple(hosts):
+            if host in trial.phases and self._widened(trial, host):
+                self._to(trial, host, Phase.WIDE)
+                chosen.append(host)
+            turn = await _paced(turn)
+        return tuple(chosen)
 
     def _widened(self, trial: Trial, host: str) -> bool:
         """Whether the host gains something by it. What it must hold then is made here, and followed by `_compile`."""
@@ -143,10 +148,10 @@ class Fleet:
             trial.wides[host] = _desired(wide)
         return True
 
-    def moves(self) -> bool:
+    async def moves(self) -> bool:
         """Whether a permission of one host goes where another host gains one."""
         before = {h: d.policy for h, d in self.desired.items() if d.policy is not None}
-        return moves(before, self._running().policies())
+        return await asyncio.to_thread(moves, before, dict(self._running().policies()))
 
     def try_out(self, hosts: Iterable[str]) -> None:
         trial = self._running()
@@ -157,6 +162,13 @@ class Fleet:
         """It takes no part any more, and holds what is confirmed."""
         if self.trial is not None and self.trial.phases.pop(host, None) is not None:
             self._on_desired(host)
+
+    def takes_part(self, host: str) -> bool:
+        return self.trial is not None and host in self.trial.phases
+
+    def holds_nothing(self, host: str) -> bool:
+        """Nothing was confirmed yet, and nothing is on trial with this host."""
+        return not self.active.number and not self.takes_part(host)
 
     def confirm(self) -> None:
         """What is on trial is active: for the hosts that took no part, too."""
@@ -302,9 +314,11 @@ class Fleet:
         self._compiled = state
         if trial is not None and trial is self.trial:
             await self._compile_for(trial.active, trial.drafts, trial.phases)
+            turn = time.monotonic()
             for host in [h for h, phase in trial.phases.items() if phase is Phase.WIDE]:
-                if self._widened(trial, host):
+                if trial.phases.get(host) is Phase.WIDE and self._widened(trial, host):
                     self._on_desired(host)
+                turn = await _paced(turn)
         self.notify()
 
     async def _compile_for(self, active: Active, into: dict[str, Desired], hosts: Iterable[str]) -> None:
@@ -312,6 +326,8 @@ class Fleet:
         compiler = Compiler(active.policy, inventory, self._clock.now())
         turn = time.monotonic()
         for name in tuple(hosts):
+            if active is not self.active and (self.trial is None or active is not self.trial.active):
+                return  # confirmed or undone meanwhile: what it was compiled for holds no more
             record = self.hosts.get(name)
             if record is None or name not in inventory.hosts or record.tags != inventory.hosts[name].tags:
                 continue  # removed, or another machine by now: the next round knows
@@ -323,11 +339,17 @@ class Fleet:
                 self.rulebook.note(host_policy)
                 self._on_desired(name)
                 changed += 1
-            if time.monotonic() - turn > PACE:
-                await asyncio.sleep(0)
-                turn = time.monotonic()
+            turn = await _paced(turn)
         told = about(Event.COMPILED, generation=active.number)
         log.info("compiled generation=%d hosts=%d changed=%d", active.number, len(inventory.hosts), changed, extra=told)
+
+
+async def _paced(turn: float) -> float:
+    """When the turn of the event loop that goes on began (monotonic); lets others have theirs after PACE."""
+    if time.monotonic() - turn <= PACE:
+        return turn
+    await asyncio.sleep(0)
+    return time.monotonic()
 
 
 def _desired(policy: HostPolicy) -> Desired:

@@ -19,7 +19,7 @@ from segctl_controller.registry import Registry
 from segctl_controller.review import review
 from segctl_controller.rollout import Rollout, Way
 from segctl_controller.store.records import Entry, GenerationRecord, GenerationState
-from segctl_controller.store.sql import no_host, on_trial
+from segctl_controller.store.sql import no_host, not_on_trial, on_trial
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.trial import Active
 
@@ -153,6 +153,13 @@ class Publisher:
         if self.rollout is None or self.rollout.over:
             return None
         self.rollout.stop(f"{author} ended it")
+        return self.rollout
+
+    def end(self, number: int, author: str) -> Rollout:
+        """End the trial of this generation. Raises ConflictError when it is not on trial any more: somebody may have
+        been asked for a while whether to end it."""
+        if self.rollout is None or self.rollout.stored.number != number or self.cancel(author) is None:
+            raise ConflictError(f"{not_on_trial(number)}, and nothing was changed; segctl history tells its end")
         return self.rollout
 
     def activate(self, stored: GenerationRecord, policy: Policy) -> None:

@@ -38,6 +38,7 @@ class LiveSession(Protocol):
     @property
     def lives(self) -> bool: ...
     def offer(self, orders: tuple[Order, ...], withdrawn: str = "") -> None: ...
+    def withdraw(self, generation: int, digest: str, reason: str) -> None: ...
     def repeat(self) -> None: ...
     def end(self, reason: SegctlError) -> None: ...
     async def probe(self, request: agent_pb2.ProbeRequest) -> agent_pb2.ProbeReply: ...
@@ -102,6 +103,9 @@ class Registry:
         if hello.HasField("trial_ended"):
             self._ended(standing, hello.trial_ended)
         session.offer(self.fleet.orders(session.host))
+        if hello.generation > hello.confirmed and self.fleet.holds_nothing(session.host):
+            # Else it is sent what it must hold, which ends a trial.
+            session.withdraw(hello.generation, hello.digest, self.fleet.withdrawn or "it is on trial no more")
         self.fleet.notify()
 
     def _contested(self, older: LiveSession, newer: LiveSession) -> None:
@@ -228,6 +232,8 @@ class Registry:
         told = about(Event.TAKEN_BACK, host=session.host, generation=standing.ended[0])
         log.warning("took back host=%s generation=%d: %s", session.host, *standing.ended, extra=told)
         session.repeat()
+        if not self.fleet.takes_part(session.host):
+            self._offer(session.host)  # it was confirmed meanwhile, or is undone
         self.fleet.notify()
 
     @staticmethod

@@ -143,8 +143,9 @@ class Rollout:
         self._enter("staging", hosts=len(members))
         await fleet.begin(Trial(active, dict.fromkeys(members, Phase.STAGED), way.accept_denials))
         await self._until(members, self._staging)
-        if fleet.moves():
-            wide = fleet.widen(h for h in members if self._in(h))
+        if await fleet.moves():
+            self._leave_out_gone(members)
+            wide = await fleet.widen(h for h in members if self._in(h))
             if wide:
                 self._enter("widening", hosts=len(wide))
                 self._tried.update(wide)
@@ -158,9 +159,8 @@ class Rollout:
         if number > 1 and way.pause:
             self._enter("pausing", number, of, seconds=way.pause)
             await self._pass(way.pause)
-        for host in wave:
-            if host not in self._tried and not self._takes_part(host):
-                fleet.leave_out(host)
+            await self._kept()
+        self._leave_out_gone(wave)
         hosts = [h for h in wave if self._in(h)]
         await self._until([h for h in hosts if h not in self._tried], self._staging)
         hosts = [h for h in wave if self._in(h)]
@@ -172,7 +172,16 @@ class Rollout:
         if way.watch and hosts:
             self._enter("watching", number, of, hosts=len(self._tried), seconds=way.watch)
             await self._pass(way.watch)
-            await self._until(sorted(self._tried & set(fleet.hosts)), self._proving, quiet=True)
+        await self._kept()
+
+    def _leave_out_gone(self, hosts: Iterable[str]) -> None:
+        for host in hosts:
+            if host not in self._tried and not self._takes_part(host):
+                self._fleet.leave_out(host)
+
+    async def _kept(self) -> None:
+        """All hosts of this wave and of those before still hold it."""
+        await self._until(sorted(self._tried), self._proving, quiet=True)
 
     def _waves(self, members: Sequence[str]) -> list[list[str]]:
         """The canaries, then the others in as many waves as were asked for. Raises UndoneError without a canary."""
@@ -212,8 +221,8 @@ class Rollout:
 
     def _proving(self, host: str) -> bool:
         """Whether the host's kernel holds what it must. One that went away must come back."""
-        if host not in self._fleet.hosts:
-            return True
+        if not self._in(host):
+            return True  # removed, and maybe enrolled anew
         return self._state_of(host)[0] == "proven"
 
     def _state_of(self, host: str) -> tuple[str, tuple[str, ...]]:
@@ -321,8 +330,8 @@ class Rollout:
         log.warning("undone generation=%d: %s", self.stored.number, why, extra=told)
         try:
             self.stored = await self._settle(GenerationState.UNDONE, why)
-        except SegctlError as error:
-            log.error("generation %d is undone, which could not be stored: %s", self.stored.number, error)
+        except Exception:  # whatever it was: no host may stay on trial for it
+            log.exception("generation %d is undone, which could not be stored", self.stored.number)
         if fleet.trial is not None:
             tried = sorted(h for h in self._tried if h in fleet.hosts)
             self._enter("undoing", hosts=len(tried))

@@ -159,7 +159,10 @@ class Controller:
             for proof in await self.db.call(store.proofs, host.name, 1):
                 proofs[host.name] = proof
         self.registry.load(hosts, proofs)
-        await self.publisher.settle_leftovers()
+        try:
+            await self.publisher.settle_leftovers()
+        except StateError as error:  # a full disk; it is not active in any case, and the next push tries again
+            log.error("what was on trial is undone, which could not be stored: %s", error)
         active = await self.db.call(store.generation, 0)
         if active is not None:
             self._activate(active)

@@ -129,6 +129,12 @@ class Session:
         self._orders = tuple(o for o in orders if o.kind is not Kind.HOLD)
         self._wake.set()
 
+    def withdraw(self, generation: int, digest: str, reason: str) -> None:
+        """The agent has something on trial since another stream, and is to take it back."""
+        self._sent[digest] = generation
+        self._tried, self._withdrawn = digest, reason
+        self._wake.set()
+
     def repeat(self) -> None:
         """What the agent was told holds no more: the next orders are told whatever they are."""
         self._held = self._staged = self._tried = ""
@@ -363,8 +369,7 @@ class SessionService:
                 await asyncio.sleep(self._paces.delay(session.host))
                 await self._registry.refused(session, generation, message.nack.digest, message.nack.errors)
         elif kind == "staged":
-            if session.sent_generation(message.staged.digest) is not None:
-                self._registry.staged(session, message.staged.digest, message.staged.errors)
+            await self._staged(session, message.staged)
         elif kind == "trial_ended":
             await asyncio.sleep(self._paces.delay(session.host))
             self._registry.took_back(session, message.trial_ended)
@@ -377,6 +382,13 @@ class SessionService:
             session.impacts.answer(message.impact.id, message.impact)
         elif kind != "heartbeat":
             raise WireError(f"a session takes no {kind or 'empty message'} here")
+
+    async def _staged(self, session: Session, staged: agent_pb2.Staged) -> None:
+        if session.sent_generation(staged.digest) is None:
+            return
+        if staged.errors:
+            await asyncio.sleep(self._paces.delay(session.host))
+        self._registry.staged(session, staged.digest, staged.errors)
 
     async def _ack(self, session: Session, ack: agent_pb2.Ack) -> None:
         """Only what this stream sent can be proved: an old Ack says nothing about now."""

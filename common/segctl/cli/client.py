@@ -93,9 +93,9 @@ class Controller:
         )
         return self._progress(self._stream(self._admin.Rollback, request, way.longest + THOROUGH))
 
-    def end_trial(self) -> Iterator[Step]:
-        """Undo the push that is on trial; all its steps, from the first one on."""
-        return self._progress(self._stream(self._admin.Rollback, pb.RollbackRequest(), THOROUGH))
+    def end_trial(self, number: int) -> Iterator[Step]:
+        """Undo the push of this generation, which is on trial; all its steps, from the first one on."""
+        return self._progress(self._stream(self._admin.Rollback, pb.RollbackRequest(end_trial=number), THOROUGH))
 
     def history(self, limit: int) -> tuple[v.Generation, ...]:
         """The newest first, whatever the order on the wire."""

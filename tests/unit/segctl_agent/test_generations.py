@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from segctl.errors import KernelFullError, StateError
@@ -12,9 +15,11 @@ from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Mode, PortRange
 from segctl.policy.digest import host_policy_digest
 from segctl_agent.agent import Agent
+from segctl_agent.boot import closed_policy
 from segctl_agent.conversation import Activation, Confirmation, InForce, NewPolicy, Withdrawal
 from segctl_agent.decisions import turn_from_number
 from segctl_agent.denials.values import Denial, ProcessInfo
+from segctl_agent.facts.values import Endpoint
 from segctl_agent.flows.permits import PolicyIndex
 from segctl_agent.flows.values import FlowKey, FlowRow, FlowWindow, Verdict
 from segctl_agent.session import Ended
@@ -128,7 +133,7 @@ async def test_a_first_generation_that_is_taken_back_leaves_nothing(tmp_path: Pa
 async def test_the_controller_takes_back_a_first_generation(tmp_path: Path) -> None:
     agent, kernel = make(tmp_path)
     await try_out(agent, SIX)
-    await agent.take_back(Withdrawal(6, "another digest", "too late"))
+    await agent.take_back(Withdrawal(5, host_policy_digest(SIX), "too late"))
     assert agent.in_force().generation == 6
     await agent.take_back(Withdrawal(6, host_policy_digest(SIX), "too late"))
     assert kernel.content is None
@@ -209,3 +214,170 @@ async def test_denials_of_what_passed_before(
         ended = agent.ended()
         assert ended is not None
         assert f"tcp/{denied.port} from 10.0.0.7 of workload host passed before, and is denied" in ended.reason
+
+
+# What went wrong once
+
+
+async def test_a_first_generation_on_trial_does_not_outlive_its_agent(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    await try_out(agent, SIX)
+    again, _ = make(tmp_path, kernel)  # the agent died
+    again.start()
+    assert kernel.content is None
+    assert again.in_force() == InForce()
+    await try_out(again, SIX)
+    await again.confirm(Confirmation(6, host_policy_digest(SIX)))
+    assert not StateFolder(tmp_path).first_trial
+
+
+async def test_a_first_generation_that_is_confirmed_stays_closed_without_a_disk(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    await try_out(agent, SIX)
+    (tmp_path / "generation.0").mkdir()
+    (tmp_path / "generation.1").mkdir()
+    assert not (await agent.confirm(Confirmation(6, host_policy_digest(SIX)))).stored
+    for slot in ("generation.0", "generation.1"):
+        (tmp_path / slot).rmdir()
+    again, _ = make(tmp_path, kernel)
+    again.start()
+    assert kernel.content is not None
+
+
+async def test_a_trial_is_taken_back_whichever_of_its_policies_holds(tmp_path: Path) -> None:
+    """Membership changed, and the kernel refused what followed from that: the controller knows only the last digest."""
+    agent, kernel = make(tmp_path)
+    await try_out(agent, SIX)
+    await agent.take_back(Withdrawal(6, "the digest of what was refused", "too late"))
+    assert kernel.content is None
+    assert agent.generations.trial is None
+
+
+async def test_a_policy_that_fails_ends_the_trial_all_the_same(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    await agent.put(new(FIVE))
+    await try_out(agent, SIX)
+    kernel.refusals = [KernelFullError("no memory")]
+    with pytest.raises(KernelFullError):
+        await agent.put(new(replace(FIVE, policy_digest="e" * 64)))
+    await agent.check_trial()
+    assert agent.in_force() == InForce(5, host_policy_digest(FIVE), "", 5)
+
+
+async def test_a_first_generation_that_the_kernel_keeps_is_taken_back_when_it_lets(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    await try_out(agent, SIX)
+    kernel.stuck = KernelFullError("no memory")
+    with pytest.raises(KernelFullError):
+        await agent.take_back(Withdrawal(6, host_policy_digest(SIX), "too late"))
+    kernel.stuck = None
+    await agent.check_trial()
+    assert kernel.content is None
+    assert agent.in_force() == InForce()
+
+
+async def test_a_release_while_the_disk_confirms_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, kernel = make(tmp_path)
+    await agent.put(new(FIVE))
+    await try_out(agent, SIX)
+    writing, slow = threading.Event(), threading.Event()
+    write = StateFolder.write_generation
+
+    def slowly(folder: StateFolder, *args: Any) -> None:
+        writing.set()
+        assert slow.wait(10)
+        write(folder, *args)
+
+    monkeypatch.setattr(StateFolder, "write_generation", slowly)
+    confirming = asyncio.create_task(agent.confirm(Confirmation(6, host_policy_digest(SIX))))
+    assert await asyncio.to_thread(writing.wait, 10)
+    agent.folder.hold("released by root")
+    agent.check_hold()
+    slow.set()
+    with pytest.raises(StateError, match="released"):
+        await confirming
+    assert kernel.content is None
+    assert agent.in_force().released == "released by root"
+    agent.folder.end_hold()
+    agent.check_hold()
+    assert agent.in_force() == InForce(6, host_policy_digest(SIX), "", 6)
+
+
+async def test_a_release_that_was_brief_while_a_trial_began_proves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _ = make(tmp_path)
+    await agent.put(new(FIVE))
+    await agent.stage(new(SIX, stage=True))
+    writing, slow = threading.Event(), threading.Event()
+    write = StateFolder.write_generation
+
+    def slowly(folder: StateFolder, *args: Any) -> None:
+        writing.set()
+        assert slow.wait(10)
+        write(folder, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StateFolder, "write_generation", slowly)
+        activating = asyncio.create_task(agent.activate(Activation(6, host_policy_digest(SIX), 9)))
+        assert await asyncio.to_thread(writing.wait, 10)
+        agent.folder.hold("released by root")
+        agent.check_hold()
+        patch.setattr(StateFolder, "write_generation", write)
+        agent.folder.end_hold()
+        agent.check_hold()
+        slow.set()
+        with pytest.raises(StateError, match="released"):
+            await activating
+    assert agent.in_force() == InForce(5, host_policy_digest(FIVE), "", 5)
+
+
+async def test_ids_given_while_the_disk_writes_are_stored_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, _ = make(tmp_path)
+    await agent.put(new(FIVE))
+    writing, slow = threading.Event(), threading.Event()
+    write = StateFolder.write_generation
+
+    def slowly(folder: StateFolder, *args: Any) -> None:
+        writing.set()
+        assert slow.wait(10)
+        write(folder, *args)
+
+    monkeypatch.setattr(StateFolder, "write_generation", slowly)
+    putting = asyncio.create_task(agent.put(new(replace(SIX, generation=7))))
+    assert await asyncio.to_thread(writing.wait, 10)
+    before = agent.enforcer.decisions.turn
+    agent.controllers_changed((Endpoint(ip_address("192.0.2.1"), 7443),))
+    assert agent.enforcer.decisions.turn != before
+    slow.set()
+    await putting
+    await agent.generations.store_again()
+    stored = StateFolder(tmp_path).read_generation().stored
+    assert stored is not None
+    assert turn_from_number(stored.turn) == agent.enforcer.decisions.turn
+
+
+async def test_a_confirmation_of_something_else_ends_the_trial(tmp_path: Path) -> None:
+    """Membership changed just before, and the kernel refused what followed from that."""
+    agent, _ = make(tmp_path)
+    await agent.put(new(FIVE))
+    await try_out(agent, SIX)
+    with pytest.raises(StateError, match="not on trial"):
+        await agent.confirm(Confirmation(6, "the digest of what was refused"))
+    await agent.check_trial()
+    assert agent.in_force() == InForce(5, host_policy_digest(FIVE), "", 5)
+
+
+async def test_a_host_that_was_closed_for_its_disk_is_not_opened_by_a_trial(tmp_path: Path) -> None:
+    agent, kernel = make(tmp_path)
+    for slot in ("generation.0", "generation.1"):
+        (tmp_path / slot).write_bytes(b"damaged")
+    agent.start()
+    assert agent.status == "closed"
+    await try_out(agent, SIX)
+    await agent.take_back(Withdrawal(6, host_policy_digest(SIX), "too late"))
+    assert kernel.content is not None
+    assert agent.enforcer.policy == closed_policy("db-1")
+    assert agent.in_force() == InForce()

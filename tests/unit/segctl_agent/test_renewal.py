@@ -62,6 +62,14 @@ async def test_it_is_renewed_at_half_of_its_life_and_again(tmp_path: Path) -> No
     assert not stage.told
 
 
+def test_late_it_does_not_wait_for_a_trial_to_end(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.now = stage.authority.now + 15 * DAY
+    assert not stage.renewal.late
+    stage.now = stage.authority.now + 25 * DAY
+    assert stage.renewal.late
+
+
 def test_hosts_that_were_enrolled_at_once_do_not_come_at_once(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     first, last = stage.make(0.0).due, stage.make(1.0).due

@@ -57,6 +57,11 @@ class FakeHost:
     words: int = 0
     took_back: Ended | None = None
     orders: list[Order] = field(default_factory=list)
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def settled(self) -> None:
+        async with self.changing:
+            return
 
     def in_force(self) -> InForce:
         return self.current
@@ -547,6 +552,26 @@ async def test_a_policy_on_trial_may_be_followed_by_the_one_before_it() -> None:
         assert (await s.controller.hears("ack")).generation == 3
 
 
+async def test_a_policy_that_is_refused_as_too_old_ends_the_trial_too() -> None:
+    """A controller that was restored from an old copy knows nothing newer to return to."""
+    async with stage() as s:
+        await s.controller.hears("hello")
+        await until(lambda: s.session.connected_to)
+        s.host.current = InForce(18, "of the trial", "", 17)
+        s.controller.sends(POLICY)
+        assert "older than 17" in (await s.controller.hears("nack")).errors[0]
+        await until(lambda: s.host.orders)
+        [order] = s.host.orders
+        assert isinstance(order, Withdrawal)
+        assert (order.generation, order.digest) == (18, "of the trial")
+        s.controller.to_send.put_nowait(stages(POLICY))
+        assert "older than 17" in (await s.controller.hears("staged")).errors[0]
+        s.host.current = InForce(17, "d", "", 17)
+        s.controller.sends(POLICY)
+        await s.controller.hears("nack")
+        assert len(s.host.orders) == 1
+
+
 async def test_a_trial_that_the_agent_took_back_is_told_now_and_in_the_next_greeting() -> None:
     async with stage() as s:
         await s.controller.hears("hello")
@@ -559,6 +584,19 @@ async def test_a_trial_that_the_agent_took_back_is_told_now_and_in_the_next_gree
         assert (hello.trial_ended.generation, hello.trial_ended.reason) == (4, "nothing was heard")
 
 
+async def test_a_change_that_is_under_way_is_in_the_next_greeting() -> None:
+    """Else a controller that undid it meanwhile would not know that this host has it."""
+    async with stage() as s:
+        await s.controller.hears("hello")
+        await s.host.changing.acquire()
+        s.controller.to_send.put_nowait(None)
+        await until(lambda: not s.session.connected_to)
+        await asyncio.sleep(0.2)
+        s.host.current = InForce(4, "d4")
+        s.host.changing.release()
+        assert (await s.controller.hears("hello")).generation == 4
+
+
 def test_which_orders_outlive_a_newer_one() -> None:
     new, staged = NewPolicy(POLICY, "a"), NewPolicy(POLICY, "b", stage=True)
     activation, confirmation = Activation(3, "b", 9), Confirmation(2, "z")
@@ -566,6 +604,9 @@ def test_which_orders_outlive_a_newer_one() -> None:
     assert outlived([confirmation, staged, activation], staged) == [confirmation]
     assert outlived([new, confirmation, staged], staged) == [new, confirmation]
     assert outlived([new, confirmation, staged, activation], new) == [staged]
+    withdrawal = Withdrawal(2, "z", "too late")
+    assert outlived([withdrawal, activation], staged) == [withdrawal]
+    assert outlived([withdrawal, staged], new) == [staged]
 
 
 async def test_a_new_identity_opens_the_next_session_at_once() -> None:

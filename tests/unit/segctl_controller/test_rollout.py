@@ -11,11 +11,13 @@ from typing import Any
 
 import grpc
 import pytest
+from segctl.errors import StateError
 from segctl.model.hostpolicy import HostPolicy
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import admin_pb2, agent_pb2
+from segctl_controller.store.sql import SqlStore
 
-from tests.controller_harness import SECONDS, ControllerLab, FakeSession, eventually, running_controller
+from tests.controller_harness import SECONDS, ControllerLab, FakeAgent, FakeSession, eventually, running_controller
 from tests.unit.segctl_controller.policies import SHOP, WIDER
 
 HOSTS = {"db1": "db", "web1": "web", "web2": "web"}
@@ -309,3 +311,178 @@ async def test_a_host_of_an_old_session_cannot_spoil_a_push(tmp_path: Path) -> N
             await newer.receive()
             async with newer.proving(), asyncio.timeout(SECONDS):
                 assert not (await f.lab.push(SHOP, wait=10))[-1].done.undone
+
+
+# What went wrong once
+
+
+async def test_a_host_that_comes_back_on_trial_of_a_first_generation_that_is_undone_takes_it_back(
+    tmp_path: Path,
+) -> None:
+    """It hears heartbeats again, so it would not return by itself; also after the controller died and started anew."""
+    async with fleet(tmp_path, proving=("web1", "web2")) as f:
+        pushing = asyncio.create_task(f.lab.push(SHOP, wait=1))
+        policy = await f.sessions["db1"].policy()
+        f.sessions["db1"].call.cancel()
+        assert (await pushing)[-1].done.undone
+        said = {"generation": 1, "digest": host_policy_digest(policy)}
+        async with f.sessions["db1"].agent.session(["10.0.0.1"], said=said) as again:
+            await again.receive()
+            back = (await again.receive()).take_back
+            assert (back.generation, back.digest) == (1, host_policy_digest(policy))
+            assert "did not come back" in back.reason
+    async with running_controller(tmp_path) as lab:
+        agent = FakeAgent(lab, "db1", f.sessions["db1"].agent.identity)
+        async with agent.session(["10.0.0.1"], said=said) as again:
+            await again.receive()
+            assert (await again.receive()).take_back.digest == host_policy_digest(policy)
+
+
+async def test_a_host_that_took_it_back_just_before_it_was_confirmed_is_sent_it_again(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as f:
+        await f.lab.push(SHOP, wait=10)
+        ended = agent_pb2.TrialEnded(generation=1, reason="nothing was heard from the controller for 30 s")
+        await f.sessions["db1"].send(trial_ended=ended)
+
+        async def again() -> bool:
+            return f.numbers("db1") == [1, 1] and (await f.states())["db1"] == ("in-sync", 1)
+
+        await eventually(again)
+
+
+@pytest.mark.parametrize("watch", [0, 1])
+async def test_a_canary_that_goes_away_in_the_pause_spares_the_others(tmp_path: Path, watch: int) -> None:
+    async with fleet(tmp_path) as f:
+        await f.lab.push(SHOP, wait=10)
+        rollout = way(canary={"role": "db"}, pause_seconds=2, watch_seconds=watch)
+        async with f.lab.pushing(WIDER, wait=1, rollout=rollout) as pushing:
+            await eventually(lambda: pausing(f.lab))
+            f.sessions["db1"].call.cancel()
+            progress = await pushing
+        assert progress[-1].done.why.startswith("db1 was not proven within 1 s; after the change it did not come back")
+        assert f.numbers("web1") == [1]
+
+
+async def pausing(lab: ControllerLab) -> bool:
+    return (await lab.admin().Status(admin_pb2.StatusRequest())).trial.phase.name == "pausing"
+
+
+async def test_a_machine_that_takes_the_name_of_one_on_trial_takes_no_part(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as f:
+        await f.lab.push(SHOP, wait=10)
+        async with f.lab.pushing(WIDER, wait=2, rollout=way(watch_seconds=2)) as pushing:
+            await eventually(lambda: watching(f.lab))
+            other = await f.lab.enrol("db1", {"role": "web"}, host="db1", replace=True)
+            async with other.session(["10.0.0.1"]) as session:
+                await session.receive()
+                assert {w.name for w in (await session.acknowledge()).workloads} == {"host"}
+                assert not (await pushing)[-1].done.undone
+                assert (await session.policy()).generation == 2
+
+
+async def test_what_is_compiled_while_a_generation_is_confirmed_does_not_bring_the_one_before_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segctl_controller.fleet.PACE", 0)
+    async with fleet(tmp_path) as f:
+        await f.lab.push(SHOP, wait=10)
+        controlled = f.lab.controller.fleet
+        begun = controlled._compile_for(controlled.active, controlled.desired, list(HOSTS))
+        begun.send(None)  # up to the first turn of the loop
+        await f.lab.push(WIDER, wait=10)
+        with pytest.raises(StopIteration):
+            while True:
+                begun.send(None)
+        assert {d.generation for d in controlled.desired.values()} == {2}
+        assert all(f.numbers(h) == [1, 2] for h in HOSTS)
+
+
+async def test_a_host_that_went_away_after_it_was_staged_is_not_waited_for_to_widen(tmp_path: Path) -> None:
+    async with fleet(tmp_path, proving=("web1",)) as f:
+        db, web = f.sessions["db1"], f.sessions["web2"]
+        first = asyncio.create_task(f.lab.push(SHOP, wait=10))
+        await asyncio.gather(db.acknowledge(confirmed=True), web.acknowledge(confirmed=True))
+        await first
+        async with f.lab.pushing(MOVED, wait=2) as pushing:
+            await db.taken(await db.receive())  # staged
+            await eventually(lambda: staged(f.lab, "db1"))
+            db.call.cancel()
+            await eventually(lambda: offline(f.lab, "db1"))
+            async with web.proving():
+                progress = await pushing
+        assert "widening" in phases(progress)
+        assert not progress[-1].done.undone
+
+
+async def staged(lab: ControllerLab, host: str) -> bool:
+    return bool(lab.controller.fleet.standing(host).staged)
+
+
+async def offline(lab: ControllerLab, host: str) -> bool:
+    return not lab.controller.fleet.standing(host).connected
+
+
+async def test_a_full_disk_does_not_keep_a_controller_from_starting_that_ended_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet(tmp_path) as f:
+        await f.lab.push(SHOP, wait=10)
+        pushing = asyncio.create_task(f.lab.push(WIDER, wait=10, rollout=way(watch_seconds=60)))
+        await eventually(lambda: watching(f.lab))
+    await asyncio.gather(pushing, return_exceptions=True)
+
+    def full(*_: Any) -> None:
+        raise StateError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqlStore, "settle", full)
+        async with running_controller(tmp_path) as lab:
+            assert lab.controller.fleet.active.number == 1
+    async with running_controller(tmp_path) as lab:
+        reply = await lab.admin().History(admin_pb2.HistoryRequest(limit=5))
+        assert [(g.number, g.state) for g in reply.generations] == [(2, "undone"), (1, "confirmed")]
+
+
+@pytest.mark.parametrize("error", [StateError("the disk is full"), RuntimeError("what nobody foresaw")])
+async def test_what_cannot_be_stored_brings_all_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async with fleet(tmp_path) as f:
+        await f.lab.push(SHOP, wait=10)
+
+        def broken(*_: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(SqlStore, "settle", broken)
+        assert (await f.lab.push(WIDER, wait=10))[-1].done.undone
+        assert await f.states() == dict.fromkeys(HOSTS, ("in-sync", 1))
+        assert f.lab.controller.fleet.trial is None
+
+
+async def test_refusals_to_stage_do_not_flood_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with fleet(tmp_path, proving=("web1", "web2")) as f:
+        pushing = asyncio.create_task(f.lab.push(SHOP, wait=10))
+        staging = (await f.sessions["db1"].receive()).policy
+        refusal = agent_pb2.Staged(generation=1, digest=staging.digest, errors=["no"])
+        for _ in range(300):
+            await f.sessions["db1"].send(staged=refusal)
+        assert (await pushing)[-1].done.undone
+        await asyncio.sleep(0.5)
+        assert sum("not staged host=db1" in r.getMessage() for r in caplog.records) < 70
+
+
+async def test_who_ends_a_push_that_ended_meanwhile_changes_nothing(tmp_path: Path) -> None:
+    """An operator may be asked for minutes whether to end it."""
+    async with fleet(tmp_path) as f:
+        await f.lab.push(SHOP, wait=10)
+        await f.lab.push(WIDER, wait=10)
+        with pytest.raises(grpc.aio.AioRpcError, match="generation 2 is not on trial any more, and nothing was"):
+            await f.lab.admin().Rollback(admin_pb2.RollbackRequest(end_trial=2)).read()
+        async with f.lab.pushing(MOVED, rollout=way(watch_seconds=60)) as pushing:
+            await eventually(lambda: watching(f.lab))
+            with pytest.raises(grpc.aio.AioRpcError, match="generation 2 is not on trial any more"):
+                await f.lab.admin().Rollback(admin_pb2.RollbackRequest(end_trial=2)).read()
+            ending = [p async for p in f.lab.admin().Rollback(admin_pb2.RollbackRequest(end_trial=3))]
+            assert ending == await pushing
+        assert ending[-1].done.undone
+        assert len((await f.lab.admin().History(admin_pb2.HistoryRequest())).generations) == 3

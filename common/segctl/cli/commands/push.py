@@ -151,7 +151,7 @@ def _end(app: App, controller: Controller, tried: Generation, *, yes: bool) -> E
     if not yes and not app.terminal.confirm(question, "Say --yes. Nothing was changed."):
         raise CliError("not confirmed: nothing was changed")
     done = None
-    for step in controller.end_trial():
+    for step in controller.end_trial(tried.number):
         app.item(_kind(step), step, render_step(step))
         done = step if isinstance(step, Done) else done
     if done is not None and done.undone:
@@ -217,7 +217,7 @@ def _kind(step: Step) -> str:
 
 
 def _previous(newest: tuple[Generation, ...]) -> int:
-    newest = tuple(g for g in newest if g.state != "undone")
+    newest = tuple(g for g in newest if g.state not in ("undone", "trial"))
     if len(newest) < 2:
         raise CliError("there is no generation before the current one", "segctl history shows what there is.")
     current = newest[0]

@@ -393,12 +393,15 @@ class RollbackRequest(google.protobuf.message.Message):
     WAIT_SECONDS_FIELD_NUMBER: builtins.int
     EXPECT_BASE_GENERATION_FIELD_NUMBER: builtins.int
     ROLLOUT_FIELD_NUMBER: builtins.int
+    END_TRIAL_FIELD_NUMBER: builtins.int
     generation: builtins.int
     """0: the push that is on trial, or else the one before the current one"""
     message: builtins.str
     wait_seconds: builtins.int
     expect_base_generation: builtins.int
     """refused when a push came between; 0: whatever it is"""
+    end_trial: builtins.int
+    """end the trial of this generation and do nothing else; refused when it is not on trial"""
     @property
     def rollout(self) -> global___Rollout: ...
     def __init__(
@@ -409,9 +412,10 @@ class RollbackRequest(google.protobuf.message.Message):
         wait_seconds: builtins.int = ...,
         expect_base_generation: builtins.int = ...,
         rollout: global___Rollout | None = ...,
+        end_trial: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["rollout", b"rollout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["expect_base_generation", b"expect_base_generation", "generation", b"generation", "message", b"message", "rollout", b"rollout", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end_trial", b"end_trial", "expect_base_generation", b"expect_base_generation", "generation", b"generation", "message", b"message", "rollout", b"rollout", "wait_seconds", b"wait_seconds"]) -> None: ...
 
 global___RollbackRequest = RollbackRequest
 

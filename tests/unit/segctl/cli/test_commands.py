@@ -12,10 +12,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from segctl.cli.commands.push import _previous
 from segctl.cli.exits import Exit
 from segctl.proto.v1 import admin_pb2 as pb
 from segctl.proto.v1 import agent_pb2
 
+from tests.unit.segctl.cli import samples
 from tests.unit.segctl.cli.admin_server import CUT, T0, ScriptedAdmin
 from tests.unit.segctl.cli.conftest import Cli
 from tests.unit.segctl.cli.samples import NOW
@@ -138,6 +140,11 @@ def test_rollback_shows_the_plan_and_names_the_generation(cli: Cli, controller: 
         expect_base_generation=8,
         rollout=pb.Rollout(watch_seconds=0, waves=1),
     )
+
+
+def test_what_never_was_confirmed_is_nothing_to_return_to() -> None:
+    """Also where a full disk kept the controller from storing that it is undone."""
+    assert _previous((samples.ON_TRIAL, samples.UNDONE, samples.GENERATION, samples.OLDER)) == 7
 
 
 def test_rollback_to_the_active_one_or_to_none_is_refused(cli: Cli) -> None:
