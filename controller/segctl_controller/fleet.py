@@ -213,10 +213,11 @@ class Fleet:
         return next((o.desired for o in self.orders(host) if o.kind is not Kind.STAGE), None)
 
     def newest_held(self) -> int:
-        """The highest generation that a connected host says its disk holds. Above the active one: this database is an
-        older copy. An agent may say anything: what is out of reach does not count."""
+        """The highest generation that a connected host says its disk holds, or that it tried. Above the active one:
+        this database is an older copy. An agent may say anything: what is out of reach does not count."""
         most = self.active.number + OUT_OF_REACH
-        return max((s.holds for s in self.standings.values() if s.connected and s.holds <= most), default=0)
+        told = (n for s in self.standings.values() if s.connected for n in (s.holds, s.ended[0]))
+        return max((n for n in told if n <= most), default=0)
 
     @property
     def inventory(self) -> Inventory:

@@ -240,7 +240,9 @@ class Rollout:
             standing = self._fleet.standing(host)
             if standing.ended[0] == self.stored.number:
                 raise UndoneError(f"{host} took it back: {standing.ended[1]}")
-            if host in self._tried and standing.released:
+            if standing.released and host not in self._tried:
+                continue  # it is left out
+            if standing.released:
                 raise UndoneError(f"{host} was released while it was on trial: {standing.released}")
             draft, wide = trial.drafts.get(host), trial.wides.get(host)
             digests = {d.digest for d in (draft, wide) if d is not None}

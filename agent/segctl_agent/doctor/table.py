@@ -112,7 +112,7 @@ def _misplaced(held: Ruleset, wanted: Ruleset) -> tuple[str, ...]:
 def _facts(folder: StateFolder, identity: Identity) -> HostFacts:
     root = find_cgroup2_root()
     cgroups, reader = CgroupWatcher(root).scan(), ContainerReader(root)
-    resolved = resolve_endpoints(identity.controllers, load_remembered(folder.path), lambda _: ())
+    resolved = resolve_endpoints(identity.channel, load_remembered(folder.path), lambda _: ())
     return HostFacts(
         cgroups=cgroups,
         addresses=known_addresses(AddressWatcher()),
