@@ -12,13 +12,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from segctl_agent.credentials import save_identity
 
 from tests.netns.spaces import CGROUPS, in_namespaces, run
 from tests.netns.test_agent_process import AGENT, POLICY, enrolled, start, until
+from tests.unit.segctl_agent.pki import Authority
 
 pytestmark = pytest.mark.kernel
 
@@ -64,6 +67,7 @@ def test_a_host_from_well_to_ill(tmp_path: Path) -> None:
 
     def host() -> None:
         enrolled(folder)
+        save_identity(folder, replace(Authority().identity("db-1", ("127.0.0.1:1",)), enrolment=("127.0.0.1:2",)))
         (CGROUPS / "system.slice" / "db.service").mkdir(parents=True)
         process = start(folder)
         until(lambda: status(folder).get("problem"), 20)

@@ -32,7 +32,7 @@ SHORTER = {"--pause 300": "--pause 1"}
 RUN_ELSEWHERE = {"ansible-playbook -i inventory.yml site.yml": "tests/packages/test_deploy.py"}
 ASKING = ("segctl push", "segctl rollback", "segctl host remove")
 """They ask, and are answered with yes."""
-LOOKING = ("segctl status", "segctl denied", "segctl flows", "segctl audit", "journalctl", "segctl-agent status")
+LOOKING = ("segctl status", "segctl denied", "segctl flows", "segctl audit", "journalctl", "segctl-agent status", "segctl-agent doctor", "segctl-controller doctor", "segctl doctor")
 """They change nothing: looked at again until what the guide shows is there."""
 PATIENCE_SECONDS = 40
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "COLUMNS": "250"}
@@ -59,9 +59,10 @@ class Reader:
         for machine in self.machines.values():
             machine.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 0\n", 0o755)  # images of containers forbid it
             machine.write("/etc/apt/apt.conf.d/99guide", APT)
-            line = f"{name.v4} ctl.example.net"
-            machine.check(["sh", "-c", f"echo {line} >>/etc/hosts; mkdir -p /root/new /root/old"])
+            lines = f"{name.v4} ctl.example.net\\n{name.v6} ctl.example.net\\n"
+            machine.check(["sh", "-c", f"printf '{lines}' >>/etc/hosts; mkdir -p /root/new /root/old"])
             machine.check(["sh", "-c", "rm -rf /var/lib/apt/lists/*"])  # what is there is enough, and apt ten times as fast
+            machine.run(["rmdir", "/var/lib/segctl-agent", "/var/lib/segctl-controller"])  # the lab's
             mine = {"ctl": [CONTROLLER, CLI], "desk": [CLI]}.get(machine.name, [AGENT])
             for path in put(machine, self.packages, mine):
                 machine.check(["sh", "-c", f"ln {path} /root/ && ln {path} /root/old/"])
