@@ -122,6 +122,9 @@ def _alone(state: Path) -> Iterator[None]:
     path = state / "renewal.lock"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if os.geteuid() == 0:
+            owner = state.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
     except OSError as error:
         raise StateError(f"cannot open {path}: {error.strerror}. Run it as root") from error
     try:

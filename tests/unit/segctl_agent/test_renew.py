@@ -101,6 +101,21 @@ def test_killed_at_any_step_it_leaves_an_identity_that_works(tmp_path: Path) -> 
     assert {p.name for p in state.iterdir()} == {"identity", "renewal.lock"}
 
 
+def test_what_root_renews_belongs_to_the_agents_user(tmp_path: Path) -> None:
+    authority, user = Authority(), 65534
+    os.chown(tmp_path, user, user)
+    save_identity(tmp_path, authority.identity("web-1", ("c:1",)))
+
+    def ask(identity: Identity, csr: bytes) -> bytes:
+        key = x509.load_der_x509_csr(csr).public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        certificate = authority.sign(key, identity.spiffe, end=authority.now + 60 * DAY)
+        return certificate.public_bytes(serialization.Encoding.DER)
+
+    renew(tmp_path, authority.now, ask)
+    assert {path.name: path.stat().st_uid for path in tmp_path.rglob("*") if path.stat().st_uid != user} == {}
+
+
 def test_asking_again_is_the_same_question(tmp_path: Path) -> None:
     authority = Authority()
     save_identity(tmp_path, authority.identity("web-1", ("c:1",)))
