@@ -69,6 +69,8 @@ def steps(text: str) -> Iterator[Step]:
     """Everything that is run, in order. Raises GuideError for a fenced block that is none of ours."""
     inside, block, begin = "", [], 0
     for number, line in enumerate(text.splitlines(), 1):
+        if line.lstrip().startswith(("```", "~~~")) and not line.startswith("```"):
+            raise GuideError(f"line {number}: a block begins and ends with ``` at the beginning of a line")
         if line.startswith("```") and not inside:
             inside, block, begin = line[3:].strip() or "(nothing)", [], number
         elif line.startswith("```"):

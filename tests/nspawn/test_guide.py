@@ -9,10 +9,12 @@ import pty
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from lab.fleet import parallel
 from lab.host import REPOSITORY
 from lab.nspawn.lab import NspawnLab
 from lab.nspawn.machine import Machine
@@ -46,7 +48,8 @@ LOOKING = (
 )
 """They change nothing: looked at again until what the guide shows is there."""
 PATIENCE_SECONDS = 40
-ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "COLUMNS": "250"}
+ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "COLUMNS": "250", "SEGCTL_WATCH": "1"}
+"""Of every command; a push that says nothing else is watched for a shorter time than the guide says."""
 APT = 'APT::Get::Assume-Yes "true";\nAPT::Install-Recommends "false";\n'
 
 
@@ -66,20 +69,22 @@ class Reader:
 
     def prepare(self, newer: Packages) -> None:
         """Names, packages, and an apt that asks nobody; no segctl is installed."""
-        (name,) = (machine.spec for machine in self.machines.values() if machine.name == "ctl")
-        for machine in self.machines.values():
-            machine.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 0\n", 0o755)  # images of containers forbid it
-            machine.write("/etc/apt/apt.conf.d/99guide", APT)
-            lines = f"{name.v4} ctl.example.net\\n{name.v6} ctl.example.net\\n"
-            machine.check(["sh", "-c", f"printf '{lines}' >>/etc/hosts; mkdir -p /root/new /root/old"])
-            machine.check(["sh", "-c", "rm -rf /var/lib/apt/lists/*"])  # nothing of them is needed; apt reads for 20 s
-            machine.run(["rmdir", "/var/lib/segctl-agent", "/var/lib/segctl-controller"])  # the lab's
-            mine = {"ctl": [CONTROLLER, CLI], "desk": [CLI]}.get(machine.name, [AGENT])
-            for path in put(machine, self.packages, mine):
-                machine.check(["sh", "-c", f"ln {path} /root/ && ln {path} /root/old/"])
-            if machine.name in ("ctl", "web1"):
-                for path in put(machine, newer, mine):
-                    machine.check(["ln", path, "/root/new/"])
+        parallel(partial(self.prepare_machine, newer), list(self.machines.values()))
+
+    def prepare_machine(self, newer: Packages, machine: Machine) -> None:
+        machine.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 0\n", 0o755)  # images of containers forbid it
+        machine.write("/etc/apt/apt.conf.d/99guide", APT)
+        control = self.machines["ctl"].spec
+        names = "".join(f"{address} ctl.example.net\\n" for address in (control.v4, control.v6))
+        machine.check(["sh", "-c", f"printf '{names}' >>/etc/hosts; mkdir -p /root/new /root/old"])
+        machine.check(["sh", "-c", "rm -rf /var/lib/apt/lists/*"])  # nothing of them is needed; apt reads for 20 s
+        machine.run(["rmdir", "/var/lib/segctl-agent", "/var/lib/segctl-controller"])  # the lab's
+        mine = {"ctl": [CONTROLLER, CLI], "desk": [CLI]}.get(machine.name, [AGENT])
+        for path in put(machine, self.packages, mine):
+            machine.check(["sh", "-c", f"ln {path} /root/ && ln {path} /root/old/"])
+        if machine.name in ("ctl", "web1"):
+            for path in put(machine, newer, mine):
+                machine.check(["ln", path, "/root/new/"])
 
     # What the reader does
 
@@ -186,10 +191,14 @@ def on_terminal(machine: Machine, command: Sequence[str], user: str, here: Path)
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    packages = build_packages()
+    packages, folder = build_packages(), tmp_path_factory.mktemp("newer")
+
+    def newer(name: str) -> Packages:
+        return other_version({name: packages[name]}, NEWER, folder)
+
     with NspawnLab(load_topology(HERE / "guide.json"), installed=False) as lab:
         reader = Reader(lab, packages)
-        reader.prepare(other_version(packages, NEWER, tmp_path_factory.mktemp("newer")))
+        reader.prepare({name: file for one in parallel(newer, list(packages)) for name, file in one.items()})
         yield reader
 
 

@@ -68,7 +68,8 @@ def test_every_block_can_be_run() -> None:
         "```console ctl\nweb1# ls\n```",
         "```console ctl\nls\n```",
         "```console ctl\n```",
-        "```sh\n",
+        "~~~\n",
+        "  ```\n",
     ):
         with pytest.raises(GuideError, match=r"line [12]"):
             list(steps(bad))
