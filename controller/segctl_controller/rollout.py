@@ -324,7 +324,9 @@ class Rollout:
             return True
         if standing.refusal is not None and wanted is not None and standing.refusal.digest == wanted.digest:
             return True
-        return wanted is not None and standing.stored == wanted.digest
+        if wanted is None or wanted.generation < self.stored.number:
+            return False  # it is not compiled yet
+        return standing.stored == wanted.digest
 
     async def _undo(self, why: str) -> None:
         fleet = self._fleet

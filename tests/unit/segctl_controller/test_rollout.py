@@ -173,6 +173,7 @@ async def test_hosts_that_are_offline_or_have_no_say_take_it_when_it_is_confirme
         assert told.count(("db1", "staged")) == 0
         assert ("db1", "proven") in told
         assert ("away", "offline") in told
+        assert (progress[-1].done.proven, progress[-1].done.waiting) == (3, 0)
         async with away.session(["10.0.0.9"]) as session:
             assert (await session.acknowledge()).generation == 1
 
