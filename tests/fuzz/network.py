@@ -32,7 +32,7 @@ from segctl_agent.jointoken import parse_join_token
 from segctl_agent.nft.fake import FakeKernel
 from segctl_agent.slots import pack, unpack
 from segctl_agent.state import decode_policy
-from segctl_controller.authority import _requested_key as requested_key
+from segctl_controller.authority import requested_key
 from segctl_controller.clock import Clock
 from segctl_controller.errors import InvalidRequestError, LimitError
 from segctl_controller.facts import read_claims
