@@ -113,9 +113,12 @@ class Fleet(Administrator):
         done = self.control.run([*command, "--admin", "alice", "--admin-out", str(self.admin_directory)])
         if done.returncode != 0:
             raise LabError(f"segctl-controller init: {done.stderr or done.stdout}")
+        self._shorten_heartbeat()
+        self.start_controller()
+
+    def _shorten_heartbeat(self) -> None:
         config = self.control.state / "lib" / "segctl-controller" / "controller.json"
         config.write_text(json.dumps({**json.loads(config.read_text()), "heartbeat_seconds": HEARTBEAT}))
-        self.start_controller()
 
     def start_controller(self) -> None:
         self.lab.units[self.control.name].start(CONTROLLER_UNIT, [*CONTROLLER, "run", "--state", CONTROLLER_STATE])
