@@ -30,46 +30,28 @@ class Host(Protocol):
 
 
 class Administrator(ABC):
-    """A fleet with one administrator."""
-
-    segctl_path: str
-    """The command, as the controller's host sees it."""
+    """A fleet with one administrator, however `segctl` is run there."""
 
     @property
     @abstractmethod
     def topology(self) -> Topology: ...
 
-    @property
     @abstractmethod
-    def control_host(self) -> Host:
-        """Where the administrator works."""
-
-    @property
-    @abstractmethod
-    def admin_directory(self) -> Path:
-        """The administrator's client configuration there: SEGCTL_CONFIG of everything that may push."""
-
-    @property
-    def here(self) -> Path | None:
-        """The administrator's directory there."""
-        return None
-
     def segctl(self, *arguments: str, stdin: str = "", seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run `segctl` as the administrator, on the controller's host, in the lab's own directory."""
-        environment = {"SEGCTL_CONFIG": str(self.admin_directory)}
-        command = [self.segctl_path, *arguments]
-        return self.control_host.run(command, stdin=stdin, seconds=seconds, environment=environment, here=self.here)
+        """Run `segctl` as the administrator, on the controller's host."""
 
-    def segctl_checked(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def segctl_checked(
+        self, *arguments: str, stdin: str = "", seconds: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
         """The same; raises LabError with everything it said unless it ends with 0."""
-        done = self.segctl(*arguments, stdin=stdin)
+        done = self.segctl(*arguments, stdin=stdin, seconds=seconds)
         if done.returncode != 0:
             said = f"{done.stdout}{done.stderr}".strip()
             raise LabError(f"segctl {' '.join(arguments)}: exit code {done.returncode}\n{said}")
         return done
 
     def document(self, *arguments: str) -> Any:  # noqa: ANN401 - whatever JSON the command documents
-        """The JSON document of a command. Raises LabError when it prints none."""
+        """The JSON document of a command, whatever its exit code. Raises LabError when it prints none."""
         done = self.segctl(*arguments, "--json")
         try:
             return json.loads(done.stdout)
@@ -103,3 +85,30 @@ class Administrator(ABC):
             return self.host_states() == wanted
 
         until("every host is in sync", reached, seconds, every=0.1)
+
+
+class HostAdministrator(Administrator):
+    """One who works on a host that runs commands with an environment and in a directory."""
+
+    segctl_path: str
+    """The command, as the controller's host sees it."""
+
+    @property
+    @abstractmethod
+    def control_host(self) -> Host:
+        """Where the administrator works."""
+
+    @property
+    @abstractmethod
+    def admin_directory(self) -> Path:
+        """The administrator's client configuration there: SEGCTL_CONFIG of everything that may push."""
+
+    @property
+    def here(self) -> Path | None:
+        """The administrator's directory there."""
+        return None
+
+    def segctl(self, *arguments: str, stdin: str = "", seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+        environment = {"SEGCTL_CONFIG": str(self.admin_directory)}
+        command = [self.segctl_path, *arguments]
+        return self.control_host.run(command, stdin=stdin, seconds=seconds, environment=environment, here=self.here)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from lab.administrator import Administrator
 from lab.fleet import Answer
 from lab.instance import LabError
 from lab.topology import Topology
-from lab.wait import until
 
 
-class Driver(ABC):
+class Driver(Administrator):
     """Entering raises the machines, the controller and the agents, and enrols; nothing is pushed yet. Leaving takes
     down what entering raised."""
 
@@ -27,8 +26,14 @@ class Driver(ABC):
     """Seconds a client waits for an answer on these machines."""
     program: Sequence[str]
     """The command line of lab/programs.py on a host."""
-    topology: Topology
-    """The hosts that are up; they may be fewer than lab/shop.json has."""
+
+    def __init__(self, topology: Topology) -> None:
+        """`topology`: the hosts that are up; they may be fewer than lab/shop.json has."""
+        self._topology = topology
+
+    @property
+    def topology(self) -> Topology:
+        return self._topology
 
     @abstractmethod
     def __enter__(self) -> Self: ...
@@ -100,42 +105,8 @@ class Driver(ABC):
         """The example policy, as it must be for these machines."""
 
     @abstractmethod
-    def segctl(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """`segctl` as the administrator on the controller's host. A directory among the arguments is one of this
-        machine's: it is brought there."""
-
-    def checked(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """The same; raises LabError with everything it said unless it ends with 0."""
-        done = self.segctl(*arguments, seconds=seconds)
-        if done.returncode != 0:
-            said = f"{done.stdout}{done.stderr}".strip()
-            raise LabError(f"segctl {' '.join(arguments)}: exit code {done.returncode}\n{said}")
-        return done
-
-    def document(self, *arguments: str) -> Any:  # noqa: ANN401 - whatever JSON the command documents
-        """The JSON document of a command, whatever its exit code. Raises LabError when it prints none."""
-        done = self.segctl(*arguments, "--json")
-        try:
-            return json.loads(done.stdout)
-        except ValueError as error:
-            raise LabError(f"segctl {' '.join(arguments)} --json: {done.stdout}{done.stderr}") from error
-
-    def records(self, *arguments: str) -> list[dict[str, Any]]:
-        """The JSON objects of a command that prints one a line."""
-        return [json.loads(line) for line in self.checked(*arguments, "--json").stdout.splitlines()]
-
-    def push(self, policy: Path, *options: str) -> None:
-        """Push a policy directory until it is confirmed, without a time of watching. Raises LabError when it is not."""
-        self.checked("push", str(policy), "--yes", "--watch", "0", *options, seconds=300)
-
-    def states(self) -> dict[str, str]:
-        """The state of every enrolled host: {"web1": "in-sync", ...}."""
-        return {host["name"]: host["state"] for host in self.document("status")["hosts"]}
-
-    def await_in_sync(self, seconds: float = 60) -> None:
-        """Wait until every managed host is connected and holds the active generation."""
-        wanted = {host.name: "in-sync" for host in self.topology.managed}
-        until("every host is in sync", lambda: self.states() == wanted, seconds, every=0.2)
+    def segctl(self, *arguments: str, stdin: str = "", seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """A directory among the arguments is one of this machine's: it is brought there."""
 
     def call(
         self,

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from lab.accounts import uid
-from lab.administrator import Administrator
+from lab.administrator import HostAdministrator
 from lab.host import PROGRAM, SOURCE, VENV, LabHost
 from lab.instance import LabError
 from lab.netns import Lab
@@ -56,7 +56,7 @@ AGENT = as_service("segctl-agent", "segctl-agent", AGENT_CAPABILITIES)
 CONTROLLER = as_service("segctl-controller", "segctl")
 
 
-class Fleet(Administrator):
+class Fleet(HostAdministrator):
     """Entering raises the lab, the controller and the agents, and enrols every managed host; nothing is pushed yet."""
 
     segctl_path = str(BIN / "segctl")

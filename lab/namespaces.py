@@ -24,7 +24,7 @@ class NamespaceDriver(Driver):
     program = PROGRAM
 
     def __init__(self, topology: Topology) -> None:
-        self.topology = topology
+        super().__init__(topology)
         self.fleet = Fleet(Lab(topology))
 
     def __enter__(self) -> Self:
@@ -85,5 +85,5 @@ class NamespaceDriver(Driver):
     def logs(self, lines: int = 40) -> str:
         return self.fleet.logs(lines)
 
-    def segctl(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        return self.fleet.segctl(*arguments, seconds=seconds)
+    def segctl(self, *arguments: str, stdin: str = "", seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+        return self.fleet.segctl(*arguments, stdin=stdin, seconds=seconds)

@@ -230,6 +230,12 @@ class Generations:
         elif silent > trial.silence:
             await self._whole(self._take_back(trial, f"nothing was heard from the controller for {silent:.0f} s"))
 
+    async def leave(self) -> None:
+        """The agent ends, and whoever would undo the trial with it. Raises KernelError: what is on trial stays then,
+        until the next start."""
+        if self.trial is not None:
+            await self._whole(self._take_back(self.trial, "the agent was stopped"))
+
     async def _take_back(self, trial: Trial, reason: str) -> None:
         if self.trial is not trial:
             return

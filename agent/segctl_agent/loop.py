@@ -156,6 +156,7 @@ class Loop:
             for task in (stopping, *tasks):
                 task.cancel()
             await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            await self._leave_trial()
             if self._monitor is not None:
                 await self._monitor.close()
             logging.getLogger().removeHandler(self._events)
@@ -167,6 +168,12 @@ class Loop:
             raise self._failure
         log.info("stopped: %s", self._left_behind(), extra=about(Event.STOPPED))
         return 0
+
+    async def _leave_trial(self) -> None:
+        try:
+            await self._agent.generations.leave()
+        except (KernelError, StateError) as error:
+            log.error("what is on trial stays in force until the next start: %s", error)
 
     def _left_behind(self) -> str:
         """What becomes of enforcement while no agent runs."""

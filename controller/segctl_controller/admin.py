@@ -23,7 +23,6 @@ from segctl_controller.probing import explained
 from segctl_controller.push import Proposal, Publisher
 from segctl_controller.registry import Registry
 from segctl_controller.review import Review, compare, review
-from segctl_controller.rollout import way_from
 from segctl_controller.rpc import Context, caller_of
 from segctl_controller.store.records import DenialFilter, DenialRecord, Role
 from segctl_controller.store.sql import no_host
@@ -32,6 +31,7 @@ from segctl_controller.tokens import TokenAdmin
 from segctl_controller.turns import Turns
 from segctl_controller.usage import Usage
 from segctl_controller.views import denial_view, entry_view, generation_view, host_view, status_view
+from segctl_controller.way import way_from
 
 RECENT_EVENTS = 20
 MOST_ROWS = 10_000

@@ -194,6 +194,8 @@ def _unpack(source: Path, fresh: Path) -> Manifest:
                     shutil.copyfileobj(part, file, PIECE)
                     file.flush()
                     os.fsync(file.fileno())
+            while tar.fileobj is not None and tar.fileobj.read(PIECE):
+                pass  # to the checksum of the whole, which the manifest has no other than
     except OSError as error:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError) and error.filename == str(source):
             raise StateError(f"{source}: cannot be read: {error.strerror}") from error

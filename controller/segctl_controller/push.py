@@ -17,11 +17,12 @@ from segctl_controller.errors import ConflictError, InvalidRequestError, NotFoun
 from segctl_controller.fleet import Fleet
 from segctl_controller.registry import Registry
 from segctl_controller.review import review
-from segctl_controller.rollout import Rollout, Way
+from segctl_controller.rollout import Rollout
 from segctl_controller.store.records import Entry, GenerationRecord, GenerationState
 from segctl_controller.store.sql import no_host, not_on_trial, on_trial
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.trial import Active
+from segctl_controller.way import Way
 
 LONGEST_MESSAGE = 2000
 LONGEST_WHY = 2000
@@ -126,7 +127,14 @@ class Publisher:
     ) -> GenerationRecord:
         action = "confirm" if state is GenerationState.CONFIRMED else "undo"
         entry = Entry(self._clock.now_us(), author, action, f"generation {stored.number}", why[:1000])
-        return await self._db.call(self._db.store.settle, stored.number, state, why[:LONGEST_WHY], entry)
+        try:
+            return await self._db.call(self._db.store.settle, stored.number, state, why[:LONGEST_WHY], entry)
+        except ConflictError:
+            # A commit may have failed for us and been durable all the same: what the store says is what counts.
+            known = await self._db.call(self._db.store.generation, stored.number)
+            if known is None:
+                raise
+            return known
 
     async def _run(self, rollout: Rollout) -> None:
         await rollout.run()

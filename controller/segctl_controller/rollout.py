@@ -13,60 +13,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
 from segctl.errors import SegctlError
 from segctl.logs import Event, about
 from segctl.model.policy import Policy
 from segctl.proto.v1 import admin_pb2 as pb
 
-from segctl_controller.errors import InvalidRequestError
 from segctl_controller.fleet import Fleet
 from segctl_controller.store.records import GenerationRecord, GenerationState
 from segctl_controller.trial import Active, Phase, Trial
 from segctl_controller.views import generation_view
+from segctl_controller.way import Way
 
-DEFAULT_WAIT, LONGEST_WAIT = 30, 3600
-DEFAULT_WATCH, LONGEST_WATCH = 3, 24 * 3600
-MOST_WAVES = 100
 CONFIRM_SECONDS = 5.0
 """How long a push waits for the hosts' disks, and for those that took no part: they follow in any case."""
 log = logging.getLogger(__name__)
 
 Settle = Callable[[GenerationState, str], Awaitable[GenerationRecord]]
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How it is to be done; times in seconds. `wait` bounds each step, `watch` follows the proofs of each wave."""
-
-    wait: float = DEFAULT_WAIT
-    watch: float = DEFAULT_WATCH
-    canary: dict[str, str] = field(default_factory=dict)
-    waves: int = 1
-    pause: float = 0
-    accept_denials: bool = False
-    without: frozenset[str] = frozenset()
-
-
-def way_from(wait_seconds: int, asked: pb.Rollout) -> Way:
-    """Raises InvalidRequestError."""
-    watch = asked.watch_seconds if asked.HasField("watch_seconds") else DEFAULT_WATCH
-    if wait_seconds > LONGEST_WAIT:
-        raise InvalidRequestError(f"wait_seconds is over {LONGEST_WAIT}")
-    if max(watch, asked.pause_seconds) > LONGEST_WATCH:
-        raise InvalidRequestError(f"watch_seconds or pause_seconds is over {LONGEST_WATCH}")
-    if asked.waves > MOST_WAVES:
-        raise InvalidRequestError(f"at most {MOST_WAVES} waves")
-    return Way(
-        wait_seconds or DEFAULT_WAIT,
-        watch,
-        dict(asked.canary),
-        asked.waves or 1,
-        asked.pause_seconds,
-        asked.accept_denials,
-        frozenset(asked.without),
-    )
 
 
 class UndoneError(SegctlError):
@@ -116,6 +79,8 @@ class Rollout:
             await self._try()
             self._check()
             self.stored = await self._settle(GenerationState.CONFIRMED, "")
+            if self.stored.state is not GenerationState.CONFIRMED:
+                raise UndoneError(self.stored.why)
         except SegctlError as error:
             await self._undo(str(error))
         except Exception as error:
@@ -336,6 +301,9 @@ class Rollout:
             self.stored = await self._settle(GenerationState.UNDONE, why)
         except Exception:  # whatever it was: no host may stay on trial for it
             log.exception("generation %d is undone, which could not be stored", self.stored.number)
+        if self.stored.state is GenerationState.CONFIRMED:  # stored, though the store had said that it failed
+            await self._confirm()
+            return
         if fleet.trial is not None:
             tried = sorted(h for h in self._tried if h in fleet.hosts)
             self._enter("undoing", hosts=len(tried))

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lab.administrator import Administrator
+from lab.administrator import HostAdministrator
 from lab.fleet import Answer, parallel
 from lab.instance import LabError
 from lab.nspawn.lab import NspawnLab
@@ -30,7 +30,7 @@ def install_checkout(machine: Machine) -> None:
     machine.check(["systemd-tmpfiles", "--create", "segctl.conf"])
 
 
-class NspawnFleet(Administrator):
+class NspawnFleet(HostAdministrator):
     """Entering boots the lab, installs, starts the controller and enrols every managed host; nothing is pushed yet.
     `install` is called with each machine that needs segctl, for a controller, an agent or both."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import tempfile
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lab.driver import Driver
 from lab.fleet import AGENT_UNIT, CONTROLLER_UNIT, parallel
@@ -34,7 +36,7 @@ class MachineDriver(Driver):
     """How many times longer than a machine with KVM these take."""
 
     def __init__(self, topology: Topology) -> None:
-        self.topology = topology
+        super().__init__(topology)
         self.machines: dict[str, RemoteHost] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="segctl-lab-")
 
@@ -70,20 +72,19 @@ class MachineDriver(Driver):
 
     def enrol(self, host: str) -> None:
         """With a token made for this host: it goes from one machine's output to the other's input."""
-        tags = [word for key, value in self.topology.host(host).tags for word in ("--tag", f"{key}={value}")]
-        token = self.checked("token", "create", "--host", host, *tags, seconds=120).stdout.strip().splitlines()[-1]
-        machine = self.machines[host]
+        token, machine = self.token(host), self.machines[host]
         machine.check(["segctl-agent", "enrol", "--token-file", "-"], stdin=f"{token}\n", seconds=120)
         machine.check(["systemctl", "start", "segctl-agent-boot.service", AGENT_UNIT], seconds=180)
 
     # The driver
 
-    def push(self, policy: Path, *options: str) -> None:
+    def push(self, policy: Path, *options: str) -> list[dict[str, Any]]:
         """A machine that is slow may be offline for a moment, and takes the generation when it is back."""
-        done = self.segctl("push", str(policy), "--yes", "--watch", "0", *options, seconds=300)
+        done = self.segctl("push", str(policy), "--yes", "--watch", "0", "--json", *options, seconds=300)
         if done.returncode != 0 and "offline" not in done.stdout:
             raise LabError(f"segctl push: exit code {done.returncode}\n{done.stdout}{done.stderr}")
         self.await_in_sync(60 * self.slow)
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def run(
         self,
@@ -145,10 +146,10 @@ class MachineDriver(Driver):
 
         return "\n".join(parallel(tail, list(units)))
 
-    def segctl(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    def segctl(self, *arguments: str, stdin: str = "", seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
         there = [self._brought(word) if Path(word).is_dir() else word for word in arguments]
         command = ["env", f"SEGCTL_CONFIG={ADMIN}", "segctl", *there]
-        return self.control.run(command, seconds=seconds * self.slow)
+        return self.control.run(command, stdin=stdin, seconds=seconds * self.slow)
 
     def _brought(self, directory: str) -> str:
         """Bring a directory to the controller's host; returns where it is there."""

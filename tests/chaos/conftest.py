@@ -7,23 +7,15 @@ import pytest
 
 from tests.chaos.chaos import Chaos
 from tests.chaos.fleet import ChaosFleet
+from tests.failed import FAILED
 
 SEED = 20261128
-FAILED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    if report.failed:
-        item.stash[FAILED] = True
-    return report
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ from segctl_controller.store.records import (
 )
 from segctl_controller.store.sql import SqlStore
 
-LIMITS = Limits(denials=5, events=3, proofs=4)
+LIMITS = Limits(denials=5, events=3, proofs=3)
 ENTRY = Entry(1, "root", "act", "subject", "detail")
 HOUR = 3_600_000_000
 SECRET = hashlib.sha256(b"secret").digest()
@@ -241,10 +241,16 @@ def test_operators(store: Store) -> None:
 
 
 def test_a_repeated_proof_is_stored_once_and_proofs_are_bounded(store: Store) -> None:
-    for number in (1, 1, 2, 1, 3, 4):
-        store.add_proof(ProofRecord("web1", number, "d", "k", 10 + number))
-    assert [p.generation for p in store.proofs("web1", 10)] == [4, 3, 1, 2]
-    assert store.proofs("other", 10) == ()
+    def prove(host: str, *numbers: int) -> None:
+        for number in numbers:
+            store.add_proof(ProofRecord(host, number, "d", "k", 10 + number))
+
+    def held(host: str) -> list[int]:
+        return [p.generation for p in store.proofs(host, 10)]
+
+    prove("web2", 1, 2)
+    prove("web1", 1, 1, 2, 1, 3, 4)  # its own go, and nobody else's
+    assert (held("web1"), held("web2"), held("other")) == ([4, 3, 1], [2, 1], [])
 
 
 def test_denials_of_one_key_are_one_row_with_a_new_id(store: Store) -> None:

@@ -10,23 +10,15 @@ from lab.fleet import BIN, Fleet
 from lab.host import REPOSITORY
 from lab.netns import Lab
 from lab.topology import load_topology
+from tests.failed import FAILED
 
 SHOP = REPOSITORY / "examples" / "shop"
-FAILED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    if report.failed:
-        item.stash[FAILED] = True
-    return report
 
 
 @pytest.fixture(scope="session")

@@ -7,24 +7,16 @@ import pytest
 from lab.nspawn.fleet import AGENT, CONTROLLER, NspawnFleet
 from lab.nspawn.lab import NspawnLab
 from lab.topology import load_topology
+from tests.failed import FAILED
 
 HERE = Path(__file__).parent
 POLICY = HERE / "policy"
-FAILED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.kernel)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    if report.failed:
-        item.stash[FAILED] = True
-    return report
 
 
 @pytest.fixture(scope="session")

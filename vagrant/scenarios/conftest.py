@@ -12,10 +12,10 @@ import pytest
 from lab.driver import Driver
 from lab.drivers import DRIVERS, chosen
 from lab.topology import Topology
+from tests.failed import FAILED
 
 MACHINE_SECONDS = 3600
 """For a test on virtual machines, the first with their boot: a machine without KVM is slow."""
-FAILED = pytest.StashKey[bool]()
 TOPOLOGY = pytest.StashKey[Topology]()
 
 
@@ -50,14 +50,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=out)
     left = [item for item in items if item not in out]
     items[:] = sorted(left, key=lambda item: item.get_closest_marker("machines") is not None)  # reboots come last
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    report = yield
-    if report.failed:
-        item.stash[FAILED] = True
-    return report
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def test_a_rollback_cuts_the_session_it_no_longer_allows_and_no_other(fleet, pol
     }
     try:
         assert [session.stdout.readline() for session in sessions.values()] == ["connected\n", "connected\n"]
-        fleet.checked("rollback", "--yes", "--watch", "0", seconds=300)
+        fleet.segctl_checked("rollback", "--yes", "--watch", "0", seconds=300)
         until("the revoked session ends", lambda: sessions["revoked"].poll() is not None, SECONDS)
         assert sessions["revoked"].stdout.read().startswith("cut: ")
         assert wrong(fleet, WEB_TO_API, CRON_TO_API) == []

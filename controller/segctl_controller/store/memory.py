@@ -212,7 +212,8 @@ class MemoryStore:
     def add_proof(self, proof: ProofRecord) -> None:
         last = next(iter(self.proofs(proof.host, 1)), None)
         if last is None or replace(last, at_us=proof.at_us) != proof:
-            self._proofs = [*self._proofs, proof][-self._limits.proofs :]
+            kept = self.proofs(proof.host, self._limits.proofs - 1)[::-1]
+            self._proofs = [*(p for p in self._proofs if p.host != proof.host), *kept, proof]
 
     def proofs(self, host: str, limit: int) -> tuple[ProofRecord, ...]:
         return tuple(p for p in self._proofs[::-1] if p.host == host)[:limit]

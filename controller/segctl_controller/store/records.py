@@ -244,10 +244,10 @@ class DenialFilter:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many rows the store keeps, and flows for how many days; the oldest go."""
+    """How many rows the store keeps, proofs of each host, and flows for how many days; the oldest go."""
 
     denials: int = 100_000
     events: int = 10_000
-    proofs: int = 100_000
+    proofs: int = 1_000
     flows: int = 1_000_000
     flow_days: int = 30

@@ -260,8 +260,10 @@ class SqlStore:
             if last and all(last[name] == value for name, value in said.items()):
                 return
             connection.execute(insert(table).values(host=proof.host, at_us=proof.at_us, **said))
-            newest = connection.scalar(select(func.max(table.c.id))) or 0
-            connection.execute(delete(table).where(table.c.id <= newest - self._limits.proofs))
+            of_host = select(table.c.id).where(table.c.host == proof.host).order_by(table.c.id.desc())
+            oldest = connection.scalar(of_host.offset(self._limits.proofs).limit(1))
+            if oldest is not None:
+                connection.execute(delete(table).where(table.c.host == proof.host, table.c.id <= oldest))
 
     def proofs(self, host: str, limit: int) -> tuple[ProofRecord, ...]:
         table = tables.proofs

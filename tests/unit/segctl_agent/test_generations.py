@@ -120,6 +120,19 @@ async def test_a_silent_controller_ends_the_trial(tmp_path: Path) -> None:
     assert agent.ended() is None
 
 
+async def test_an_agent_that_is_stopped_leaves_no_trial_behind(tmp_path: Path) -> None:
+    agent, _ = make(tmp_path)
+    await agent.generations.leave()
+    await agent.put(new(FIVE))
+    await agent.generations.leave()
+    assert agent.in_force().generation == 5
+    await try_out(agent, SIX)
+    await agent.generations.leave()
+    assert agent.in_force().generation == 5
+    assert agent.enforcer.policy == FIVE
+    assert "the agent was stopped; generation 5 is in force again" in events(agent)[-1].message
+
+
 async def test_a_first_generation_that_is_taken_back_leaves_nothing(tmp_path: Path) -> None:
     agent, kernel = make(tmp_path)
     await try_out(agent, SIX, silence=0)

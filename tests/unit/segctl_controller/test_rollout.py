@@ -306,6 +306,23 @@ async def test_the_next_number_is_above_what_any_host_holds(tmp_path: Path) -> N
         assert (await f.lab.push(SHOP, wait=10))[0].stored.number == 20
 
 
+async def test_a_commit_that_is_durable_though_it_failed_counts(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as f:
+        store = f.lab.controller.db.store
+        settle = store.settle
+
+        def fails_afterwards(*args: Any) -> Any:
+            store.settle = settle  # type: ignore[method-assign]
+            settle(*args)
+            raise StateError("disk I/O error")
+
+        store.settle = fails_afterwards  # type: ignore[method-assign]
+        progress = await f.lab.push(SHOP, wait=10)
+        assert not progress[-1].done.undone
+        assert f.lab.controller.fleet.active.number == 1
+        assert await f.states() == dict.fromkeys(HOSTS, ("in-sync", 1))
+
+
 async def test_a_host_of_an_old_session_cannot_spoil_a_push(tmp_path: Path) -> None:
     async with fleet(tmp_path) as f:
         old = f.sessions["web1"]

@@ -13,6 +13,7 @@ import click
 
 from segctl.cli.app import App, Verb
 from segctl.cli.exits import CliError, Exit
+from segctl.cli.output import line, warn
 
 PARTS = {
     "agent": ("segctl-agent", "SEGCTL_AGENT_STATE", "/var/lib/segctl-agent"),
@@ -44,12 +45,13 @@ def doctor(app: App) -> Exit:
         )
     codes, documents = [], {}
     for name, (program, variable, default) in here.items():
-        command = [
-            _find(program, app.environment.get("PATH", "")),
-            "doctor",
-            "--state",
-            app.environment.get(variable) or default,
-        ]
+        state = app.environment.get(variable) or default
+        found = _find(program, app.environment.get("PATH", ""))
+        if found is None:
+            app.terminal.tell([line(warn(f"{program} is not installed"), f", and its state is still in {state}")])
+            codes.append(1)
+            continue
+        command = [found, "doctor", "--state", state]
         if app.json:
             told = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=False)
             documents[name] = json.loads(told.stdout) if told.stdout.strip() else None
@@ -61,12 +63,7 @@ def doctor(app: App) -> Exit:
     return Exit.FINDINGS if any(codes) else Exit.OK
 
 
-def _find(program: str, search: str) -> str:
-    """On `search` (a PATH) or beside this Python. Raises CliError."""
+def _find(program: str, search: str) -> str | None:
+    """Beside this Python or on `search`, a PATH."""
     beside = Path(sys.executable).parent / program
-    found = (str(beside) if os.access(beside, os.X_OK) else None) or shutil.which(program, path=search)
-    if found is None:
-        raise CliError(
-            f"{program} is not installed beside segctl", f"Install it, or run `{program} doctor` where it is."
-        )
-    return found
+    return (str(beside) if os.access(beside, os.X_OK) else None) or shutil.which(program, path=search)
