@@ -157,7 +157,8 @@ class Generations:
             self._folder.begin_first_trial()
         applied = await self._apply(staged)
         self._staged = None
-        trial = self.trial = Trial(asked.generation, asked.digest, asked.silence, asked.accept_denials)
+        began_us = time.time_ns() // 1000
+        trial = self.trial = Trial(asked.generation, asked.digest, asked.silence, asked.accept_denials, began_us)
         self._index = None
         self.heard()
         confirmed = self._confirmed.generation if self._confirmed is not None else 0
@@ -192,6 +193,8 @@ class Generations:
     def _confirm_in_memory(self, policy: HostPolicy) -> None:
         if self._confirmed is None:
             self._folder.end_first_trial()
+        if self._confirmed is None or self._confirmed.policy_digest != policy.policy_digest:
+            self.seen.keep(PolicyIndex(policy), time.time())
         self._confirmed = policy
 
     async def _apply(self, new: NewPolicy) -> Applied:
@@ -215,7 +218,7 @@ class Generations:
         if self.trial is None or self.trial.accept_denials or policy is None or self._doom:
             return
         self._index = self._index or PolicyIndex(policy)
-        broken = self.seen.broken(denials, self._index, time.time())
+        broken = self.seen.broken(denials, self._index, self.trial.began_us, time.time())
         if broken is not None:
             self._doom = describe_broken(broken)
 

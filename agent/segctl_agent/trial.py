@@ -26,12 +26,14 @@ _What = tuple[Direction, bytes, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Activated and not confirmed yet. `silence` is in seconds."""
+    """Activated and not confirmed yet. `silence` is in seconds, `began_us` Unix time: earlier packets were judged by
+    what was in force before."""
 
     generation: int
     digest: str
     silence: float
     accept_denials: bool = False
+    began_us: int = 0
 
 
 class SeenFlows:
@@ -51,8 +53,17 @@ class SeenFlows:
         while len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
 
-    def broken(self, denials: Iterable[Denial], index: PolicyIndex, now: float) -> Denial | None:
-        """The first denial of what passed before, where nobody decided that it should not. None when there is none.
+    def keep(self, index: PolicyIndex, now: float) -> None:
+        """Another policy is confirmed: what that one denies is no flow that passed before any more."""
+        for what, verdicts in list(self._seen.items()):
+            for workload in [w for w in verdicts if not index.judge(what[0], w, *what[1:], now).passes]:
+                del verdicts[workload]
+            if not verdicts:
+                del self._seen[what]
+
+    def broken(self, denials: Iterable[Denial], index: PolicyIndex, since_us: int, now: float) -> Denial | None:
+        """The first denial since `since_us` (Unix time) of what passed before, where nobody decided that it should not.
+        None when there is none.
 
         Nobody decided that: it passed because its host observed only, or the policy that denies it permits it. What a
         rule allowed and no rule allows now was in the plan that somebody accepted, and what was told as would-deny was
@@ -61,7 +72,7 @@ class SeenFlows:
         for denial in denials:
             direction: Direction = "in" if denial.ingress else "out"
             number = _NUMBERS.get(denial.protocol)
-            if denial.verdict != "denied" or number is None:
+            if denial.verdict != "denied" or number is None or denial.last_seen_us <= since_us:
                 continue
             if denial.workload == UNKNOWN_WORKLOAD:
                 continue  # its cgroup was not mapped yet: the packet that follows passes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
@@ -31,7 +32,9 @@ from tests.unit.segctl_agent.test_agent import Kernel, events, make
 FIVE = HostPolicy("db-1", 5, "", (LocalWorkload("host", None, Mode.ENFORCE),))
 PEER = Group("g", (IPv4Network("10.0.0.0/24"),))
 OPEN = Entry("rule", "g", (PortRange("tcp", 22, 22),), managed=False)
-SIX = replace(FIVE, generation=6, groups=(PEER,), workloads=(replace(FIVE.workloads[0], ingress=(OPEN,)),))
+SIX = replace(
+    FIVE, generation=6, policy_digest="6", groups=(PEER,), workloads=(replace(FIVE.workloads[0], ingress=(OPEN,)),)
+)
 
 
 def new(policy: HostPolicy, *, stage: bool = False) -> NewPolicy:
@@ -184,9 +187,47 @@ def test_what_another_workload_did_is_no_matter_of_this_one() -> None:
     for of in (window("allowed", workload="web"), window("observed"), window("observed", 22, workload="web")):
         seen.note(of)
     index = PolicyIndex(SIX)
-    assert seen.broken([denial(workload="web")], index, 0) is None
-    assert seen.broken([denial(22)], index, 0) is None
-    assert seen.broken([denial()], index, 0) == denial()
+    assert seen.broken([denial(workload="web")], index, 0, 0) is None
+    assert seen.broken([denial(22)], index, 0, 0) is None
+    assert seen.broken([denial()], index, 0, 0) == denial()
+
+
+def test_what_a_confirmed_policy_denies_did_not_pass_before_the_next() -> None:
+    """Else every push after one with --accept-denials would be undone."""
+    seen = SeenFlows()
+    seen.note(window("observed"))
+    seen.note(window("allowed", 22))
+    seen.keep(PolicyIndex(SIX), 0)
+    assert seen.broken([denial()], PolicyIndex(SIX), 0, 0) is None
+    assert seen.broken([denial(22)], PolicyIndex(SIX), 0, 0) == denial(22)
+
+
+async def test_a_denial_from_before_the_trial_is_none_of_its(tmp_path: Path) -> None:
+    """It may be told a little late: what the new policy permits was denied by the one before."""
+    agent, _ = make(tmp_path, Kernel())
+    await agent.put(new(FIVE))
+    agent.generations.seen.note(window("allowed", 22))
+    before = denial(22, at_us=time.time_ns() // 1000)
+    await try_out(agent, SIX)
+    agent.generations.denied([before])
+    await agent.check_trial()
+    assert agent.in_force().generation == 6
+    agent.generations.denied([denial(22)])
+    await agent.check_trial()
+    assert agent.in_force().generation == 5
+
+
+async def test_accepted_denials_are_accepted_for_the_next_push_too(tmp_path: Path) -> None:
+    agent, _ = make(tmp_path, Kernel())
+    await agent.put(new(FIVE))
+    agent.generations.seen.note(window("observed"))
+    await try_out(agent, SIX, accept=True)
+    await agent.confirm(Confirmation(6, host_policy_digest(SIX)))
+    seven = replace(SIX, generation=7, policy_digest="7")
+    await try_out(agent, seven)
+    agent.generations.denied([denial()])
+    await agent.check_trial()
+    assert agent.in_force().generation == 7
 
 
 def window(verdict: Verdict, port: int = 5432, workload: str = "host") -> FlowWindow:
@@ -194,9 +235,9 @@ def window(verdict: Verdict, port: int = 5432, workload: str = "host") -> FlowWi
     return FlowWindow(0, 1, (FlowRow(key, 1, 0, 0, 0, 1),))
 
 
-def denial(port: int = 5432, workload: str = "host", verdict: str = "denied") -> Denial:
+def denial(port: int = 5432, workload: str = "host", verdict: str = "denied", at_us: int = 2**60) -> Denial:
     process = ProcessInfo(1, "/usr/bin/db")
-    return Denial(True, verdict, workload, ip_address("10.0.0.7"), "tcp", port, process, "", 1, 0, 0, 6)  # type: ignore[arg-type]
+    return Denial(True, verdict, workload, ip_address("10.0.0.7"), "tcp", port, process, "", 1, 0, at_us, 6)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
