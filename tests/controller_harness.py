@@ -13,7 +13,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -168,9 +168,6 @@ class FakeAgent:
         **facts: Any,
     ) -> AsyncIterator[FakeSession]:
         """`said`: further fields of Hello; `facts`: of Facts."""
-        stub: Any = agent_pb2_grpc.AgentStub(self.lab.channel(self.identity))
-        call = stub.Session()
-        session = FakeSession(self, call)
         told = agent_pb2.Facts(
             addresses=[ip_address(a).packed for a in addresses],
             units=units,
@@ -179,13 +176,25 @@ class FakeAgent:
             **facts,
         )
         hello = agent_pb2.Hello(agent_version="fake", protocol=protocol, boot_id=boot_id, facts=told, **said)
+        session = await self._opened(hello)
         try:
-            # A controller that refuses the certificate may be faster than the Hello; `receive` then tells why.
-            with suppress(grpc.aio.AioRpcError):
-                await session.send(hello=hello)
             yield session
         finally:
-            call.cancel()
+            session.call.cancel()
+
+    async def _opened(self, hello: agent_pb2.Hello) -> FakeSession:
+        """A session whose Hello was said, or whose `receive` tells why the controller would not hear it."""
+        stub: Any = agent_pb2_grpc.AgentStub(self.lab.channel(self.identity))
+        for _ in range(20):
+            session = FakeSession(self, stub.Session())
+            try:
+                await session.send(hello=hello)
+            except grpc.aio.AioRpcError as error:
+                # The refusal came in the middle of the write, and gRPC has put INTERNAL in its place.
+                if error.code() is grpc.StatusCode.INTERNAL:
+                    continue
+            return session
+        raise AssertionError("gRPC lost the status of 20 streams")
 
     async def renewed(self, key: ec.EllipticCurvePrivateKey | None = None) -> FakeAgent:
         """The same host with the certificate that it gets for a new key; the old identity stays what it was."""
