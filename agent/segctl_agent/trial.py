@@ -37,7 +37,8 @@ class Trial:
 
 
 class SeenFlows:
-    """The kinds of accepted flows that were seen last, at most MAX_SEEN, and how they were judged."""
+    """The kinds of accepted flows that were seen last, at most MAX_SEEN, and how they were judged. A TCP connection
+    that nobody answered is none: whoever still asks for a server that is gone loses nothing."""
 
     def __init__(self) -> None:
         self._seen: OrderedDict[_What, dict[str, Verdict]] = OrderedDict()
@@ -45,6 +46,8 @@ class SeenFlows:
 
     def note(self, window: FlowWindow) -> None:
         for row in window.rows:
+            if not row.answered:
+                continue
             key = row.key
             what = (key.direction, key.remote, key.protocol, key.port)
             self._seen.setdefault(what, {})[key.workload] = key.verdict

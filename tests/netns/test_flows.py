@@ -50,6 +50,7 @@ table inet marked {
   }
 }
 """
+DEAF = "table inet deaf { chain in { type filter hook input priority 0; policy drop; }\n}\n"
 SHOP = LocalWorkload(
     "shop",
     Process(ProcessKind.UNIT, "shop.service"),
@@ -133,6 +134,26 @@ def test_flows_bear_their_workload_and_rule(hosts: TwoHosts) -> None:
         assert looked(watching) == []  # of the other host, and what is known already
         pairs.append(session(databases[0]))
         assert [r.flows for r in looked(watching)] == [1]
+
+    hosts.call(body)
+
+
+def test_a_connection_that_nobody_took_is_told_as_such(hosts: TwoHosts) -> None:
+    def body() -> None:
+        run("nft", "-f", "-", stdin=RULES)
+        watching = watcher()
+        looked(watching)
+        with hosts.over_there():
+            run("nft", "-f", "-", stdin=DEAF)
+            database = server(THERE, 5432)
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex((THERE, 5432))
+        assert [(r.flows, r.answered) for r in looked(watching)] == [(1, False)]
+        with hosts.over_there():
+            run("nft", "delete", "table", "inet", "deaf")
+        assert talks(client, database.accept()[0])  # the SYN came again
+        assert [(r.flows, r.answered) for r in looked(watching)] == [(0, True)]
 
     hosts.call(body)
 

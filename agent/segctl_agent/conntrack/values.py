@@ -13,6 +13,8 @@ ICMPV6: Final = 58
 TCP_LAST_ACK: Final = 6
 TCP_TIME_WAIT: Final = 7
 TCP_CLOSE: Final = 8
+IPS_ASSURED: Final = 1 << 2
+"""enum ip_conntrack_status of linux/netfilter/nf_conntrack_common.h. Of TCP: a connection was established."""
 TCP_OVER: Final = frozenset({TCP_LAST_ACK, TCP_TIME_WAIT, TCP_CLOSE})
 """The connection has ended; the entry outlives it by its timeout."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from segctl_agent.conntrack.values import TCP, ConntrackRow
+from segctl_agent.conntrack.values import IPS_ASSURED, TCP, ConntrackRow
 from segctl_agent.flows.permits import Judgement, PolicyIndex
 from segctl_agent.flows.values import ESSENTIALS, FlowKey, FlowRow, FlowWindow, Marks, sides
 from segctl_agent.identity import Direction
@@ -36,12 +36,18 @@ class Half(NamedTuple):
 class _Record:
     """What is known of a key in this window."""
 
-    __slots__ = ("first_us", "flows", "key", "live", "received", "sent", "told_us", "version")
+    __slots__ = ("answered", "first_us", "flows", "key", "live", "received", "sent", "told_us", "version")
 
     def __init__(self, key: FlowKey | None, version: int) -> None:
         self.key, self.version = key, version
         self.live = self.flows = self.sent = self.received = self.first_us = 0
+        self.answered = False
         self.told_us = -REFRESH_US  # due from the first window on
+
+    def met(self, row: ConntrackRow) -> None:
+        """A flow of its own. What was told as unanswered and is answered now is due again."""
+        if not self.answered and (row.status & IPS_ASSURED or row.protocol != TCP):
+            self.answered, self.told_us = True, -REFRESH_US
 
 
 # A flow's record; with the bytes that were counted so far, where the kernel counts and the flow may count more.
@@ -132,6 +138,8 @@ class _Turn:
                     record = self._find(row, half) or nameless
                 record.live += 1
                 record.first_us = self._from_us
+                if not record.answered:
+                    record.met(row)
                 seen[name] = self._count(record, known, row)
 
     def _new(self, name: int, row: ConntrackRow, half: Half) -> None:
@@ -146,6 +154,7 @@ class _Turn:
         record.first_us = min(record.first_us or self._at_us, max(began, self._from_us))
         record.live += 1
         record.flows += not self._first
+        record.met(row)
         if self._first:
             self.seen[name] = (record, row.original_bytes, row.reply_bytes) if row.original_bytes else record
         else:
@@ -209,4 +218,5 @@ def _worth_telling(record: _Record, at_us: int) -> bool:
 def _row(record: _Record, from_us: int, at_us: int) -> FlowRow:
     assert record.key is not None
     record.told_us = at_us
-    return FlowRow(record.key, record.flows, record.sent, record.received, max(record.first_us, from_us), at_us)
+    first_us = max(record.first_us, from_us)
+    return FlowRow(record.key, record.flows, record.sent, record.received, first_us, at_us, record.answered)

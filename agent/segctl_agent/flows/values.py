@@ -101,7 +101,7 @@ class FlowKey:
 @dataclass(frozen=True, slots=True)
 class FlowRow:
     """`flows` began in the window. Bytes are those of the window, 0 where the kernel does not count. Times are Unix
-    microseconds, as fine as the dumps are apart."""
+    microseconds, as fine as the dumps are apart. `answered`: not only TCP connections that nobody took."""
 
     key: FlowKey
     flows: int
@@ -109,6 +109,7 @@ class FlowRow:
     bytes_received: int
     first_us: int
     last_us: int
+    answered: bool = True
 
 
 @dataclass(frozen=True, slots=True)

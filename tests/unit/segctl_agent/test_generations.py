@@ -230,9 +230,9 @@ async def test_accepted_denials_are_accepted_for_the_next_push_too(tmp_path: Pat
     assert agent.in_force().generation == 7
 
 
-def window(verdict: Verdict, port: int = 5432, workload: str = "host") -> FlowWindow:
+def window(verdict: Verdict, port: int = 5432, workload: str = "host", answered: bool = True) -> FlowWindow:
     key = FlowKey("in", workload, ip_address("10.0.0.7").packed, 6, port, "", verdict)
-    return FlowWindow(0, 1, (FlowRow(key, 1, 0, 0, 0, 1),))
+    return FlowWindow(0, 1, (FlowRow(key, 1, 0, 0, 0, 1, answered),))
 
 
 def denial(port: int = 5432, workload: str = "host", verdict: str = "denied", at_us: int = 2**60) -> Denial:
@@ -247,6 +247,7 @@ def denial(port: int = 5432, workload: str = "host", verdict: str = "denied", at
         (window("observed"), denial(), True, False),
         (window("observed", workload="before"), denial(), False, True),  # a workload that is new
         (window("observed"), denial(port=5433), False, False),
+        (window("observed", answered=False), denial(), False, False),  # nobody was there
         (window("observed"), denial(verdict="would-deny"), False, False),
         (window("observed"), denial(workload="?"), False, False),
         (window("would-deny"), denial(), False, False),  # it was told

@@ -8,7 +8,7 @@ from typing import Any
 
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import HOST_WORKLOAD, Mode, PortRange
-from segctl_agent.conntrack.values import ConntrackRow
+from segctl_agent.conntrack.values import IPS_ASSURED, ConntrackRow
 from segctl_agent.nft.attributes import attribute, nested, u32, u64
 
 _ZEROS = ConntrackRow(*(0,) * len(ConntrackRow._fields))  # type: ignore[arg-type]
@@ -49,6 +49,7 @@ def row(source: str, source_port: int, destination: str, port: int, protocol: in
         reply_destination=packed(source),
         reply_source_port=port,
         reply_destination_port=source_port,
+        status=IPS_ASSURED,
         tcp_state=3 if protocol == 6 else 0,
         timeout=100,
         id=(source_port << 16 | port) & 0xFFFF_FFFF,

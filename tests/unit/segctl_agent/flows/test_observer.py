@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from segctl.errors import KernelError
 from segctl.model.hostpolicy import LocalWorkload
 from segctl.model.policy import Mode, Process, ProcessKind
-from segctl_agent.conntrack.values import ConntrackRow
+from segctl_agent.conntrack.values import UDP, ConntrackRow
 from segctl_agent.flows.decisions import RecentDecisions
 from segctl_agent.flows.observer import REFRESH_US, FlowObserver
 from segctl_agent.flows.permits import PolicyIndex
@@ -58,7 +58,9 @@ def to_db(port: int = 5000, **more: Any) -> ConntrackRow:
 def test_new_flows_of_a_window_are_one_row_and_are_counted_once() -> None:
     stage = Stage()
     window = stage.sees(to_db(5000), to_db(5001))
-    assert window == FlowWindow(5 * SECOND, 10 * SECOND, (FlowRow(TO_DB, 2, 0, 0, 10 * SECOND, 10 * SECOND),))
+    assert window == FlowWindow(
+        5 * SECOND, 10 * SECOND, (FlowRow(TO_DB, 2, 0, 0, 10 * SECOND, 10 * SECOND, answered=True),)
+    )
     assert stage.sees(to_db(5000), to_db(5001)).rows == ()
     assert [r.flows for r in stage.sees(to_db(5000), to_db(5001), to_db(5002)).rows] == [1]
 
@@ -104,6 +106,15 @@ def test_a_row_is_told_again_while_its_flows_live_on() -> None:
     window = stage.sees(to_db(), seconds=1)
     assert [(r.flows, r.first_us, r.last_us) for r in window.rows] == [(0, window.from_us, window.until_us)]
     assert stage.sees(seconds=600).rows == ()
+
+
+def test_a_connection_that_nobody_took_is_told_again_once_one_is_taken() -> None:
+    stage = Stage()
+    assert [r.answered for r in stage.sees(to_db(status=0)).rows] == [False]
+    assert stage.sees(to_db(status=0)).rows == ()
+    assert [(r.flows, r.answered) for r in stage.sees(to_db()).rows] == [(0, True)]
+    assert stage.sees(to_db(), to_db(5001, status=0)).rows[0].answered  # of its kind one was taken
+    assert stage.sees(row("10.0.0.1", 1, "10.0.0.2", 2, mark=mark(outgoing=2), protocol=UDP, status=0)).rows[0].answered
 
 
 def test_bytes_are_those_of_the_window_by_who_sent_them() -> None:
