@@ -156,7 +156,10 @@ class Told:
         """Raises OSError."""
         self._prepare()
         place = self.path / f"{entry.id}.json"
-        if place.exists() or len(list(self.path.iterdir())) > MOST_WAITING:
+        if place.exists():
+            return
+        if len(list(self.path.iterdir())) > MOST_WAITING:
+            log.error("%d audit entries wait for the controller: a %s is not kept for it", MOST_WAITING, entry.action)
             return
         about = {
             "action": entry.action,

@@ -27,16 +27,18 @@ async def tell_audit(stub: rpc.AgentAsyncStub, told: Told) -> None:
         await asyncio.sleep(pause)
 
 
-async def _tell(stub: rpc.AgentAsyncStub, told: Told) -> float:
+async def _tell(stub: rpc.AgentAsyncStub, told: Told, most: int = MOST) -> float:
     """Seconds until the next look."""
-    entries = told.waiting(MOST)
+    entries = told.waiting(most)
     if not entries:
         return LOOK_SECONDS
     try:
         reply = await stub.Audit(pb.HostAuditRequest(entries=entries), timeout=TIMEOUT_SECONDS)
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-            log.error("the controller refused audit entries, they are given up: %s", error.details())
+            if len(entries) > 1:
+                return await _tell(stub, told, 1)  # only what is at fault itself is given up
+            log.error("the controller refused an audit entry, it is given up: %s", error.details())
             told.stored(entry.id for entry in entries)
             return LOOK_SECONDS
         log.warning("the audit log is not told yet, it is tried again: %s", error.details())

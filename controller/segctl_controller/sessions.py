@@ -36,6 +36,8 @@ LONGEST_REASON = 500
 _STAGE = hostpolicy_pb2.HostPolicy(stage=True).SerializeToString()
 RATE, BURST = 1.0, 60.0
 """Facts and refusals a second and host: each may make work for the whole fleet, or an entry in the audit log."""
+PROOF_RATE, PROOF_BURST = 10.0, 200.0
+"""Proofs a second and host: each is stored."""
 log = logging.getLogger(__name__)
 
 
@@ -260,6 +262,7 @@ class SessionService:
         self._clock = clock
         self._heartbeat = heartbeat
         self._paces = Paces(RATE, BURST)
+        self._proofs = Paces(PROOF_RATE, PROOF_BURST)
 
     async def serve(self, context: Context) -> None:
         """The handler of Agent.Session; messages are written as bytes."""
@@ -398,6 +401,7 @@ class SessionService:
             return
         if len(ack.kernel_digest) > 128:
             raise WireError("the kernel digest is longer than 128 characters")
+        await asyncio.sleep(self._proofs.delay(session.host))
         proof = ProofRecord(session.host, generation, ack.digest, ack.kernel_digest, self._clock.now_us())
         await self._registry.proved(session, proof, ack.notes, stored=ack.stored)
 

@@ -135,11 +135,14 @@ class Desk(rpc.AgentServicer):
 
     def __init__(self) -> None:
         self.refusals: list[grpc.StatusCode] = []
+        self.malformed = ""  # the id of an entry that no request may hold
         self.stored: dict[str, str] = {}
 
     async def Audit(self, request: pb.HostAuditRequest, context: Any) -> pb.HostAuditReply:
         if self.refusals:
             await context.abort(self.refusals.pop(0), "not now")
+        if self.malformed in {entry.id for entry in request.entries}:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such action")
         self.stored.update({e.id: e.action for e in request.entries[:1]})
         return pb.HostAuditReply(stored=[request.entries[0].id, "of somebody else"])
 
@@ -178,3 +181,23 @@ async def test_everything_is_told_and_kept_until_it_is_stored(tmp_path: Path) ->
     async with telling(desk, tmp_path):  # what is never taken does not hold up what comes after it
         await until(lambda: not told(tmp_path))
     assert len(desk.stored) == 2
+
+
+async def test_what_is_malformed_takes_nothing_else_with_it(tmp_path: Path) -> None:
+    folder, desk = StateFolder(tmp_path), Desk()
+    for _ in range(2):
+        begin_release(folder, Release.begin(WHO, "", None))
+        end_release(folder, WHO)
+    waiting = [entry.id for entry in Told(tmp_path).waiting(20)]
+    desk.malformed = waiting[1]
+    async with telling(desk, tmp_path):
+        await until(lambda: not told(tmp_path))
+    assert list(desk.stored) == [waiting[0], *waiting[2:]]
+
+
+def test_what_finds_no_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr("segctl_agent.release.MOST_WAITING", 2)
+    for number in range(4):
+        Told(tmp_path).add(pb.HostEntry(id=f"entry-{number}", action="release"))
+    assert len(told(tmp_path)) == 3
+    assert "a release is not kept for it" in caplog.text

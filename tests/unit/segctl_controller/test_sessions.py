@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,7 +14,7 @@ from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl_controller.contest import Origin
 from segctl_controller.errors import UnauthenticatedError
-from segctl_controller.sessions import BURST, PART, Session, SessionService, policy_messages
+from segctl_controller.sessions import BURST, PART, PROOF_BURST, PROOF_RATE, Session, SessionService, policy_messages
 from segctl_controller.store.sql import SqlStore
 from segctl_controller.trial import Desired, Kind, Order
 
@@ -348,6 +349,32 @@ async def test_facts_that_flood_are_taken_newest_first_and_slowly(tmp_path: Path
 
             await eventually(newest)
             assert lab.controller.fleet.revision - before <= BURST + 10
+
+
+async def test_proofs_that_flood_are_stored_slowly(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        await lab.push(SHOP)
+        began = time.monotonic()
+        async with web.session(["10.0.0.1"]) as session:
+            await session.receive()
+            policy = await session.acknowledge()
+
+            async def flood() -> None:
+                for number in range(1000):
+                    await session.prove(policy, f"{number}")
+
+            async def stored() -> int:
+                return len(await lab.controller.db.call(lab.controller.db.store.proofs, "web1", 1000))
+
+            async def burst() -> bool:
+                return await stored() >= PROOF_BURST
+
+            flooding = asyncio.create_task(flood())
+            await eventually(burst)
+            await asyncio.sleep(0.5)
+            assert await stored() <= PROOF_BURST + PROOF_RATE * (time.monotonic() - began) + 1
+            flooding.cancel()
 
 
 async def test_a_host_removed_while_it_is_explained_is_no_crash(tmp_path: Path) -> None:
