@@ -10,74 +10,33 @@ from collections.abc import Coroutine
 import grpc
 from segctl.errors import SegctlError, WireError
 from segctl.logs import Event, about
-from segctl.proto.v1 import agent_pb2, hostpolicy_pb2
+from segctl.proto.v1 import agent_pb2
 from segctl.wire import PROTOCOL_VERSION
 
 from segctl_controller.clock import Clock
 from segctl_controller.contest import Origin
 from segctl_controller.errors import LimitError, PreconditionError, ReplacedError, SilentPeerError
 from segctl_controller.facts import Claims, read_claims
+from segctl_controller.messages import draft_messages, policy_messages
 from segctl_controller.pace import Paces
 from segctl_controller.questions import Questions
 from segctl_controller.registry import Registry
 from segctl_controller.rpc import Context, Refusing, caller_of, source_address
 from segctl_controller.store.records import ProofRecord
-from segctl_controller.trial import Desired, Kind, Order
+from segctl_controller.trial import Kind, Order
 
 HELLO_SECONDS = 10.0
 SILENT_INTERVALS = 3
-PART = 1_000_000
-"""Bytes of a HostPolicy in one message; a larger one comes in Chunk messages."""
 LARGEST_MESSAGE = 4 * 1024 * 1024
 MOST_PROBES = 64
 MOST_IMPACTS = 4
 REMEMBERED = 16
 LONGEST_REASON = 500
-_STAGE = hostpolicy_pb2.HostPolicy(stage=True).SerializeToString()
 RATE, BURST = 1.0, 60.0
 """Facts and refusals a second and host: each may make work for the whole fleet, or an entry in the audit log."""
 PROOF_RATE, PROOF_BURST = 10.0, 200.0
 """Proofs a second and host: each is stored."""
 log = logging.getLogger(__name__)
-
-
-def policy_messages(desired: Desired, *, stage: bool = False) -> list[bytes]:
-    """The serialized ControllerMessages that carry a host policy: one `policy`, or parts of its bytes in `chunk`."""
-    # Fields follow each other in a message: this one adds HostPolicy.stage to bytes that are shared by all who hold it.
-    wire = desired.wire + _STAGE if stage else desired.wire
-    if len(wire) <= PART:
-        # Field 2 of ControllerMessage around bytes that are serialized already: parsing 20 KB again for every host
-        # would only undo and redo what the fleet has done once.
-        return [b"\x12" + _varint(len(wire)) + wire]
-    starts = range(0, len(wire), PART)
-    return [
-        agent_pb2.ControllerMessage(
-            chunk=agent_pb2.Chunk(data=wire[start : start + PART], more=start + PART < len(wire))
-        ).SerializeToString()
-        for start in starts
-    ]
-
-
-def draft_messages(number: int, draft: bytes, limit: int) -> list[bytes]:
-    """The serialized ControllerMessages that ask what a draft would cut; each holds at most PART bytes of it."""
-    starts = range(0, max(1, len(draft)), PART)
-    requests = (
-        agent_pb2.ImpactRequest(
-            id=number, draft=draft[start : start + PART], more=start + PART < len(draft), limit=limit
-        )
-        for start in starts
-    )
-    return [agent_pb2.ControllerMessage(impact=request).SerializeToString() for request in requests]
-
-
-def _varint(number: int) -> bytes:
-    """https://protobuf.dev/programming-guides/encoding/#varints"""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 class Session:

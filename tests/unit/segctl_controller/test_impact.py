@@ -17,7 +17,8 @@ from segctl.proto.v1 import admin_pb2, agent_pb2, hostpolicy_pb2
 from segctl_controller.contest import Origin
 from segctl_controller.errors import LimitError
 from segctl_controller.impact import NAMED_BY_HOST, SECONDS, check_reply
-from segctl_controller.sessions import MOST_IMPACTS, PART, Session, draft_messages
+from segctl_controller.messages import PART, draft_messages
+from segctl_controller.sessions import MOST_IMPACTS, Session
 
 from tests.controller_harness import ControllerLab, FakeSession, eventually, running_controller
 from tests.unit.segctl_controller.policies import BROKEN_TEST, SHOP

@@ -14,7 +14,8 @@ from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl_controller.contest import Origin
 from segctl_controller.errors import UnauthenticatedError
-from segctl_controller.sessions import BURST, PART, PROOF_BURST, PROOF_RATE, Session, SessionService, policy_messages
+from segctl_controller.messages import PART, policy_messages
+from segctl_controller.sessions import BURST, PROOF_BURST, PROOF_RATE, Session, SessionService
 from segctl_controller.store.sql import SqlStore
 from segctl_controller.trial import Desired, Kind, Order
 

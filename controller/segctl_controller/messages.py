@@ -1,0 +1,50 @@
+"""What a session sends, serialized once for all who get it: host policies and drafts, in parts that fit a message."""
+
+from __future__ import annotations
+
+from segctl.proto.v1 import agent_pb2, hostpolicy_pb2
+
+from segctl_controller.trial import Desired
+
+PART = 1_000_000
+"""Bytes of a HostPolicy in one message; a larger one comes in Chunk messages."""
+_STAGE = hostpolicy_pb2.HostPolicy(stage=True).SerializeToString()
+
+
+def policy_messages(desired: Desired, *, stage: bool = False) -> list[bytes]:
+    """The serialized ControllerMessages that carry a host policy: one `policy`, or parts of its bytes in `chunk`."""
+    # Fields follow each other in a message: this one adds HostPolicy.stage to bytes that are shared by all who hold it.
+    wire = desired.wire + _STAGE if stage else desired.wire
+    if len(wire) <= PART:
+        # Field 2 of ControllerMessage around bytes that are serialized already: parsing 20 KB again for every host
+        # would only undo and redo what the fleet has done once.
+        return [b"\x12" + _varint(len(wire)) + wire]
+    starts = range(0, len(wire), PART)
+    return [
+        agent_pb2.ControllerMessage(
+            chunk=agent_pb2.Chunk(data=wire[start : start + PART], more=start + PART < len(wire))
+        ).SerializeToString()
+        for start in starts
+    ]
+
+
+def draft_messages(number: int, draft: bytes, limit: int) -> list[bytes]:
+    """The serialized ControllerMessages that ask what a draft would cut; each holds at most PART bytes of it."""
+    starts = range(0, max(1, len(draft)), PART)
+    requests = (
+        agent_pb2.ImpactRequest(
+            id=number, draft=draft[start : start + PART], more=start + PART < len(draft), limit=limit
+        )
+        for start in starts
+    )
+    return [agent_pb2.ControllerMessage(impact=request).SerializeToString() for request in requests]
+
+
+def _varint(number: int) -> bytes:
+    """https://protobuf.dev/programming-guides/encoding/#varints"""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
