@@ -30,7 +30,7 @@ services: setup   # what the machines of tests/nspawn run; nothing of it is star
 
 test: system services lint   ## lint and every test: unit, kernel, end to end
 	@tools/neighbours.sh
-	@$(PY) -m pytest
+	@tools/test.sh
 
 proto: setup   ## regenerate the wire code from protos/
 	@protos/generate.sh

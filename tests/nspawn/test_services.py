@@ -32,8 +32,7 @@ def test_the_python_api_that_was_broken_into_reaches_no_ssh(fleet):
 
 def test_postgres_answers_its_api_and_nobody_else(fleet):
     assert not fleet.reach("client1", "db1", 5432).open
-    denial = fleet.denied("db1", direction="ingress", peer_address=CLIENT1)
-    assert denial["process"]["unit"] == "postgresql@15-main.service"
+    denial = fleet.denied("db1", direction="ingress", peer_address=CLIENT1, process_unit="postgresql@15-main.service")
     assert denial["process"]["user"] == "postgres"
 
 
@@ -53,8 +52,8 @@ def test_ssh_is_for_administrators_and_a_login_is_not_its_daemon(fleet):
     ssh = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
     assert fleet.control.run([*ssh, "alice@web1", "hostname"]).stdout == "web1\n"
     assert not fleet.reach("client1", "web1", 22).open
-    denial = fleet.denied("web1", direction="ingress", peer_address=CLIENT1, service="tcp/22")
-    assert denial["process"]["unit"] == "ssh.service"
+    denial = fleet.denied("web1", direction="ingress", peer_address=CLIENT1, process_unit="ssh.service")
+    assert denial["service"] == "tcp/22"
     assert denial["process"]["exe"] == "/usr/sbin/sshd"
 
     done = fleet.control.run([*ssh, "alice@web1", f"{PYTHON} reach {DB1} 5432 --timeout 1"])
