@@ -14,6 +14,7 @@ import signal
 import socket
 import socketserver
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -212,6 +213,29 @@ def watch(options: argparse.Namespace) -> int:
     return 0
 
 
+BOUND_SECONDS = 3.0
+"""How long a command may take to end once its input has."""
+
+
+def bound(options: argparse.Namespace) -> int:
+    """Run a command with our standard input, and end it when that ends: when who started it over ssh is gone."""
+    with subprocess.Popen(options.command, stdin=subprocess.PIPE) as process:
+        threading.Thread(target=feed, args=(process,), daemon=True).start()
+        return process.wait()
+
+
+def feed(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(OSError, ValueError), process.stdin as pipe:
+        while block := os.read(0, 65536):
+            pipe.write(block)
+            pipe.flush()
+    try:
+        process.wait(BOUND_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="programs.py", description=__doc__)
     commands = top.add_subparsers(required=True)
@@ -234,6 +258,9 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("watch", help="TARGET: open|closed,4|6,HOST,PORT")
     one.add_argument("target", nargs="+")
     one.set_defaults(run=watch)
+    one = commands.add_parser("bound")
+    one.add_argument("command", nargs=argparse.REMAINDER)
+    one.set_defaults(run=bound)
     return top
 
 

@@ -17,7 +17,6 @@ FOLDER = "/opt/segctl-lab"
 PROGRAM = ("/usr/bin/python3", "-I", "-S", f"{FOLDER}/lab/programs.py")
 
 _JOIN = 'd=/sys/fs/cgroup/$1; shift; mkdir -p "$d" && echo $$ >"$d/cgroup.procs" && exec "$@"'
-_UNTIL_END_OF_INPUT = '"$@" & p=$!; { cat; kill $p; } >/dev/null 2>&1 <&3 & w=$!; wait $p; c=$?; kill $w; exit $c'
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +30,9 @@ class RemoteHost:
     def _argv(self, command: Sequence[str], unit: str, user: str, bound: bool = False) -> list[str]:
         cgroup = unit_cgroup(unit) if unit else session_cgroup(uid(user))
         account = [] if user == "root" else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
-        wrapped = [*self.sudo, "sh", "-c", _JOIN, "sh", cgroup, *account, *command]
-        if bound:
-            wrapped = ["sh", "-c", f"exec 3<&0; {_UNTIL_END_OF_INPUT}", "sh", *wrapped]
-        return [*self.ssh, shlex.join(wrapped)]
+        bounds = [*PROGRAM, "bound"] if bound else []
+        wrapped = ["sh", "-c", _JOIN, "sh", cgroup, *account, *command]
+        return [*self.ssh, shlex.join([*self.sudo, *bounds, *wrapped])]
 
     def run(
         self, command: Sequence[str], unit: str = "", user: str = "root", stdin: str = "", seconds: float = 60
