@@ -23,7 +23,7 @@ from lab.netns import SWITCH
 from lab.signals import undisturbed
 from lab.topology import HostSpec, Topology
 from lab.vm.fleet import MachineDriver
-from lab.vm.remote import RemoteHost
+from lab.vm.remote import ONE_CONNECTION, RemoteHost
 from lab.wait import until
 
 STORE = Path(os.environ.get("SEGCTL_VM", "/var/tmp/segctl-vm"))
@@ -93,20 +93,17 @@ def mac(name: str) -> str:
 
 def ssh(address: str, port: int, control: Path) -> tuple[str, ...]:
     """The command line of ssh(1) as root. Its machines are new every time and nobody else's, so their keys are not
-    compared; one connection serves all commands."""
+    compared."""
     options = {
         "BatchMode": "yes",
         "ConnectTimeout": "10",
-        "ControlMaster": "auto",
         "ControlPath": f"{control}/ssh-%h-%p",
-        "ControlPersist": "120",
         "LogLevel": "ERROR",
-        "ServerAliveInterval": "10",
         "StrictHostKeyChecking": "no",
         "UserKnownHostsFile": "/dev/null",
     }
     words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    return ("ssh", "-i", str(KEY), "-p", str(port), *words, f"root@{address}")
+    return ("ssh", "-i", str(KEY), "-p", str(port), *ONE_CONNECTION, *words, f"root@{address}")
 
 
 class QemuDriver(MachineDriver):

@@ -16,6 +16,9 @@ FOLDER = "/opt/segctl-lab"
 """Where a machine has `lab/`, the packages and policies."""
 PROGRAM = ("/usr/bin/python3", "-I", "-S", f"{FOLDER}/lab/programs.py")
 
+ONE_CONNECTION = ("-o", "ControlMaster=auto", "-o", "ControlPersist=3600", "-o", "ServerAliveInterval=10")
+"""Of ssh(1): it serves all commands, and ends with its machine. Of two commands that would both begin it, one warns."""
+
 _JOIN = 'd=/sys/fs/cgroup/$1; shift; mkdir -p "$d" && echo $$ >"$d/cgroup.procs" && exec "$@"'
 
 

@@ -14,7 +14,7 @@ from lab.instance import LabError
 from lab.topology import Topology
 from lab.vm.fleet import MachineDriver
 from lab.vm.qemu import STORE, TCG_SLOWDOWN
-from lab.vm.remote import RemoteHost
+from lab.vm.remote import ONE_CONNECTION, RemoteHost
 
 FOLDER = REPOSITORY / "vagrant"
 LIBVIRTD = FOLDER / "box" / "libvirtd.sh"
@@ -41,7 +41,7 @@ class VagrantDriver(MachineDriver):
         config = FOLDER / ".vagrant" / "ssh-config"
         names = [host.name for host in self.topology.hosts]
         config.write_text(self._vagrant("ssh-config", *names))
-        options = ["-o", "ControlMaster=auto", "-o", f"ControlPath={config.parent}/%n", "-o", "ControlPersist=120"]
+        options = [*ONE_CONNECTION, "-o", f"ControlPath={config.parent}/%n"]
         for name in names:
             self.machines[name] = RemoteHost(name, (*self._enter, "ssh", "-F", str(config), *options, name), ("sudo",))
         return self
