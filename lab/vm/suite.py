@@ -23,6 +23,8 @@ REPORT = REPOSITORY / "build" / "kernel.xml"
 DEFAULT = ("tests/netns", "tests/contract")
 LEFT_OUT = (".git", ".mypy_cache", ".ruff_cache", ".hypothesis", "__pycache__", "dist", "bench/build", "bench/out")
 SPARE_MIB = 300
+# Without controllers, as where CI runs: else crun makes containers below a cgroup with processes threaded (cgroups(7)).
+OPTIONS = "systemd.hostname=suite cgroup_disable=cpu,cpuset,io,memory,hugetlb,pids,rdma,misc"
 SCRIPT = """
 mkdir -p "$1" && mount -L checkout "$1" && cd "$1"
 # A kernel test is of no unit and no login session: it begins in the root cgroup, as in a container that runs CI.
@@ -58,12 +60,13 @@ def run(arguments: list[str]) -> int:
     image.check()
     if Path(sys.prefix) != REPOSITORY / ".venv":
         raise LabError(f"run it with {REPOSITORY}/.venv/bin/python: that environment is taken along")
+    subprocess.run([REPOSITORY / "tools" / "neighbours.sh"], check=True)
     with tempfile.TemporaryDirectory(prefix="suite-", dir=STORE) as scratch:
         directory, port = Path(scratch), free_port()
         disk = directory / "checkout.raw"
         make_disk(disk)
         network = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"
-        argv = image.argv(kvm, directory, "systemd.hostname=suite", network, memory=2048, disks=(disk,))
+        argv = image.argv(kvm, directory, OPTIONS, network, memory=2048, disks=(disk,))
         with subprocess.Popen(argv, stdin=subprocess.DEVNULL) as machine:
             try:
                 return _run_tests(RemoteHost("suite", ssh("127.0.0.1", port, directory)), kvm, arguments)

@@ -23,6 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from segctl_agent.facts.processes import process_ids
+
 from tests.patience import patience
 
 T = TypeVar("T")
@@ -174,9 +176,9 @@ class Space:
         """End what the functions left behind, then remove the cgroups, deepest first."""
         cgroups = [*sorted((p for p in self.outer.rglob("*") if p.is_dir()), reverse=True), self.outer]
         for path in cgroups:
-            for pid in (path / "cgroup.procs").read_text().split():
+            for pid in process_ids(path):
                 with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
         for path in cgroups:
             path.rmdir()
 

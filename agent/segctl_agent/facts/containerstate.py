@@ -128,7 +128,9 @@ class ContainerReader:
 
     def _pids(self, cgroup: str) -> Iterator[int]:
         for where in (self._cgroups / cgroup, *(self._cgroups / cgroup / c for c in _CHILDREN)):
-            for line in _bounded(where / "cgroup.procs", 4096).split()[:_MOST_PIDS]:
+            # A threaded cgroup tells its threads only.
+            told = _bounded(where / "cgroup.procs", 4096) or _bounded(where / "cgroup.threads", 4096)
+            for line in told.split()[:_MOST_PIDS]:
                 if line != b"0":  # of another pid namespace
                     yield int(line)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +26,26 @@ def find_holder(inode: int, cgroup: Path, proc: Path = Path("/proc")) -> Holder:
     return find_holders(frozenset({inode}), cgroup, proc)[inode]
 
 
+def process_ids(cgroup: Path) -> list[int]:
+    """The processes of a cgroup. A threaded one tells its threads only (cgroups(7)), which /proc knows, too. Raises
+    OSError."""
+    try:
+        text = (cgroup / "cgroup.procs").read_text()
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        text = (cgroup / "cgroup.threads").read_text()
+    return [int(line) for line in text.split()]
+
+
 def find_holders(inodes: frozenset[int], cgroup: Path, proc: Path = Path("/proc")) -> dict[int, Holder]:
     """For every socket the first process in the cgroup directory `cgroup` that has it open, in one pass over 512
     processes and 16384 descriptors at most."""
     found: dict[int, Holder] = {}
     try:
-        pids = [int(line) for line in (cgroup / "cgroup.procs").read_text().split()]
+        pids = process_ids(cgroup)
     except OSError as error:
-        return dict.fromkeys(inodes, Holder(0, f"cannot read {cgroup / 'cgroup.procs'}: {error.strerror}"))
+        return dict.fromkeys(inodes, Holder(0, f"cannot read {error.filename or cgroup}: {error.strerror}"))
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     reason = "the process had ended, or had moved to another cgroup"
     if len(pids) > MAX_PIDS:
