@@ -28,6 +28,7 @@ from segctl_agent.nft.kernel import NetlinkKernel
 
 from tests.netns.podman import PODMAN, PRIVILEGED, UNLOGGED, PodmanHost
 from tests.netns.spaces import CGROUPS, Space, join
+from tests.patience import patience
 
 OWN, REMOTE, STRANGER, NEIGHBOUR = "10.99.0.1", "10.99.0.2", "10.99.0.3", "10.98.0.2"
 
@@ -203,7 +204,7 @@ class Machine:
 
         async def say() -> str:
             stdin.write(b"go\n")
-            return (await asyncio.wait_for(stdout.readline(), 10)).decode().strip()
+            return (await asyncio.wait_for(stdout.readline(), patience(10))).decode().strip()
 
         return say
 
@@ -253,7 +254,7 @@ class Machine:
         return int((cgroup / "cgroup.procs").read_text().split()[0])
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             while not condition():  # noqa: ASYNC110 - of several things that have no event
                 await asyncio.sleep(0.01)
 

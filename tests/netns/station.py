@@ -15,6 +15,7 @@ from segctl_agent.denials.values import Denial
 from segctl_agent.facts.cgroups import CgroupWatcher
 
 from tests.netns.spaces import CGROUPS
+from tests.patience import patience
 
 UNIT = "system.slice/shop.service"
 
@@ -39,7 +40,7 @@ class Told:
         return sum(d.count for d in self.denials)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(patience(8)):
             while not condition():
                 await self.changed.wait()
                 self.changed.clear()

@@ -76,6 +76,7 @@ def test_an_ipv6_address_counts_once_duplicate_detection_is_through():
         watcher.start(asyncio.get_running_loop(), told)
         await told.until(bool)
         six = ip_address("2001:db8::7")
+        run("sysctl", "-qw", f"net.ipv6.conf.v0.dad_transmits={round(patience(1))}")  # seconds, about
         run("ip", "addr", "add", f"{six}/64", "dev", "v0")
         assert "tentative" in run("ip", "-6", "addr", "show", "dev", "v0")
         assert six not in watcher.current()

@@ -13,6 +13,7 @@ import pytest
 from segctl_agent.facts.cgroups import CgroupWatcher, find_cgroup2_root
 
 from tests.netns.spaces import CGROUPS, in_namespaces
+from tests.patience import patience
 
 pytestmark = pytest.mark.kernel
 
@@ -35,7 +36,7 @@ class Follower:
         self.changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             while not condition():
                 await self.changed.wait()
                 self.changed.clear()

@@ -19,6 +19,7 @@ from segctl_agent.denials.values import Denial
 from tests.netns.denying import counter, on_station, table
 from tests.netns.spaces import in_namespaces
 from tests.netns.station import UNIT, Station, program
+from tests.patience import patience
 
 pytestmark = pytest.mark.kernel
 
@@ -151,7 +152,7 @@ def test_a_flood_is_counted_to_the_last_packet_in_bounded_memory(hosts: int, lim
         flood = await program(FLOOD.format(count=count, hosts=hosts))
         await flood.communicate(b"")
         packets = counter("out_web")
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(patience(15)):
             while station.told.packets + station.told.lost < packets:
                 station.pipeline.account({("out", "web"): packets})
                 station.told.changed.clear()

@@ -35,6 +35,7 @@ from segctl_agent.render.marks import Permit
 
 from tests.netns.spaces import in_namespaces, run
 from tests.netns.station import Station, program
+from tests.patience import patience
 
 pytestmark = pytest.mark.kernel
 
@@ -118,7 +119,7 @@ class Counting(Station):
     async def settled(self, seconds: float = 12.0) -> int:
         """Until every packet that the kernel counted has been told or is known as lost; how many there were."""
         counted = self.denied
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patience(seconds)):
             while self.told.packets + self.told.lost < counted:
                 self.pipeline.account(denied_counters(self.kernel.counters(), self.policy))
                 await asyncio.sleep(0.4)
@@ -169,9 +170,9 @@ def flood(count: int, hosts: int = 1, port: int = 7000, ports: int = 1, version:
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.TEST])
 def test_a_flow_is_counted_to_the_last_packet_and_logged_a_few_times(version: int, mode: Mode) -> None:
     async def body(station: Counting) -> tuple[int, int, int]:
-        client = await program(flood(20_000, version=version) + "sys.stdin.read()")
-        await station.told.until(lambda: bool(station.told.denials))
-        await asyncio.sleep(1)
+        client = await program(flood(20_000, version=version) + "print('sent', flush=True); sys.stdin.read()")
+        assert client.stdout is not None
+        assert b"sent" in await client.stdout.readline()
         counted = await station.settled()
         await client.communicate(b"")
         assert {d.process.pid for d in station.told.denials} == {client.pid}

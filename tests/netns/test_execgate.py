@@ -27,6 +27,7 @@ from segctl_agent.nft.kernel import NetlinkKernel
 
 from tests.netns.samples import policy
 from tests.netns.spaces import CGROUPS, in_namespaces, run
+from tests.patience import patience
 
 pytestmark = pytest.mark.kernel
 
@@ -366,7 +367,7 @@ def test_a_cgroup_with_the_gates_name_that_a_user_made_is_never_told() -> None:
             watcher.start(asyncio.get_running_loop(), note)
             (CGROUPS / "system.slice/e.service/segctl-exe-late").mkdir()
             (CGROUPS / "system.slice/e.service/other").mkdir()
-            await asyncio.wait_for(seen.wait(), 10)
+            await asyncio.wait_for(seen.wait(), patience(10))
             assert {path for path in told if "segctl-exe" in path} == {GATED}
             watcher.close()
 

@@ -49,6 +49,7 @@ from tests.netns.samples import LOCKED, SAMPLES, SHOP, SHOP_FACTS
 from tests.netns.spaces import Space, in_namespaces
 from tests.netns.test_agent_process import AGENT, agent, enrolled, start, table, until
 from tests.netns.test_ownership import state
+from tests.patience import patience
 
 pytestmark = pytest.mark.kernel
 
@@ -160,7 +161,7 @@ def test_a_running_agent_tells_it_in_its_journal_and_as_an_event(tmp_path: Path)
         assert identity is not None
         loop = Loop(StateFolder(folder), identity, Notifier(), MarkLayout(), kernel)
         agent = asyncio.create_task(loop.run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             await told.heard.wait()
         found = table()
         os.kill(os.getpid(), signal.SIGTERM)

@@ -32,6 +32,7 @@ from segctl_agent.render import cgroup_map
 from tests.decided import rendered
 from tests.netns.samples import SHOP, SHOP_FACTS
 from tests.netns.spaces import Space, cgroup_key
+from tests.patience import patience
 
 pytestmark = pytest.mark.kernel
 
@@ -212,10 +213,10 @@ def test_a_tamper_notice_names_the_process_and_the_tables(space: Space) -> None:
             kernel.apply(plan(None, rendered(SHOP, SHOP_FACTS, 1)))  # our own: left out
             child = await asyncio.create_subprocess_exec("nft", "flush chain inet segctl output")
             await child.wait()
-            first = await asyncio.wait_for(notices.get(), 5)
+            first = await asyncio.wait_for(notices.get(), patience(5))
             second_child = await asyncio.create_subprocess_exec("nft", "add table ip other")
             await second_child.wait()
-            second = await asyncio.wait_for(notices.get(), 5)
+            second = await asyncio.wait_for(notices.get(), patience(5))
             watch.stop(asyncio.get_running_loop())
             watch.close()
             assert first.pid == child.pid
