@@ -62,7 +62,7 @@ TALK = (
     PROGRAM
     + """
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=5, source_address=(sys.argv[3], 0))
-s.settimeout(2)
+s.settimeout(float(sys.argv[4]))
 for line in sys.stdin:
     try: s.sendall(b"x"); print("answered" if s.recv(1) else "closed", flush=True)
     except OSError as e: print(e, flush=True)
@@ -197,7 +197,7 @@ class Machine:
 
     async def session(self, address: str, port: int, network: int, source: str = "") -> Callable[[], Awaitable[str]]:
         """Opens a connection; each call of what comes back sends a byte and tells what became of it."""
-        process = await self._start(network, TALK, "", address, str(port), source)
+        process = await self._start(network, TALK, "", address, str(port), source, str(patience(2)))
         assert process.stdin is not None
         assert process.stdout is not None
         stdin, stdout = process.stdin, process.stdout
