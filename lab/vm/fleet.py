@@ -122,14 +122,20 @@ class MachineDriver(Driver):
     def reboot(self, host: str) -> None:
         machine = self.machines[host]
         before = self._boot_id(machine)
-        machine.check(["systemctl", "reboot"], seconds=60 * self.slow)
+        # A moment later: else it may end the ssh that asks for it before that has its exit code.
+        reboot = ["systemd-run", "--quiet", "--on-active=1", "systemctl", "reboot"]
+        machine.check(reboot, seconds=60 * self.slow)
         self._before = {host: before}
 
     def await_boot(self, host: str, seconds: float = 300) -> None:
         machine = self.machines[host]
 
         def up() -> bool:
-            return machine.reachable(20 * self.slow) and self._boot_id(machine) != self._before[host]
+            try:
+                rebooted = self._boot_id(machine) != self._before[host]
+            except (LabError, subprocess.TimeoutExpired):  # it is going down, or not up yet
+                return False
+            return rebooted and machine.reachable(20 * self.slow)
 
         until(f"{host} has rebooted", up, seconds, every=0.5)
 
@@ -142,7 +148,10 @@ class MachineDriver(Driver):
 
         def tail(name: str) -> str:
             command = ["journalctl", "--no-pager", f"--lines={lines}", f"--unit={units[name]}"]
-            return f"--- {name}\n{self.machines[name].run(command, seconds=60 * self.slow).stdout}"
+            try:
+                return f"--- {name}\n{self.machines[name].run(command, seconds=60 * self.slow).stdout}"
+            except LabError as error:
+                return f"--- {error}"
 
         return "\n".join(parallel(tail, list(units)))
 
