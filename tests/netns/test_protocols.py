@@ -20,6 +20,7 @@ from tests.decided import rendered
 from tests.netns.samples import LOCKED
 from tests.netns.spaces import CGROUPS, in_namespaces, run
 from tests.netns.station import UNIT, Station
+from tests.patience import patience
 
 pytestmark = pytest.mark.kernel
 
@@ -119,7 +120,7 @@ def test_joining_groups_makes_few_denials() -> None:
                     continue
             # RFC 3376: the second report within a second of the first; what was only counted, two dumps later.
             await station.told.until(lambda: station.heard()["ip/2", "224.0.0.22"] >= 2)
-            await asyncio.sleep(4)
+            await asyncio.sleep(patience(4))
         return station.heard(), len(station.told.denials), station.told.lost, station.denied
 
     told, denials, lost, counted = shut(body)
