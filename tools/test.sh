@@ -6,10 +6,11 @@ cd "$(dirname "$0")/.."
 mkdir -p build
 told=build/test-unit.txt
 
-# Second in line for the processors: it has no clocks to keep.
+# Second in line for the processors: the others have clocks to keep.
 nice -n 10 .venv/bin/python -m pytest tests/unit tests/fuzz </dev/null >"$told" 2>&1 &
 computing=$!
 trap 'kill "$computing" 2>/dev/null' EXIT
+trap 'exit 130' INT TERM
 hosts=0
 .venv/bin/python -m pytest --ignore=tests/unit --ignore=tests/fuzz || hosts=$?
 unit=0

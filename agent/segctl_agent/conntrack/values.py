@@ -9,12 +9,13 @@ TCP: Final = 6
 UDP: Final = 17
 ICMPV6: Final = 58
 
+IPS_ASSURED: Final = 1 << 2
+"""enum ip_conntrack_status of linux/netfilter/nf_conntrack_common.h. Of TCP: a connection was established."""
+
 # enum tcp_conntrack of linux/netfilter/nf_conntrack_tcp.h
 TCP_LAST_ACK: Final = 6
 TCP_TIME_WAIT: Final = 7
 TCP_CLOSE: Final = 8
-IPS_ASSURED: Final = 1 << 2
-"""enum ip_conntrack_status of linux/netfilter/nf_conntrack_common.h. Of TCP: a connection was established."""
 TCP_OVER: Final = frozenset({TCP_LAST_ACK, TCP_TIME_WAIT, TCP_CLOSE})
 """The connection has ended; the entry outlives it by its timeout."""
 

@@ -27,8 +27,6 @@ KEEP_SECONDS: Final = 60
 """How long an element lives after its last packet: render.ends.DENIED_SECONDS."""
 MAX_FLOWS: Final = 16_384
 """Flows with a surplus at a time. What is more than that, the chains' counters tell as lost."""
-OVERDUE_DUMPS: Final = 10
-"""After so many dumps a packet whose log came was in no set. A set that grows may be left out of several in a row."""
 MAX_NAMES: Final = 8192
 _PROTOCOLS = {6: "tcp", 17: "udp"}
 
@@ -68,11 +66,11 @@ def countable(key: Key) -> bool:
 
 @dataclass(slots=True)
 class _Missing:
-    """Packets counted less packets logged, now and at the dump before. `quiet`: dumps since the last log."""
+    """Packets counted less packets logged, now and at the dump before. `logged`: a log came since that dump."""
 
     count: int = 0
     before: int = 0
-    quiet: int = 0
+    logged: bool = False
     first_us: int = 0
     last_us: int = 0
 
@@ -101,7 +99,7 @@ class Ledger:
         if missing is None:
             missing = self._missing[flow] = _Missing()  # as many as the coalescer has keys, until the next dump
         missing.count -= 1
-        missing.quiet = 0
+        missing.logged = True
 
     def counted(self, sets: Sets, now_us: int) -> bool:
         """Take a dump in; tells whether it shows packets that the one before did not. The first one only shows where
@@ -132,11 +130,10 @@ class Ledger:
     def due(self, *, final: bool = False) -> Iterator[Surplus]:
         """Once for each dump, with all logs read that came before it: what was missing at this one and the last.
         `final`: no other dump follows, so all that is missing."""
-        overdue = OVERDUE_DUMPS if len(self._missing) < MAX_FLOWS else 1
         for flow, missing in list(self._missing.items()):
-            if missing.count < 0 and missing.quiet >= overdue:
+            if missing.count < 0 and not missing.logged:
                 missing.count = 0  # logged, but in no set: it was full
-            missing.quiet += 1
+            missing.logged = False
             surplus = missing.count if final else min(missing.count, missing.before)
             missing.before = missing.count
             if surplus > 0:
