@@ -24,6 +24,7 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from segctl.bodywire import apply_delta
 from segctl.model.hostpolicy import HostPolicy
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import admin_pb2, admin_pb2_grpc, agent_pb2, agent_pb2_grpc, hostpolicy_pb2
@@ -233,6 +234,7 @@ class FakeSession:
     unready: str = ""
     _parts: list[bytes] = field(default_factory=list)
     _staged: dict[str, HostPolicy] = field(default_factory=dict)
+    _known: dict[str, HostPolicy] = field(default_factory=dict)
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def send(self, **kind: Any) -> None:
@@ -263,6 +265,10 @@ class FakeSession:
     async def taken(self, message: agent_pb2.ControllerMessage) -> HostPolicy | None:
         """The policy that is to be in force by this message, if there is one."""
         kind = message.WhichOneof("kind")
+        if kind == "delta":
+            policy = apply_delta(self._known[message.delta.base], message.delta)
+            self._known[message.delta.digest] = policy
+            return policy
         if kind == "activate":
             return self._staged[message.activate.digest]
         if kind == "confirm":
@@ -277,7 +283,7 @@ class FakeSession:
                 self._parts.clear()
         if whole is None:
             return None
-        policy = host_policy_from_wire(whole)
+        policy = self._known[whole.digest] = host_policy_from_wire(whole)
         if not whole.stage:
             return policy
         self._staged[whole.digest] = policy

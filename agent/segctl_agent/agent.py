@@ -112,6 +112,9 @@ class Agent:
     def in_force(self) -> InForce:
         return self.generations.in_force
 
+    def holding(self) -> HostPolicy | None:
+        return self.enforcer.policy
+
     def ended(self) -> Ended | None:
         return self.generations.ended
 

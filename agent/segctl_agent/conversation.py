@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 from segctl import wire
+from segctl.bodywire import apply_delta
 from segctl.errors import WireError
 from segctl.model.hostpolicy import HostPolicy
-from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import hostpolicy_pb2 as hp
 
-PROTOCOL = 2
+PROTOCOL = wire.PROTOCOL_VERSION
 MAX_POLICY_BYTES = 64 << 20
 MAX_DRAFTS = 4
 """Drafts that come in parts at one time; all of them together are bounded like one policy."""
@@ -81,6 +81,14 @@ class RefusedPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfit:
+    """A change of members that is not of what this host holds, with the digest it should have led to."""
+
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ImpactAsked:
     """Which live connections the host policy serialized in `draft` would cut, `limit` of them by name."""
 
@@ -99,7 +107,7 @@ class Withdrawal:
 
 
 Order = NewPolicy | Activation | Confirmation | Withdrawal
-Intention = Greeted | Order | RefusedPolicy | pb.ProbeRequest | ImpactAsked | pb.ImpactReply
+Intention = Greeted | Order | RefusedPolicy | Unfit | pb.ProbeRequest | ImpactAsked | pb.ImpactReply
 
 
 class ProtocolError(WireError):
@@ -112,11 +120,14 @@ class Conversation:
 
     host: str
     greeted: bool = False
+    _told: NewPolicy | None = None
     _parts: bytearray = field(default_factory=bytearray)
     _drafts: dict[int, bytearray] = field(default_factory=dict)
 
-    def receive(self, message: pb.ControllerMessage, in_force: InForce) -> Intention | None:
-        """Raises ProtocolError when the session cannot go on. None: nothing to do."""
+    def receive(
+        self, message: pb.ControllerMessage, in_force: InForce, held: HostPolicy | None = None
+    ) -> Intention | None:
+        """Raises ProtocolError when the session cannot go on. None: nothing to do. `held`: the host policy in force."""
         kind = message.WhichOneof("kind")
         if kind == "welcome":
             return self._welcome(message.welcome)
@@ -124,6 +135,8 @@ class Conversation:
             raise ProtocolError(f"the controller spoke ({kind}) before its welcome: is it a segctl controller?")
         if kind == "policy":
             return self._policy(message.policy, in_force)
+        if kind == "delta":
+            return self._delta(message.delta, in_force, held)
         if kind == "chunk":
             return self._chunk(message.chunk, in_force)
         if kind == "probe":
@@ -200,7 +213,24 @@ class Conversation:
                 "takes a new number. If the controller was restored from a backup, push once more: the number will be "
                 "higher than any that a host holds"
             )
-        return NewPolicy(policy, host_policy_digest(policy), message.stage)
+        new = NewPolicy(policy, message.digest, message.stage)
+        if not message.stage:
+            self._told = new
+        return new
+
+    def _delta(self, delta: hp.HostDelta, in_force: InForce, held: HostPolicy | None) -> NewPolicy | Unfit:
+        """Of what was told last, which may wait to be put in force, or of what is in force."""
+        base = self._told.policy if self._told is not None and self._told.digest == delta.base else None
+        if base is None and in_force.digest == delta.base:
+            base = held
+        if base is None or base.generation < in_force.confirmed:
+            return Unfit(delta.digest, "it changes a host policy that this host does not hold")
+        try:
+            policy = apply_delta(base, delta)
+        except WireError as error:
+            return Unfit(delta.digest, str(error))
+        self._told = NewPolicy(policy, delta.digest)
+        return self._told
 
 
 def outlived(waiting: Iterable[Order], newest: Order) -> list[Order]:

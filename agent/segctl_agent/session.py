@@ -18,6 +18,7 @@ import grpc
 from segctl import __version__
 from segctl.errors import ControllerUnreachableError, KernelError, StateError
 from segctl.logs import Event, about
+from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 
@@ -34,6 +35,7 @@ from segctl_agent.conversation import (
     Order,
     ProtocolError,
     RefusedPolicy,
+    Unfit,
     Withdrawal,
     ack,
     changed,
@@ -86,6 +88,10 @@ class Host(Protocol):
     force stays in force. All but them and `impact` return at once."""
 
     def in_force(self) -> InForce: ...
+
+    def holding(self) -> HostPolicy | None:
+        """The host policy in force."""
+        ...
 
     def ended(self) -> Ended | None:
         """The trial that was taken back, unless something was put in force since."""
@@ -264,7 +270,7 @@ class Session:
             except TimeoutError as error:
                 raise ControllerUnreachableError(f"nothing heard for {silence_seconds:g} s") from error
             self.host.heard()
-            intention = conversation.receive(message, self.host.in_force())
+            intention = conversation.receive(message, self.host.in_force(), self.host.holding())
             if isinstance(intention, Order):
                 self._orders = [*outlived(self._orders, intention), intention]
                 self._offered.set()
@@ -273,6 +279,9 @@ class Session:
                 log.error("refused generation %d: %s", intention.generation, intention.reason, extra=told)
                 self._refuse(intention.generation, intention.digest, intention.reason, stage=intention.stage)
                 self._end_trial_for(intention)
+            elif isinstance(intention, Unfit):
+                log.warning("asks for the whole policy: %s", intention.reason)
+                self._send(pb.AgentMessage(resend=pb.Resend(digest=intention.digest)))
             elif isinstance(intention, pb.ProbeRequest):
                 self._send(pb.AgentMessage(probe=self.host.probe(intention)))
             elif isinstance(intention, pb.ImpactReply):

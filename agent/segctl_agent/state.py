@@ -27,7 +27,7 @@ from segctl_agent.slots import Reading, Slots
 def decode_policy(payload: bytes) -> HostPolicy:
     """Raises WireError."""
     try:
-        return wire.host_policy_from_wire(hp.HostPolicy.FromString(payload))
+        return wire.host_policy_from_wire(hp.HostPolicy.FromString(payload), stored=True)
     except DecodeError as error:
         raise WireError("it does not hold a host policy") from error
 

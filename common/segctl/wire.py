@@ -12,14 +12,14 @@ from segctl.model.findings import Finding, Position, Severity
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.inventory import Address
 from segctl.model.policy import PROTOCOLS, Answer, Essentials, Mode, Network, PortRange, Process, ProcessKind
-from segctl.policy.digest import host_policy_digest
+from segctl.policy.digest import host_policy_digest, host_policy_digest_before
 from segctl.policy.source import SourceFile
 from segctl.proto.v1 import hostpolicy_pb2
 
 if TYPE_CHECKING:
     from segctl.proto.v1 import admin_pb2
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 def address_to_wire(address: Address) -> bytes:
@@ -74,37 +74,39 @@ def host_policy_to_wire(value: HostPolicy) -> hostpolicy_pb2.HostPolicy:
         host=value.host,
         generation=value.generation,
         policy_digest=value.policy_digest,
-        workloads=[_workload_to_wire(w) for w in value.workloads],
-        groups=[
-            hostpolicy_pb2.Group(
-                name=g.name,
-                networks=[network_to_wire(n) for n in g.networks],
-                hosts4=g.hosts.v4,
-                hosts6=g.hosts.v6,
-            )
-            for g in value.groups
-        ],
+        workloads=[workload_to_wire(w) for w in value.workloads],
+        groups=[group_to_wire(g) for g in value.groups],
         managed4=value.managed.v4,
         managed6=value.managed.v6,
-        essentials=hostpolicy_pb2.Essentials(
-            dns=[network_to_wire(n) for n in value.essentials.dns],
-            ntp=[network_to_wire(n) for n in value.essentials.ntp],
-            rescue=[network_to_wire(n) for n in value.essentials.rescue],
-            rescue_ports=[port_range_to_wire(p) for p in value.essentials.rescue_ports],
-        ),
+        essentials=essentials_to_wire(value.essentials),
         digest=host_policy_digest(value),
     )
 
 
-def host_policy_from_wire(message: hostpolicy_pb2.HostPolicy) -> HostPolicy:
-    """Raises WireError when a field is out of bounds, a group is missing, or the digest does not fit the content."""
+def group_to_wire(value: Group) -> hostpolicy_pb2.Group:
+    networks = [network_to_wire(n) for n in value.networks]
+    return hostpolicy_pb2.Group(name=value.name, networks=networks, hosts4=value.hosts.v4, hosts6=value.hosts.v6)
+
+
+def essentials_to_wire(value: Essentials) -> hostpolicy_pb2.Essentials:
+    return hostpolicy_pb2.Essentials(
+        dns=[network_to_wire(n) for n in value.dns],
+        ntp=[network_to_wire(n) for n in value.ntp],
+        rescue=[network_to_wire(n) for n in value.rescue],
+        rescue_ports=[port_range_to_wire(p) for p in value.rescue_ports],
+    )
+
+
+def host_policy_from_wire(message: hostpolicy_pb2.HostPolicy, *, stored: bool = False) -> HostPolicy:
+    """Raises WireError when a field is out of bounds, a group is missing, or the digest does not fit the content.
+    `stored`: its digest may be of the kind that protocol 2 had."""
     value = HostPolicy(
         host=message.host,
         generation=message.generation,
         policy_digest=message.policy_digest,
         workloads=tuple(_workload_from_wire(w) for w in message.workloads),
         groups=tuple(_group_from_wire(g) for g in message.groups),
-        managed=_addresses_from_wire("the enrolled addresses", message.managed4, message.managed6),
+        managed=addresses_from_wire("the enrolled addresses", message.managed4, message.managed6),
         essentials=Essentials(
             dns=tuple(network_from_wire(n) for n in message.essentials.dns),
             ntp=tuple(network_from_wire(n) for n in message.essentials.ntp),
@@ -118,24 +120,27 @@ def host_policy_from_wire(message: hostpolicy_pb2.HostPolicy) -> HostPolicy:
         raise WireError(f"host policy refers to unknown groups: {', '.join(sorted(missing))}")
     if sum(w.process is None for w in value.workloads) != 1:
         raise WireError("host policy must hold the workload of the host itself exactly once")
-    if host_policy_digest(value) != message.digest:
+    fits = host_policy_digest(value) == message.digest or (
+        stored and host_policy_digest_before(value) == message.digest
+    )
+    if not fits:
         raise WireError("host policy does not fit its digest: damaged on the way, or made by an incompatible version")
     return value
 
 
 def _group_from_wire(message: hostpolicy_pb2.Group) -> Group:
-    hosts = _addresses_from_wire(f"group {message.name!r}", message.hosts4, message.hosts6)
+    hosts = addresses_from_wire(f"group {message.name!r}", message.hosts4, message.hosts6)
     return Group(message.name, tuple(network_from_wire(n) for n in message.networks), hosts)
 
 
-def _addresses_from_wire(what: str, v4: bytes, v6: bytes) -> AddressSet:
+def addresses_from_wire(what: str, v4: bytes, v6: bytes) -> AddressSet:
     try:
         return AddressSet.parse(v4, v6)
     except ValueError as e:
         raise WireError(f"{what}: {e}") from e
 
 
-def _workload_to_wire(value: LocalWorkload) -> hostpolicy_pb2.LocalWorkload:
+def workload_to_wire(value: LocalWorkload) -> hostpolicy_pb2.LocalWorkload:
     return hostpolicy_pb2.LocalWorkload(
         name=value.name,
         process_kind=value.process.kind.value if value.process else "",

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from segctl.logs import Event, about
-from segctl.model.hostpolicy import HostPolicy
 from segctl.model.inventory import Address, Host, Inventory
-from segctl.policy.compile import Compiler
 from segctl.policy.decide import next_end
-from segctl.policy.widen import moves, widen
-from segctl.wire import host_policy_to_wire
+from segctl.policy.widen import moves
 
 from segctl_controller.clock import Clock
+from segctl_controller.compilation import Compilation, paced
 from segctl_controller.contest import Contest
 from segctl_controller.rulebook import Rulebook
 from segctl_controller.store.records import HostRecord, ProofRecord
@@ -26,8 +24,6 @@ from segctl_controller.trial import Active, Desired, Kind, Order, Phase, Trial
 
 DEBOUNCE = 0.05
 """Seconds that changes of membership are collected: a fleet that boots would else be compiled for every host."""
-PACE = 0.005
-"""Seconds of compiling between two turns of the event loop: heartbeats and pushes go on meanwhile."""
 CLOCK_CHECK = 60.0
 """Seconds between looks at the clock: rules end by it, also after it jumped."""
 CLOCK_STEP = 0.01
@@ -79,7 +75,7 @@ class Fleet:
         self.holders: dict[Address, str] = {}
         self._inventory: Inventory | None = None
         self._next_end: datetime | None = None
-        self._compiled: tuple[int, datetime | None] | None = None
+        self._made: Compilation | None = None
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
         self._watchers: set[asyncio.Event] = set()
@@ -91,7 +87,7 @@ class Fleet:
         self.standings.setdefault(record.name, Standing())
         if before is None or (before.tags, before.addresses) != (record.tags, record.addresses):
             self._move_addresses(record.name, before.addresses if before else (), record.addresses)
-            self._membership()
+            self._membership(record.name)
 
     def drop_host(self, name: str) -> None:
         record = self.hosts.pop(name, None)
@@ -101,10 +97,11 @@ class Fleet:
         if self.trial is not None:  # another machine that comes by this name takes no part
             self.trial.phases.pop(name, None)
         self.rulebook.forget(name)
-        self._membership()
+        self._membership(name)
 
-    def activate(self, active: Active) -> None:
-        self.active = active
+    def activate(self, active: Active, made: Compilation | None = None) -> None:
+        """`made` where it was compiled before."""
+        self.active, self._made = active, made
         self.revision += 1
         self._at_once()
 
@@ -131,27 +128,34 @@ class Fleet:
             if host in trial.phases and self._widened(trial, host):
                 self._to(trial, host, Phase.WIDE)
                 chosen.append(host)
-            turn = await _paced(turn)
+            turn = await paced(turn)
         return tuple(chosen)
 
     def _widened(self, trial: Trial, host: str) -> bool:
         """Whether the host gains something by it. What it must hold then is made here, and followed by `_compile`."""
         old, new = self.desired.get(host), trial.drafts.get(host)
-        if old is None or new is None or old.policy is None or new.policy is None:
+        if old is None or new is None:
             return False
-        wide = widen(old.policy, new.policy)
-        if wide == replace(old.policy, generation=wide.generation, policy_digest=wide.policy_digest):
+        body = trial.widened(old, new)
+        if body is None:
             trial.wides.pop(host, None)
             return False
         known = trial.wides.get(host)
-        if known is None or known.policy != wide:
-            trial.wides[host] = _desired(wide)
+        if known is None or known.body is not body:
+            trial.wides[host] = Desired(host, new.generation, new.policy_digest, body)
         return True
 
     async def moves(self) -> bool:
         """Whether a permission of one host goes where another host gains one."""
-        before = {h: d.policy for h, d in self.desired.items() if d.policy is not None}
-        return await asyncio.to_thread(moves, before, dict(self._running().policies()))
+        before, after = {}, {}
+        seen: set[tuple[int, int]] = set()
+        for host, draft in self._running().drafts.items():
+            held = self.desired.get(host)
+            # One of those that change in the same way stands for all of them.
+            if held is not None and (key := (id(held.body), id(draft.body))) not in seen:
+                seen.add(key)
+                before[host], after[host] = held, draft
+        return await asyncio.to_thread(_moves, before, after)
 
     def try_out(self, hosts: Iterable[str]) -> None:
         trial = self._running()
@@ -175,7 +179,9 @@ class Fleet:
         trial, self.trial = self._running(), None
         tried = {h: d for h, d in trial.drafts.items() if trial.phases.get(h) is Phase.TRIED and h in self.hosts}
         self.desired.update(tried)
-        self.activate(trial.active)
+        if trial.made is not None:
+            trial.made.whole = True  # those that took no part have not been told
+        self.activate(trial.active, trial.made)
         for host in tried:
             self._on_desired(host)
         self.notify()
@@ -232,9 +238,14 @@ class Fleet:
                 del self.holders[address]
         self.holders.update(dict.fromkeys(after, name))
 
-    def _membership(self) -> None:
+    def _membership(self, name: str) -> None:
         self._inventory = None
         self.revision += 1
+        record = self.hosts.get(name)
+        host = Host(name, record.tags, record.addresses) if record is not None else None
+        for made in (self._made, self.trial.made if self.trial is not None else None):
+            if made is not None:
+                made.note(name, host)
         self._changed.set()
 
     def standing(self, name: str) -> Standing:
@@ -308,51 +319,53 @@ class Fleet:
 
     async def _compile(self) -> None:
         """A change that comes in between sets the event again, and the next round starts from it."""
-        trial, state = self.trial, (self.revision, self._end())
-        self._next_end = state[1]
-        if self.active.number and state != self._compiled:
-            await self._compile_for(self.active, self.desired, self.inventory.hosts)
-        self._compiled = state
+        trial, end = self.trial, self._end()
+        if end != self._next_end:
+            self._next_end, self._made = end, None
+            if trial is not None:
+                trial.made = None
+        if self.active.number:
+            if self._made is None:
+                self._made = self._compilation(self.active)
+            await self._demand(self._made, self.desired, self.hosts)
         if trial is not None and trial is self.trial:
-            await self._compile_for(trial.active, trial.drafts, trial.phases)
+            if trial.made is None:
+                trial.made = self._compilation(trial.active)
+            await self._demand(trial.made, trial.drafts, trial.phases)
             turn = time.monotonic()
             for host in [h for h, phase in trial.phases.items() if phase is Phase.WIDE]:
                 if trial.phases.get(host) is Phase.WIDE and self._widened(trial, host):
                     self._on_desired(host)
-                turn = await _paced(turn)
+                turn = await paced(turn)
         self.notify()
 
-    async def _compile_for(self, active: Active, into: dict[str, Desired], hosts: Iterable[str]) -> None:
-        inventory, changed = self.inventory, 0
-        compiler = Compiler(active.policy, inventory, self._clock.now())
+    def _compilation(self, active: Active) -> Compilation:
+        return Compilation(active, self.inventory.hosts, self._clock.now())
+
+    async def _demand(self, made: Compilation, into: dict[str, Desired], hosts: Container[str]) -> None:
+        """Tell each of `hosts` whose host policy is another one than in `into`."""
+        changed, told = await made.settle(), 0
+        names, made.whole = (self.hosts if made.whole else changed), False
         turn = time.monotonic()
-        for name in tuple(hosts):
-            if active is not self.active and (self.trial is None or active is not self.trial.active):
+        for name in [n for n in names if n in hosts]:
+            if made is not self._made and (self.trial is None or made is not self.trial.made):
                 return  # confirmed or undone meanwhile: what it was compiled for holds no more
-            record = self.hosts.get(name)
-            if record is None or name not in inventory.hosts or record.tags != inventory.hosts[name].tags:
+            body, before = made.body(name), into.get(name)
+            if body is None or name not in hosts:
                 continue  # removed, or another machine by now: the next round knows
-            host_policy = compiler.host_policy(name, active.number, active.digest)
-            before = into.get(name)
-            # Values are compared, not digests: a digest of a thousand addresses costs far more than a look.
-            if before is None or before.policy != host_policy:
-                into[name] = _desired(host_policy)
-                self.rulebook.note(host_policy)
-                self._on_desired(name)
-                changed += 1
-            turn = await _paced(turn)
-        told = about(Event.COMPILED, generation=active.number)
-        log.info("compiled generation=%d hosts=%d changed=%d", active.number, len(inventory.hosts), changed, extra=told)
+            desired = Desired(name, made.active.number, made.active.digest, body)
+            if before is None or before.body is not body or before.generation != desired.generation:
+                into[name] = desired
+                if before is None or before.digest != desired.digest:
+                    self.rulebook.note(name, body.rules.names)
+                    self._on_desired(name)
+                    told += 1
+            turn = await paced(turn)
+        about_it = about(Event.COMPILED, generation=made.active.number)
+        log.info(
+            "compiled generation=%d hosts=%d changed=%d", made.active.number, len(self.hosts), told, extra=about_it
+        )
 
 
-async def _paced(turn: float) -> float:
-    """When the turn of the event loop that goes on began (monotonic); lets others have theirs after PACE."""
-    if time.monotonic() - turn <= PACE:
-        return turn
-    await asyncio.sleep(0)
-    return time.monotonic()
-
-
-def _desired(policy: HostPolicy) -> Desired:
-    wire = host_policy_to_wire(policy)
-    return Desired(policy.generation, wire.digest, wire.SerializeToString(), policy)
+def _moves(old: Mapping[str, Desired], new: Mapping[str, Desired]) -> bool:
+    return moves({h: d.policy for h, d in old.items()}, {h: d.policy for h, d in new.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segctl.bodywire import delta_bytes, delta_header
 from segctl.proto.v1 import agent_pb2, hostpolicy_pb2
 
 from segctl_controller.trial import Desired
@@ -11,10 +12,10 @@ PART = 1_000_000
 _STAGE = hostpolicy_pb2.HostPolicy(stage=True).SerializeToString()
 
 
-def policy_messages(desired: Desired, *, stage: bool = False) -> list[bytes]:
+def policy_messages(wire: bytes, *, stage: bool = False) -> list[bytes]:
     """The serialized ControllerMessages that carry a host policy: one `policy`, or parts of its bytes in `chunk`."""
     # Fields follow each other in a message: this one adds HostPolicy.stage to bytes that are shared by all who hold it.
-    wire = desired.wire + _STAGE if stage else desired.wire
+    wire = wire + _STAGE if stage else wire
     if len(wire) <= PART:
         # Field 2 of ControllerMessage around bytes that are serialized already: parsing 20 KB again for every host
         # would only undo and redo what the fleet has done once.
@@ -26,6 +27,21 @@ def policy_messages(desired: Desired, *, stage: bool = False) -> list[bytes]:
         ).SerializeToString()
         for start in starts
     ]
+
+
+def delta_messages(held: Desired | None, digest: str, desired: Desired) -> list[bytes] | None:
+    """The ControllerMessage that says what changed for a host that holds `digest`, which is `held` where that is known;
+    None where a whole policy has to be sent."""
+    if digest == desired.digest:
+        changes: bytes | None = b""
+    elif held is None or held.generation != desired.generation or held.policy_digest != desired.policy_digest:
+        return None
+    else:
+        changes = delta_bytes(held.body, desired.body)
+    if changes is None or len(changes) > PART:
+        return None
+    delta = delta_header(desired.generation, digest, desired.digest) + changes
+    return [b"\x52" + _varint(len(delta)) + delta]  # field 10
 
 
 def draft_messages(number: int, draft: bytes, limit: int) -> list[bytes]:

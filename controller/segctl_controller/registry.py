@@ -276,6 +276,12 @@ class Registry:
         log.warning("refused host=%s generation=%d: %s", host, generation, texts[0], extra=told)
         self.fleet.notify()
 
+    def resend(self, session: LiveSession) -> None:
+        """The host does not have what a change of members was to change."""
+        if self._sessions.get(session.host) is session:
+            session.repeat()
+            self._offer(session.host)
+
     def in_force(self, session: LiveSession, released: str) -> None:
         """An operator of the host took the rules off it (`released`: who and when), or ended that (empty), or what was
         proved may hold no more (empty, too): then it is sent its policy again, and proves or refuses it."""

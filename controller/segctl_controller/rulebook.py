@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 
-from segctl.model.hostpolicy import HostPolicy
-
 REMEMBERED = 8
 """Sets of rules a host: reports may wait with an agent while its controller is away and policies change."""
 
@@ -16,9 +14,8 @@ class Rulebook:
     def __init__(self) -> None:
         self._sent: dict[str, deque[frozenset[str]]] = {}
 
-    def note(self, policy: HostPolicy) -> None:
-        rules = frozenset(entry.rule for w in policy.workloads for entry in (*w.ingress, *w.egress))
-        sent = self._sent.setdefault(policy.host, deque(maxlen=REMEMBERED))
+    def note(self, host: str, rules: frozenset[str]) -> None:
+        sent = self._sent.setdefault(host, deque(maxlen=REMEMBERED))
         if not sent or sent[-1] != rules:
             sent.append(rules)
 

@@ -17,13 +17,13 @@ from segctl_controller.clock import Clock
 from segctl_controller.contest import Origin
 from segctl_controller.errors import LimitError, PreconditionError, ReplacedError, SilentPeerError
 from segctl_controller.facts import Claims, read_claims
-from segctl_controller.messages import draft_messages, policy_messages
+from segctl_controller.messages import delta_messages, draft_messages, policy_messages
 from segctl_controller.pace import Paces
 from segctl_controller.questions import Questions
 from segctl_controller.registry import Registry
 from segctl_controller.rpc import Context, Refusing, caller_of, source_address
 from segctl_controller.store.records import ProofRecord
-from segctl_controller.trial import Kind, Order
+from segctl_controller.trial import Desired, Kind, Order
 
 HELLO_SECONDS = 10.0
 SILENT_INTERVALS = 3
@@ -43,7 +43,8 @@ class Session:
     """One stream. Only the newest orders wait, at most one of a kind: a slow agent gets the latest, never a queue. What
     the agent was told already is not told again."""
 
-    def __init__(self, host: str, origin: Origin, heartbeat: float, previews: bool = False) -> None:
+    def __init__(self, host: str, origin: Origin, heartbeat: float, previews: bool = False, holds: str = "") -> None:
+        """`holds`: the digest of the host policy that is in force there, as the agent says."""
         self._host = host
         self._previews = previews
         self._origin = origin
@@ -51,7 +52,10 @@ class Session:
         self._heard_at = asyncio.get_running_loop().time()
         self._orders: tuple[Order, ...] = ()
         self._hold: Order | None = None
-        self._held = self._staged = self._tried = ""  # digests of what the agent was told to hold, keep ready, try
+        self._held = holds  # digests of what the agent was told to hold, keep ready, try
+        self._staged = self._tried = ""
+        self._base: Desired | None = None  # what it was told to hold, which changes of members build upon
+        self._proves = False  # it was told on this stream
         self._withdrawn = ""
         self._probes: deque[agent_pb2.ProbeRequest] = deque()
         self._drafts: dict[int, list[bytes]] = {}
@@ -99,6 +103,7 @@ class Session:
     def repeat(self) -> None:
         """What the agent was told holds no more: the next orders are told whatever they are."""
         self._held = self._staged = self._tried = ""
+        self._base = None
 
     def end(self, reason: SegctlError) -> None:
         if not self._ended.done():
@@ -177,20 +182,14 @@ class Session:
         while len(self._sent) > REMEMBERED:
             self._sent.popitem(last=False)
         if order.kind is Kind.HOLD:
-            if desired.digest == self._held:
-                return []
-            tried, self._held, self._tried = self._tried, desired.digest, ""
-            if tried == desired.digest:
-                confirm = agent_pb2.Confirm(generation=desired.generation, digest=desired.digest)
-                return [agent_pb2.ControllerMessage(confirm=confirm).SerializeToString()]
-            return policy_messages(desired)
+            return self._hold_messages(desired)
         if order.kind is Kind.TRY and desired.digest == self._tried:
             return []
-        messages = policy_messages(desired, stage=True) if desired.digest != self._staged else []
+        messages = policy_messages(desired.wire, stage=True) if desired.digest != self._staged else []
         self._staged = desired.digest
         if order.kind is Kind.TRY:
             # The agent keeps one ready, and that is gone when it is tried out.
-            self._staged, self._tried, self._held = "", desired.digest, ""
+            self._staged, self._tried, self._held, self._base = "", desired.digest, "", None
             activate = agent_pb2.Activate(
                 generation=desired.generation,
                 digest=desired.digest,
@@ -199,6 +198,17 @@ class Session:
             )
             messages.append(agent_pb2.ControllerMessage(activate=activate).SerializeToString())
         return messages
+
+    def _hold_messages(self, desired: Desired) -> list[bytes]:
+        """A change of what it holds where that is possible; also to prove what it says that it holds."""
+        if desired.digest == self._held and self._proves:
+            return []
+        tried, held, base = self._tried, self._held, self._base
+        self._tried, self._held, self._base, self._proves = "", desired.digest, desired, True
+        if tried == desired.digest:
+            confirm = agent_pb2.Confirm(generation=desired.generation, digest=desired.digest)
+            return [agent_pb2.ControllerMessage(confirm=confirm).SerializeToString()]
+        return (delta_messages(base, held, desired) if held else None) or policy_messages(desired.wire)
 
     def _withdrawal(self) -> list[bytes]:
         reason, self._withdrawn = self._withdrawn, ""
@@ -232,7 +242,8 @@ class SessionService:
             claims = read_claims(hello.facts)
             await asyncio.sleep(self._paces.delay(caller.name))
             origin = Origin(source_address(context), hello.boot_id, frozenset(claims.addresses))
-            session = Session(caller.name, origin, self._heartbeat, previews=bool(claims.mark_mask))
+            holds = hello.digest if hello.generation == hello.confirmed else ""
+            session = Session(caller.name, origin, self._heartbeat, previews=bool(claims.mark_mask), holds=holds)
             welcome = agent_pb2.Welcome(
                 protocol=PROTOCOL_VERSION, host=caller.name, heartbeat_seconds=max(1, round(self._heartbeat))
             )
@@ -338,6 +349,10 @@ class SessionService:
         elif kind == "in_force":
             await asyncio.sleep(self._paces.delay(session.host))
             self._registry.in_force(session, message.in_force.released)
+        elif kind == "resend":
+            await asyncio.sleep(self._paces.delay(session.host))
+            log.warning("asks for a whole policy host=%s digest=%s", session.host, message.resend.digest[:12])
+            self._registry.resend(session)
         elif kind == "probe":
             session.probes.answer(message.probe.id, message.probe)
         elif kind == "impact":

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 
+from segctl.bodywire import host_policy_bytes
 from segctl.model.hostpolicy import HostPolicy
 from segctl.model.policy import Policy
+from segctl.policy.body import Body
+from segctl.policy.widen import widen
+
+if TYPE_CHECKING:
+    from segctl_controller.compilation import Compilation
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +25,33 @@ class Active:
     policy: Policy = field(default_factory=Policy)
 
 
-@dataclass(frozen=True, slots=True)
 class Desired:
-    """What one host must hold. `wire` is its HostPolicy message, serialized once; `policy` the value it was made of."""
+    """What one host must hold: a header of its own, and a body that it may share with others."""
 
-    generation: int
-    digest: str
-    wire: bytes
-    policy: HostPolicy | None = None
+    __slots__ = ("_digest", "body", "generation", "host", "policy_digest")
+
+    def __init__(self, host: str, generation: int, policy_digest: str, body: Body) -> None:
+        self.host, self.generation, self.policy_digest, self.body = host, generation, policy_digest, body
+        self._digest = ""
+
+    @classmethod
+    def of(cls, policy: HostPolicy) -> Desired:
+        return cls(policy.host, policy.generation, policy.policy_digest, Body.of(policy))
+
+    @property
+    def digest(self) -> str:
+        """Of the host policy."""
+        self._digest = self._digest or self.body.host_digest(self.host, self.generation, self.policy_digest)
+        return self._digest
+
+    @property
+    def wire(self) -> bytes:
+        """A serialized HostPolicy, put together anew: ten thousand of them would fill the memory."""
+        return host_policy_bytes(self.body, self.host, self.generation, self.policy_digest)
+
+    @property
+    def policy(self) -> HostPolicy:
+        return self.body.policy(self.host, self.generation, self.policy_digest)
 
 
 class Phase(Enum):
@@ -61,8 +85,10 @@ class Trial:
     active: Active
     phases: dict[str, Phase]
     accept_denials: bool = False
+    made: Compilation | None = None
     drafts: dict[str, Desired] = field(default_factory=dict)
     wides: dict[str, Desired] = field(default_factory=dict)
+    _widened: dict[tuple[int, int], tuple[Body, Body, Body | None]] = field(default_factory=dict)
 
     def order(self, host: str) -> Order | None:
         """None where the host does not take part, or where it is not known yet what it must hold."""
@@ -75,5 +101,12 @@ class Trial:
             return Order(Kind.TRY, self.wides[host], self.accept_denials)
         return Order(Kind.STAGE, draft)
 
-    def policies(self) -> Mapping[str, HostPolicy]:
-        return MappingProxyType({h: d.policy for h, d in self.drafts.items() if d.policy is not None})
+    def widened(self, old: Desired, new: Desired) -> Body | None:
+        """What a host holds between the two; None where it has nothing to gain. Worked out once for all hosts alike."""
+        key = (id(old.body), id(new.body))
+        if key not in self._widened:
+            before = old.policy
+            wide = widen(before, new.policy)
+            gains = wide != replace(before, generation=wide.generation, policy_digest=wide.policy_digest)
+            self._widened[key] = (old.body, new.body, Body.of(wide) if gains else None)
+        return self._widened[key][2]

@@ -95,7 +95,7 @@ def _unchecked(message: hostpolicy_pb2.HostPolicy) -> HostPolicy:
         policy_digest=message.policy_digest,
         workloads=tuple(wire._workload_from_wire(w) for w in message.workloads),
         groups=tuple(wire._group_from_wire(g) for g in message.groups),
-        managed=wire._addresses_from_wire("managed", message.managed4, message.managed6),
+        managed=wire.addresses_from_wire("managed", message.managed4, message.managed6),
         essentials=Essentials(
             dns=networks(essentials.dns),
             ntp=networks(essentials.ntp),
@@ -237,7 +237,9 @@ def _samples() -> dict[str, agent_pb2.ReportBatch | agent_pb2.Facts]:
 
 
 _POLICY = wire.host_policy_to_wire(SHOP)
-_WELCOME = agent_pb2.ControllerMessage(welcome=agent_pb2.Welcome(protocol=2, host=_HOST, heartbeat_seconds=5))
+_WELCOME = agent_pb2.ControllerMessage(
+    welcome=agent_pb2.Welcome(protocol=wire.PROTOCOL_VERSION, host=_HOST, heartbeat_seconds=5)
+)
 _CHUNKS = [
     agent_pb2.ControllerMessage(chunk=agent_pb2.Chunk(data=part, more=more))
     for part, more in ((_POLICY.SerializeToString()[:200], True), (_POLICY.SerializeToString()[200:], False))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import islice
 from operator import lt
 from sys import byteorder
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+FEW = 16
+"""Changes that are put in one by one: each copies the whole set, and no key is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,16 @@ class AddressSet:
 
     @classmethod
     def of(cls, addresses: Iterable[Address]) -> AddressSet:
-        packed = {a.packed for a in addresses}
-        return cls(
-            b"".join(sorted(p for p in packed if len(p) == 4)), b"".join(sorted(p for p in packed if len(p) == 16))
-        )
+        return cls.packing({a.packed for a in addresses})
+
+    @classmethod
+    def packing(cls, packed: Iterable[bytes]) -> AddressSet:
+        """Of packed addresses, each once."""
+        keys = sorted(packed)
+        whole = b"".join(keys)
+        if len(whole) == 4 * len(keys):
+            return cls(whole)
+        return cls(b"".join([k for k in keys if len(k) == 4]), b"".join([k for k in keys if len(k) == 16]))
 
     @classmethod
     def parse(cls, v4: bytes, v6: bytes) -> AddressSet:
@@ -70,6 +79,15 @@ class AddressSet:
             less += [_address(k) for k in sorted(mine - theirs)]
         return tuple(more), tuple(less)
 
+    def delta(self, other: AddressSet) -> tuple[AddressSet, AddressSet]:
+        """The same, as sets."""
+        v4, v6 = (_apart(*_middle(a, b, w), w) for a, b, w in ((self.v4, other.v4, 4), (self.v6, other.v6, 16)))
+        return AddressSet(v4[0], v6[0]), AddressSet(v4[1], v6[1])
+
+    def keys(self) -> list[bytes]:
+        """Packed."""
+        return [*_chunks(self.v4, 4), *_chunks(self.v6, 16)]
+
     def __le__(self, other: AddressSet) -> bool:
         """Every address of this set is one of the other."""
         return self == other or all(_within(a, b, w) for a, b, w in ((self.v4, other.v4, 4), (self.v6, other.v6, 16)))
@@ -82,6 +100,32 @@ class AddressSet:
         for address in added:
             halves[address.version] = with_key(halves[address.version], address.packed)
         return AddressSet(halves[4], halves[6])
+
+    def updated(self, added: Collection[bytes] = (), removed: Collection[bytes] = ()) -> AddressSet:
+        """Like `changed`, of packed addresses: few are put in one by one, many all at once."""
+        if len(added) + len(removed) > FEW:
+            return AddressSet.packing(set(self.keys()).difference(removed).union(added))
+        v4, v6 = self.v4, self.v6
+        for keys, edit in ((removed, without), (added, with_key)):
+            for key in keys:
+                if len(key) == 4:
+                    v4 = edit(v4, key)
+                else:
+                    v6 = edit(v6, key)
+        return AddressSet(v4, v6)
+
+    def inside(self, networks: Iterable[Network]) -> AddressSet:
+        """Those of its addresses that lie in one of the networks, which are disjoint, sorted, IPv4 before IPv6."""
+        v4: list[bytes] = []
+        v6: list[bytes] = []
+        for network in networks:
+            data = self.packed(network.version)
+            start = find(data, network.network_address.packed)
+            last = network.broadcast_address.packed
+            end = find(data, last)
+            end += len(last) if data[end : end + len(last)] == last else 0
+            (v4 if network.version == 4 else v6).append(data[start:end])
+        return AddressSet(b"".join(v4), b"".join(v6))
 
 
 def _chunks(data: bytes, width: int) -> list[bytes]:
@@ -111,6 +155,12 @@ def _within(some: bytes, all_: bytes, width: int) -> bool:
     if width == 4:
         return set(_numbers(some)) <= set(_numbers(all_))
     return set(_chunks(some, width)) <= set(_chunks(all_, width))
+
+
+def _apart(a: bytes, b: bytes, width: int) -> tuple[bytes, bytes]:
+    """What `b` has more, and what it has less."""
+    mine, theirs = set(_chunks(a, width)), set(_chunks(b, width))
+    return b"".join(sorted(theirs - mine)), b"".join(sorted(mine - theirs))
 
 
 def _address(packed: bytes) -> Address:

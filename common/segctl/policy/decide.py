@@ -21,6 +21,7 @@ from segctl.model.policy import (
     Answer,
     Boundary,
     Mode,
+    ModeRule,
     Network,
     Policy,
     PortRange,
@@ -100,14 +101,20 @@ def receives(instance: Instance, port: PortRange) -> bool:
 
 def effective_mode(policy: Policy, instance: Instance) -> Mode:
     """The strictest of the modes that select the instance; observe where none does."""
-    modes = [m.mode for m in policy.modes if selects(m.select, instance)]
-    return max(modes, key=lambda m: m.strictness, default=Mode.OBSERVE)
+    return mode_among(m for m in policy.modes if selects(m.select, instance))
+
+
+def mode_among(chosen: Iterable[ModeRule]) -> Mode:
+    return max((m.mode for m in chosen), key=lambda m: m.strictness, default=Mode.OBSERVE)
 
 
 def effective_answer(policy: Policy, instance: Instance, direction: Direction) -> Answer:
     """What a denied application sees. Of the entries of `modes` that select the instance and say anything, drop holds
     over reject; where none does, outgoing packets are rejected and incoming ones dropped."""
-    chosen = [m for m in policy.modes if selects(m.select, instance)]
+    return answer_among([m for m in policy.modes if selects(m.select, instance)], direction)
+
+
+def answer_among(chosen: Iterable[ModeRule], direction: Direction) -> Answer:
     said = {m.outgoing if direction == "egress" else m.incoming for m in chosen} - {None}
     if not said:
         return Answer.REJECT if direction == "egress" else Answer.DROP

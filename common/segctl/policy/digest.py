@@ -1,31 +1,90 @@
-"""Digests of values: sha256 over a canonical JSON form. Positions (fields that do not compare) are left out."""
+"""Digests of values: sha256 over a canonical form. Positions (fields that do not compare) are left out.
+
+The digest of a host policy is made of those of its parts, so that who changes one part hashes one part:
+
+    host policy = header, body;  body = rules, every group, the managed addresses
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
-from segctl.model.hostpolicy import HostPolicy
-from segctl.model.policy import Policy
+from segctl.model.addresses import AddressSet
+from segctl.model.hostpolicy import Group, HostPolicy, LocalWorkload
+from segctl.model.policy import Answer, Essentials, Mode, Policy, PortRange, Process
 
 
 def policy_digest(policy: Policy) -> str:
     return _digest(policy)
 
 
-def host_policy_digest(host_policy: HostPolicy) -> str:
-    return _digest(host_policy)
+def host_policy_digest(value: HostPolicy) -> str:
+    rules = rules_digest(value.essentials, [workload_text(w) for w in value.workloads])
+    body = body_digest(rules, map(group_digest, value.groups), addresses_digest(value.managed))
+    return host_digest(value.host, value.generation, value.policy_digest, body)
+
+
+def host_policy_digest_before(value: HostPolicy) -> str:
+    """As protocol 2 had it: generations that an agent of that time stored still read."""
+    return _digest(value)
+
+
+def host_digest(host: str, generation: int, policy_digest: str, body: bytes) -> str:
+    return hashlib.sha256(f"host policy\n{host}\n{generation}\n{policy_digest}\n".encode() + body).hexdigest()
+
+
+def body_digest(rules: bytes, groups: Iterable[bytes], managed: bytes) -> bytes:
+    """Of digests, 32 bytes each; `groups` in the order of their names."""
+    return hashlib.sha256(b"".join((rules, managed, *groups))).digest()
+
+
+def group_digest(group: Group) -> bytes:
+    head = f"group\n{group.name}\n{' '.join(map(str, group.networks))}\n"
+    return hashlib.sha256(b"".join((head.encode(), addresses_digest(group.hosts)))).digest()
+
+
+def addresses_digest(addresses: AddressSet) -> bytes:
+    head = f"addresses\n{len(addresses.v4)}\n".encode()
+    return hashlib.sha256(b"".join((head, addresses.v4, addresses.v6))).digest()
+
+
+def rules_digest(essentials: Essentials, workloads: Sequence[str]) -> bytes:
+    """`workloads`: the text of each, in the order of their names."""
+    return hashlib.sha256("\n".join(("rules", _text(essentials), *workloads)).encode()).digest()
+
+
+def workload_text(value: LocalWorkload) -> str:
+    """Canonical: a line for the workload and one for each entry."""
+    head = workload_head(value.name, value.process, value.mode, value.outgoing, value.incoming)
+    ways = (("in", value.ingress), ("out", value.egress))
+    lines = [entry_terms(way, e.rule, e.ports, e.managed, e.until) + e.group for way, entries in ways for e in entries]
+    return "\n".join((head, *lines))
+
+
+def workload_head(name: str, process: Process | None, mode: Mode, outgoing: Answer, incoming: Answer) -> str:
+    told = (process.kind.value, process.pattern) if process is not None else ()
+    return json.dumps([name, *told, mode.value, outgoing.value, incoming.value])
+
+
+def entry_terms(way: str, rule: str, ports: Sequence[PortRange], managed: bool, until: int) -> str:
+    """The text of an entry up to the name of its group, which ends it. `way`: in or out."""
+    services = ",".join([f"{p.protocol}/{p.low}-{p.high}" for p in ports])
+    return f"{way}\t{rule}\t{services}\t{managed:d}\t{until}\t"
 
 
 def _digest(value: object) -> str:
-    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_text(value).encode()).hexdigest()
+
+
+def _text(value: object) -> str:
+    return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def _canonical(value: object) -> Any:  # noqa: ANN401 - JSON has no narrower name

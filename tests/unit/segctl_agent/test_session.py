@@ -55,6 +55,7 @@ class FakeHost:
     looks: int = 0
     words: int = 0
     took_back: Ended | None = None
+    policy: HostPolicy | None = None
     orders: list[Order] = field(default_factory=list)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -76,8 +77,12 @@ class FakeHost:
         if new.policy.generation in self.refuses:
             raise KernelError("add 9 elements to set w0_in4: the set is full")
         self.applied.append(new.policy.generation)
+        self.policy = new.policy
         self.current = InForce(new.policy.generation, new.digest, "", new.policy.generation)
         return Proof("k" * 64, 1234, ("no user backup here",), stored=True)
+
+    def holding(self) -> HostPolicy | None:
+        return self.policy
 
     def ended(self) -> Ended | None:
         return self.took_back
@@ -406,7 +411,10 @@ async def test_the_session_comes_back_after_the_controller_ends_it() -> None:
 
 @pytest.mark.parametrize(
     ("controller", "reason"),
-    [(Controller(host="db-1"), "takes this host for 'db-1'"), (Controller(protocol=3), "speaks protocol 3")],
+    [
+        (Controller(host="db-1"), "takes this host for 'db-1'"),
+        (Controller(protocol=PROTOCOL + 1), f"speaks protocol {PROTOCOL + 1}"),
+    ],
 )
 async def test_a_welcome_that_does_not_fit(controller: Controller, reason: str) -> None:
     async with stage(controller) as s:

@@ -187,7 +187,7 @@ async def test_a_certificate_of_another_fleet_gets_no_connection(tmp_path: Path)
         )
         call = agent_pb2_grpc.AgentStub(ours.channel(stolen)).Session()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call.write(agent_pb2.AgentMessage(hello=agent_pb2.Hello(protocol=2)))
+            await call.write(agent_pb2.AgentMessage(hello=agent_pb2.Hello(protocol=PROTOCOL_VERSION)))
             await call.read()
         assert caught.value.code() is Code.UNAVAILABLE
         operator = Identity.read(theirs.operators / "root")

@@ -402,11 +402,14 @@ async def test_a_machine_that_takes_the_name_of_one_on_trial_takes_no_part(tmp_p
 async def test_what_is_compiled_while_a_generation_is_confirmed_does_not_bring_the_one_before_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segctl_controller.fleet.PACE", 0)
+    monkeypatch.setattr("segctl_controller.compilation.PACE", 0)
     async with fleet(tmp_path) as f:
         await f.lab.push(SHOP, wait=10)
         controlled = f.lab.controller.fleet
-        begun = controlled._compile_for(controlled.active, controlled.desired, list(HOSTS))
+        made = controlled._compilation(controlled.active)
+        await made.settle()
+        controlled._made = made
+        begun = controlled._demand(made, controlled.desired, HOSTS)
         begun.send(None)  # up to the first turn of the loop
         await f.lab.push(WIDER, wait=10)
         with pytest.raises(StopIteration):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from pathlib import Path
 
 import grpc
 import pytest
 from segctl.model.hostpolicy import HostPolicy
-from segctl.proto.v1 import admin_pb2, agent_pb2
+from segctl.policy.compile import NO_BODY
+from segctl.policy.digest import host_policy_digest
+from segctl.proto.v1 import admin_pb2, agent_pb2, hostpolicy_pb2
+from segctl.wire import PROTOCOL_VERSION
 from segctl_controller.contest import Origin
 from segctl_controller.errors import UnauthenticatedError
 from segctl_controller.messages import PART, policy_messages
@@ -155,7 +158,7 @@ async def test_the_first_message_must_be_hello_and_only_the_first(tmp_path: Path
         web = await lab.enrol("web1", {})
         async with web.session() as session:
             await session.receive()
-            await session.send(hello=agent_pb2.Hello(protocol=2))
+            await session.send(hello=agent_pb2.Hello(protocol=PROTOCOL_VERSION))
             assert (await refusal(session))[0] is Code.INVALID_ARGUMENT
         async with web.reports() as stream:
             await stream.write(agent_pb2.ReportBatch())
@@ -258,33 +261,32 @@ async def test_what_the_fleet_knew_is_there_after_a_restart(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def large() -> Iterator[Desired]:
-    yield Desired(1, "d", bytes(range(256)) * 10_000)
+def large() -> bytes:
+    return bytes(range(256)) * 10_000
 
 
-def test_a_large_policy_goes_in_parts(large: Desired) -> None:
+def test_a_large_policy_goes_in_parts(large: bytes) -> None:
     parts = [agent_pb2.ControllerMessage.FromString(m).chunk for m in policy_messages(large)]
-    assert b"".join(p.data for p in parts) == large.wire
+    assert b"".join(p.data for p in parts) == large
     assert [p.more for p in parts] == [True, True, False]
     assert max(len(p.data) for p in parts) <= PART
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 20_000, PART])
 def test_a_policy_wrapped_by_hand_reads_as_one_made_by_protobuf(size: int) -> None:
-    from segctl.proto.v1 import hostpolicy_pb2
-
     wire = hostpolicy_pb2.HostPolicy(host="h" * max(0, size - 8)).SerializeToString()
-    [message] = policy_messages(Desired(1, "d", wire))
+    [message] = policy_messages(wire)
     assert agent_pb2.ControllerMessage.FromString(message).policy.SerializeToString() == wire
 
 
 async def test_a_slow_agent_gets_the_latest_policy_only() -> None:
     session = Session("web1", Origin(), 10.0)
-    for number in range(1, 6):
-        session.offer((Order(Kind.HOLD, Desired(number, f"d{number}", b"")),))
+    policies = [Desired("web1", number, "d", NO_BODY) for number in range(1, 6)]
+    for policy in policies:
+        session.offer((Order(Kind.HOLD, policy),))
     await session.next_messages(1.0)
-    assert session.sent_generation("d5") == 5
-    assert session.sent_generation("d4") is None
+    assert session.sent_generation(policies[4].digest) == 5
+    assert session.sent_generation(policies[3].digest) is None
 
 
 async def test_a_policy_refused_after_it_was_proved_is_not_in_sync(tmp_path: Path) -> None:
@@ -398,7 +400,9 @@ class SlowReader:
         return "ipv4:127.0.0.1:1"
 
     async def read(self) -> agent_pb2.AgentMessage:
-        return agent_pb2.AgentMessage(hello=agent_pb2.Hello(protocol=2, agent_version="slow", boot_id="b"))
+        return agent_pb2.AgentMessage(
+            hello=agent_pb2.Hello(protocol=PROTOCOL_VERSION, agent_version="slow", boot_id="b")
+        )
 
     async def write(self, _message: bytes) -> None:
         await self._meanwhile()
@@ -421,3 +425,63 @@ async def test_a_slow_reader_cannot_outlive_its_certificate(tmp_path: Path) -> N
         assert stream.refused is not None
         assert stream.refused[0] is Code.UNAUTHENTICATED
         assert lab.controller.registry.session("x1") is None
+
+
+async def test_a_change_of_members_is_sent_as_that(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        db = await lab.enrol("db1", {"role": "db"})
+        await lab.push(SHOP)
+        async with web.session(["10.0.0.1"]) as session:
+            await session.receive()
+            await session.acknowledge()
+            async with db.session(["10.0.0.2"]):
+                message = await session.receive()
+                assert message.WhichOneof("kind") == "delta"
+                [group] = message.delta.groups
+                assert (group.added4, group.removed4) == (bytes([10, 0, 0, 2]), b"")
+                policy = await session.taken(message)
+                assert policy is not None
+                await session.prove(policy)
+                await wait_for_state(lab, "web1", "in-sync")
+
+
+async def test_a_host_that_comes_back_proves_what_it_holds_without_being_sent_it(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        await lab.push(SHOP)
+        async with web.session(["10.0.0.1"]) as session:
+            await session.receive()
+            policy = await session.acknowledge()
+            await wait_for_state(lab, "web1", "in-sync")
+        digest = host_policy_digest(policy)
+        holds = {"generation": 1, "confirmed": 1, "digest": digest}
+        async with web.session(["10.0.0.1"], said=holds) as session:
+            await session.receive()
+            assert (await lab.hosts())["web1"].state == "pending"
+            message = await session.receive()
+            assert message.delta == hostpolicy_pb2.HostDelta(generation=1, base=digest, digest=digest)
+            await session.prove(policy)
+            await wait_for_state(lab, "web1", "in-sync")
+        # What is in force there on trial is no base: it may be gone before a change of it comes.
+        async with web.session(["10.0.0.1"], said={**holds, "confirmed": 0}) as session:
+            await session.receive()
+            assert (await session.receive()).WhichOneof("kind") == "policy"
+
+
+async def test_a_host_that_cannot_use_a_change_gets_the_whole(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web = await lab.enrol("web1", {"role": "web"})
+        db = await lab.enrol("db1", {"role": "db"})
+        await lab.push(SHOP)
+        async with web.session(["10.0.0.1"]) as session, db.session(["10.0.0.2"]):
+            await session.receive()
+            while (message := await session.receive()).WhichOneof("kind") != "delta":
+                await session.taken(message)
+            await session.send(resend=agent_pb2.Resend(digest=message.delta.digest))
+            whole = await session.receive()
+            assert whole.policy.digest == message.delta.digest
+            policy = await session.taken(whole)
+            assert policy is not None
+            await session.prove(policy)
+            await wait_for_state(lab, "web1", "in-sync")

@@ -182,6 +182,7 @@ class AgentMessage(google.protobuf.message.Message):
     IMPACT_FIELD_NUMBER: builtins.int
     STAGED_FIELD_NUMBER: builtins.int
     TRIAL_ENDED_FIELD_NUMBER: builtins.int
+    RESEND_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello:
         """first, once"""
@@ -204,6 +205,8 @@ class AgentMessage(google.protobuf.message.Message):
     def staged(self) -> global___Staged: ...
     @property
     def trial_ended(self) -> global___TrialEnded: ...
+    @property
+    def resend(self) -> global___Resend: ...
     def __init__(
         self,
         *,
@@ -217,10 +220,11 @@ class AgentMessage(google.protobuf.message.Message):
         impact: global___ImpactReply | None = ...,
         staged: global___Staged | None = ...,
         trial_ended: global___TrialEnded | None = ...,
+        resend: global___Resend | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "impact", b"impact", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe", "staged", b"staged", "trial_ended", b"trial_ended"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "impact", b"impact", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe", "staged", b"staged", "trial_ended", b"trial_ended"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["hello", "facts", "ack", "nack", "heartbeat", "probe", "in_force", "impact", "staged", "trial_ended"] | None: ...
+    def HasField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "impact", b"impact", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe", "resend", b"resend", "staged", b"staged", "trial_ended", b"trial_ended"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "facts", b"facts", "heartbeat", b"heartbeat", "hello", b"hello", "impact", b"impact", "in_force", b"in_force", "kind", b"kind", "nack", b"nack", "probe", b"probe", "resend", b"resend", "staged", b"staged", "trial_ended", b"trial_ended"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["hello", "facts", "ack", "nack", "heartbeat", "probe", "in_force", "impact", "staged", "trial_ended", "resend"] | None: ...
 
 global___AgentMessage = AgentMessage
 
@@ -237,6 +241,7 @@ class ControllerMessage(google.protobuf.message.Message):
     ACTIVATE_FIELD_NUMBER: builtins.int
     CONFIRM_FIELD_NUMBER: builtins.int
     TAKE_BACK_FIELD_NUMBER: builtins.int
+    DELTA_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome:
         """first, once"""
@@ -259,6 +264,8 @@ class ControllerMessage(google.protobuf.message.Message):
     def confirm(self) -> global___Confirm: ...
     @property
     def take_back(self) -> global___TakeBack: ...
+    @property
+    def delta(self) -> segctl.proto.v1.hostpolicy_pb2.HostDelta: ...
     def __init__(
         self,
         *,
@@ -271,12 +278,31 @@ class ControllerMessage(google.protobuf.message.Message):
         activate: global___Activate | None = ...,
         confirm: global___Confirm | None = ...,
         take_back: global___TakeBack | None = ...,
+        delta: segctl.proto.v1.hostpolicy_pb2.HostDelta | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "take_back", b"take_back", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "take_back", b"take_back", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "policy", "heartbeat", "probe", "chunk", "impact", "activate", "confirm", "take_back"] | None: ...
+    def HasField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "delta", b"delta", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "take_back", b"take_back", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "delta", b"delta", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "take_back", b"take_back", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "policy", "heartbeat", "probe", "chunk", "impact", "activate", "confirm", "take_back", "delta"] | None: ...
 
 global___ControllerMessage = ControllerMessage
+
+@typing.final
+class Resend(google.protobuf.message.Message):
+    """The host does not have what a HostDelta changes, or what comes of it has another digest: it needs a whole HostPolicy."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: builtins.int
+    digest: builtins.str
+    """of what the delta should have led to"""
+    def __init__(
+        self,
+        *,
+        digest: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest"]) -> None: ...
+
+global___Resend = Resend
 
 @typing.final
 class Activate(google.protobuf.message.Message):
@@ -383,7 +409,7 @@ class Hello(google.protobuf.message.Message):
     TRIAL_ENDED_FIELD_NUMBER: builtins.int
     agent_version: builtins.str
     protocol: builtins.int
-    """1"""
+    """segctl.wire.PROTOCOL_VERSION"""
     boot_id: builtins.str
     generation: builtins.int
     """what the kernel holds now; 0: nothing"""

@@ -230,3 +230,68 @@ class HostPolicy(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["digest", b"digest", "essentials", b"essentials", "generation", b"generation", "groups", b"groups", "host", b"host", "managed4", b"managed4", "managed6", b"managed6", "policy_digest", b"policy_digest", "stage", b"stage", "workloads", b"workloads"]) -> None: ...
 
 global___HostPolicy = HostPolicy
+
+@typing.final
+class HostDelta(google.protobuf.message.Message):
+    """What changed about the members of groups since the HostPolicy `base`; everything else stayed. Without a change it says:
+    you hold what you must hold, prove it.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    BASE_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    GROUPS_FIELD_NUMBER: builtins.int
+    MANAGED_FIELD_NUMBER: builtins.int
+    generation: builtins.int
+    base: builtins.str
+    """digest"""
+    digest: builtins.str
+    """of the HostPolicy that comes of it; the receiver recomputes and compares"""
+    @property
+    def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MembersDelta]: ...
+    @property
+    def managed(self) -> global___MembersDelta: ...
+    def __init__(
+        self,
+        *,
+        generation: builtins.int = ...,
+        base: builtins.str = ...,
+        digest: builtins.str = ...,
+        groups: collections.abc.Iterable[global___MembersDelta] | None = ...,
+        managed: global___MembersDelta | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["managed", b"managed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["base", b"base", "digest", b"digest", "generation", b"generation", "groups", b"groups", "managed", b"managed"]) -> None: ...
+
+global___HostDelta = HostDelta
+
+@typing.final
+class MembersDelta(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ADDED4_FIELD_NUMBER: builtins.int
+    REMOVED4_FIELD_NUMBER: builtins.int
+    ADDED6_FIELD_NUMBER: builtins.int
+    REMOVED6_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """of the group"""
+    added4: builtins.bytes
+    """addresses as in Group"""
+    removed4: builtins.bytes
+    added6: builtins.bytes
+    removed6: builtins.bytes
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        added4: builtins.bytes = ...,
+        removed4: builtins.bytes = ...,
+        added6: builtins.bytes = ...,
+        removed6: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["added4", b"added4", "added6", b"added6", "name", b"name", "removed4", b"removed4", "removed6", b"removed6"]) -> None: ...
+
+global___MembersDelta = MembersDelta

@@ -1,0 +1,108 @@
+"""Bodies on the wire: each part serialized once for all hosts that have it, and what changed since an earlier body.
+
+Serialized messages that follow each other are one message with the fields of both, repeated ones appended
+(https://protobuf.dev/programming-guides/encoding/#last-one-wins): so a HostPolicy is put together from its parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from segctl.errors import WireError
+from segctl.model.addresses import AddressSet
+from segctl.model.hostpolicy import HostPolicy
+from segctl.policy.body import Body, Managed, Members, Rules
+from segctl.policy.digest import host_policy_digest
+from segctl.proto.v1 import hostpolicy_pb2 as hp
+from segctl.wire import addresses_from_wire, essentials_to_wire, group_to_wire, workload_to_wire
+
+
+def host_policy_bytes(body: Body, host: str, generation: int, policy_digest: str) -> bytes:
+    """A serialized HostPolicy."""
+    digest = body.host_digest(host, generation, policy_digest)
+    header = hp.HostPolicy(host=host, generation=generation, policy_digest=policy_digest, digest=digest)
+    parts = [header.SerializeToString(), _rules(body.rules), _managed(body.managed)]
+    parts += [_members(m) for m in body.members]
+    return b"".join(parts)
+
+
+def delta_bytes(old: Body, new: Body) -> bytes | None:
+    """A serialized HostDelta without its header; None where more changed than members."""
+    if new.since is None or new.since[0] is not old:
+        old.since = None  # else each body would keep all before it
+        new.since = (old, _delta(old, new))
+    return new.since[1]
+
+
+def delta_header(generation: int, base: str, digest: str) -> bytes:
+    return hp.HostDelta(generation=generation, base=base, digest=digest).SerializeToString()
+
+
+def apply_delta(policy: HostPolicy, delta: hp.HostDelta) -> HostPolicy:
+    """What comes of it. Raises WireError for a group that is not there, a broken list of addresses, or another digest
+    than the sender's: then `policy` was not what the sender took it for."""
+    groups = {g.name: g for g in policy.groups}
+    for change in delta.groups:
+        group = groups.get(change.name)
+        if group is None:
+            raise WireError(f"a change of the group {change.name[:80]!r}, which is not there")
+        groups[change.name] = replace(group, hosts=_changed(group.hosts, change))
+    managed = _changed(policy.managed, delta.managed) if delta.HasField("managed") else policy.managed
+    made = replace(policy, groups=tuple(groups.values()), managed=managed)
+    if made.generation != delta.generation or host_policy_digest(made) != delta.digest:
+        raise WireError("a change of members leads to another digest than the controller's")
+    return made
+
+
+def _changed(addresses: AddressSet, change: hp.MembersDelta) -> AddressSet:
+    added = addresses_from_wire("added members", change.added4, change.added6)
+    removed = addresses_from_wire("removed members", change.removed4, change.removed6)
+    return addresses.updated(added.keys(), removed.keys())
+
+
+def _delta(old: Body, new: Body) -> bytes | None:
+    if old is new:
+        return b""
+    if old.rules is not new.rules and old.rules.digest != new.rules.digest:
+        return None
+    if [m.group.name for m in old.members] != [m.group.name for m in new.members]:
+        return None
+    changes = hp.HostDelta()
+    for before, after in zip(old.members, new.members, strict=True):
+        if before is after:
+            continue
+        if before.group.networks != after.group.networks:
+            return None
+        added, removed = before.group.hosts.delta(after.group.hosts)
+        if len(added) or len(removed):
+            changes.groups.append(_members_delta(after.group.name, added, removed))
+    if old.managed is not new.managed:
+        added, removed = old.managed.addresses.delta(new.managed.addresses)
+        if len(added) or len(removed):
+            changes.managed.CopyFrom(_members_delta("", added, removed))
+    return changes.SerializeToString()
+
+
+def _members_delta(name: str, added: AddressSet, removed: AddressSet) -> hp.MembersDelta:
+    return hp.MembersDelta(name=name, added4=added.v4, added6=added.v6, removed4=removed.v4, removed6=removed.v6)
+
+
+def _rules(rules: Rules) -> bytes:
+    if rules.wire is None:
+        workloads = [workload_to_wire(w) for w in rules.workloads]
+        message = hp.HostPolicy(workloads=workloads, essentials=essentials_to_wire(rules.essentials))
+        rules.wire = message.SerializeToString()
+    return rules.wire
+
+
+def _members(members: Members) -> bytes:
+    if members.wire is None:
+        members.wire = hp.HostPolicy(groups=[group_to_wire(members.group)]).SerializeToString()
+    return members.wire
+
+
+def _managed(managed: Managed) -> bytes:
+    if managed.wire is None:
+        message = hp.HostPolicy(managed4=managed.addresses.v4, managed6=managed.addresses.v6)
+        managed.wire = message.SerializeToString()
+    return managed.wire

@@ -1,0 +1,64 @@
+"""What one generation demands of each host, kept in line with the fleet, without holding up the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import datetime
+
+from segctl.model.inventory import Host, Inventory
+from segctl.policy.body import Body
+from segctl.policy.compile import Compiler
+
+from segctl_controller.trial import Active
+
+PACE = 0.005
+"""Seconds of work between two turns of the event loop: heartbeats and pushes go on meanwhile."""
+
+
+class Compilation:
+    """`note` what changes about hosts, then `settle`. `whole`: nobody has been told what comes of it yet."""
+
+    def __init__(self, active: Active, hosts: Mapping[str, Host], now: datetime) -> None:
+        self.active, self.whole = active, True
+        self._now = now
+        self._noted: dict[str, Host | None] = dict(hosts)
+        self._compiler: Compiler | None = None
+
+    def note(self, name: str, host: Host | None) -> None:
+        """The host is new or changed; None: it is gone."""
+        self._noted[name] = host
+
+    async def settle(self) -> frozenset[str]:
+        """The hosts whose body is another one than before."""
+        if self._compiler is None:
+            self._compiler = await asyncio.to_thread(Compiler, self.active.policy, Inventory(), self._now)
+        compiler, noted, self._noted = self._compiler, self._noted, {}
+        for name, host in noted.items():
+            if host is None:
+                compiler.drop(name)
+            else:
+                compiler.put(host)
+        steps, turn = compiler.settling(), time.monotonic()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                changed: frozenset[str] = end.value
+                return changed
+            turn = await paced(turn)
+
+    def body(self, host: str) -> Body | None:
+        """As of the last time that changes were settled; None for a host that is not there, or another by now."""
+        if self._compiler is None or host in self._noted:
+            return None
+        return self._compiler.settled_body(host)
+
+
+async def paced(turn: float) -> float:
+    """When the turn of the event loop that goes on began (monotonic); lets others have theirs after PACE."""
+    if time.monotonic() - turn <= PACE:
+        return turn
+    await asyncio.sleep(0)
+    return time.monotonic()
