@@ -415,3 +415,26 @@ def test_an_operators_certificate_is_replaced_and_the_role_stays(store: Store) -
     assert store.operator("alice") == OperatorRecord("alice", Role.EDITOR, "bb", 1)
     with pytest.raises(NotFoundError, match="bob"):
         store.renew_operator("bob", "bb", ENTRY)
+
+
+def test_a_call_that_fails_in_a_batch_leaves_the_others(store: Store) -> None:
+    store.add_token(token(uses=2), ENTRY)
+
+    def admit(_token: TokenRecord, _find: FindHost) -> HostRecord:
+        raise AlreadyExistsError("taken")
+
+    with store.batch():
+        join(store, "web1")
+        with pytest.raises(AlreadyExistsError):
+            store.enrol(SECRET, 50, admit, lambda _: ENTRY)
+        with pytest.raises(NotFoundError):
+            store.remove_host("nobody", ENTRY)
+        assert store.add_generation(generation(), 0, ENTRY).number == 1
+        with pytest.raises(ConflictError):
+            store.add_generation(generation(), 7, ENTRY)
+        assert store.generation(0) is not None
+    assert [t.uses for t in store.tokens(0)] == [1]
+    assert [h.name for h in store.hosts()] == ["web1"]
+    assert [e.subject for e in store.entries(9)] == ["generation 1", "web1", "subject"]
+    store.add_entry(ENTRY)  # a transaction of its own again
+    assert len(store.entries(9)) == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -70,6 +71,10 @@ class MemoryStore:
 
     def close(self) -> None:
         return
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Nothing here outlives the process, and each call checks before it changes anything."""
+        return nullcontext()
 
     def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry, above: int = 0) -> GenerationRecord:
         active = self._active()

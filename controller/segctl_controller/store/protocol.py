@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from segctl.model.inventory import Address
@@ -37,6 +38,10 @@ class Store(Protocol):
     A method that takes an `Entry` writes it to the audit log in the same transaction. Raises StoreFullError when the
     disk is full (nothing of the call is stored) and StateError when the database cannot be used.
     """
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Makes the calls within it, of the thread that writes, one transaction, durable when it ends. A call that
+        raises undoes only what it did itself. What raises at the end, or is raised between the calls, undoes all."""
 
     def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry, above: int = 0) -> GenerationRecord:
         """Store under a number of its own, higher than `above`. Raises ConflictError unless `expect_base` is 0 or the

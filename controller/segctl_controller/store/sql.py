@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from segctl.errors import EnrolmentError
@@ -34,7 +35,8 @@ from segctl_controller.store.records import (
     TokenRecord,
 )
 from segctl_controller.store.reports import add_batch, add_event, lost, newest_denials, newest_events
-from segctl_controller.store.sqlite import open_engine, open_reader, translated
+from segctl_controller.store.sqlite import is_open, open_engine, open_reader, translated
+from segctl_controller.store.transactions import Transactions
 
 
 class SqlStore:
@@ -45,6 +47,7 @@ class SqlStore:
         self._limits = limits or Limits()
         self._engine = open_engine(path)
         self._reader = open_reader(path)
+        self._transactions = Transactions(self._engine, partial(translated, path), is_open)
         self._flow_table = flows.FlowTable(self._limits)
 
     def close(self) -> None:
@@ -57,10 +60,11 @@ class SqlStore:
             cookie = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             connection.exec_driver_sql(f"PRAGMA user_version = {int(cookie)}")
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with translated(self._path), self._engine.begin() as connection:
-            yield connection
+    def batch(self) -> AbstractContextManager[None]:
+        return self._transactions.batch()
+
+    def _transaction(self) -> AbstractContextManager[Connection]:
+        return self._transactions.begin()
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

@@ -79,6 +79,13 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def is_open(connection: Connection) -> bool:
+    """Whether the transaction is: SQLite rolls all of it back when a write fails for the disk
+    (https://sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction)."""
+    driver = connection.connection.driver_connection
+    return isinstance(driver, sqlite3.Connection) and driver.in_transaction
+
+
 def _damaged(path: Path, detail: str) -> str:
     return (
         f"{path}: the database is damaged ({detail}); stop the controller and restore the last backup: "

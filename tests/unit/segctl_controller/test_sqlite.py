@@ -154,3 +154,36 @@ def test_a_database_of_the_first_schema_is_brought_up_and_keeps_what_it_holds(tm
     assert [e.action for e in again.entries(5)] == ["act"]
     assert again.flows(FlowFilter()) == ()
     again.close()
+
+
+def test_nothing_of_a_batch_is_there_before_it_ends(tmp_path: Path) -> None:
+    store, other = (SqlStore(tmp_path / "controller.db") for _ in range(2))
+    with store.batch():
+        store.add_entry(ENTRY)
+        store.add_entry(ENTRY)
+        with other._reading() as reader:
+            assert reader.exec_driver_sql("SELECT count(*) FROM audit").scalar_one() == 0
+    assert len(other.entries(5)) == 2
+    with pytest.raises(KeyError), store.batch():
+        store.add_entry(ENTRY)
+        raise KeyError("between the calls")
+    assert len(other.entries(5)) == 2
+    store.close()
+    other.close()
+
+
+def test_a_disk_that_fills_up_within_a_batch_fails_all_of_it(tmp_path: Path) -> None:
+    """SQLite rolls the transaction back by itself then: what comes after must not be stored as if it were whole."""
+    store = SqlStore(tmp_path / "controller.db")
+    with store._engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 4}")
+    with pytest.raises(StoreFullError, match="nothing was stored"), store.batch():
+        store.add_entry(ENTRY)
+        for detail in ("x" * 100_000, ""):
+            with pytest.raises(StoreFullError, match="nothing was stored"):
+                store.add_entry(Entry(1, "root", "act", "subject", detail))
+    assert store.entries(5) == ()
+    store.add_entry(ENTRY)
+    assert len(store.entries(5)) == 1
+    store.close()
