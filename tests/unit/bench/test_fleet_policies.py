@@ -5,17 +5,18 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from bench.fleet.policies import bulk_policy, fleet_hosts, fleet_policy
 from segctl.policy.check import check_policy
 from segctl.policy.parse import parse_policy
+
+from bench.fleet.policies import bulk_policy, fleet_hosts, fleet_policy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_a_policy_has_the_rules_asked_for_and_no_finding() -> None:
-    parsed = parse_policy(fleet_policy(apps=20, envs=3, rules=300))
+    parsed = parse_policy(fleet_policy())
     assert parsed.policy is not None
-    assert len(parsed.policy.rules) == 300
+    assert len(parsed.policy.rules) == 5_000
     assert check_policy(parsed.policy, None, NOW) == ()
 
 
