@@ -23,13 +23,14 @@ from lab.signals import leave_orderly
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """`bench.measures.NAME`. `sandboxed`: it runs in namespaces of its own; the others raise a lab. `prepares`: its
+    """`PACKAGE.NAME`. `sandboxed`: it runs in namespaces of its own; the others raise a lab. `prepares`: its
     `prepare()` runs before, outside the sandbox. `seconds` bounds a full run."""
 
     name: str
     sandboxed: bool
     seconds: float
     prepares: bool = False
+    package: str = "bench.measures"
 
 
 MEASURES = (
@@ -103,7 +104,7 @@ def _child(measure: Measure, quick: bool, cgroup: Path | None, send: Connection)
 
 
 def _module(measure: Measure) -> ModuleType:
-    return importlib.import_module(f"bench.measures.{measure.name}")
+    return importlib.import_module(f"{measure.package}.{measure.name}")
 
 
 def _end(process: multiprocessing.process.BaseProcess) -> None:

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of a histogram, seconds."""
 LAG_WINDOW_SECONDS = 30.0
 
@@ -48,10 +48,11 @@ class Metric:
 
 
 class LoopLag:
-    """How late the loop came to its work: the worst of the last 30 to 60 s, in seconds."""
+    """How late the loop came to its work, in seconds: the worst of the last 30 to 60 s, and the delay of every tick."""
 
     def __init__(self) -> None:
         self._now, self._before, self._since = 0.0, 0.0, time.monotonic()
+        self.delays = Durations()
 
     @property
     def worst(self) -> float:
@@ -64,4 +65,14 @@ class LoopLag:
             now = time.monotonic()
             if now - self._since > LAG_WINDOW_SECONDS:
                 self._before, self._now, self._since = self._now, 0.0, now
-            self._now = max(self._now, now - began - every)
+            late = max(0.0, now - began - every)
+            self._now = max(self._now, late)
+            self._note(late, every)
+
+    def _note(self, late: float, every: float) -> None:
+        """A loop that stands still misses ticks. Each counts, with its own delay: else the longer it stands, the fewer
+        samples would tell of it."""
+        self.delays.add(late)
+        while late > every:
+            late -= every
+            self.delays.add(late)

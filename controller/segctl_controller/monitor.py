@@ -49,7 +49,9 @@ EVENTS = tuple(
         Event.STORE,
     )
 )
-STORE = "segctl_controller_store_seconds"
+STORE, DELAY = "segctl_controller_store_seconds", "segctl_controller_loop_delay_seconds"
+LAG_EVERY = 0.02
+"""Seconds between two looks at how late the loop comes."""
 METRICS = (
     Metric("segctl_controller_build_info", "gauge", "1; the version of the controller.", ("version",), (__version__,)),
     Metric("segctl_controller_generation", "gauge", "The active generation; 0: no policy was pushed yet."),
@@ -75,6 +77,7 @@ METRICS = (
         "gauge",
         "How late the controller came to its work, at worst in 30 to 60 s.",
     ),
+    Metric(DELAY, "histogram", "How late the controller came to its work, every 20 ms."),
 )
 
 
@@ -104,7 +107,7 @@ class Monitor:
         """Raises StateError."""
         found = self._status.start(where)
         logging.getLogger().addHandler(self._events)
-        self._measuring = asyncio.create_task(self._lag.run(), name="loop-lag")
+        self._measuring = asyncio.create_task(self._lag.run(LAG_EVERY), name="loop-lag")
         return found
 
     async def close(self) -> None:
@@ -132,6 +135,7 @@ class Monitor:
             "segctl_controller_ca_expiry_timestamp_seconds": expiries[0].timestamp(),
             "segctl_controller_certificate_expiry_timestamp_seconds": expiries[1].timestamp(),
             "segctl_controller_loop_lag_seconds": self._lag.worst,
+            DELAY: self._lag.delays,
         }
         if self._database is not None:
             found["segctl_controller_database_bytes"] = _bytes(self._database)

@@ -85,4 +85,6 @@ async def test_a_loop_that_is_held_up_shows() -> None:
     time.sleep(0.3)  # noqa: ASYNC251 - what must not happen
     await asyncio.sleep(0.02)
     assert 0.2 < lag.worst < 2
+    late = sum(count for bound, count in zip(BUCKETS, lag.delays.counts, strict=False) if bound > 0.1)
+    assert late >= 10, "each tick that was missed counts"
     task.cancel()
