@@ -17,7 +17,8 @@ from segctl_controller.errors import NotFoundError
 from segctl_controller.names import checked_name
 from segctl_controller.store.protocol import Store
 from segctl_controller.store.records import Entry, OperatorRecord, Role
-from segctl_controller.store.sql import SqlStore, no_operator
+from segctl_controller.store.refusals import no_operator
+from segctl_controller.store.sql import SqlStore
 from segctl_controller.store.sqlite import FULL
 
 SHELL = "segctl-controller"

@@ -34,7 +34,8 @@ from segctl_controller.store.records import (
     RuleUse,
     TokenRecord,
 )
-from segctl_controller.store.sql import (
+from segctl_controller.store.refusals import (
+    NO_TOKEN,
     base_moved,
     no_host,
     no_operator,
@@ -113,7 +114,7 @@ class MemoryStore:
     def enrol(self, sha256: bytes, now_us: int, admit: Admit, entry: Callable[[HostRecord], Entry]) -> HostRecord:
         token = next((t for t in self.tokens(now_us) if t.sha256 == sha256), None)
         if token is None:
-            raise EnrolmentError("this token is unknown, used up, expired or revoked")
+            raise EnrolmentError(NO_TOKEN)
         redeemed = replace(token, uses=token.uses - 1)
         host = admit(redeemed, self._hosts.get)
         self._tokens[token.id] = redeemed

@@ -1,11 +1,11 @@
-"""Opens the SQLite database: pragmas, explicit transactions, migration, and errors with a mend."""
+"""SQLite: pragmas, explicit transactions, migration, and errors with a mend."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,34 @@ BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
+class Sqlite:
+    """Implements segctl_controller.store.database.Database, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises StateError, see open_engine."""
+        self._path = path
+        self.writer = open_engine(path)
+        self.reader = open_reader(path)
+
+    def translated(self) -> AbstractContextManager[None]:
+        return translated(self._path)
+
+    def is_open(self, connection: Connection) -> bool:
+        """SQLite rolls all of it back when a write fails for the disk
+        (https://sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction)."""
+        driver = connection.connection.driver_connection
+        return isinstance(driver, sqlite3.Connection) and driver.in_transaction
+
+    def write(self, connection: Connection) -> None:
+        """The cookie that SQLite leaves to applications: to set it writes a page, whatever it was."""
+        cookie = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA user_version = {int(cookie)}")
+
+    def close(self) -> None:
+        self.reader.dispose()
+        self.writer.dispose()
+
+
 def open_engine(path: Path) -> Engine:
     """Open or create the database at `path`, check it and bring it to this code's schema.
 
@@ -36,7 +64,7 @@ def open_engine(path: Path) -> Engine:
             problem = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
             if problem != "ok":
                 raise StateError(_damaged(path, str(problem)))
-            upgrade(connection, path)
+            upgrade(connection, str(path))
     return engine
 
 
@@ -77,13 +105,6 @@ def _begin_reading(connection: Connection) -> None:
 def _begin(connection: Connection) -> None:
     # IMMEDIATE: a transaction that starts reading and then writes could otherwise fail half way as busy.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def is_open(connection: Connection) -> bool:
-    """Whether the transaction is: SQLite rolls all of it back when a write fails for the disk
-    (https://sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction)."""
-    driver = connection.connection.driver_connection
-    return isinstance(driver, sqlite3.Connection) and driver.in_transaction
 
 
 def _damaged(path: Path, detail: str) -> str:
