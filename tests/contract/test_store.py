@@ -1,4 +1,4 @@
-"""The contract of segctl_controller.store.protocol.Store, for the SQLite store and the one in memory."""
+"""The contract of segctl_controller.store.protocol.Store, for the stores on SQLite, on PostgreSQL and in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from segctl.errors import EnrolmentError, SegctlError
 from segctl.model.policy import Tags
 from segctl.policy.source import SourceFile
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
-from segctl_controller.store.memory import MemoryStore
 from segctl_controller.store.protocol import FindHost, Store
 from segctl_controller.store.records import (
     Batch,
@@ -30,7 +29,8 @@ from segctl_controller.store.records import (
     Role,
     TokenRecord,
 )
-from segctl_controller.store.sql import SqlStore
+
+from tests.contract.stores import make_store
 
 LIMITS = Limits(denials=5, events=3, proofs=3)
 ENTRY = Entry(1, "root", "act", "subject", "detail")
@@ -38,9 +38,9 @@ HOUR = 3_600_000_000
 SECRET = hashlib.sha256(b"secret").digest()
 
 
-@pytest.fixture(params=["sql", "memory"])
+@pytest.fixture(params=["sqlite", "postgres", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = SqlStore(tmp_path / "controller.db", LIMITS) if request.param == "sql" else MemoryStore(LIMITS)
+    made = make_store(request, tmp_path, LIMITS)
     yield made
     made.close()
 

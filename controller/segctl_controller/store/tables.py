@@ -87,7 +87,7 @@ Index("proofs_host", proofs.c.host, proofs.c.id)
 denials = Table(
     "denials",
     metadata,
-    Column("id", Serial, primary_key=True),
+    Column("id", Serial, primary_key=True, autoincrement=False),
     Column("host", Text, ForeignKey("hosts.name", ondelete="CASCADE"), nullable=False),
     Column("workload", Text, nullable=False),
     Column("key", Text, nullable=False),

@@ -1,0 +1,175 @@
+"""PostgreSQL: sessions, one writer at a time, and errors with a mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from segctl.errors import StateError
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.pool import QueuePool
+
+from segctl_controller.errors import StoreFullError
+from segctl_controller.store.conninfo import Conninfo
+from segctl_controller.store.migrate import current, newest, upgrade
+
+OLDEST = 14
+LOCKS = 0x73656763
+"""The first half of all our advisory locks, "segc"; the second is one of these."""
+WRITER, SERVING, LEADER = 1, 2, 3
+SESSION = """
+SET lock_timeout = '15s';
+SET statement_timeout = '60s';
+SET idle_in_transaction_session_timeout = '5s';
+"""
+"""A controller that hangs within a transaction loses it, and the lock, before others have waited in vain for it."""
+REFUSALS = (
+    ("53100", "its disk is full; nothing was stored; free some space there and try again"),
+    ("53300", "it takes no more connections; raise max_connections there, each controller needs five"),
+    (
+        "25006",
+        "it is a standby, which only reads; name the primary, or all of them: host=db1,db2 "
+        "target_session_attrs=read-write",
+    ),
+    ("55P03", "another controller held its lock for too long; nothing was stored; look at pg_stat_activity there"),
+    ("42501", "its user may not do this; make it the owner: ALTER DATABASE ... OWNER TO ..."),
+    ("28", "it refuses the user; check the user, pg_hba.conf and the password (pgpass in the state directory)"),
+    ("3D000", "there is no such database; make it: createdb --owner USER --encoding UTF8 --template template0 NAME"),
+    ("40", "the transaction met another one; nothing was stored; try again"),
+    ("57014", "it took too long and was given up; nothing was stored; try again"),
+    ("25P03", "the controller was held up within a transaction; nothing was stored; try again"),
+    ("XX00", "it is damaged; stop all controllers and restore the last backup: segctl-controller restore"),
+    ("57P", "it stops or starts; this is tried again by itself"),
+)
+"""By the beginning of the SQLSTATE, the first that fits
+(https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+LOST = "it cannot be reached, or the connection was lost; what was under way may be stored or not"
+
+
+class Postgres:
+    """Implements segctl_controller.store.database.Database. Transactions of `writer` take an advisory lock first, so
+    that, as in SQLite, there is one at a time, in all controllers; each statement sees what was committed before it."""
+
+    def __init__(self, where: Conninfo) -> None:
+        """Connects and looks at the server, not at what is in the database. Raises StateError."""
+        self.name = where.name
+        self._where = where
+        self.writer = self._engine()
+        self.reader = self._engine()
+        event.listen(self.writer, "connect", self._attach)
+        event.listen(self.writer, "begin", _lock)
+        event.listen(self.reader, "connect", _only_read)
+        with self.translated(), self.writer.begin() as connection:
+            self._check(connection)
+
+    def _engine(self) -> Engine:
+        return create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: psycopg.connect(**self._where.parameters),  # type: ignore[arg-type]
+            poolclass=QueuePool,
+            pool_size=1,
+            max_overflow=0,
+            pool_pre_ping=True,
+        )
+
+    def _attach(self, driver: psycopg.Connection[Any], _record: object) -> None:
+        """Each session is known to serve, so that nobody migrates or restores under it."""
+        driver.execute(SESSION)
+        row = driver.execute("SELECT pg_try_advisory_lock_shared(%s, %s)", (LOCKS, SERVING)).fetchone()
+        driver.commit()
+        if row != (True,):
+            raise StateError(f"{self.name}: it is being migrated or restored; start the controller when that is done")
+
+    def _check(self, connection: Connection) -> None:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        if driver.info.server_version < OLDEST * 10_000:
+            raise StateError(f"{self.name}: its server is older than PostgreSQL {OLDEST}; use a newer one")
+        encoding = driver.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise StateError(
+                f"{self.name}: its encoding is {encoding}; make one with: createdb --encoding UTF8 --template template0"
+            )
+
+    def schema(self) -> str:
+        """Empty when there is none of ours. Raises StateError for one that is newer than this code."""
+        with self.translated(), self.writer.begin() as connection:
+            return current(connection, self.name)
+
+    def checked(self) -> Postgres:
+        """Itself. Raises StateError unless it has this code's schema."""
+        found = self.schema()
+        if found != newest():
+            mend = (
+                "bring it up: segctl-controller migrate, while no controller runs"
+                if found
+                else (
+                    "restore a backup: segctl-controller restore --from BACKUP; or make a new fleet: segctl-controller init"
+                )
+            )
+            raise StateError(f"{self.name}: its schema is {found or 'missing'}, this version needs {newest()}; {mend}")
+        return self
+
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """A transaction while no controller serves from this database. Raises StateError when one does."""
+        with self.translated(), self.writer.begin() as connection:
+            if not connection.exec_driver_sql(
+                "SELECT pg_try_advisory_xact_lock(%s, %s)", (LOCKS, SERVING)
+            ).scalar_one():
+                raise StateError(
+                    f"{self.name}: controllers use it; stop all of them first (systemctl stop segctl-controller)"
+                )
+            yield connection
+
+    def migrate(self) -> None:
+        """Raises StateError while a controller serves."""
+        with self.alone() as connection:
+            upgrade(connection, self.name)
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except DBAPIError as error:
+            raise _explained(self.name, error) from error
+
+    def is_open(self, connection: Connection) -> bool:
+        if connection.invalidated:
+            return False
+        driver = connection.connection.driver_connection
+        open_states = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+        return isinstance(driver, psycopg.Connection) and driver.info.transaction_status in open_states
+
+    def write(self, connection: Connection) -> None:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
+
+    def close(self) -> None:
+        self.reader.dispose()
+        self.writer.dispose()
+
+
+def _lock(connection: Connection) -> None:
+    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, WRITER))
+
+
+def _only_read(driver: psycopg.Connection[Any], _record: object) -> None:
+    driver.execute(SESSION)
+    driver.execute("SET default_transaction_read_only = on")
+    driver.commit()
+
+
+def _explained(name: str, error: DBAPIError) -> StateError:
+    state = getattr(error.orig, "sqlstate", None) or ""
+    said = " ".join(str(error.orig).split())
+    if not state or state.startswith("08"):
+        lost = error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError)
+        return StateError(f"{name}: {LOST if lost else 'the database refused'} ({said})")
+    why = next((why for beginning, why in REFUSALS if state.startswith(beginning)), "the database refused")
+    return (StoreFullError if state == "53100" else StateError)(f"{name}: {why} ({said})")
