@@ -30,11 +30,7 @@ SET idle_in_transaction_session_timeout = '5s';
 REFUSALS = (
     ("53100", "its disk is full; nothing was stored; free some space there and try again"),
     ("53300", "it takes no more connections; raise max_connections there, each controller needs five"),
-    (
-        "25006",
-        "it is a standby, which only reads; name the primary, or all of them: host=db1,db2 "
-        "target_session_attrs=read-write",
-    ),
+    ("25006", "it is a standby; name all servers, and add target_session_attrs=read-write"),
     ("55P03", "another controller held its lock for too long; nothing was stored; look at pg_stat_activity there"),
     ("42501", "its user may not do this; make it the owner: ALTER DATABASE ... OWNER TO ..."),
     ("28", "it refuses the user; check the user, pg_hba.conf and the password (pgpass in the state directory)"),
@@ -105,11 +101,9 @@ class Postgres:
         found = self.schema()
         if found != newest():
             mend = (
-                "bring it up: segctl-controller migrate, while no controller runs"
+                "segctl-controller migrate brings it up, while no controller runs"
                 if found
-                else (
-                    "restore a backup: segctl-controller restore --from BACKUP; or make a new fleet: segctl-controller init"
-                )
+                else "segctl-controller restore puts a backup there, segctl-controller init makes a new fleet"
             )
             raise StateError(f"{self.name}: its schema is {found or 'missing'}, this version needs {newest()}; {mend}")
         return self
