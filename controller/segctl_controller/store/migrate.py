@@ -11,6 +11,9 @@ from alembic.script import ScriptDirectory
 from segctl.errors import StateError
 from sqlalchemy import Connection
 
+VERSION = "alembic_version"
+"""The table that says which schema a database has."""
+
 
 def newest() -> str:
     """The schema of this code."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from segctl.errors import StateError
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import QueuePool
+from sqlalchemy.schema import CreateSchema
 
 from segctl_controller.errors import StoreFullError
 from segctl_controller.store.conninfo import Conninfo
-from segctl_controller.store.migrate import current, newest, upgrade
+from segctl_controller.store.migrate import VERSION, current, newest, upgrade
+from segctl_controller.store.tables import metadata
 
 OLDEST = 14
 LOCKS = 0x73656763
@@ -29,21 +32,18 @@ SET idle_in_transaction_session_timeout = '5s';
 """A controller that hangs within a transaction loses it, and the lock, before others have waited in vain for it."""
 REFUSALS = (
     ("53100", "its disk is full; nothing was stored; free some space there and try again"),
-    ("53300", "it takes no more connections; raise max_connections there, each controller needs five"),
     ("25006", "it is a standby; name all servers, and add target_session_attrs=read-write"),
     ("55P03", "another controller held its lock for too long; nothing was stored; look at pg_stat_activity there"),
     ("42501", "its user may not do this; make it the owner: ALTER DATABASE ... OWNER TO ..."),
-    ("28", "it refuses the user; check the user, pg_hba.conf and the password (pgpass in the state directory)"),
-    ("3D000", "there is no such database; make it: createdb --owner USER --encoding UTF8 --template template0 NAME"),
     ("40", "the transaction met another one; nothing was stored; try again"),
     ("57014", "it took too long and was given up; nothing was stored; try again"),
     ("25P03", "the controller was held up within a transaction; nothing was stored; try again"),
     ("XX00", "it is damaged; stop all controllers and restore the last backup: segctl-controller restore"),
-    ("57P", "it stops or starts; this is tried again by itself"),
 )
 """By the beginning of the SQLSTATE, the first that fits
 (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
-LOST = "it cannot be reached, or the connection was lost; what was under way may be stored or not"
+LOST = "the connection was lost; what was under way may be stored or not; the next call connects anew"
+UNREACHABLE = "check its server, the user, pg_hba.conf there and the password (a line of pgpass in the state directory)"
 
 
 class Postgres:
@@ -65,12 +65,19 @@ class Postgres:
     def _engine(self) -> Engine:
         return create_engine(
             "postgresql+psycopg://",
-            creator=lambda: psycopg.connect(**self._where.parameters),  # type: ignore[arg-type]
+            creator=self._connect,
             poolclass=QueuePool,
             pool_size=1,
             max_overflow=0,
             pool_pre_ping=True,
         )
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        try:
+            return psycopg.connect(**self._where.parameters)  # type: ignore[arg-type]
+        except psycopg.Error as error:
+            said = " ".join(str(error).split())
+            raise StateError(f"{self.name}: cannot be used: {said}; {UNREACHABLE}") from error
 
     def _attach(self, driver: psycopg.Connection[Any], _record: object) -> None:
         """Each session is known to serve, so that nobody migrates or restores under it."""
@@ -120,10 +127,30 @@ class Postgres:
                 )
             yield connection
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction that only reads, and sees all of it as it was when it began, whoever writes meanwhile."""
+        with self.translated(), self.reader.connect() as connection:
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+
     def migrate(self) -> None:
         """Raises StateError while a controller serves."""
         with self.alone() as connection:
             upgrade(connection, self.name)
+
+    def occupied(self, connection: Connection) -> bool:
+        return inspect(connection).has_table(VERSION)
+
+    def move_aside(self, connection: Connection, now: datetime) -> str:
+        """Our tables, with what belongs to them, into the new schema whose name is returned."""
+        schema = f"replaced_{now:%Y%m%dt%H%M%S}"
+        connection.execute(CreateSchema(schema))
+        for name in sorted({VERSION, *metadata.tables} & set(inspect(connection).get_table_names())):
+            connection.exec_driver_sql(f"ALTER TABLE {name} SET SCHEMA {schema}")
+        connection.exec_driver_sql(f"ALTER FUNCTION audit_no_change() SET SCHEMA {schema}")
+        return schema
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -162,8 +189,7 @@ def _only_read(driver: psycopg.Connection[Any], _record: object) -> None:
 def _explained(name: str, error: DBAPIError) -> StateError:
     state = getattr(error.orig, "sqlstate", None) or ""
     said = " ".join(str(error.orig).split())
-    if not state or state.startswith("08"):
-        lost = error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError)
-        return StateError(f"{name}: {LOST if lost else 'the database refused'} ({said})")
+    if error.connection_invalidated and not state.startswith("25P03"):
+        return StateError(f"{name}: {LOST} ({said})")
     why = next((why for beginning, why in REFUSALS if state.startswith(beginning)), "the database refused")
     return (StoreFullError if state == "53100" else StateError)(f"{name}: {why} ({said})")

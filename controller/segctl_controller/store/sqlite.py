@@ -15,7 +15,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from segctl_controller.errors import StoreFullError
-from segctl_controller.store.migrate import upgrade
+from segctl_controller.store.migrate import current, upgrade
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000")
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -55,17 +55,33 @@ def open_engine(path: Path) -> Engine:
 
     Raises StateError for a file that is no database, is damaged, is newer than this code or cannot be written.
     """
-    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=1, max_overflow=0)
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
     with translated(path):
-        os.close(_open_private(path))
+        engine = create_file(path)
         with engine.begin() as connection:
             problem = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
             if problem != "ok":
                 raise StateError(_damaged(path, str(problem)))
             upgrade(connection, str(path))
     return engine
+
+
+def create_file(path: Path) -> Engine:
+    """Whatever is in it. Raises StateError for a path that cannot be written."""
+    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=1, max_overflow=0)
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    os.close(_open_private(path))
+    return engine
+
+
+def schema_of(path: Path) -> str:
+    """As it lies there; empty when it has none. Raises StateError for a file that is no database, or is newer."""
+    engine = open_reader(path)
+    try:
+        with translated(path), engine.begin() as connection:
+            return current(connection, str(path))
+    finally:
+        engine.dispose()
 
 
 def open_reader(path: Path) -> Engine:

@@ -43,15 +43,16 @@ class Transactions:
     @contextmanager
     def _savepoint(self, connection: Connection) -> Iterator[None]:
         self._check()
-        savepoint = connection.begin_nested()
+        savepoint = None
         try:
+            savepoint = connection.begin_nested()
             yield
             savepoint.commit()
         except BaseException as error:
-            if self._database.is_open(connection):
-                savepoint.rollback()
-            else:
+            if not self._database.is_open(connection):
                 self._ended = error
+            elif savepoint is not None:
+                savepoint.rollback()
             raise
 
     def _check(self) -> None:
