@@ -20,7 +20,7 @@ ROWS = 2000
 def copy_rows(source: Connection, target: Connection) -> None:
     """Every row of every table. Both have the same schema, and the tables of `target` are empty."""
     for table in _tables(source if source.dialect.name == "sqlite" else target):
-        found = source.execution_options(yield_per=ROWS).execute(select(table)).mappings()
+        found = source.execute(select(table), execution_options={"yield_per": ROWS}).mappings()
         for rows in found.partitions():
             target.execute(insert(table), [dict(row) for row in rows])
         if target.dialect.name == dialect.POSTGRESQL:

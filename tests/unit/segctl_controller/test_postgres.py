@@ -129,7 +129,7 @@ def test_a_server_that_was_restarted_is_used_again(postgres: Conninfo, postgres_
     store = SqlStore(Postgres(postgres).checked())
     store.add_entry(ENTRY)
     postgres_server.stop()
-    with pytest.raises(StateError, match="cannot be used.*check its server"):
+    with pytest.raises(StateError, match=r"cannot be used.*check its server"):
         store.entries(5)
     postgres_server.start()
     assert len(store.entries(5)) == 1
@@ -143,7 +143,7 @@ def test_who_hangs_within_a_transaction_holds_up_others_for_a_while_only(
         patch.setattr(module, "SESSION", module.SESSION.replace("'5s'", "'300ms'"))
         hangs = SqlStore(Postgres(postgres).checked())
     waits = SqlStore(Postgres(postgres).checked())
-    with pytest.raises(StateError, match="held up within a transaction|lost"), hangs.batch():
+    with pytest.raises(StateError, match=r"held up within a transaction|lost"), hangs.batch():
         hangs.add_entry(Entry(1, "root", "hangs", "subject"))
         waits.add_entry(ENTRY)  # within the batch of the other: it waits for the server to end that one
         hangs.add_entry(ENTRY)
