@@ -438,3 +438,25 @@ def test_a_call_that_fails_in_a_batch_leaves_the_others(store: Store) -> None:
     assert [e.subject for e in store.entries(9)] == ["generation 1", "web1", "subject"]
     store.add_entry(ENTRY)  # a transaction of its own again
     assert len(store.entries(9)) == 4
+
+
+def test_what_hosts_say_is_stored_whatever_it_holds(store: Store) -> None:
+    store.add_token(token(), ENTRY)
+    join(store)
+    strange = "a\0b\x01\ud7ff\U0010ffff'\\%"
+    event = EventRecord("web1", "tamper", strange, 1)
+    told = denial(key=strange, workload=strange)
+    assert store.add_batch(Batch("web1", strange, 1, 10, (told,), (event,))) is not None
+    assert store.add_batch(Batch("web1", strange, 1, 10, (denial(key=strange),))) is None
+    [row] = store.denials(DenialFilter(workload=strange))
+    readable = strange.replace("\0", "\ufffd")
+    assert row.key in (strange, readable)
+    assert store.events(1)[0].message in (strange, readable)
+
+
+def test_names_are_sorted_by_code_point(store: Store) -> None:
+    names = ["Web", "a-b", "a.b", "ab", "web", "ä"]
+    store.add_token(token(uses=9), ENTRY)
+    for name in reversed(names):
+        join(store, name)
+    assert [host.name for host in store.hosts()] == names

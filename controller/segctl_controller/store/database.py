@@ -7,6 +7,9 @@ from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 
+from segctl_controller.store.leadership import Leadership
+from segctl_controller.store.notices import Notices
+
 
 class Database(Protocol):
     """Open, checked, and of this code's schema. `writer` gives transactions of which there is one at a time, in all
@@ -27,5 +30,13 @@ class Database(Protocol):
 
     def write(self, connection: Connection) -> None:
         """Something that changes nothing."""
+
+    def wake(self, connection: Connection, origin: str) -> None:
+        """Lets others know of a new row of notices when the transaction is committed."""
+
+    def notices(self, origin: str) -> Notices:
+        """What all others but `origin` change."""
+
+    def leadership(self) -> Leadership: ...
 
     def close(self) -> None: ...

@@ -14,7 +14,9 @@ from segctl.model.policy import Tags
 
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
 from segctl_controller.store.flows import HOUR_US, LARGEST_COUNT
+from segctl_controller.store.leadership import Alone
 from segctl_controller.store.memory_flows import MemoryFlows
+from segctl_controller.store.notices import NoNotices
 from segctl_controller.store.protocol import Admit
 from segctl_controller.store.records import (
     Batch,
@@ -72,6 +74,12 @@ class MemoryStore:
 
     def close(self) -> None:
         return
+
+    def notices(self) -> NoNotices:
+        return NoNotices()
+
+    def leadership(self) -> Alone:
+        return Alone()
 
     def batch(self) -> AbstractContextManager[None]:
         """Nothing here outlives the process, and each call checks before it changes anything."""

@@ -11,19 +11,22 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from segctl.errors import StateError
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.schema import CreateSchema
 
 from segctl_controller.errors import StoreFullError
 from segctl_controller.store.conninfo import Conninfo
+from segctl_controller.store.leadership import Leadership
 from segctl_controller.store.migrate import VERSION, current, newest, upgrade
+from segctl_controller.store.notices import Notices
 from segctl_controller.store.tables import metadata
 
 OLDEST = 14
 LOCKS = 0x73656763
 """The first half of all our advisory locks, "segc"; the second is one of these."""
 WRITER, SERVING, LEADER = 1, 2, 3
+CHANNEL = "segctl"
 SESSION = """
 SET lock_timeout = '15s';
 SET statement_timeout = '60s';
@@ -119,12 +122,13 @@ class Postgres:
     def alone(self) -> Iterator[Connection]:
         """A transaction while no controller serves from this database. Raises StateError when one does."""
         with self.translated(), self.writer.begin() as connection:
-            if not connection.exec_driver_sql(
-                "SELECT pg_try_advisory_xact_lock(%s, %s)", (LOCKS, SERVING)
-            ).scalar_one():
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")  # sessions that were closed end in a moment
+            try:
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, SERVING))
+            except OperationalError as error:
                 raise StateError(
                     f"{self.name}: controllers use it; stop all of them first (systemctl stop segctl-controller)"
-                )
+                ) from error
             yield connection
 
     @contextmanager
@@ -170,6 +174,19 @@ class Postgres:
 
     def write(self, connection: Connection) -> None:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
+
+    def wake(self, connection: Connection, origin: str) -> None:
+        connection.exec_driver_sql("SELECT pg_notify(%s, %s)", (CHANNEL, origin))
+
+    def notices(self, origin: str) -> Notices:
+        from segctl_controller.store.postgres_sessions import PostgresNotices
+
+        return PostgresNotices(self._where, origin)
+
+    def leadership(self) -> Leadership:
+        from segctl_controller.store.postgres_sessions import PostgresLeadership
+
+        return PostgresLeadership(self._where)
 
     def close(self) -> None:
         self.reader.dispose()

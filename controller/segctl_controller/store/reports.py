@@ -17,8 +17,8 @@ def add_batch(
     """See Store.add_batch. The batch of a host that was just removed is dropped and counts as stored."""
     if not connection.scalar(select(func.count()).where(hosts.c.name == batch.host)):
         return ()
-    cursor = connection.execute(select(cursors).where(cursors.c.host == batch.host)).mappings().first()
-    if cursor and cursor["epoch"] == batch.epoch and cursor["sequence"] >= batch.sequence:
+    stored_up_to = select(cursors.c.sequence).where(cursors.c.host == batch.host, cursors.c.epoch == batch.epoch)
+    if (connection.scalar(stored_up_to) or 0) >= batch.sequence:
         return None
     place = {"epoch": batch.epoch, "sequence": batch.sequence}
     connection.execute(

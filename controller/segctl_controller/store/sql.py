@@ -13,6 +13,8 @@ from sqlalchemy import Connection
 from segctl_controller.errors import NotFoundError
 from segctl_controller.store import audit, flows, generations, hits, hosts, operators, reports, rows, tokens
 from segctl_controller.store.database import Database
+from segctl_controller.store.leadership import Leadership
+from segctl_controller.store.notices import Notices, Topic
 from segctl_controller.store.protocol import Admit
 from segctl_controller.store.records import (
     Batch,
@@ -51,6 +53,12 @@ class SqlStore:
     def close(self) -> None:
         self._database.close()
 
+    def notices(self) -> Notices:
+        return self._database.notices(self._transactions.origin)
+
+    def leadership(self) -> Leadership:
+        return self._database.leadership()
+
     def batch(self) -> AbstractContextManager[None]:
         return self._transactions.batch()
 
@@ -69,10 +77,12 @@ class SqlStore:
 
     def add_generation(self, new: GenerationRecord, expect_base: int, entry: Entry, above: int = 0) -> GenerationRecord:
         with self._transaction() as connection:
+            self._transactions.note(Topic.GENERATIONS)
             return generations.add(connection, new, expect_base, entry, above)
 
     def settle(self, number: int, state: GenerationState, why: str, entry: Entry) -> GenerationRecord:
         with self._transaction() as connection:
+            self._transactions.note(Topic.GENERATIONS)
             return generations.settle(connection, number, state, why, entry)
 
     def generation(self, number: int) -> GenerationRecord | None:
@@ -89,18 +99,22 @@ class SqlStore:
 
     def enrol(self, sha256: bytes, now_us: int, admit: Admit, entry: Callable[[HostRecord], Entry]) -> HostRecord:
         with self._transaction() as connection:
-            return hosts.enrol(connection, sha256, now_us, admit, entry)
+            host = hosts.enrol(connection, sha256, now_us, admit, entry)
+            self._transactions.note(Topic.HOSTS | Topic.TOKENS, host.name)
+        return host
 
     def set_tags(self, name: str, tags: Tags, entry: Entry) -> None:
         with self._transaction() as connection:
             if not hosts.change(connection, name, {"tags": rows.tags_text(tags)}):
                 raise NotFoundError(no_host(name))
             audit.append(connection, entry)
+            self._transactions.note(Topic.HOSTS, name)
 
     def set_facts(self, name: str, addresses: Sequence[Address], version: str, facts: bytes, at_us: int) -> None:
         values = {"addresses": rows.texts(addresses), "agent_version": version, "facts": facts, "last_seen_us": at_us}
         with self._transaction() as connection:
             hosts.change(connection, name, values)
+            self._transactions.note(Topic.HOSTS, name)
 
     def seen(self, name: str, at_us: int) -> None:
         with self._transaction() as connection:
@@ -112,6 +126,7 @@ class SqlStore:
                 return False
             if entry is not None:
                 audit.append(connection, entry)
+            self._transactions.note(Topic.HOSTS, name)
         return True
 
     def add_told(self, host: str, identifier: str, entry: Entry) -> bool:
@@ -121,14 +136,17 @@ class SqlStore:
     def mark_restored(self, taken_us: int, entry: Entry) -> None:
         with self._transaction() as connection:
             hosts.mark_restored(connection, taken_us, entry)
+            self._transactions.note(Topic.HOSTS | Topic.TOKENS, every=True)
 
     def remove_host(self, name: str, entry: Entry) -> None:
         with self._transaction() as connection:
             hosts.remove(connection, name, entry)
+            self._transactions.note(Topic.HOSTS, name)
 
     def add_token(self, token: TokenRecord, entry: Entry) -> None:
         with self._transaction() as connection:
             tokens.add(connection, token, entry)
+            self._transactions.note(Topic.TOKENS)
 
     def tokens(self, now_us: int) -> tuple[TokenRecord, ...]:
         with self._transaction() as connection:
@@ -137,10 +155,12 @@ class SqlStore:
     def remove_token(self, token_id: str, entry: Entry) -> None:
         with self._transaction() as connection:
             tokens.remove(connection, token_id, entry)
+            self._transactions.note(Topic.TOKENS)
 
     def add_operator(self, operator: OperatorRecord, entry: Entry) -> None:
         with self._transaction() as connection:
             operators.add(connection, operator, entry)
+            self._transactions.note(Topic.OPERATORS)
 
     def operators(self) -> tuple[OperatorRecord, ...]:
         with self._transaction() as connection:
@@ -153,10 +173,12 @@ class SqlStore:
     def renew_operator(self, name: str, serial: str, entry: Entry) -> None:
         with self._transaction() as connection:
             operators.renew(connection, name, serial, entry)
+            self._transactions.note(Topic.OPERATORS)
 
     def remove_operator(self, name: str, entry: Entry) -> None:
         with self._transaction() as connection:
             operators.remove(connection, name, entry)
+            self._transactions.note(Topic.OPERATORS)
 
     def add_proof(self, proof: ProofRecord) -> None:
         with self._transaction() as connection:

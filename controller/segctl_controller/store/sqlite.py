@@ -15,7 +15,9 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from segctl_controller.errors import StoreFullError
+from segctl_controller.store.leadership import Alone
 from segctl_controller.store.migrate import current, upgrade
+from segctl_controller.store.sqlite_notices import SqliteNotices
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000")
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -44,6 +46,15 @@ class Sqlite:
         """The cookie that SQLite leaves to applications: to set it writes a page, whatever it was."""
         cookie = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
         connection.exec_driver_sql(f"PRAGMA user_version = {int(cookie)}")
+
+    def wake(self, connection: Connection, origin: str) -> None:
+        """Others look by themselves."""
+
+    def notices(self, origin: str) -> SqliteNotices:
+        return SqliteNotices(self._path, origin)
+
+    def leadership(self) -> Alone:
+        return Alone()
 
     def close(self) -> None:
         self.reader.dispose()

@@ -179,3 +179,12 @@ audit = Table(
     Column("detail", Text, nullable=False),
     sqlite_autoincrement=True,
 )
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=False),
+    Column("origin", Text, nullable=False),
+    Column("topics", Integer, nullable=False),
+    Column("hosts", Text, nullable=False),
+)

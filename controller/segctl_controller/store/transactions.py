@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
 from segctl_controller.store.database import Database
+from segctl_controller.store.notices import Notice, Topic, publish
 
 
 class Transactions:
@@ -16,6 +18,8 @@ class Transactions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.origin = secrets.token_hex(8)
+        self._noted: Notice | None = None
         self._batch: Connection | None = None
         self._ended: BaseException | None = None
 
@@ -26,13 +30,27 @@ class Transactions:
                 with self._savepoint(self._batch):
                     yield self._batch
             else:
-                with self._database.writer.begin() as connection:
+                with self._outermost() as connection:
                     yield connection
+
+    def note(self, topics: Topic, *hosts: str, every: bool = False) -> None:
+        """What the transaction under way changes: others are told when it is committed. Too much may be noted."""
+        notice = Notice(topics, None if every else frozenset(hosts))
+        self._noted = notice if self._noted is None else self._noted | notice
+
+    @contextmanager
+    def _outermost(self) -> Iterator[Connection]:
+        self._noted = None
+        with self._database.writer.begin() as connection:
+            yield connection
+            if self._noted is not None:
+                publish(connection, self.origin, self._noted)
+                self._database.wake(connection, self.origin)
 
     @contextmanager
     def batch(self) -> Iterator[None]:
         """See Store.batch. When a call ends the transaction of all, those after it and the batch raise what it did."""
-        with self._database.translated(), self._database.writer.begin() as connection:
+        with self._database.translated(), self._outermost() as connection:
             self._batch, self._ended = connection, None
             try:
                 yield

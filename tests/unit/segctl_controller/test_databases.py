@@ -20,7 +20,9 @@ from segctl_controller.doctor_postgres import Look, judge_postgres, look_postgre
 from segctl_controller.main import main
 from segctl_controller.setup import open_store
 from segctl_controller.store.conninfo import PASSFILE, Conninfo, parse_conninfo
-from segctl_controller.store.migrate import newest
+from segctl_controller.store.copying import new_file
+from segctl_controller.store.migrate import newest, upgrade
+from segctl_controller.store.postgres import Postgres
 from segctl_controller.store.records import (
     Batch,
     DenialFilter,
@@ -181,9 +183,10 @@ def test_a_controller_on_postgresql_serves_and_is_backed_up_and_restored(tmp_pat
 def test_a_backup_of_a_schema_of_before_is_taken_as_it_is_and_migrate_brings_it_up(tmp_path: Path, empty: str) -> None:
     state, backup = init(tmp_path, empty), tmp_path / "backup"
     with psycopg.connect(empty) as connection:
-        connection.execute("DROP TABLE told")
-        connection.execute("ALTER TABLE hosts DROP COLUMN renewal, DROP COLUMN restored_us")
-        connection.execute("UPDATE alembic_version SET version_num = '0003'")
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    with closing(Postgres(parse_conninfo(empty, tmp_path))) as database, database.writer.begin() as connection:
+        upgrade(connection, "test", "0003")
+        connection.exec_driver_sql("INSERT INTO operators VALUES ('ann', 'viewer', 'aa', 5)")
     refused = controller("run", "--state", state)
     assert f"its schema is 0003, this version needs {newest()}; segctl-controller migrate" in refused.stderr
     done("backup", "--to", backup, "--state", state)
@@ -194,16 +197,14 @@ def test_a_backup_of_a_schema_of_before_is_taken_as_it_is_and_migrate_brings_it_
     assert "the one of this version" in done("migrate", "--check", "--state", state).stdout
     done("restore", "--from", backup, "--state", state, "--replace")
     with closing(open_store(state)) as store:
-        assert [o.name for o in store.operators()] == ["root"]
+        assert [o.name for o in store.operators()] == ["ann"]
 
 
 def test_migrate_on_sqlite(tmp_path: Path) -> None:
     state = init(tmp_path)
-    with closing(sqlite3.connect(state / "controller.db")) as connection, connection:
-        connection.execute("DROP TABLE told")
-        connection.execute("ALTER TABLE hosts DROP COLUMN renewal")
-        connection.execute("ALTER TABLE hosts DROP COLUMN restored_us")
-        connection.execute("UPDATE alembic_version SET version_num = '0003'")
+    (state / "controller.db").unlink()
+    with new_file(state / "controller.db", "0003"):
+        pass
     assert controller("migrate", "--check", "--state", state).exit_code == 3
     assert f"schema 0003 -> {newest()}" in done("migrate", "--state", state).stdout
     with closing(sqlite3.connect(state / "controller.db")) as connection, connection:
