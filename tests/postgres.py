@@ -26,6 +26,8 @@ SETTINGS = {
     "max_parallel_workers": "0",
 }
 TEMPLATE = "segctl_template"
+GUARDED = "guarded"
+"""The one user that needs a password."""
 EMPTY = """
 SET session_replication_role = replica;  -- without triggers: the audit log could not be emptied otherwise
 DO $$ DECLARE name text; BEGIN
@@ -68,6 +70,8 @@ class Server:
             "--no-sync",
             "--no-instructions",
         )
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(f"local all {GUARDED} scram-sha-256\n{rules.read_text()}")
         with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in SETTINGS.items())
             file.write(f"unix_socket_directories = '{directory}'\n")

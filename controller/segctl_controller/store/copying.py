@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, MetaData, Table, func, insert, select, types
+from sqlalchemy import Connection, MetaData, RowMapping, Table, func, insert, select, types
 from sqlalchemy import text as sql
 
 from segctl_controller.store import dialect
@@ -22,7 +23,10 @@ def copy_rows(source: Connection, target: Connection) -> None:
     for table in _tables(source if source.dialect.name == "sqlite" else target):
         found = source.execute(select(table), execution_options={"yield_per": ROWS}).mappings()
         for rows in found.partitions():
-            target.execute(insert(table), [dict(row) for row in rows])
+            if target.dialect.name == dialect.POSTGRESQL:
+                _copy_in(target, table, rows)
+            else:
+                target.execute(insert(table), [dict(row) for row in rows])
         if target.dialect.name == dialect.POSTGRESQL:
             _count_on(target, table)
 
@@ -36,6 +40,15 @@ def _tables(described: Connection) -> list[Table]:
             if isinstance(column.type, types.Text):
                 column.type = dialect.Text()
     return [table for table in metadata.sorted_tables if table.name != VERSION]
+
+
+def _copy_in(target: Connection, table: Table, rows: Sequence[RowMapping]) -> None:
+    """By COPY, which takes a tenth of the time."""
+    names = ", ".join(target.dialect.identifier_preparer.quote(column.name) for column in table.columns)
+    driver: Any = target.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row([dialect.without_nul(v) if isinstance(v, str) else v for v in row.values()])
 
 
 def _count_on(target: Connection, table: Table) -> None:

@@ -25,7 +25,11 @@ class Text(TypeDecorator[str]):
         return types.Text(collation="C") if dialect.name == POSTGRESQL else types.Text()
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return value.replace("\0", "\ufffd") if value and dialect.name == POSTGRESQL else value
+        return without_nul(value) if value and dialect.name == POSTGRESQL else value
+
+
+def without_nul(value: str) -> str:
+    return value.replace("\0", "\ufffd")
 
 
 class least(ReturnTypeFromArgs[Any]):  # noqa: N801 - named as in SQL

@@ -22,7 +22,7 @@ from segctl_controller.store.records import Entry, GenerationRecord, GenerationS
 from segctl_controller.store.sql import SqlStore
 from segctl_controller.store.tables import metadata
 
-from tests.postgres import TEMPLATE, Server
+from tests.postgres import GUARDED, TEMPLATE, Server
 
 ENTRY = Entry(1, "root", "act", "subject")
 SECRET = hashlib.sha256(b"secret").digest()
@@ -236,6 +236,28 @@ def test_a_database_in_another_encoding_is_refused(postgres_server: Server, tmp_
 def test_what_is_wrong_with_a_connection_is_told(postgres: Conninfo, change: dict[str, str], words: str) -> None:
     with pytest.raises(StateError, match=words):
         Postgres(Conninfo("PostgreSQL", {**postgres.parameters, **change}))
+
+
+def test_the_password_is_read_from_pgpass_and_never_shown(
+    postgres: Conninfo, postgres_server: Server, tmp_path: Path
+) -> None:
+    name = str(postgres.parameters["dbname"])
+    postgres_server.execute(f"CREATE ROLE {GUARDED} LOGIN PASSWORD 'hunter2'")
+    text = f"host={postgres_server.directory} user={GUARDED} dbname={name}"
+    with pytest.raises(StateError, match=r"no password supplied.*a line of pgpass"):
+        Postgres(parse_conninfo(text, tmp_path, {}))
+    passfile = tmp_path / "pgpass"
+    for password, words in (("hunter3", "password authentication failed"), ("hunter2", "")):
+        passfile.write_text(f"*:*:{name}:{GUARDED}:{password}\n")
+        passfile.chmod(0o600)
+        where = parse_conninfo(text, tmp_path, {})
+        if words:
+            with pytest.raises(StateError, match=words) as refused:
+                Postgres(where)
+            assert password not in str(refused.value)
+        else:
+            Postgres(where).close()
+    postgres_server.execute(f"DROP ROLE {GUARDED}")
 
 
 def test_who_only_reads_can_only_read(replicas: tuple[SqlStore, SqlStore]) -> None:
