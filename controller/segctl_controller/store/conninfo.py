@@ -60,6 +60,8 @@ def parse_conninfo(text: str, directory: Path, environment: Mapping[str, str] = 
         ) from error
     try:
         given = {key: str(value) for key, value in conninfo_to_dict(text).items() if value is not None}
+        if "PGHOST" in environment and not given.keys() & {"host", "hostaddr", "service"}:
+            given["host"] = environment["PGHOST"]
     except ProgrammingError as error:
         raise StateError("the database is given neither as a postgresql:// URL nor as words like host=db1") from error
     secrets = [name for name in SECRETS if name in given]

@@ -33,10 +33,20 @@ SET statement_timeout = '60s';
 SET idle_in_transaction_session_timeout = '5s';
 """
 """A controller that hangs within a transaction loses it, and the lock, before others have waited in vain for it."""
+ALONE = """
+SET LOCAL lock_timeout = '1s';
+SET LOCAL statement_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = 0;
+"""
+"""Of what takes long. Sessions that were just closed end within the second."""
+LOCK_NOT_AVAILABLE = "55P03"
 REFUSALS = (
     ("53100", "its disk is full; nothing was stored; free some space there and try again"),
     ("25006", "it is a standby; name all servers, and add target_session_attrs=read-write"),
-    ("55P03", "another controller held its lock for too long; nothing was stored; look at pg_stat_activity there"),
+    (
+        LOCK_NOT_AVAILABLE,
+        "another controller held its lock for too long; nothing was stored; look at pg_stat_activity there",
+    ),
     ("42501", "its user may not do this; make it the owner: ALTER DATABASE ... OWNER TO ..."),
     ("40", "the transaction met another one; nothing was stored; try again"),
     ("57014", "it took too long and was given up; nothing was stored; try again"),
@@ -62,8 +72,12 @@ class Postgres:
         event.listen(self.writer, "connect", self._attach)
         event.listen(self.writer, "begin", _lock)
         event.listen(self.reader, "connect", _only_read)
-        with self.translated(), self.writer.begin() as connection:
-            self._check(connection)
+        try:
+            with self.translated(), self.writer.begin() as connection:
+                self._check(connection)
+        except StateError:
+            self.close()
+            raise
 
     def _engine(self) -> Engine:
         return create_engine(
@@ -122,10 +136,12 @@ class Postgres:
     def alone(self) -> Iterator[Connection]:
         """A transaction while no controller serves from this database. Raises StateError when one does."""
         with self.translated(), self.writer.begin() as connection:
-            connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")  # sessions that were closed end in a moment
+            connection.exec_driver_sql(ALONE)
             try:
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, SERVING))
             except OperationalError as error:
+                if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                    raise
                 raise StateError(
                     f"{self.name}: controllers use it; stop all of them first (systemctl stop segctl-controller)"
                 ) from error

@@ -265,6 +265,13 @@ def test_a_server_in_the_network_has_to_prove_who_it_is(tmp_path: Path, text: st
     assert parse_conninfo(text, tmp_path, {}).parameters.get("sslmode") == mode
 
 
+def test_the_environment_counts_as_it_does_for_libpq(tmp_path: Path) -> None:
+    away = parse_conninfo("dbname=segctl", tmp_path, {"PGHOST": "db1"})
+    assert (away.remote, away.verified) == (True, True)
+    assert not parse_conninfo("host=localhost", tmp_path, {"PGHOST": "db1"}).remote
+    assert "sslmode" not in parse_conninfo("host=db1", tmp_path, {"PGSSLMODE": "require"}).parameters
+
+
 LOOK = Look(version=15, standby=False, size=10**7, encrypted=True, free=50, owner=True, schema="0007")
 NEAR, FAR = Conninfo("PostgreSQL x", {}), Conninfo("PostgreSQL x", {"host": "db1", "sslmode": "verify-full"})
 
