@@ -8,6 +8,8 @@ import pytest
 
 from tests.failed import FAILED
 
+pytest_plugins = ["tests.postgres"]
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:

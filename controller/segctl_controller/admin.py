@@ -25,7 +25,7 @@ from segctl_controller.registry import Registry
 from segctl_controller.review import Review, compare, review
 from segctl_controller.rpc import Context, caller_of
 from segctl_controller.store.records import DenialFilter, DenialRecord, Role
-from segctl_controller.store.sql import no_host
+from segctl_controller.store.refusals import no_host
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.tokens import TokenAdmin
 from segctl_controller.turns import Turns

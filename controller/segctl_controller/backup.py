@@ -1,11 +1,13 @@
 """A backup of the controller in one file, taken while it runs, and its restore.
 
 The file is a gzipped tar: manifest.json (with the SHA-256 of all others), controller.json, ca.pem, ca.key and
-controller.db. It holds the CA key: whoever reads it can be any host and any operator of the fleet.
+controller.db, an SQLite file, whichever database it was taken of; so it can be restored into either. It holds the CA
+key: whoever reads it can be any host and any operator of the fleet.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -28,9 +30,12 @@ from segctl.errors import StateError
 
 from segctl_controller.authority import Authority
 from segctl_controller.clock import Clock
-from segctl_controller.config import CONFIG_FILE, DATABASE_FILE, load_config
+from segctl_controller.config import CONFIG_FILE, DATABASE_FILE, Config, load_config, save_config
+from segctl_controller.database import where_is
 from segctl_controller.lock import alone
+from segctl_controller.moving import export, fill
 from segctl_controller.setup import SHELL
+from segctl_controller.store.conninfo import parse_conninfo
 from segctl_controller.store.records import Entry
 from segctl_controller.store.sql import SqlStore
 
@@ -70,8 +75,14 @@ def take_backup(directory: Path, to: Path, clock: Clock) -> Manifest:
     try:
         with TemporaryDirectory(dir=to.parent, prefix=".segctl-backup.") as scratch:
             copy, archive = Path(scratch) / DATABASE_FILE, Path(scratch) / "archive"
-            _note(directory / DATABASE_FILE, Entry(taken_us, SHELL, "backup", str(to)))
-            generation, hosts = _copy_database(directory / DATABASE_FILE, copy)
+            entry = Entry(taken_us, SHELL, "backup", str(to))
+            where = where_is(directory)
+            if where is None:
+                _note(directory / DATABASE_FILE, entry)
+                _copy_database(directory / DATABASE_FILE, copy)
+            else:
+                export(where, copy, entry)
+            generation, hosts = _found_whole(copy, directory)
             parts = {name: copy if name == DATABASE_FILE else directory / name for name in FILES}
             sums = {name: _sum(part) for name, part in parts.items()}
             manifest = Manifest(config.fleet, taken_us, __version__, generation, hosts, sums)
@@ -83,8 +94,9 @@ def take_backup(directory: Path, to: Path, clock: Clock) -> Manifest:
     return manifest
 
 
-def restore(source: Path, directory: Path, replace: bool, clock: Clock) -> Manifest:
-    """Puts a verified backup into `directory`. What was there is moved aside with `replace`, and else an error.
+def restore(source: Path, directory: Path, replace: bool, clock: Clock, database: str | None = None) -> Manifest:
+    """Puts a verified backup into `directory`, and its rows into `database`: see Config; None: where they came from.
+    What was there is moved aside with `replace`, and else an error.
 
     Raises StateError: nothing was changed then, unless the message says otherwise.
     """
@@ -102,27 +114,43 @@ def restore(source: Path, directory: Path, replace: bool, clock: Clock) -> Manif
             with TemporaryDirectory(dir=directory, prefix=SCRATCH) as scratch:
                 fresh = Path(scratch)
                 manifest = _unpack(source, fresh)
-                _verify(fresh, manifest, source)
+                config = _verify(fresh, manifest, source)
                 _note_restore(fresh / DATABASE_FILE, manifest, clock)
+                if database is not None:
+                    config = dataclasses.replace(config, database=database)
+                    save_config(fresh, config)
+                if config.database:
+                    fill(parse_conninfo(config.database, directory), fresh / DATABASE_FILE, replace, clock)
+                    (fresh / DATABASE_FILE).unlink()
                 _put_in_place(fresh, directory, clock)
     except OSError as error:
         raise StateError(f"{directory}: the restore failed: {error.strerror or error}; run it again") from error
     return manifest
 
 
-def _copy_database(path: Path, copy: Path) -> tuple[int, int]:
-    """A consistent copy, also while a controller writes (https://sqlite.org/backup.html), and found whole. Returns the
-    newest generation and the number of hosts."""
+def _copy_database(path: Path, copy: Path) -> None:
+    """A consistent copy, also while a controller writes (https://sqlite.org/backup.html)."""
     try:
         with closing(_open(path, "ro")) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
             target.execute("PRAGMA journal_mode=DELETE")
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise _no_copy(path, error) from error
+
+
+def _no_copy(path: Path, error: Exception) -> StateError:
+    return StateError(
+        f"{path}: no backup was taken, the database cannot be copied ({error}); restore the last backup: "
+        f"segctl-controller restore --from BACKUP --state {path.parent} --replace"
+    )
+
+
+def _found_whole(copy: Path, directory: Path) -> tuple[int, int]:
+    """The newest generation and the number of hosts. Raises StateError for a copy that is damaged."""
+    try:
         return _look_through(copy)
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise StateError(
-            f"{path}: no backup was taken, the database cannot be copied ({error}); restore the last backup: "
-            f"segctl-controller restore --from BACKUP --state {path.parent} --replace"
-        ) from error
+        raise _no_copy(directory / DATABASE_FILE, error) from error
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
@@ -207,7 +235,7 @@ def _unpack(source: Path, fresh: Path) -> Manifest:
     return manifest
 
 
-def _verify(fresh: Path, manifest: Manifest, source: Path) -> None:
+def _verify(fresh: Path, manifest: Manifest, source: Path) -> Config:
     for name, wanted in manifest.sha256.items():
         if not (fresh / name).exists() or _sum(fresh / name) != wanted:
             raise StateError(f"{source}: {name} in it is missing or damaged; take another backup")
@@ -219,6 +247,7 @@ def _verify(fresh: Path, manifest: Manifest, source: Path) -> None:
         _look_through(fresh / DATABASE_FILE)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StateError(f"{source}: the database in it is damaged ({error}); take another backup") from error
+    return config
 
 
 def _note_restore(path: Path, manifest: Manifest, clock: Clock) -> None:
@@ -241,8 +270,9 @@ def _put_in_place(fresh: Path, directory: Path, clock: Clock) -> None:
         for name in old:
             (directory / name).rename(aside / name)
     for name in FILES:
-        _leave_to_owner(fresh / name, directory)
-        (fresh / name).rename(directory / name)
+        if (fresh / name).exists():
+            _leave_to_owner(fresh / name, directory)
+            (fresh / name).rename(directory / name)
     _sync(directory)
 
 

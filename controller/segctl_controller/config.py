@@ -19,7 +19,8 @@ LONGEST_DAYS = 825
 @dataclass(frozen=True, slots=True)
 class Config:
     """`listen` is an address to bind; `names` are how agents and operators reach the controller (DNS or IP).
-    Certificates of hosts hold for `host_certificate_days`, a fraction of a day at least."""
+    Certificates of hosts hold for `host_certificate_days`, a fraction of a day at least. `database` is how to reach
+    PostgreSQL, in libpq's words and without a password; empty: SQLite, beside this file."""
 
     fleet: str
     listen: str
@@ -28,6 +29,7 @@ class Config:
     enrol_port: int = 7444
     heartbeat_seconds: int = 10
     host_certificate_days: float = 90
+    database: str = ""
 
     @property
     def host_life(self) -> timedelta:
@@ -53,7 +55,11 @@ def endpoint(host: str, port: int) -> str:
 
 
 def save_config(directory: Path, config: Config) -> None:
-    (directory / CONFIG_FILE).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+    (directory / CONFIG_FILE).write_text(config_text(config), encoding="utf-8")
+
+
+def config_text(config: Config) -> str:
+    return json.dumps(asdict(config), indent=2) + "\n"
 
 
 def load_config(directory: Path) -> Config:
@@ -68,6 +74,8 @@ def load_config(directory: Path) -> Config:
         days = config.host_certificate_days
         if isinstance(days, bool) or not isinstance(days, int | float) or not 0 < days <= LONGEST_DAYS:
             raise ValueError(f"host_certificate_days must be a number above 0 and at most {LONGEST_DAYS}")
+        if not isinstance(config.database, str):
+            raise ValueError("database must be text")
     except FileNotFoundError as error:
         raise StateError(
             f"{path}: no controller here; run: segctl-controller init --state {directory}; or restore a backup: "

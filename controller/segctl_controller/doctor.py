@@ -22,10 +22,13 @@ from segctl.statuspage import Where
 
 from segctl_controller.authority import Authority
 from segctl_controller.config import DATABASE_FILE, Config, load_config
+from segctl_controller.database import where_is
+from segctl_controller.doctor_postgres import look_postgres
+from segctl_controller.store.conninfo import PASSFILE
 
 SOON = timedelta(days=60)
 SECONDS = 3.0
-PRIVATE = ("ca.key", DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm")
+PRIVATE = ("ca.key", PASSFILE, DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm")
 
 
 def diagnose(state: Path, metrics: Where | None) -> Diagnosis:
@@ -43,7 +46,7 @@ def diagnose(state: Path, metrics: Where | None) -> Diagnosis:
         ("state", lambda: look_modes(state)),
         ("disk", lambda: look_space(state)),
         ("ca", lambda: look_authority(state, config, datetime.now(UTC))),
-        ("database", lambda: look_database(state / DATABASE_FILE)),
+        ("database", lambda: look_store(state)),
         ("clock", look_clock),
         ("units", lambda: look_units("segctl-controller.service")),
         ("journal", look_journal),
@@ -93,6 +96,11 @@ def judge_end(check: str, what: str, end: datetime, now: datetime, then: str) ->
         yield warning(check, f"{what} ends in {(end - now).days} days", then)
     else:
         yield ok(check, f"{what} ends {end:%Y-%m-%d}")
+
+
+def look_store(state: Path) -> Iterator[Finding]:
+    where = where_is(state)
+    yield from look_database(state / DATABASE_FILE) if where is None else look_postgres(where)
 
 
 def look_database(path: Path) -> Iterator[Finding]:

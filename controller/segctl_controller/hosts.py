@@ -11,7 +11,7 @@ from segctl_controller.errors import InvalidRequestError, NotFoundError, Unauthe
 from segctl_controller.names import checked_tags
 from segctl_controller.registry import Registry
 from segctl_controller.store.records import Entry, HostRecord
-from segctl_controller.store.sql import no_host
+from segctl_controller.store.refusals import no_host
 from segctl_controller.store_thread import StoreThread
 
 

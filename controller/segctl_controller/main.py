@@ -1,4 +1,4 @@
-"""segctl-controller: init, run, doctor, backup, restore, admin add, renew, list and remove."""
+"""segctl-controller: init, run, doctor, backup, restore, migrate, move, admin add, renew, list and remove."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 from segctl import __version__, logs
-from segctl.doctor import document, lines, terminal_width
+from segctl.doctor import EXIT_PROBLEMS, document, lines, terminal_width
 from segctl.errors import SegctlError
 from segctl.statuspage import Where, parse_where
 from segctl.systemd import Notifier
@@ -22,8 +22,10 @@ import segctl_controller.tls13  # noqa: F401 - first of ours: it must run before
 from segctl_controller.backup import restore, take_backup
 from segctl_controller.clock import Clock
 from segctl_controller.config import LONGEST_DAYS, load_config
+from segctl_controller.database import look_schemas, migrate
 from segctl_controller.doctor import diagnose
 from segctl_controller.lock import alone
+from segctl_controller.moving import move
 from segctl_controller.names import checked_name
 from segctl_controller.reload import describe_reload
 from segctl_controller.server import open_controller
@@ -43,6 +45,12 @@ STATE = click.option(
     help="The controller's state directory: CA, database, configuration.",
 )
 
+POSTGRES = (
+    "PostgreSQL, as a URL or in libpq's words, such as 'host=db1 user=segctl dbname=segctl'. No password: that is a "
+    "line of the file pgpass in --state."
+)
+SQLITE = "sqlite"
+"""What stands for the file in the state directory on the command line."""
 
 AFTER_RESTORE = """\
 - hosts go on enforcing what they have, and take no older generation: segctl status names those that hold a newer one;
@@ -82,6 +90,7 @@ def main() -> None:
     show_default=True,
     help="How long a host's certificate holds; its agent renews it at half of that.",
 )
+@click.option("--database", default="", metavar="CONNINFO", help=f"{POSTGRES} Left out: SQLite, in --state.")
 @click.option("--admin", required=True, metavar="NAME", help="The first operator, with the role admin.")
 @click.option("--admin-out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 def init(
@@ -91,6 +100,7 @@ def init(
     port: int,
     enrol_port: int,
     host_certificate_days: float,
+    database: str,
     admin: str,
     admin_out: Path,
 ) -> None:
@@ -99,7 +109,14 @@ def init(
     if port == enrol_port:
         raise click.UsageError("--port and --enrol-port must differ")
     config = create_controller(
-        state, listen, names, port, enrol_port, Clock(), host_certificate_days=host_certificate_days
+        state,
+        listen,
+        names,
+        port,
+        enrol_port,
+        Clock(),
+        host_certificate_days=host_certificate_days,
+        database=database,
     )
     store = open_store(state)
     try:
@@ -224,12 +241,37 @@ def backup(to: Path, state: Path) -> None:
 @main.command("restore")
 @click.option("--from", "source", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
 @click.option("--replace", is_flag=True, help="Move the files of the controller that is there aside, into replaced-*.")
+@click.option("--database", metavar="CONNINFO", help=f"{POSTGRES} Or `{SQLITE}`. Left out: as it was.")
 @STATE
-def restore_command(source: Path, replace: bool, state: Path) -> None:
+def restore_command(source: Path, replace: bool, database: str | None, state: Path) -> None:
     """Put a backup in place, verified. The controller must not run."""
-    found = restore(source, state, replace, Clock())
+    found = restore(source, state, replace, Clock(), "" if database == SQLITE else database)
     click.echo(f"restored the fleet {found.fleet} of {found.taken}: generation {found.generation}, {found.hosts} hosts")
     click.echo(AFTER_RESTORE, err=True)
+
+
+@main.command("migrate")
+@click.option("--check", is_flag=True, help="Change nothing. Exit code 3: it has to be migrated.")
+@STATE
+def migrate_command(check: bool, state: Path) -> None:
+    """Bring the database to this version's schema. No controller must run. SQLite: done by itself at each start."""
+    schemas = look_schemas(state) if check else migrate(state)
+    if schemas.current:
+        click.echo(f"{schemas.name}: has schema {schemas.found}, the one of this version")
+    elif check:
+        click.echo(f"{schemas.name}: has schema {schemas.found or 'none'}, this version needs {schemas.needed}")
+        sys.exit(EXIT_PROBLEMS)
+    else:
+        click.echo(f"{schemas.name}: schema {schemas.found} -> {schemas.needed}")
+
+
+@main.command("move")
+@click.option("--to", required=True, metavar="CONNINFO", help=f"{POSTGRES} Or `{SQLITE}`: back into a file.")
+@STATE
+def move_command(to: str, state: Path) -> None:
+    """Take the fleet to another database, which is empty. The controller must not run; what was there is kept."""
+    was = move(state, "" if to == SQLITE else to, Clock())
+    click.echo(f"moved; what was before is in {was}, and is not used any more", err=True)
 
 
 @main.group()

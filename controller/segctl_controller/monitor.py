@@ -69,7 +69,7 @@ METRICS = (
     Metric(STORE, "histogram", "A call of the database, from the thread that makes it."),
     Metric("segctl_controller_store_failures", "counter", "Calls that the database could not carry out."),
     Metric("segctl_controller_store_waiting", "gauge", "Calls that wait for the database, with those that run."),
-    Metric("segctl_controller_database_bytes", "gauge", "Size of the database's files."),
+    Metric("segctl_controller_database_bytes", "gauge", "Size of the database's files; none on PostgreSQL."),
     Metric("segctl_controller_ca_expiry_timestamp_seconds", "gauge", "When the fleet's CA certificate ends."),
     Metric("segctl_controller_certificate_expiry_timestamp_seconds", "gauge", "When the controller's own ends."),
     Metric(

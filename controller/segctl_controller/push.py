@@ -19,7 +19,7 @@ from segctl_controller.registry import Registry
 from segctl_controller.review import review
 from segctl_controller.rollout import Rollout
 from segctl_controller.store.records import Entry, GenerationRecord, GenerationState
-from segctl_controller.store.sql import no_host, not_on_trial, on_trial
+from segctl_controller.store.refusals import no_host, not_on_trial, on_trial
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.trial import Active
 from segctl_controller.way import Way

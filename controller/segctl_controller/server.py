@@ -248,4 +248,5 @@ def open_controller(
     """Raises StateError for a CA that cannot be read."""
     authority = Authority.load(directory, config.fleet)
     authority.host_life = config.host_life
-    return Controller(config, authority, store, clock, metrics, directory / DATABASE_FILE)
+    file = None if config.database else directory / DATABASE_FILE
+    return Controller(config, authority, store, clock, metrics, file)

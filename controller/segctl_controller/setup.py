@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
 from segctl.errors import StateError
 
 from segctl_controller.authority import Authority, Credential, new_fleet_id, write_private
 from segctl_controller.clock import Clock
 from segctl_controller.config import CONFIG_FILE, DATABASE_FILE, Config, endpoint, load_config, save_config
+from segctl_controller.database import create_database, open_store
 from segctl_controller.errors import NotFoundError
 from segctl_controller.names import checked_name
 from segctl_controller.store.protocol import Store
 from segctl_controller.store.records import Entry, OperatorRecord, Role
-from segctl_controller.store.sql import SqlStore, no_operator
-from segctl_controller.store.sqlite import FULL
+from segctl_controller.store.refusals import no_operator
+
+__all__ = ["add_operator", "create_controller", "open_store", "remove_operator", "renew_operator"]
 
 SHELL = "segctl-controller"
 """The actor of what is done on the controller's own machine."""
@@ -33,8 +32,10 @@ def create_controller(
     clock: Clock,
     heartbeat: int = 10,
     host_certificate_days: float = 90,
+    database: str = "",
 ) -> Config:
-    """Make the directory, the CA, the database and the configuration. Raises StateError where one exists already."""
+    """Make the directory, the CA, the database and the configuration. Raises StateError where one exists already.
+    `database`: see Config."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         present = [n for n in (CONFIG_FILE, DATABASE_FILE, "ca.key", "ca.pem") if (directory / n).exists()]
@@ -43,33 +44,15 @@ def create_controller(
                 f"{directory}: there is a controller already ({', '.join(present)}); init never overwrites one: "
                 "choose another --state, or move that directory away"
             )
+        create_database(directory, database)
         authority = Authority.create(new_fleet_id(), clock.now())
         authority.save(directory)
-        SqlStore(directory / DATABASE_FILE).close()
-        config = Config(authority.fleet, listen, names, port, enrol_port, heartbeat, host_certificate_days)
+        config = Config(authority.fleet, listen, names, port, enrol_port, heartbeat, host_certificate_days, database)
         # Last: a directory with this file is whole.
         save_config(directory, config)
     except OSError as error:
         raise StateError(f"{directory}: cannot be prepared: {error.strerror}; check owner and free space") from error
     return config
-
-
-def open_store(directory: Path) -> SqlStore:
-    """Raises StateError for a database that is missing, damaged, or none of ours: no new one takes its place."""
-    path = directory / DATABASE_FILE
-    mend = f"restore a backup: segctl-controller restore --from BACKUP --state {directory} --replace"
-    if not path.exists():
-        raise StateError(f"{path}: missing; {mend}")
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)) as connection:
-            connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        # sqlite3 quotes a damaged schema in its message, and may fail to decode that. A full disk is for the store to
-        # tell: nobody should restore a backup for it.
-        why = error if isinstance(error, sqlite3.Error) else "its schema cannot be read"
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in FULL:
-            raise StateError(f"{path}: the database is damaged ({why}); keep a copy of the file, and {mend}") from error
-    return SqlStore(path)
 
 
 def add_operator(directory: Path, store: Store, name: str, role: Role, out: Path, clock: Clock) -> None:

@@ -15,7 +15,7 @@ from segctl_controller.enrich import declared_service
 from segctl_controller.errors import InvalidRequestError, NotFoundError
 from segctl_controller.fleet import Fleet
 from segctl_controller.store.records import FarEnd, FlowFilter, FlowKey, FlowRecord, FlowVerdict, RuleUse
-from segctl_controller.store.sql import no_host
+from segctl_controller.store.refusals import no_host
 from segctl_controller.store_thread import StoreThread
 
 MOST_FLOWS = 10_000

@@ -1,4 +1,4 @@
-"""The contract of segctl_controller.store.protocol.Store, for the SQLite store and the one in memory."""
+"""The contract of segctl_controller.store.protocol.Store, for the stores on SQLite, on PostgreSQL and in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from segctl.errors import EnrolmentError, SegctlError
 from segctl.model.policy import Tags
 from segctl.policy.source import SourceFile
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
-from segctl_controller.store.memory import MemoryStore
 from segctl_controller.store.protocol import FindHost, Store
 from segctl_controller.store.records import (
     Batch,
@@ -30,7 +29,8 @@ from segctl_controller.store.records import (
     Role,
     TokenRecord,
 )
-from segctl_controller.store.sql import SqlStore
+
+from tests.contract.stores import make_store
 
 LIMITS = Limits(denials=5, events=3, proofs=3)
 ENTRY = Entry(1, "root", "act", "subject", "detail")
@@ -38,9 +38,9 @@ HOUR = 3_600_000_000
 SECRET = hashlib.sha256(b"secret").digest()
 
 
-@pytest.fixture(params=["sql", "memory"])
+@pytest.fixture(params=["sqlite", "postgres", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = SqlStore(tmp_path / "controller.db", LIMITS) if request.param == "sql" else MemoryStore(LIMITS)
+    made = make_store(request, tmp_path, LIMITS)
     yield made
     made.close()
 
@@ -438,3 +438,25 @@ def test_a_call_that_fails_in_a_batch_leaves_the_others(store: Store) -> None:
     assert [e.subject for e in store.entries(9)] == ["generation 1", "web1", "subject"]
     store.add_entry(ENTRY)  # a transaction of its own again
     assert len(store.entries(9)) == 4
+
+
+def test_what_hosts_say_is_stored_whatever_it_holds(store: Store) -> None:
+    store.add_token(token(), ENTRY)
+    join(store)
+    strange = "a\0b\x01\ud7ff\U0010ffff'\\%"
+    event = EventRecord("web1", "tamper", strange, 1)
+    told = denial(key=strange, workload=strange)
+    assert store.add_batch(Batch("web1", strange, 1, 10, (told,), (event,))) is not None
+    assert store.add_batch(Batch("web1", strange, 1, 10, (denial(key=strange),))) is None
+    [row] = store.denials(DenialFilter(workload=strange))
+    readable = strange.replace("\0", "\ufffd")
+    assert row.key in (strange, readable)
+    assert store.events(1)[0].message in (strange, readable)
+
+
+def test_names_are_sorted_by_code_point(store: Store) -> None:
+    names = ["Web", "a-b", "a.b", "ab", "web", "ä"]
+    store.add_token(token(uses=9), ENTRY)
+    for name in reversed(names):
+        join(store, name)
+    assert [host.name for host in store.hosts()] == names

@@ -1,4 +1,4 @@
-"""The contract of Store for flows and hits, for the SQLite store and the one in memory."""
+"""The contract of Store for flows and hits, for the stores on SQLite, on PostgreSQL and in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from segctl.model.policy import Tags
-from segctl_controller.store.memory import MemoryStore
 from segctl_controller.store.protocol import FindHost, Store
 from segctl_controller.store.records import (
     Batch,
@@ -26,7 +25,8 @@ from segctl_controller.store.records import (
     RuleUse,
     TokenRecord,
 )
-from segctl_controller.store.sql import SqlStore
+
+from tests.contract.stores import make_store
 
 LIMITS = Limits(flows=10, flow_days=30)
 HOUR = 3_600_000_000
@@ -61,9 +61,9 @@ def join(store: Store, name: str) -> None:
     store.enrol(SECRET, 50, admit, lambda _host: ENTRY)
 
 
-@pytest.fixture(params=["sql", "memory"])
+@pytest.fixture(params=["sqlite", "postgres", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = SqlStore(tmp_path / "controller.db", LIMITS) if request.param == "sql" else MemoryStore(LIMITS)
+    made = make_store(request, tmp_path, LIMITS)
     made.add_token(TOKEN, ENTRY)
     join(made, "web1")
     join(made, "db1")

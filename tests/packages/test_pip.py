@@ -12,8 +12,18 @@ from lab.packages import Packages, build_packages
 
 pytestmark = pytest.mark.timeout(900)
 
-COMMANDS = {"": "segctl", "agent": "segctl-agent", "controller": "segctl-controller"}
-FOREIGN = {"": ("cryptography", "sqlalchemy"), "agent": ("sqlalchemy",), "controller": ("pyroute2", "psutil")}
+COMMANDS = {
+    "": "segctl",
+    "agent": "segctl-agent",
+    "controller": "segctl-controller",
+    "controller,postgres": "segctl-controller",
+}
+FOREIGN = {
+    "": ("cryptography", "sqlalchemy"),
+    "agent": ("sqlalchemy",),
+    "controller": ("pyroute2", "psutil", "psycopg"),
+    "controller,postgres": ("pyroute2", "psutil"),
+}
 """What another extra needs, and this one does not."""
 
 

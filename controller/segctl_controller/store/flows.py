@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
+from segctl_controller.store.dialect import greatest, least, sum_of, upsert
 from segctl_controller.store.records import Batch, FarEnd, FlowFilter, FlowKey, FlowRecord, FlowVerdict, Limits
 from segctl_controller.store.tables import flow_losses, flows
 
@@ -32,7 +32,7 @@ class FlowTable:
 
     def add(self, connection: Connection, batch: Batch) -> None:
         if batch.flows:
-            connection.execute(_MERGE, [_values(flow) for flow in batch.flows])
+            connection.execute(_merging(connection), [_values(flow) for flow in batch.flows])
         if batch.flows_lost:
             lose(connection, batch.host, hour_of(batch.at_us), batch.flows_lost)
         oldest = hour_of(batch.at_us - self._limits.flow_days * DAY_US)
@@ -50,16 +50,13 @@ def hour_of(at_us: int) -> int:
     return at_us - at_us % HOUR_US
 
 
-def _merging() -> Any:  # noqa: ANN401 - SQLAlchemy's own type is not public
-    statement = upsert(flows)
+def _merging(connection: Connection) -> Any:  # noqa: ANN401 - SQLAlchemy's own type is not public
+    statement = upsert(connection, flows)
     new = statement.excluded
-    merged: dict[str, Any] = {name: func.min(flows.c[name] + new[name], LARGEST_COUNT) for name in SUMS}
-    merged["first_us"] = func.min(flows.c.first_us, new.first_us)
-    merged["last_us"] = func.max(flows.c.last_us, new.last_us)
+    merged: dict[str, Any] = {name: least(flows.c[name] + new[name], LARGEST_COUNT) for name in SUMS}
+    merged["first_us"] = least(flows.c.first_us, new.first_us)
+    merged["last_us"] = greatest(flows.c.last_us, new.last_us)
     return statement.on_conflict_do_update(index_elements=KEY, set_=merged)
-
-
-_MERGE = _merging()
 
 
 def _values(flow: FlowRecord) -> dict[str, Any]:
@@ -83,8 +80,8 @@ def _values(flow: FlowRecord) -> dict[str, Any]:
 
 
 def lose(connection: Connection, host: str, hour_us: int, lost: int) -> None:
-    statement = upsert(flow_losses).values(host=host, hour_us=hour_us, lost=lost)
-    total = func.min(flow_losses.c.lost + statement.excluded.lost, LARGEST_COUNT)
+    statement = upsert(connection, flow_losses).values(host=host, hour_us=hour_us, lost=lost)
+    total = least(flow_losses.c.lost + statement.excluded.lost, LARGEST_COUNT)
     connection.execute(statement.on_conflict_do_update(index_elements=["host", "hour_us"], set_={"lost": total}))
 
 
@@ -132,8 +129,8 @@ def _record(row: dict[str, Any]) -> FlowRecord:
 
 
 def _total(column: ColumnElement[int]) -> ColumnElement[int]:
-    """Of at most LARGEST_COUNT, and never an overflow: total() adds floats, sum() fails beyond 2**63."""
-    return func.min(func.total(column), LARGEST_COUNT)
+    """Of at most LARGEST_COUNT, and never an overflow: SQLite's sum() fails beyond 2**63."""
+    return least(sum_of(column), LARGEST_COUNT)
 
 
 def lost(connection: Connection, host: str, since_us: int) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, Connection, case, delete, func, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
+from segctl_controller.store.dialect import greatest, least, sum_of, upsert
 from segctl_controller.store.flows import LARGEST_COUNT
 from segctl_controller.store.records import HitRecord, RuleUse
 from segctl_controller.store.tables import rule_hits
@@ -16,11 +16,11 @@ def add(connection: Connection, hits: Sequence[HitRecord]) -> None:
     """The largest count that the host told since it was enrolled."""
     if not hits:
         return
-    statement = upsert(rule_hits)
+    statement = upsert(connection, rule_hits)
     new = statement.excluded
     merged = {
-        "count": func.max(rule_hits.c.count, new.count),
-        "last_us": func.max(rule_hits.c.last_us, new.last_us),
+        "count": greatest(rule_hits.c.count, new.count),
+        "last_us": greatest(rule_hits.c.last_us, new.last_us),
     }
     values = [
         {
@@ -38,7 +38,7 @@ def add(connection: Connection, hits: Sequence[HitRecord]) -> None:
 
 def begin_anew(connection: Connection, host: str) -> None:
     """The host was enrolled anew and counts from zero: what it had counted is kept beside."""
-    sum_ = func.min(rule_hits.c.before + rule_hits.c.count, LARGEST_COUNT)
+    sum_ = least(rule_hits.c.before + rule_hits.c.count, LARGEST_COUNT)
     connection.execute(update(rule_hits).where(rule_hits.c.host == host).values(before=sum_, count=0))
 
 
@@ -52,8 +52,8 @@ def rules_hit(connection: Connection, host: str) -> frozenset[str]:
 
 def rule_use(connection: Connection, rule: str) -> tuple[RuleUse, ...]:
     def total(ingress: int) -> ColumnElement[int]:
-        counted = func.total(case((rule_hits.c.ingress == ingress, rule_hits.c.before + rule_hits.c.count), else_=0))
-        return func.min(counted, LARGEST_COUNT)
+        counted = sum_of(case((rule_hits.c.ingress == ingress, rule_hits.c.before + rule_hits.c.count), else_=0))
+        return least(counted, LARGEST_COUNT)
 
     hosts = func.count(rule_hits.c.host.distinct())
     query = select(rule_hits.c.rule, total(0), total(1), func.max(rule_hits.c.last_us), hosts)

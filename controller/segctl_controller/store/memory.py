@@ -14,7 +14,9 @@ from segctl.model.policy import Tags
 
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
 from segctl_controller.store.flows import HOUR_US, LARGEST_COUNT
+from segctl_controller.store.leadership import Alone
 from segctl_controller.store.memory_flows import MemoryFlows
+from segctl_controller.store.notices import NoNotices
 from segctl_controller.store.protocol import Admit
 from segctl_controller.store.records import (
     Batch,
@@ -34,7 +36,8 @@ from segctl_controller.store.records import (
     RuleUse,
     TokenRecord,
 )
-from segctl_controller.store.sql import (
+from segctl_controller.store.refusals import (
+    NO_TOKEN,
     base_moved,
     no_host,
     no_operator,
@@ -71,6 +74,12 @@ class MemoryStore:
 
     def close(self) -> None:
         return
+
+    def notices(self) -> NoNotices:
+        return NoNotices()
+
+    def leadership(self) -> Alone:
+        return Alone()
 
     def batch(self) -> AbstractContextManager[None]:
         """Nothing here outlives the process, and each call checks before it changes anything."""
@@ -113,7 +122,7 @@ class MemoryStore:
     def enrol(self, sha256: bytes, now_us: int, admit: Admit, entry: Callable[[HostRecord], Entry]) -> HostRecord:
         token = next((t for t in self.tokens(now_us) if t.sha256 == sha256), None)
         if token is None:
-            raise EnrolmentError("this token is unknown, used up, expired or revoked")
+            raise EnrolmentError(NO_TOKEN)
         redeemed = replace(token, uses=token.uses - 1)
         host = admit(redeemed, self._hosts.get)
         self._tokens[token.id] = redeemed

@@ -9,6 +9,8 @@ from typing import Protocol
 from segctl.model.inventory import Address
 from segctl.model.policy import Tags
 
+from segctl_controller.store.leadership import Leadership
+from segctl_controller.store.notices import Notices
 from segctl_controller.store.records import (
     Batch,
     DenialFilter,
@@ -154,5 +156,11 @@ class Store(Protocol):
 
     def prove_writable(self) -> None:
         """A durable write that changes nothing."""
+
+    def notices(self) -> Notices:
+        """What other processes change in the same database; not this store."""
+
+    def leadership(self) -> Leadership:
+        """Among the processes that have the same database."""
 
     def close(self) -> None: ...

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sqlalchemy import Connection, Table, delete, func, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from segctl_controller.store import hits, rows
+from segctl_controller.store.dialect import greatest, least, sum_of, upsert
 from segctl_controller.store.flows import HOUR_US, LARGEST_COUNT, FlowTable
 from segctl_controller.store.records import Batch, DenialFilter, DenialRecord, EventRecord, Limits
 from segctl_controller.store.tables import cursors, denials, events, hosts, losses
@@ -17,12 +17,14 @@ def add_batch(
     """See Store.add_batch. The batch of a host that was just removed is dropped and counts as stored."""
     if not connection.scalar(select(func.count()).where(hosts.c.name == batch.host)):
         return ()
-    cursor = connection.execute(select(cursors).where(cursors.c.host == batch.host)).mappings().first()
-    if cursor and cursor["epoch"] == batch.epoch and cursor["sequence"] >= batch.sequence:
+    stored_up_to = select(cursors.c.sequence).where(cursors.c.host == batch.host, cursors.c.epoch == batch.epoch)
+    if (connection.scalar(stored_up_to) or 0) >= batch.sequence:
         return None
     place = {"epoch": batch.epoch, "sequence": batch.sequence}
     connection.execute(
-        upsert(cursors).values(host=batch.host, **place).on_conflict_do_update(index_elements=["host"], set_=place)
+        upsert(connection, cursors)
+        .values(host=batch.host, **place)
+        .on_conflict_do_update(index_elements=["host"], set_=place)
     )
     next_id = (connection.scalar(select(func.max(denials.c.id))) or 0) + 1
     stored = []
@@ -37,18 +39,18 @@ def add_batch(
         add_event(connection, event, limits)
     if batch.lost:
         hour = batch.at_us - batch.at_us % HOUR_US
-        statement = upsert(losses).values(host=batch.host, hour_us=hour, lost=batch.lost)
+        statement = upsert(connection, losses).values(host=batch.host, hour_us=hour, lost=batch.lost)
         connection.execute(
             statement.on_conflict_do_update(
                 index_elements=["host", "hour_us"],
-                set_={"lost": func.min(losses.c.lost + statement.excluded.lost, LARGEST_COUNT)},
+                set_={"lost": least(losses.c.lost + statement.excluded.lost, LARGEST_COUNT)},
             )
         )
     return tuple(stored)
 
 
 def _merge(connection: Connection, denial: DenialRecord, row_id: int) -> DenialRecord:
-    statement = upsert(denials).values(
+    statement = upsert(connection, denials).values(
         id=row_id,
         host=denial.host,
         workload=denial.workload,
@@ -63,9 +65,9 @@ def _merge(connection: Connection, denial: DenialRecord, row_id: int) -> DenialR
         index_elements=["host", "key"],
         set_={
             "id": new.id,
-            "count": func.min(denials.c.count + new.count, LARGEST_COUNT),
-            "first_us": func.min(denials.c.first_us, new.first_us),
-            "last_us": func.max(denials.c.last_us, new.last_us),
+            "count": least(denials.c.count + new.count, LARGEST_COUNT),
+            "first_us": least(denials.c.first_us, new.first_us),
+            "last_us": greatest(denials.c.last_us, new.last_us),
             "body": new.body,
         },
     ).returning(*denials.c)
@@ -94,7 +96,7 @@ def newest_denials(connection: Connection, wanted: DenialFilter) -> tuple[Denial
 
 
 def lost(connection: Connection, host: str, since_us: int) -> int:
-    query = select(func.total(losses.c.lost)).where(losses.c.hour_us > since_us - HOUR_US)
+    query = select(sum_of(losses.c.lost)).where(losses.c.hour_us > since_us - HOUR_US)
     if host:
         query = query.where(losses.c.host == host)
     return min(int(connection.scalar(query) or 0), LARGEST_COUNT)

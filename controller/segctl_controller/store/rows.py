@@ -142,6 +142,15 @@ def token_of(row: Row) -> TokenRecord:
     )
 
 
+def operator_values(record: OperatorRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "role": record.role.value,
+        "serial": record.serial,
+        "created_us": record.created_us,
+    }
+
+
 def operator_of(row: Row) -> OperatorRecord:
     return OperatorRecord(row["name"], Role(row["role"]), row["serial"], row["created_us"])
 

@@ -1,11 +1,11 @@
-"""Opens the SQLite database: pragmas, explicit transactions, migration, and errors with a mend."""
+"""SQLite: pragmas, explicit transactions, migration, and errors with a mend."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,50 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from segctl_controller.errors import StoreFullError
-from segctl_controller.store.migrate import upgrade
+from segctl_controller.store.leadership import Alone
+from segctl_controller.store.migrate import current, upgrade
+from segctl_controller.store.sqlite_notices import SqliteNotices
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000")
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+class Sqlite:
+    """Implements segctl_controller.store.database.Database, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises StateError, see open_engine."""
+        self._path = path
+        self.writer = open_engine(path)
+        self.reader = open_reader(path)
+
+    def translated(self) -> AbstractContextManager[None]:
+        return translated(self._path)
+
+    def is_open(self, connection: Connection) -> bool:
+        """SQLite rolls all of it back when a write fails for the disk
+        (https://sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction)."""
+        driver = connection.connection.driver_connection
+        return isinstance(driver, sqlite3.Connection) and driver.in_transaction
+
+    def write(self, connection: Connection) -> None:
+        """The cookie that SQLite leaves to applications: to set it writes a page, whatever it was."""
+        cookie = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA user_version = {int(cookie)}")
+
+    def wake(self, connection: Connection, origin: str) -> None:
+        """Others look by themselves."""
+
+    def notices(self, origin: str) -> SqliteNotices:
+        return SqliteNotices(self._path, origin)
+
+    def leadership(self) -> Alone:
+        return Alone()
+
+    def close(self) -> None:
+        self.reader.dispose()
+        self.writer.dispose()
 
 
 def open_engine(path: Path) -> Engine:
@@ -27,17 +66,33 @@ def open_engine(path: Path) -> Engine:
 
     Raises StateError for a file that is no database, is damaged, is newer than this code or cannot be written.
     """
-    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=1, max_overflow=0)
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
     with translated(path):
-        os.close(_open_private(path))
+        engine = create_file(path)
         with engine.begin() as connection:
             problem = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
             if problem != "ok":
                 raise StateError(_damaged(path, str(problem)))
-            upgrade(connection, path)
+            upgrade(connection, str(path))
     return engine
+
+
+def create_file(path: Path) -> Engine:
+    """Whatever is in it. Raises StateError for a path that cannot be written."""
+    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=1, max_overflow=0)
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    os.close(_open_private(path))
+    return engine
+
+
+def schema_of(path: Path) -> str:
+    """As it lies there; empty when it has none. Raises StateError for a file that is no database, or is newer."""
+    engine = open_reader(path)
+    try:
+        with translated(path), engine.begin() as connection:
+            return current(connection, str(path))
+    finally:
+        engine.dispose()
 
 
 def open_reader(path: Path) -> Engine:
@@ -77,13 +132,6 @@ def _begin_reading(connection: Connection) -> None:
 def _begin(connection: Connection) -> None:
     # IMMEDIATE: a transaction that starts reading and then writes could otherwise fail half way as busy.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def is_open(connection: Connection) -> bool:
-    """Whether the transaction is: SQLite rolls all of it back when a write fails for the disk
-    (https://sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction)."""
-    driver = connection.connection.driver_connection
-    return isinstance(driver, sqlite3.Connection) and driver.in_transaction
 
 
 def _damaged(path: Path, detail: str) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table
+
+from segctl_controller.store.dialect import Serial, Text
 
 metadata = MetaData()
 
 generations = Table(
     "generations",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("number", Serial, primary_key=True, autoincrement=True),
     Column("digest", Text, nullable=False),
     Column("author", Text, nullable=False),
     Column("message", Text, nullable=False),
@@ -71,7 +73,7 @@ operators = Table(
 proofs = Table(
     "proofs",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("id", Serial, primary_key=True, autoincrement=True),
     Column("host", Text, nullable=False),
     Column("generation", BigInteger, nullable=False),
     Column("digest", Text, nullable=False),
@@ -85,7 +87,7 @@ Index("proofs_host", proofs.c.host, proofs.c.id)
 denials = Table(
     "denials",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Serial, primary_key=True, autoincrement=False),
     Column("host", Text, ForeignKey("hosts.name", ondelete="CASCADE"), nullable=False),
     Column("workload", Text, nullable=False),
     Column("key", Text, nullable=False),
@@ -156,7 +158,7 @@ rule_hits = Table(
 events = Table(
     "events",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("id", Serial, primary_key=True, autoincrement=True),
     Column("host", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("message", Text, nullable=False),
@@ -169,11 +171,20 @@ events = Table(
 audit = Table(
     "audit",
     metadata,
-    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("sequence", Serial, primary_key=True, autoincrement=True),
     Column("at_us", BigInteger, nullable=False),
     Column("actor", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("detail", Text, nullable=False),
     sqlite_autoincrement=True,
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=False),
+    Column("origin", Text, nullable=False),
+    Column("topics", Integer, nullable=False),
+    Column("hosts", Text, nullable=False),
 )

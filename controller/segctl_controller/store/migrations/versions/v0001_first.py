@@ -7,10 +7,13 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+SERIAL = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+APPEND_ONLY = "the audit log is append-only"
 
 
 def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=False)
+    return sa.Column(name, TEXT, nullable=False)
 
 
 def _big(name: str) -> sa.Column[int]:
@@ -22,11 +25,11 @@ def _blob(name: str) -> sa.Column[bytes]:
 
 
 def _serial(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.Integer, primary_key=True, autoincrement=True)
+    return sa.Column(name, SERIAL, primary_key=True, autoincrement=True)
 
 
 def _host() -> sa.Column[str]:
-    return sa.Column("host", sa.Text, sa.ForeignKey("hosts.name", ondelete="CASCADE"), nullable=False)
+    return sa.Column("host", TEXT, sa.ForeignKey("hosts.name", ondelete="CASCADE"), nullable=False)
 
 
 def upgrade() -> None:
@@ -44,7 +47,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "hosts",
-        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("name", TEXT, primary_key=True),
         _text("tags"),
         _text("networks"),
         _text("addresses"),
@@ -56,7 +59,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "tokens",
-        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("id", TEXT, primary_key=True),
         sa.Column("sha256", sa.LargeBinary, nullable=False, unique=True),
         _text("tags"),
         _text("networks"),
@@ -68,7 +71,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "operators",
-        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("name", TEXT, primary_key=True),
         _text("role"),
         _text("serial"),
         _big("created_us"),
@@ -86,7 +89,7 @@ def upgrade() -> None:
     op.create_index("proofs_host", "proofs", ["host", "id"])
     op.create_table(
         "denials",
-        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("id", SERIAL, primary_key=True, autoincrement=False),
         _host(),
         _text("workload"),
         _text("key"),
@@ -125,8 +128,18 @@ def upgrade() -> None:
         _text("detail"),
         sqlite_autoincrement=True,
     )
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(
+            "CREATE FUNCTION audit_no_change() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN RAISE EXCEPTION '{APPEND_ONLY}'; END $$"
+        )
+        op.execute(
+            "CREATE TRIGGER audit_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit "
+            "FOR EACH STATEMENT EXECUTE FUNCTION audit_no_change()"
+        )
+        return
     for verb in ("UPDATE", "DELETE"):
         op.execute(
             f"CREATE TRIGGER audit_no_{verb.lower()} BEFORE {verb} ON audit "
-            "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+            f"BEGIN SELECT RAISE(ABORT, '{APPEND_ONLY}'); END"
         )

@@ -7,10 +7,11 @@ revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=False)
+    return sa.Column(name, TEXT, nullable=False)
 
 
 def _big(name: str) -> sa.Column[int]:
@@ -22,7 +23,7 @@ def _small(name: str) -> sa.Column[int]:
 
 
 def _host() -> sa.Column[str]:
-    return sa.Column("host", sa.Text, sa.ForeignKey("hosts.name", ondelete="CASCADE"), nullable=False)
+    return sa.Column("host", TEXT, sa.ForeignKey("hosts.name", ondelete="CASCADE"), nullable=False)
 
 
 def upgrade() -> None:

@@ -1,0 +1,94 @@
+"""Hosts in SQL, and what they proved and told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from segctl.errors import EnrolmentError
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from segctl_controller.errors import NotFoundError
+from segctl_controller.store import audit, hits, rows, tokens
+from segctl_controller.store.protocol import Admit
+from segctl_controller.store.records import Entry, HostRecord, ProofRecord
+from segctl_controller.store.refusals import NO_TOKEN, no_host
+from segctl_controller.store.tables import hosts, proofs, told
+from segctl_controller.store.tables import tokens as token_table
+
+
+def every(connection: Connection) -> tuple[HostRecord, ...]:
+    found = connection.execute(select(hosts).order_by(hosts.c.name)).mappings()
+    return tuple(rows.host_of(dict(row)) for row in found)
+
+
+def enrol(
+    connection: Connection, sha256: bytes, now_us: int, admit: Admit, entry: Callable[[HostRecord], Entry]
+) -> HostRecord:
+    def find(name: str) -> HostRecord | None:
+        row = connection.execute(select(hosts).where(hosts.c.name == name)).mappings().first()
+        return rows.host_of(dict(row)) if row else None
+
+    redeemed = tokens.redeem(connection, sha256, now_us)
+    if redeemed is None:
+        raise EnrolmentError(NO_TOKEN)
+    host = admit(redeemed, find)
+    # The old host goes with everything that hangs on it: a reinstalled server is another server.
+    connection.execute(delete(hosts).where(hosts.c.name == host.name))
+    hits.begin_anew(connection, host.name)
+    connection.execute(insert(hosts).values(rows.host_values(host)))
+    audit.append(connection, entry(host))
+    return host
+
+
+def change(connection: Connection, name: str, values: Mapping[str, Any]) -> bool:
+    """False: there is no such host."""
+    return bool(connection.execute(update(hosts).where(hosts.c.name == name).values(values)).rowcount)
+
+
+def set_certificate(connection: Connection, name: str, was: str, serial: str, renewal: bytes) -> bool:
+    which = update(hosts).where(hosts.c.name == name, hosts.c.serial == was)
+    return bool(connection.execute(which.values(serial=serial, renewal=renewal, restored_us=0)).rowcount)
+
+
+def add_told(connection: Connection, host: str, identifier: str, entry: Entry) -> bool:
+    enrolled = connection.scalar(select(func.count()).where(hosts.c.name == host))
+    before = select(func.count()).where(told.c.host == host, told.c.entry == identifier)
+    if not enrolled or connection.scalar(before):
+        return False
+    connection.execute(insert(told).values(host=host, entry=identifier))
+    audit.append(connection, entry)
+    return True
+
+
+def mark_restored(connection: Connection, taken_us: int, entry: Entry) -> None:
+    connection.execute(update(hosts).values(restored_us=taken_us))
+    connection.execute(delete(token_table))
+    audit.append(connection, entry)
+
+
+def remove(connection: Connection, name: str, entry: Entry) -> None:
+    if not connection.execute(delete(hosts).where(hosts.c.name == name)).rowcount:
+        raise NotFoundError(no_host(name))
+    hits.forget(connection, name)
+    audit.append(connection, entry)
+
+
+def add_proof(connection: Connection, proof: ProofRecord, keep: int) -> None:
+    said = {"generation": proof.generation, "digest": proof.digest, "kernel_digest": proof.kernel_digest}
+    of_host = select(proofs).where(proofs.c.host == proof.host).order_by(proofs.c.id.desc())
+    last = connection.execute(of_host.limit(1)).mappings().first()
+    if last and all(last[name] == value for name, value in said.items()):
+        return
+    connection.execute(insert(proofs).values(host=proof.host, at_us=proof.at_us, **said))
+    oldest = connection.scalar(of_host.with_only_columns(proofs.c.id).offset(keep).limit(1))
+    if oldest is not None:
+        connection.execute(delete(proofs).where(proofs.c.host == proof.host, proofs.c.id <= oldest))
+
+
+def newest_proofs(connection: Connection, host: str, limit: int) -> tuple[ProofRecord, ...]:
+    wanted = select(proofs).where(proofs.c.host == host).order_by(proofs.c.id.desc()).limit(limit)
+    return tuple(
+        ProofRecord(row["host"], row["generation"], row["digest"], row["kernel_digest"], row["at_us"])
+        for row in connection.execute(wanted).mappings()
+    )

@@ -1,0 +1,39 @@
+"""What the stores say when they refuse something: the same words, whichever it is."""
+
+from __future__ import annotations
+
+NO_TOKEN = "this token is unknown, used up, expired or revoked"  # noqa: S105 - a sentence
+
+
+def base_moved(expected: int, active: int) -> str:
+    return (
+        f"another push came between: you planned against generation {expected}, active is {active}; "
+        "run segctl plan again, look at the difference, then push"
+    )
+
+
+def on_trial(number: int) -> str:
+    return (
+        f"generation {number} is on trial: wait until it is confirmed or undone (segctl status shows it), or end it "
+        "with segctl rollback"
+    )
+
+
+def not_on_trial(number: int) -> str:
+    return f"generation {number} is not on trial any more"
+
+
+def no_host(name: str) -> str:
+    return f"no host {name!r} is enrolled; segctl host list shows those that are"
+
+
+def no_token(token_id: str) -> str:
+    return f"no token {token_id!r}; segctl token list shows those that can still be used"
+
+
+def no_operator(name: str) -> str:
+    return f"no operator {name!r}; segctl-controller admin list shows them"
+
+
+def operator_taken(name: str) -> str:
+    return f"an operator {name!r} exists already; remove it first: segctl-controller admin remove {name}"
