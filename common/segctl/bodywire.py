@@ -10,11 +10,14 @@ from dataclasses import replace
 
 from segctl.errors import WireError
 from segctl.model.addresses import AddressSet
-from segctl.model.hostpolicy import HostPolicy
+from segctl.model.hostpolicy import Entry, HostPolicy
 from segctl.policy.body import Body, Managed, Members, Rules
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import hostpolicy_pb2 as hp
-from segctl.wire import addresses_from_wire, essentials_to_wire, group_to_wire, workload_to_wire
+from segctl.wire import addresses_from_wire, entry_to_wire, essentials_to_wire, group_to_wire, workload_to_wire
+
+_WORKLOADS = hp.HostPolicy.WORKLOADS_FIELD_NUMBER
+_INGRESS, _EGRESS = hp.LocalWorkload.INGRESS_FIELD_NUMBER, hp.LocalWorkload.EGRESS_FIELD_NUMBER
 
 
 def host_policy_bytes(body: Body, host: str, generation: int, policy_digest: str) -> bytes:
@@ -89,10 +92,32 @@ def _members_delta(name: str, added: AddressSet, removed: AddressSet) -> hp.Memb
 
 def _rules(rules: Rules) -> bytes:
     if rules.wire is None:
-        workloads = [workload_to_wire(w) for w in rules.workloads]
-        message = hp.HostPolicy(workloads=workloads, essentials=essentials_to_wire(rules.essentials))
-        rules.wire = message.SerializeToString()
+        parts = [hp.HostPolicy(essentials=essentials_to_wire(rules.essentials)).SerializeToString()]
+        for bare, ingress, egress in rules.encoded(_entry):
+            entries = [framed(_INGRESS, entry) for entry in ingress] + [framed(_EGRESS, entry) for entry in egress]
+            parts.append(framed(_WORKLOADS, b"".join((workload_to_wire(bare).SerializeToString(), *entries))))
+        rules.wire = b"".join(parts)
     return rules.wire
+
+
+def _entry(entry: Entry) -> bytes:
+    return entry_to_wire(entry).SerializeToString()
+
+
+def framed(field: int, data: bytes) -> bytes:
+    """Of a message that is serialized already, as that field of another one: to parse it again would only undo and redo
+    what was done once (https://protobuf.dev/programming-guides/encoding/#length-types)."""
+    return varint(field << 3 | 2) + varint(len(data)) + data
+
+
+def varint(number: int) -> bytes:
+    """https://protobuf.dev/programming-guides/encoding/#varints"""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 def _members(members: Members) -> bytes:

@@ -146,8 +146,8 @@ def workload_to_wire(value: LocalWorkload) -> hostpolicy_pb2.LocalWorkload:
         process_kind=value.process.kind.value if value.process else "",
         process_pattern=value.process.pattern if value.process else "",
         mode=value.mode.value,
-        ingress=[_entry_to_wire(e) for e in value.ingress],
-        egress=[_entry_to_wire(e) for e in value.egress],
+        ingress=[entry_to_wire(e) for e in value.ingress],
+        egress=[entry_to_wire(e) for e in value.egress],
         outgoing=value.outgoing.value,
         incoming=value.incoming.value,
     )
@@ -171,7 +171,7 @@ def _workload_from_wire(message: hostpolicy_pb2.LocalWorkload) -> LocalWorkload:
     )
 
 
-def _entry_to_wire(value: Entry) -> hostpolicy_pb2.Entry:
+def entry_to_wire(value: Entry) -> hostpolicy_pb2.Entry:
     return hostpolicy_pb2.Entry(
         rule=value.rule,
         group=value.group,

@@ -13,7 +13,7 @@ from datetime import datetime
 from segctl.logs import Event, about
 from segctl.model.inventory import Address, Host, Inventory
 from segctl.policy.decide import next_end
-from segctl.policy.widen import moves
+from segctl.policy.widen import may_move, moves
 
 from segctl_controller.clock import Clock
 from segctl_controller.compilation import Compilation, paced
@@ -147,9 +147,12 @@ class Fleet:
 
     async def moves(self) -> bool:
         """Whether a permission of one host goes where another host gains one."""
+        trial = self._running()
+        if not await asyncio.to_thread(may_move, self.active.policy, trial.active.policy):
+            return False
         before, after = {}, {}
         seen: set[tuple[int, int]] = set()
-        for host, draft in self._running().drafts.items():
+        for host, draft in trial.drafts.items():
             held = self.desired.get(host)
             # One of those that change in the same way stands for all of them.
             if held is not None and (key := (id(held.body), id(draft.body))) not in seen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segctl.bodywire import delta_bytes, delta_header
+from segctl.bodywire import delta_bytes, delta_header, framed
 from segctl.proto.v1 import agent_pb2, hostpolicy_pb2
 
 from segctl_controller.trial import Desired
@@ -17,9 +17,7 @@ def policy_messages(wire: bytes, *, stage: bool = False) -> list[bytes]:
     # Fields follow each other in a message: this one adds HostPolicy.stage to bytes that are shared by all who hold it.
     wire = wire + _STAGE if stage else wire
     if len(wire) <= PART:
-        # Field 2 of ControllerMessage around bytes that are serialized already: parsing 20 KB again for every host
-        # would only undo and redo what the fleet has done once.
-        return [b"\x12" + _varint(len(wire)) + wire]
+        return [framed(agent_pb2.ControllerMessage.POLICY_FIELD_NUMBER, wire)]
     starts = range(0, len(wire), PART)
     return [
         agent_pb2.ControllerMessage(
@@ -41,7 +39,7 @@ def delta_messages(held: Desired | None, digest: str, desired: Desired) -> list[
     if changes is None or len(changes) > PART:
         return None
     delta = delta_header(desired.generation, digest, desired.digest) + changes
-    return [b"\x52" + _varint(len(delta)) + delta]  # field 10
+    return [framed(agent_pb2.ControllerMessage.DELTA_FIELD_NUMBER, delta)]
 
 
 def draft_messages(number: int, draft: bytes, limit: int) -> list[bytes]:
@@ -54,13 +52,3 @@ def draft_messages(number: int, draft: bytes, limit: int) -> list[bytes]:
         for start in starts
     )
     return [agent_pb2.ControllerMessage(impact=request).SerializeToString() for request in requests]
-
-
-def _varint(number: int) -> bytes:
-    """https://protobuf.dev/programming-guides/encoding/#varints"""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

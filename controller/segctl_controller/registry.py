@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from typing import ParamSpec, Protocol
+from typing import Protocol
 
 from segctl.errors import SegctlError, StateError
 from segctl.logs import Event, about
@@ -18,13 +19,12 @@ from segctl_controller.errors import UnauthenticatedError
 from segctl_controller.facts import Claims, judge
 from segctl_controller.fleet import Fleet, Refusal, Standing
 from segctl_controller.serials import adoption, in_use
-from segctl_controller.store.records import Entry, EventRecord, HostRecord, ProofRecord
-from segctl_controller.store_thread import StoreThread
+from segctl_controller.store.records import Entry, EventRecord, FactsRecord, HostRecord, ProofRecord
+from segctl_controller.store_thread import Gather, StoreThread
 from segctl_controller.trial import Order
 
 MOST_ERRORS = 32
 LONGEST_ERROR = 512
-P = ParamSpec("P")
 log = logging.getLogger(__name__)
 
 
@@ -57,6 +57,10 @@ class Registry:
         self._sessions: dict[str, LiveSession] = {}
         self._claims: dict[str, Claims] = {}
         self._versions: dict[str, str] = {}
+        self._facts: Gather[FactsRecord] = Gather(lambda told: db.call(db.store.set_facts, told))
+        self._proofs: Gather[ProofRecord] = Gather(lambda proofs: db.call(db.store.add_proofs, proofs))
+        self._proved: dict[str, ProofRecord] = {}
+        self._left: dict[str, int] = {}
         self.controller_addresses: tuple[Address, ...] = ()
 
     def session(self, host: str) -> LiveSession | None:
@@ -130,7 +134,14 @@ class Registry:
         self.fleet.hosts[session.host] = replace(record, last_seen_us=now)
         self.fleet.standing(session.host).connected = False
         self.fleet.notify()
-        self._db.post(self._db.store.seen, session.host, now)
+        if not self._left:
+            asyncio.get_running_loop().call_soon(self._store_left)
+        self._left[session.host] = now
+
+    def _store_left(self) -> None:
+        """Once for all sessions that ended at the same time."""
+        left, self._left = self._left, {}
+        self._db.post(self._db.store.seen, left)
 
     def _offer(self, host: str) -> None:
         session = self._sessions.get(host)
@@ -145,6 +156,7 @@ class Registry:
     def expel(self, host: str, reason: SegctlError) -> None:
         session = self._sessions.pop(host, None)
         self._claims.pop(host, None)
+        self._proved.pop(host, None)  # the store forgets it, too
         if session is not None:
             session.end(reason)
 
@@ -174,22 +186,17 @@ class Registry:
             record, claims.addresses, self.fleet.holders, essentials, self.controller_addresses, session.origin.source
         )
         now = self._clock.now_us()
+        version = self._versions.get(session.host, "")
+        told = FactsRecord(session.host, judged.accepted, version, claims.facts, now)
         # In memory first and without waiting: two hosts that claim one address must not both find it free.
         self.fleet.put_host(
-            replace(
-                record,
-                addresses=judged.accepted,
-                agent_version=self._versions.get(session.host, ""),
-                facts=claims.facts,
-                last_seen_us=now,
-            )
+            replace(record, addresses=told.addresses, agent_version=version, facts=told.facts, last_seen_us=told.at_us)
         )
         standing = self.fleet.standing(session.host)
         news = [pair for pair in judged.refused if pair not in standing.refused_addresses]
         standing.refused_addresses = judged.refused
-        store = self._db.store
-        version = self._versions.get(session.host, "")
-        await self._keep(store.set_facts, session.host, judged.accepted, version, claims.facts, now)
+        if (record.addresses, record.agent_version, record.facts) != (told.addresses, version, told.facts):
+            await self._keep(self._facts.add(told))
         await self._announce(session.host, news, now)
         return bool(set(record.addresses) - set(judged.accepted))
 
@@ -199,14 +206,16 @@ class Registry:
             log.warning("address refused host=%s address=%s: %s", host, address, why, extra=told)
             message = f"claims {address}: refused: {why}"
             entry = Entry(now, f"host {host}", "address-refused", str(address), why)
-            await self._keep(self._db.store.add_event, EventRecord(host, "facts", message, now), entry)
+            await self._keep(self._db.call(self._db.store.add_event, EventRecord(host, "facts", message, now), entry))
 
-    async def _keep(self, method: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+    async def _keep(self, stored: Awaitable[object]) -> bool:
         """Store what an agent said. A full disk must not end its session, on which policies and expiries reach it."""
         try:
-            await self._db.call(method, *args, **kwargs)
+            await stored
+            return True
         except StateError as error:
             log.error("kept in memory only, until the next restart: %s", error, extra=about(Event.STORE))
+            return False
 
     def staged(self, session: LiveSession, digest: str, errors: Iterable[str]) -> None:
         """The host keeps the policy `digest` ready, or would have to refuse it."""
@@ -246,7 +255,10 @@ class Registry:
         """Stored first; then it counts, unless a newer session of the host began meanwhile. `stored`: on the host's
         disk, too."""
         host = session.host
-        await self._keep(self._db.store.add_proof, proof)
+        before = self._proved.get(host)
+        news = before is None or replace(before, at_us=proof.at_us) != proof
+        if news and await self._keep(self._proofs.add(proof)) and host in self.fleet.hosts:
+            self._proved[host] = proof
         standing = self.fleet.standing(host)
         if self._sessions.get(host) is not session or standing.released:
             return
@@ -265,7 +277,8 @@ class Registry:
         now = self._clock.now_us()
         message = f"refused generation {generation}: {'; '.join(texts)}"
         entry = Entry(now, f"host {host}", "refused", f"generation {generation}", "; ".join(texts)[:1000])
-        await self._keep(self._db.store.add_event, EventRecord(host, "kernel", message[:2000], now), entry)
+        event = EventRecord(host, "kernel", message[:2000], now)
+        await self._keep(self._db.call(self._db.store.add_event, event, entry))
         if self._sessions.get(host) is not session:
             return
         standing = self.fleet.standing(host)
@@ -299,6 +312,7 @@ class Registry:
         self.fleet.notify()
 
     def load(self, hosts: Iterable[HostRecord], proofs: dict[str, ProofRecord]) -> None:
+        self._proved = dict(proofs)
         for record in hosts:
             self.fleet.put_host(record)
             self.fleet.standings[record.name] = Standing(proof=proofs.get(record.name))

@@ -154,11 +154,7 @@ class Controller:
     async def _load(self) -> None:
         store = self.db.store
         hosts = await self.db.call(store.hosts)
-        proofs = {}
-        for host in hosts:
-            for proof in await self.db.call(store.proofs, host.name, 1):
-                proofs[host.name] = proof
-        self.registry.load(hosts, proofs)
+        self.registry.load(hosts, await self.db.call(store.last_proofs))
         try:
             await self.publisher.settle_leftovers()
         except StateError as error:  # a full disk; it is not active in any case, and the next push tries again

@@ -22,6 +22,7 @@ from segctl_controller.store.postgres_sessions import PostgresLeadership
 from segctl_controller.store.protocol import Store
 from segctl_controller.store.records import (
     Entry,
+    FactsRecord,
     GenerationRecord,
     GenerationState,
     HostRecord,
@@ -82,7 +83,7 @@ async def test_each_change_by_another_is_told_with_what_it_is_about(opened: Call
         (lambda: two.add_token(TOKEN, ENTRY), Notice(Topic.TOKENS)),
         (lambda: enrol(two, "web1"), Notice(Topic.HOSTS | Topic.TOKENS, frozenset({"web1"}))),
         (lambda: two.set_tags("web1", Tags(), ENTRY), Notice(Topic.HOSTS, frozenset({"web1"}))),
-        (lambda: two.set_facts("web1", (), "1", b"", 1), Notice(Topic.HOSTS, frozenset({"web1"}))),
+        (lambda: two.set_facts([FactsRecord("web1", (), "1", b"", 1)]), Notice(Topic.HOSTS, frozenset({"web1"}))),
         (lambda: two.set_certificate("web1", "aa", "bb", b""), Notice(Topic.HOSTS, frozenset({"web1"}))),
         (lambda: two.add_generation(trial, 0, ENTRY), Notice(Topic.GENERATIONS)),
         (lambda: two.settle(1, GenerationState.UNDONE, "", ENTRY), Notice(Topic.GENERATIONS)),
@@ -107,7 +108,7 @@ async def test_own_changes_and_what_changes_nothing_are_not_told(opened: Callabl
         assert await following(heard) == EVERYTHING
         one.add_token(TOKEN, ENTRY)
         two.add_entry(ENTRY)
-        two.seen("web1", 5)
+        two.seen({"web1": 5})
         with pytest.raises(SegctlError):
             two.remove_host("nobody", ENTRY)
         await quiet(heard)
@@ -145,7 +146,7 @@ async def test_a_batch_is_told_as_one_and_not_before_it_ends(opened: Callable[[]
         assert await following(heard) == EVERYTHING
         with two.batch():
             for number in range(notices.MANY + 1):
-                two.set_facts(f"web{number}", (), "1", b"", 1)
+                two.set_facts([FactsRecord(f"web{number}", (), "1", b"", 1)])
         assert await following(heard) == Notice(Topic.HOSTS, None)
 
 

@@ -20,6 +20,7 @@ from segctl_controller.store.records import (
     DenialRecord,
     Entry,
     EventRecord,
+    FactsRecord,
     GenerationRecord,
     GenerationState,
     HostRecord,
@@ -199,11 +200,11 @@ def test_a_host_keeps_everything_that_is_said_of_it(store: Store) -> None:
     store.add_token(token(), ENTRY)
     join(store)
     addresses = (ip_address("10.0.0.1"), ip_address("2001:db8::1"))
-    store.set_facts("web1", addresses, "1.0", b"facts", 70)
+    store.set_facts([FactsRecord("web1", tuple(addresses), "1.0", b"facts", 70)])
     store.set_tags("web1", Tags.of({"role": "db"}), ENTRY)
     expected = HostRecord("web1", Tags.of({"role": "db"}), "aa", 50, token().networks, addresses, 70, "1.0", b"facts")
     assert store.hosts() == (expected,)
-    store.seen("web1", 80)
+    store.seen({"web1": 80})
     assert store.hosts()[0].last_seen_us == 80
 
 
@@ -212,8 +213,8 @@ def test_unknown_hosts_are_named(store: Store) -> None:
         store.set_tags("nobody", Tags(), ENTRY)
     with pytest.raises(NotFoundError, match="nobody"):
         store.remove_host("nobody", ENTRY)
-    store.set_facts("nobody", (), "", b"", 1)
-    store.seen("nobody", 1)
+    store.set_facts([FactsRecord("nobody", (), "", b"", 1)])
+    store.seen({"nobody": 1})
     assert store.hosts() == ()
 
 
@@ -243,7 +244,7 @@ def test_operators(store: Store) -> None:
 def test_a_repeated_proof_is_stored_once_and_proofs_are_bounded(store: Store) -> None:
     def prove(host: str, *numbers: int) -> None:
         for number in numbers:
-            store.add_proof(ProofRecord(host, number, "d", "k", 10 + number))
+            store.add_proofs([ProofRecord(host, number, "d", "k", 10 + number)])
 
     def held(host: str) -> list[int]:
         return [p.generation for p in store.proofs(host, 10)]
@@ -251,6 +252,10 @@ def test_a_repeated_proof_is_stored_once_and_proofs_are_bounded(store: Store) ->
     prove("web2", 1, 2)
     prove("web1", 1, 1, 2, 1, 3, 4)  # its own go, and nobody else's
     assert (held("web1"), held("web2"), held("other")) == ([4, 3, 1], [2, 1], [])
+    numbers = ((4, "web1"), (5, "web1"), (2, "web2"), (5, "web1"), (6, "web1"), (1, "other"))
+    store.add_proofs([ProofRecord(host, number, "d", "k", 20) for number, host in numbers])
+    assert (held("web1"), held("web2"), held("other")) == ([6, 5, 4], [2, 1], [1])
+    assert {host: p.generation for host, p in store.last_proofs().items()} == {"web1": 6, "web2": 2, "other": 1}
 
 
 def test_denials_of_one_key_are_one_row_with_a_new_id(store: Store) -> None:

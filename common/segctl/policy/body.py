@@ -7,15 +7,18 @@ around the same rules: what did not change is the same object, and is neither ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
 from segctl.model.addresses import AddressSet
-from segctl.model.hostpolicy import Group, HostPolicy, LocalWorkload
+from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Essentials
 from segctl.policy.digest import addresses_digest, body_digest, group_digest, host_digest, rules_digest, workload_text
+
+Encoded = tuple[LocalWorkload, Sequence[bytes], Sequence[bytes]]
+"""A workload without its entries, and those, incoming and outgoing."""
 
 
 class RulesSource(Protocol):
@@ -28,6 +31,10 @@ class RulesSource(Protocol):
         ...
 
     def names(self) -> frozenset[str]: ...
+
+    def encoded(self, encode: Callable[[Entry], bytes]) -> Sequence[Encoded]:
+        """For the wire. What `encode` made of an entry is kept with it, where others have it too."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,11 @@ class _Made:
     def names(self) -> frozenset[str]:
         return frozenset(e.rule for w in self.made for e in (*w.ingress, *w.egress))
 
+    def encoded(self, encode: Callable[[Entry], bytes]) -> Sequence[Encoded]:
+        return [
+            (replace(w, ingress=(), egress=()), [*map(encode, w.ingress)], [*map(encode, w.egress)]) for w in self.made
+        ]
+
 
 class Rules:
     """Workloads with their entries, and the essentials: what a policy says, whoever is in its groups."""
@@ -55,6 +67,9 @@ class Rules:
     @classmethod
     def of(cls, essentials: Essentials, workloads: tuple[LocalWorkload, ...]) -> Rules:
         return cls(essentials, _Made(workloads))
+
+    def encoded(self, encode: Callable[[Entry], bytes]) -> Sequence[Encoded]:
+        return self._source.encoded(encode)
 
     @cached_property
     def workloads(self) -> tuple[LocalWorkload, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
 from operator import attrgetter, itemgetter
@@ -24,7 +24,7 @@ from segctl.model.policy import (
     Tags,
     Workload,
 )
-from segctl.policy.body import Rules
+from segctl.policy.body import Encoded, Rules
 from segctl.policy.decide import Direction, answer_among, ends_of, is_live, mode_among, peer_networks
 from segctl.policy.digest import entry_terms, workload_head
 from segctl.policy.networks import exclude
@@ -107,12 +107,17 @@ class End:
 
 @dataclass(slots=True, eq=False)
 class Line(Generic[G]):
-    """An entry, shared by all profiles that have it. `text` is its canonical one."""
+    """An entry, shared by all profiles that have it. `text` is its canonical one, `wire` what it was encoded to."""
 
     position: int
     end: End
     group: G
     text: str
+    wire: bytes = b""
+
+    def encoded(self, encode: Callable[[Entry], bytes]) -> bytes:
+        self.wire = self.wire or encode(self.entry())
+        return self.wire
 
     def entry(self) -> Entry:
         rule = self.end.rule
@@ -130,12 +135,15 @@ class _Workload(Generic[G]):
     egress: list[Line[G]]
 
     def value(self) -> LocalWorkload:
+        ingress, egress = (tuple([line.entry() for line in lines]) for lines in (self.ingress, self.egress))
+        return replace(self.bare(), ingress=ingress, egress=egress)
+
+    def bare(self) -> LocalWorkload:
+        """Without its entries."""
         return LocalWorkload(
             name=self.local.workload,
             process=self.process,
             mode=mode_among(self.modes),
-            ingress=tuple([line.entry() for line in self.ingress]),
-            egress=tuple([line.entry() for line in self.egress]),
             outgoing=answer_among(self.modes, "egress"),
             incoming=answer_among(self.modes, "ingress"),
         )
@@ -162,6 +170,12 @@ class _Source(Generic[G]):
 
     def names(self) -> frozenset[str]:
         return frozenset([line.end.rule.name for w in self.made for line in (*w.ingress, *w.egress)])
+
+    def encoded(self, encode: Callable[[Entry], bytes]) -> Sequence[Encoded]:
+        return [
+            (w.bare(), [line.encoded(encode) for line in w.ingress], [line.encoded(encode) for line in w.egress])
+            for w in self.made
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

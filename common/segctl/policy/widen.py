@@ -13,7 +13,7 @@ from itertools import count
 
 from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
-from segctl.model.policy import Essentials, Network
+from segctl.model.policy import Essentials, Network, Policy, PortRange
 from segctl.policy.networks import collapse
 
 
@@ -38,6 +38,21 @@ def widen(old: HostPolicy, new: HostPolicy) -> HostPolicy:
         managed=_both(old.managed, new.managed),
         essentials=essentials,
     )
+
+
+def may_move(old: Policy, new: Policy) -> bool:
+    """Whether `moves` is possible at all for hosts of the two: quickly told, and true where that is not certain."""
+    if (old.peers, old.workloads, old.boundaries) != (new.peers, new.workloads, new.boundaries):
+        return True
+    if old.essentials != new.essentials:
+        return True
+    before, after = (
+        {(r.source, r.destination, r.within, r.until, ports) for r in p.rules for ports in r.ports} for p in (old, new)
+    )
+    if before == after:
+        return False
+    # Where there are boundaries, one rule more may keep hosts out (`decide.crossing_boundary`).
+    return bool(old.boundaries) or not (before <= after or after <= before)
 
 
 def moves(old: Mapping[str, HostPolicy], new: Mapping[str, HostPolicy]) -> bool:
@@ -71,15 +86,20 @@ class _Theirs:
             self._names[entry.group] = name
         return replace(entry, group=name)
 
-    def covered(self, entry: Entry, among: Iterable[Entry]) -> bool:
-        """Whether one of the old entries permits all of it."""
+    def covered(self, entry: Entry, among: Mapping[PortRange, Iterable[Entry]]) -> bool:
+        """Whether one of the old entries, which are there by their services, permits all of it."""
         there = self._origin[entry.group]
-        return any(_covers(now, self._groups[now.group], entry, there) for now in among)
+        alike = among.get(entry.ports[0], ()) if entry.ports else ()
+        return any(_covers(now, self._groups[now.group], entry, there) for now in alike)
 
 
 def _with(workload: LocalWorkload, known: LocalWorkload, theirs: _Theirs) -> LocalWorkload:
     def more(now: tuple[Entry, ...], then: tuple[Entry, ...]) -> tuple[Entry, ...]:
-        return (*now, *(theirs.adopted(e) for e in then if not theirs.covered(e, now)))
+        by_service: dict[PortRange, list[Entry]] = {}
+        for entry in now:
+            for service in entry.ports:
+                by_service.setdefault(service, []).append(entry)
+        return (*now, *(theirs.adopted(e) for e in then if not theirs.covered(e, by_service)))
 
     return replace(workload, ingress=more(workload.ingress, known.ingress), egress=more(workload.egress, known.egress))
 

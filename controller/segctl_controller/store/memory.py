@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
 from segctl.errors import EnrolmentError
-from segctl.model.inventory import Address
 from segctl.model.policy import Tags
 
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
@@ -24,6 +23,7 @@ from segctl_controller.store.records import (
     DenialRecord,
     Entry,
     EventRecord,
+    FactsRecord,
     FarEnd,
     FlowFilter,
     FlowRecord,
@@ -138,19 +138,21 @@ class MemoryStore:
         self._hosts[name] = replace(self._hosts[name], tags=tags)
         self.add_entry(entry)
 
-    def set_facts(self, name: str, addresses: Sequence[Address], version: str, facts: bytes, at_us: int) -> None:
-        if name in self._hosts:
-            self._hosts[name] = replace(
-                self._hosts[name],
-                addresses=tuple(addresses),
-                agent_version=version,
-                facts=facts,
-                last_seen_us=at_us,
-            )
+    def set_facts(self, told: Sequence[FactsRecord]) -> None:
+        for one in told:
+            if one.host in self._hosts:
+                self._hosts[one.host] = replace(
+                    self._hosts[one.host],
+                    addresses=one.addresses,
+                    agent_version=one.agent_version,
+                    facts=one.facts,
+                    last_seen_us=one.at_us,
+                )
 
-    def seen(self, name: str, at_us: int) -> None:
-        if name in self._hosts:
-            self._hosts[name] = replace(self._hosts[name], last_seen_us=at_us)
+    def seen(self, at_us: Mapping[str, int]) -> None:
+        for name, at in at_us.items():
+            if name in self._hosts:
+                self._hosts[name] = replace(self._hosts[name], last_seen_us=at)
 
     def set_certificate(self, name: str, was: str, serial: str, renewal: bytes, entry: Entry | None = None) -> bool:
         if name not in self._hosts or self._hosts[name].serial != was:
@@ -223,11 +225,15 @@ class MemoryStore:
             raise NotFoundError(no_operator(name))
         self.add_entry(entry)
 
-    def add_proof(self, proof: ProofRecord) -> None:
-        last = next(iter(self.proofs(proof.host, 1)), None)
-        if last is None or replace(last, at_us=proof.at_us) != proof:
-            kept = self.proofs(proof.host, self._limits.proofs - 1)[::-1]
-            self._proofs = [*(p for p in self._proofs if p.host != proof.host), *kept, proof]
+    def add_proofs(self, proofs: Sequence[ProofRecord]) -> None:
+        for proof in proofs:
+            last = next(iter(self.proofs(proof.host, 1)), None)
+            if last is None or replace(last, at_us=proof.at_us) != proof:
+                kept = self.proofs(proof.host, self._limits.proofs - 1)[::-1]
+                self._proofs = [*(p for p in self._proofs if p.host != proof.host), *kept, proof]
+
+    def last_proofs(self) -> dict[str, ProofRecord]:
+        return {proof.host: proof for proof in self._proofs}
 
     def proofs(self, host: str, limit: int) -> tuple[ProofRecord, ...]:
         return tuple(p for p in self._proofs[::-1] if p.host == host)[:limit]

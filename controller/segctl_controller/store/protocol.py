@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from segctl.model.inventory import Address
 from segctl.model.policy import Tags
 
 from segctl_controller.store.leadership import Leadership
@@ -17,6 +16,7 @@ from segctl_controller.store.records import (
     DenialRecord,
     Entry,
     EventRecord,
+    FactsRecord,
     FarEnd,
     FlowFilter,
     FlowRecord,
@@ -69,10 +69,11 @@ class Store(Protocol):
 
     def set_tags(self, name: str, tags: Tags, entry: Entry) -> None: ...
 
-    def set_facts(self, name: str, addresses: Sequence[Address], version: str, facts: bytes, at_us: int) -> None:
-        """What the host's agent said, after it was judged. Unknown hosts are ignored: they were just removed."""
+    def set_facts(self, told: Sequence[FactsRecord]) -> None:
+        """What hosts' agents said, after it was judged. Unknown hosts are ignored: they were just removed."""
 
-    def seen(self, name: str, at_us: int) -> None: ...
+    def seen(self, at_us: Mapping[str, int]) -> None:
+        """When each host was heard last; unknown ones are ignored."""
 
     def set_certificate(self, name: str, was: str, serial: str, renewal: bytes, entry: Entry | None = None) -> bool:
         """Of the host whose certificate in use `was` that: the one in use, and the one that was given (DER). What a
@@ -109,8 +110,11 @@ class Store(Protocol):
     def remove_operator(self, name: str, entry: Entry) -> None:
         """Raises NotFoundError."""
 
-    def add_proof(self, proof: ProofRecord) -> None:
-        """Appended unless it only repeats the host's last one."""
+    def add_proofs(self, proofs: Sequence[ProofRecord]) -> None:
+        """One after the other; each is appended unless it only repeats the host's last one."""
+
+    def last_proofs(self) -> dict[str, ProofRecord]:
+        """The newest one of each host."""
 
     def proofs(self, host: str, limit: int) -> tuple[ProofRecord, ...]:
         """Newest first."""

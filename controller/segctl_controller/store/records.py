@@ -100,6 +100,17 @@ class OperatorRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class FactsRecord:
+    """What a host's agent said, after it was judged; `facts` as in HostRecord."""
+
+    host: str
+    addresses: tuple[Address, ...]
+    agent_version: str
+    facts: bytes
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProofRecord:
     """The host's kernel held the host policy `digest`: read back, with the digest of the dump."""
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from segctl.model.inventory import Address
 from segctl.model.policy import Tags
 from sqlalchemy import Connection
 
@@ -22,6 +21,7 @@ from segctl_controller.store.records import (
     DenialRecord,
     Entry,
     EventRecord,
+    FactsRecord,
     FarEnd,
     FlowFilter,
     FlowRecord,
@@ -110,15 +110,14 @@ class SqlStore:
             audit.append(connection, entry)
             self._transactions.note(Topic.HOSTS, name)
 
-    def set_facts(self, name: str, addresses: Sequence[Address], version: str, facts: bytes, at_us: int) -> None:
-        values = {"addresses": rows.texts(addresses), "agent_version": version, "facts": facts, "last_seen_us": at_us}
+    def set_facts(self, told: Sequence[FactsRecord]) -> None:
         with self._transaction() as connection:
-            hosts.change(connection, name, values)
-            self._transactions.note(Topic.HOSTS, name)
+            hosts.set_facts(connection, told)
+            self._transactions.note(Topic.HOSTS, *(one.host for one in told))
 
-    def seen(self, name: str, at_us: int) -> None:
+    def seen(self, at_us: Mapping[str, int]) -> None:
         with self._transaction() as connection:
-            hosts.change(connection, name, {"last_seen_us": at_us})
+            hosts.seen(connection, at_us)
 
     def set_certificate(self, name: str, was: str, serial: str, renewal: bytes, entry: Entry | None = None) -> bool:
         with self._transaction() as connection:
@@ -180,9 +179,13 @@ class SqlStore:
             operators.remove(connection, name, entry)
             self._transactions.note(Topic.OPERATORS)
 
-    def add_proof(self, proof: ProofRecord) -> None:
+    def add_proofs(self, proofs: Sequence[ProofRecord]) -> None:
         with self._transaction() as connection:
-            hosts.add_proof(connection, proof, self._limits.proofs)
+            hosts.add_proofs(connection, proofs, self._limits.proofs)
+
+    def last_proofs(self) -> dict[str, ProofRecord]:
+        with self._transaction() as connection:
+            return hosts.last_proofs(connection)
 
     def proofs(self, host: str, limit: int) -> tuple[ProofRecord, ...]:
         with self._transaction() as connection:

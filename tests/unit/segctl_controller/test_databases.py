@@ -89,7 +89,7 @@ def fill(store: SqlStore) -> None:
         b"secret", 5, lambda token, _: HostRecord("web1", token.tags, "aa", 5, facts=b"\0\xff"), lambda _: ENTRY
     )
     store.add_generation(GenerationRecord("d" * 64, "root", "ü\n", 1, (POLICY,)), 0, ENTRY)
-    store.add_proof(ProofRecord("web1", 1, "d", "k", 1))
+    store.add_proofs([ProofRecord("web1", 1, "d", "k", 1)])
     store.add_told("web1", "one", ENTRY)
     key = FlowKey("web1", "shop", False, b"\0" * 16, 6, 443, "r", FlowVerdict.ALLOWED)
     flows = tuple(FlowRecord(replace(key, port=port), 1, 2, 3, DAY, DAY) for port in range(5000))
@@ -130,7 +130,7 @@ def test_a_fleet_moves_to_postgresql_and_back_and_nothing_is_lost(tmp_path: Path
         assert store.add_generation(GenerationRecord("d", "root", "m", 1), 0, ENTRY).number == 2
         store.add_event(EventRecord("web1", "tamper", "new", 4))
         assert [e.message for e in store.events(1)] == ["new"]
-        store.add_proof(ProofRecord("web1", 2, "d", "k", 1))
+        store.add_proofs([ProofRecord("web1", 2, "d", "k", 1)])
         assert controller("move", "--to", empty, "--state", state).exit_code == 1  # it is there already
         after = content(store)
         busy = controller("move", "--to", "sqlite", "--state", state)

@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
-from segctl.model.policy import Essentials, Mode, PortRange, Process, ProcessKind
-from segctl.policy.widen import moves, widen
+from segctl.model.inventory import Inventory
+from segctl.model.policy import Essentials, Mode, Policy, PortRange, Process, ProcessKind
+from segctl.policy.compile import compile_host
+from segctl.policy.widen import may_move, moves, widen
+
+from tests.shop import TODAY
+from tests.strategies import fleets
 
 SQL, SSH = PortRange("tcp", 5432, 5432), PortRange("tcp", 22, 22)
 ONE, TWO = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
@@ -84,3 +91,23 @@ def test_essentials_of_both_hold_once() -> None:
     assert wide.essentials.rescue == (IPv4Network("10.0.0.0/8"),)
     assert wide.essentials.rescue_ports == (SSH, SQL)
     assert widen(old, replace(old, generation=2)).essentials == old.essentials
+
+
+@st.composite
+def edits(draw: st.DrawFn) -> tuple[Policy, Policy, Inventory]:
+    """A fleet, and its policy with rules that went, came, or were told in other words."""
+    policy, inventory = draw(fleets(max_rules=5))
+    old, new = (draw(st.lists(st.sampled_from(policy.rules), unique=True)) if policy.rules else [] for _ in range(2))
+    renamed = tuple(replace(rule, name=f"{rule.name}-x") for rule in new)
+    return replace(policy, rules=tuple(old)), replace(policy, rules=renamed), inventory
+
+
+@settings(max_examples=150, deadline=None)
+@given(edits())
+def test_where_nothing_may_move_nothing_moves(edit: tuple[Policy, Policy, Inventory]) -> None:
+    old, new, inventory = edit
+    before, after = (
+        {name: compile_host(policy, inventory, name, number, "d", TODAY) for name in inventory.hosts}
+        for number, policy in enumerate((old, new), 1)
+    )
+    assert may_move(old, new) or not moves(before, after)
