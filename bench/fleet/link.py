@@ -24,6 +24,10 @@ UNACKNOWLEDGED = 16
 """Batches that an agent sends ahead of what was acknowledged."""
 
 
+class EndedError(Exception):
+    """A stream is over; says the name of its gRPC status, or HUNG_UP when this side ended it."""
+
+
 class Link:
     """Connects with the options and the backoff of a real agent, and goes through its controllers as one does."""
 
@@ -53,8 +57,8 @@ class Link:
                 greeted_at = asyncio.get_running_loop().time()
                 async with channel:
                     await self._speak(channel, call)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, EOFError) as error:
-                self._tally.failed(error)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, EndedError) as error:
+                self._tally.failed(_code(error))
             finally:
                 if self.connected:
                     self.connected = False
@@ -71,7 +75,7 @@ class Link:
             call: Call = channel.stream_stream(SESSION)()
             async with asyncio.timeout(GREETING_SECONDS):
                 await call.write(self.conversation.hello())
-                self._take(await call.read())
+                self._take(await _read(call))
         except BaseException:
             await channel.close()
             raise
@@ -85,13 +89,14 @@ class Link:
         reporting = asyncio.create_task(self._report(channel)) if self._batches.load else None
         try:
             while True:
-                for reply in self._take(await call.read()):
+                for reply in self._take(await _read(call)):
                     async with self._writing:
                         await call.write(reply)
         except asyncio.CancelledError:
-            if not call.cancelled():
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
                 raise
-            raise EOFError("the controller is silent") from None  # `hang_up_if_silent` ended the call
+            raise EndedError("HUNG_UP") from None  # only the call was cancelled, by `hang_up`
         finally:
             self._call = None
             call.cancel()
@@ -99,9 +104,7 @@ class Link:
                 reporting.cancel()
                 await asyncio.gather(reporting, return_exceptions=True)
 
-    def _take(self, data: object) -> tuple[bytes, ...]:
-        if not isinstance(data, bytes):
-            raise EOFError("the controller ended the session")
+    def _take(self, data: bytes) -> tuple[bytes, ...]:
         self._heard_at = asyncio.get_running_loop().time()
         self._tally.took(data)
         return self.conversation.answer(data)
@@ -133,7 +136,7 @@ class Link:
         """Over its own stream, opened anew whenever it breaks; what was not acknowledged goes again."""
         await asyncio.sleep(self._batches.load.seconds * (hash(self.host) % 100) / 100)
         while True:
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, EOFError):
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, EndedError):
                 await self._report_stream(channel.stream_stream(REPORT)())
             await asyncio.sleep(1)
 
@@ -141,10 +144,7 @@ class Link:
         sending = asyncio.create_task(self._send_reports(call))
         try:
             while True:
-                data = await call.read()
-                if not isinstance(data, bytes):
-                    raise EOFError("the controller ended the report stream")
-                stored = pb.ReportAck.FromString(data).sequence
+                stored = pb.ReportAck.FromString(await _read(call)).sequence
                 self._tally.reports += stored - self.stored
                 self.stored = stored
         finally:
@@ -164,3 +164,17 @@ class Link:
             sent += 1
             self.reported = max(self.reported, sent)
             await call.write(self._batches.batch(sent))
+
+
+async def _read(call: Call) -> bytes:
+    """The next message. Raises EndedError."""
+    data = await call.read()
+    if not isinstance(data, bytes):
+        raise EndedError((await call.code()).name)
+    return data
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, EndedError):
+        return str(error)
+    return error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__

@@ -25,6 +25,7 @@ def measure(quick: bool) -> list[Row]:
         quiet(controller.pid)
         alone, cpu = resident_bytes(controller.pid), cpu_seconds(controller.pid)
         with connected(controller, members) as stage:
+            quiet(controller.pid, PATIENCE)
             rows = _idle_rows(stage, alone, cpu)
             stage.operator.push(bulk_policy(RULES_BYTES), wait=round(PATIENCE))
             quiet(controller.pid, PATIENCE)
@@ -59,7 +60,7 @@ def _delta_rows(stage: Stage, rounds: int) -> list[Row]:
     delay = delay_ms(lag, reading(stage.controller.metrics()), 0.99)
     received = (fleet.totals()["received"] - before) / fleet.size / len(times)
     how = (
-        f"{len(times)} times, {DELTA_BYTES // 4} addresses come to or leave a group of every one of {fleet.size} hosts: "
+        f"{len(times)} times, {DELTA_BYTES // 4} addresses come to or leave a group of all {fleet.size} hosts: "
         f"until the last agent had acknowledged; an agent received {received:.0f} B"
     )
     return [
@@ -76,7 +77,7 @@ def _restart_rows(stage: Stage) -> list[Row]:
     up = controller.start()
     seconds = fleet.connected_after(began, sessions, PATIENCE)
     how = (
-        f"SIGKILL, and started at once; it listened after {up:.1f} s. {fleet.size} agents with the backoff of real ones; "
+        f"SIGKILL, and started at once; it listened after {up:.1f} s. {fleet.size} agents back off as real ones do: "
         "until the last was greeted"
     )
     return [Row("all agents back after a restart of the controller", seconds, "s", how, Goal("<=", 12))]
