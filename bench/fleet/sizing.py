@@ -36,7 +36,7 @@ def _watch(fleet: Crowds, every: float, seconds: float) -> None:
             for name in ("messages", "received", "acks", "reports", "sessions")
         }
         told = {"after_s": round(time.monotonic() - started), "connected": now["connected"], **rates}
-        _say({**told, "silences": now["silences"], "failures": now["failures"]})
+        _say({**told, "failures": now["failures"]})
         before = now
 
 

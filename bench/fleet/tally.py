@@ -24,8 +24,8 @@ class Watch:
 
 @dataclass(slots=True)
 class Tally:
-    """Totals since the start. `received` are bytes of messages other than heartbeats; `silences` controllers that an
-    agent gave up on; `failures` sessions that ended, by status."""
+    """Totals since the start. `received` are bytes of messages other than heartbeats; `failures`
+    sessions that ended and connections that were not made, by status."""
 
     connected: int = 0
     sessions: int = 0
@@ -34,13 +34,12 @@ class Tally:
     received: int = 0
     acks: int = 0
     reports: int = 0
-    silences: int = 0
     failures: dict[str, int] = field(default_factory=dict)
     watch: Watch | None = None
 
     def totals(self) -> dict[str, Any]:
         """The numbers, without the watch."""
-        names = ("connected", "sessions", "last_joined", "messages", "received", "acks", "reports", "silences")
+        names = ("connected", "sessions", "last_joined", "messages", "received", "acks", "reports")
         return {name: getattr(self, name) for name in names} | {"failures": dict(self.failures)}
 
     def joined(self) -> None:
