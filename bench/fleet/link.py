@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import sys
 from collections.abc import Iterable
 from tempfile import NamedTemporaryFile
 
+from segctl.errors import WireError
 from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.channel import STEADY_SECONDS, Backoff
@@ -109,10 +111,15 @@ class Link:
     def _take(self, data: bytes) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         self._tally.took(data)
-        session = self._session
-        for reply in self.conversation.answer(data):
-            if session is not None:
+        connection, session = self._connection, self._session
+        if connection is None or session is None:
+            return
+        try:
+            for reply in self.conversation.answer(data):
                 session.send(reply)
+        except WireError as error:
+            print(f"{self.host}: {error}", file=sys.stderr)
+            connection.close("REFUSED_BY_AGENT")
 
     def _end(self, status: str) -> None:
         if self._ended is not None and not self._ended.done():
