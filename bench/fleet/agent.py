@@ -23,6 +23,8 @@ KERNEL_DIGEST = "5" * 64
 APPLY_US = 900
 LISTENERS = (22, 443, 8080, 9100)
 """Ports that every simulated host listens on."""
+UNITS = tuple(f"system.slice/service-{number:02d}.service" for number in range(25))
+"""Cgroups of the services that every simulated host runs."""
 
 
 @dataclass(slots=True)
@@ -123,6 +125,7 @@ class Conversation:
     def _facts(self, addresses: Iterable[Address]) -> pb.Facts:
         return pb.Facts(
             addresses=[a.packed for a in addresses],
+            units=[pb.UnitFact(cgroup=unit, workload="host") for unit in UNITS],
             listeners=[pb.Listener(protocol="tcp", address=bytes(4), port=p, workload="host") for p in LISTENERS],
             kernel="6.1.0",
             workloads=[pb.WorkloadFact(name="host", identified="rest", strength="closed-until-known")],
