@@ -1,8 +1,8 @@
-# Each target sets up what it needs (tools/setup.sh: packages when root, .venv). Everything but lint and proto needs root.
+# Each target sets up what it needs (tools/setup.sh: packages when root, .venv). Everything but lint, proto and bench-fleet needs root.
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup system services demo lab lab-down test lint proto bench deb clean
+.PHONY: help setup system services demo lab lab-down test lint proto bench bench-fleet deb clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\): *[a-z ]*## /  \1: /p' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ proto: setup   ## regenerate the wire code from protos/
 
 bench: system   ## measure; prints a table and writes bench/out/bench.json
 	@$(PY) -m bench
+
+bench-fleet: setup   ## measure a controller with thousands of simulated agents; writes bench/out/fleet.json
+	@$(PY) -m bench.fleet figures
 
 deb:   ## Debian packages of agent, controller and command line, in dist/
 	@deploy/deb/build

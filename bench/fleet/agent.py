@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from segctl.bodywire import apply_delta
+from segctl.model.hostpolicy import HostPolicy
 from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import hostpolicy_pb2 as hp
@@ -21,6 +23,8 @@ KERNEL_DIGEST = "5" * 64
 APPLY_US = 900
 LISTENERS = (22, 443, 8080, 9100)
 """Ports that every simulated host listens on."""
+UNITS = tuple(f"system.slice/service-{number:02d}.service" for number in range(25))
+"""Cgroups of the services that every simulated host runs."""
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class Conversation:
     heartbeat_seconds: int = 0
     _parts: list[bytes] = field(default_factory=list)
     _greeting: bytes = b""
+    _values: dict[str, HostPolicy] = field(default_factory=dict)  # held and staged, by digest; only to verify
 
     def hello(self) -> bytes:
         if not self._greeting:
@@ -66,6 +71,8 @@ class Conversation:
                 return (HEARTBEAT,)
             case "policy":
                 return (self._policy(message.policy),)
+            case "delta":
+                return (self._delta(message.delta),)
             case "chunk":
                 return self._chunk(message.chunk)
             case "delta":
@@ -93,16 +100,24 @@ class Conversation:
 
     def _policy(self, policy: hp.HostPolicy) -> bytes:
         if self.verify:
-            host_policy_from_wire(policy)
+            self._values[policy.digest] = host_policy_from_wire(policy)
         if policy.stage:
             staged = pb.Staged(generation=policy.generation, digest=policy.digest)
             return pb.AgentMessage(staged=staged).SerializeToString()
         return self._hold(policy.generation, policy.digest, stored=True)
 
+    def _delta(self, delta: hp.HostDelta) -> bytes:
+        if delta.base != self.held.digest:
+            return pb.AgentMessage(resend=pb.Resend(digest=delta.digest)).SerializeToString()
+        if self.verify:
+            self._values[delta.digest] = apply_delta(self._values[delta.base], delta)
+        return self._hold(delta.generation, delta.digest, stored=True)
+
     def _hold(self, generation: int, digest: str, *, stored: bool) -> bytes:
         self.held.generation, self.held.digest = generation, digest
         if stored:
             self.held.confirmed = generation
+            self._values = {digest: self._values[digest]} if self.verify else {}
         self.on_ack(stored)
         ack = pb.Ack(
             generation=generation, digest=digest, kernel_digest=KERNEL_DIGEST, apply_us=APPLY_US, stored=stored
@@ -112,6 +127,7 @@ class Conversation:
     def _facts(self, addresses: Iterable[Address]) -> pb.Facts:
         return pb.Facts(
             addresses=[a.packed for a in addresses],
+            units=[pb.UnitFact(cgroup=unit, workload="host") for unit in UNITS],
             listeners=[pb.Listener(protocol="tcp", address=bytes(4), port=p, workload="host") for p in LISTENERS],
             kernel="6.1.0",
             workloads=[pb.WorkloadFact(name="host", identified="rest", strength="closed-until-known")],

@@ -76,6 +76,8 @@ class BareServer:
         try:
             while await context.read() is not grpc.aio.EOF:
                 pass
+        except asyncio.CancelledError:
+            return  # the agent hung up; grpc.aio would print a traceback for each
         finally:
             self._slots.discard(slot)
             writing.cancel()

@@ -80,7 +80,8 @@ class Crowd:
 
     async def claim(self, more: dict[str, list[Address]]) -> None:
         """Those hosts tell these addresses beside their own."""
-        await asyncio.gather(*(link.claim(more[host]) for host, link in self._links.items() if host in more))
+        for host in more.keys() & self._links.keys():
+            self._links[host].claim(more[host])
 
     async def churn(self, wanted: Churn) -> None:
         """From now on."""
@@ -100,7 +101,7 @@ class Crowd:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             for link in self._links.values():
-                link.hang_up_if_silent()
+                link.look()
 
     async def _reconnects(self, rate: float) -> None:
         while rate:
@@ -115,7 +116,7 @@ class Crowd:
             link = random.choice(list(self._links.values()))
             own = link.conversation.addresses[0]
             moved ^= {link.host}
-            await link.claim([own + MOVED] if link.host in moved else [])
+            link.claim([own + MOVED] if link.host in moved else [])
 
 
 MOVED = 1 << 20

@@ -18,7 +18,7 @@ from bench.fleet.reports import Load
 PROCESSES = 2
 MOST_OTHERS = 1000
 """Addresses that the reports of agents speak of."""
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds until an order counts as not carried out."""
 
 

@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
+import sys
 from collections.abc import Iterable
-from typing import TypeAlias
+from tempfile import NamedTemporaryFile
 
-import grpc
+from segctl.errors import WireError
 from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2 as pb
-from segctl_agent.channel import STEADY_SECONDS, Backoff, open_channel
+from segctl_agent.channel import STEADY_SECONDS, Backoff
 
 from bench.fleet.agent import REPORT, SESSION, Conversation
+from bench.fleet.http2 import Connection, Stream, client_context
 from bench.fleet.identities import Member
 from bench.fleet.reports import Batches
 from bench.fleet.tally import Tally
 
 GREETING_SECONDS = 10.0
 SILENT_HEARTBEATS = 3
-Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 UNACKNOWLEDGED = 16
 """Batches that an agent sends ahead of what was acknowledged."""
 
 
 class Link:
-    """Connects with the options and the backoff of a real agent, and goes through its controllers as one does."""
+    """Connects with the backoff of a real agent, and goes through its controllers as one does. `steady`: see crowds."""
 
     def __init__(self, member: Member, tally: Tally, batches: Batches, verify: bool, steady: bool) -> None:
         self.host = member.identity.host
-        self.connected = False
-        self._heard_at = 0.0
         self.reported = self.stored = 0  # sequences: the last one that was sent, and that was acknowledged
-        self._identity, self._tally, self._batches, self._steady = member.identity, tally, batches, steady
         self.conversation = Conversation(member.addresses, self._acked, verify)
-        self._call: Call | None = None
-        self._writing = asyncio.Lock()
+        self._identity, self._tally, self._batches, self._steady = member.identity, tally, batches, steady
+        self._context: ssl.SSLContext | None = None
+        self._connection: Connection | None = None
+        self._session: Stream | None = None
+        self._greeted = self._heard_at = 0.0
+        self._ended: asyncio.Future[str] | None = None
 
     @property
     def epoch(self) -> str:
@@ -44,123 +47,129 @@ class Link:
     async def run(self, turns: asyncio.Semaphore) -> None:
         """For ever. `turns` bounds how many agents of this process shake hands at a time."""
         backoff, turn = Backoff(), 0
-        controllers = self._identity.controllers
+        controllers, loop = self._identity.controllers, asyncio.get_running_loop()
         while True:
-            greeted_at = 0.0
             try:
-                async with turns:
-                    channel, call = await self._greet(controllers[turn % len(controllers)])
-                greeted_at = asyncio.get_running_loop().time()
-                async with channel:
-                    await self._speak(channel, call)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, EOFError) as error:
-                self._tally.failed(error)
+                self._tally.failed(await self._connected(controllers[turn % len(controllers)], turns))
+            except TimeoutError:
+                self._tally.failed("TIMEOUT")
+            except OSError as error:
+                self._tally.failed(type(error).__name__)
             finally:
-                if self.connected:
-                    self.connected = False
-                    self._tally.left()
-            if greeted_at:
-                lasted = asyncio.get_running_loop().time() - greeted_at
-                backoff.lasted(STEADY_SECONDS if self._steady else lasted)
+                self._hung_up()
+            if self._greeted:
+                backoff.lasted(STEADY_SECONDS if self._steady else loop.time() - self._greeted)
+                self._greeted = 0.0
             turn += 1
             await asyncio.sleep(backoff.next())
 
-    async def _greet(self, address: str) -> tuple[grpc.aio.Channel, Call]:
-        channel = open_channel(self._identity, address)
-        try:
-            call: Call = channel.stream_stream(SESSION)()
-            async with asyncio.timeout(GREETING_SECONDS):
-                await call.write(self.conversation.hello())
-                self._take(await call.read())
-        except BaseException:
-            await channel.close()
-            raise
-        self.connected = True
-        self._tally.joined()
-        return channel, call
+    async def _connected(self, address: str, turns: asyncio.Semaphore) -> str:
+        """One session until it ends; the status with which it did."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[str] = loop.create_future()
+        greeted: asyncio.Future[None] = loop.create_future()
+        self._ended = ended
 
-    async def _speak(self, channel: grpc.aio.Channel, call: Call) -> None:
-        """Until the session ends."""
-        self._call = call
-        reporting = asyncio.create_task(self._report(channel)) if self._batches.load else None
+        def take(data: bytes) -> None:
+            self._take(data)
+            if not greeted.done():
+                greeted.set_result(None)
+
+        async with turns, asyncio.timeout(GREETING_SECONDS):
+            connection = self._connection = await Connection.open(address, self._tls())
+            session = self._session = connection.call(SESSION, take, self._end)
+            session.send(self.conversation.hello())
+            await asyncio.wait((greeted, ended), return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            return ended.result()
+        self._greeted = loop.time()
+        self._tally.joined()
+        reporting = asyncio.create_task(self._report(connection)) if self._batches.load else None
         try:
-            while True:
-                for reply in self._take(await call.read()):
-                    async with self._writing:
-                        await call.write(reply)
-        except asyncio.CancelledError:
-            if not call.cancelled():
-                raise
-            raise EOFError("the controller is silent") from None  # `hang_up_if_silent` ended the call
+            return await ended
         finally:
-            self._call = None
-            call.cancel()
             if reporting is not None:
                 reporting.cancel()
                 await asyncio.gather(reporting, return_exceptions=True)
 
-    def _take(self, data: object) -> tuple[bytes, ...]:
-        if not isinstance(data, bytes):
-            raise EOFError("the controller ended the session")
+    def _hung_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._session = None
+        if self._greeted:
+            self._tally.left()
+
+    def _tls(self) -> ssl.SSLContext:
+        """Python reads keys from files alone."""
+        if self._context is None:
+            with NamedTemporaryFile(prefix="segctl-fleet-") as file:
+                file.write(self._identity.certificate + self._identity.key)
+                file.flush()
+                self._context = client_context(self._identity.ca, file.name)
+        return self._context
+
+    def _take(self, data: bytes) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         self._tally.took(data)
-        return self.conversation.answer(data)
+        connection, session = self._connection, self._session
+        if connection is None or session is None:
+            return
+        try:
+            for reply in self.conversation.answer(data):
+                session.send(reply)
+        except WireError as error:
+            print(f"{self.host}: {error}", file=sys.stderr)
+            connection.close("REFUSED_BY_AGENT")
+
+    def _end(self, status: str) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(status)
 
     def _acked(self, stored: bool) -> None:
         self._tally.acked(self.host, stored)
 
-    async def claim(self, more: Iterable[Address]) -> None:
+    def claim(self, more: Iterable[Address]) -> None:
         """Tell the controller of `more` addresses beside its own."""
-        if self._call is not None:
-            async with self._writing:
-                await self._call.write(self.conversation.facts(more))
+        if self._session is not None and self._greeted:
+            self._session.send(self.conversation.facts(more))
 
     def hang_up(self) -> None:
-        """End the session, as a network that breaks does; the agent comes back by itself."""
-        if self._call is not None:
-            self._call.cancel()
+        """End the connection, as a network that breaks does; the agent comes back by itself."""
+        if self._connection is not None:
+            self._connection.close()
 
-    def hang_up_if_silent(self) -> None:
-        """A frozen controller sends no heartbeats."""
+    def look(self) -> None:
+        """To be called now and then: is the controller still there? A frozen one answers no ping and says nothing."""
+        if self._connection is None or not self._greeted:
+            return
+        self._connection.keepalive()
         patience = SILENT_HEARTBEATS * (self.conversation.heartbeat_seconds or GREETING_SECONDS)
-        if self.connected and asyncio.get_running_loop().time() - self._heard_at > patience:
-            self._tally.silences += 1
-            self.hang_up()
+        if asyncio.get_running_loop().time() - self._heard_at > patience:
+            self._connection.close("SILENT")
 
     # Reports
 
-    async def _report(self, channel: grpc.aio.Channel) -> None:
-        """Over its own stream, opened anew whenever it breaks; what was not acknowledged goes again."""
-        await asyncio.sleep(self._batches.load.seconds * (hash(self.host) % 100) / 100)
+    async def _report(self, connection: Connection) -> None:
+        """Over a stream of their own, opened anew whenever it ends; what was not acknowledged goes again."""
+        seconds = self._batches.load.seconds
+        await asyncio.sleep(seconds * (int(self.epoch[-2:], 16) / 256))
         while True:
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, EOFError):
-                await self._report_stream(channel.stream_stream(REPORT)())
+            over = asyncio.Event()
+            stream = connection.call(REPORT, self._acknowledged, lambda _status, over=over: over.set())  # type: ignore[misc]
+            sent = self.stored
+            while not over.is_set():
+                new = sent == self.reported
+                if new or sent - self.stored >= UNACKNOWLEDGED:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(seconds if new else 0.1):
+                            await over.wait()
+                if sent - self.stored < UNACKNOWLEDGED:
+                    sent += 1
+                    self.reported = max(self.reported, sent)
+                    stream.send(self._batches.batch(sent))
             await asyncio.sleep(1)
 
-    async def _report_stream(self, call: Call) -> None:
-        sending = asyncio.create_task(self._send_reports(call))
-        try:
-            while True:
-                data = await call.read()
-                if not isinstance(data, bytes):
-                    raise EOFError("the controller ended the report stream")
-                stored = pb.ReportAck.FromString(data).sequence
-                self._tally.reports += stored - self.stored
-                self.stored = stored
-        finally:
-            call.cancel()
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-
-    async def _send_reports(self, call: Call) -> None:
-        sent = self.stored
-        while True:
-            due = sent == self.reported
-            if due:
-                await asyncio.sleep(self._batches.load.seconds)
-            if sent - self.stored >= UNACKNOWLEDGED:
-                await asyncio.sleep(0.1)
-                continue
-            sent += 1
-            self.reported = max(self.reported, sent)
-            await call.write(self._batches.batch(sent))
+    def _acknowledged(self, data: bytes) -> None:
+        stored = pb.ReportAck.FromString(data).sequence
+        self._tally.reports += stored - self.stored
+        self.stored = stored

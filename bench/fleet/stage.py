@@ -47,13 +47,20 @@ def new_controller(hosts: Sequence[FleetHost], heartbeat: int = 10) -> Iterator[
 
 @contextmanager
 def connected(
-    controller: ControllerProcess, members: Sequence[Member], load: Load | None = None, *, steady: bool = False
+    controller: ControllerProcess,
+    members: Sequence[Member],
+    load: Load | None = None,
+    *,
+    steady: bool = False,
+    verify: bool = False,
 ) -> Iterator[Stage]:
-    """With agents; `load` and `steady`: see `crowds`."""
-    with crowds(members, load, steady=steady) as fleet, operator_of(controller.base / "root") as operator:
+    """With agents: see `crowds`."""
+    with (
+        crowds(members, load, steady=steady, verify=verify) as fleet,
+        operator_of(controller.base / "root") as operator,
+    ):
         seconds = fleet.connect()
         fleet.settle()
-        quiet(controller.pid)
         yield Stage(controller, members, fleet, operator, seconds)
 
 

@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-import grpc
-
 HEARTBEAT_BYTES = 2
 """Of a serialized ControllerMessage that holds nothing else."""
 
@@ -26,8 +24,8 @@ class Watch:
 
 @dataclass(slots=True)
 class Tally:
-    """Totals since the start. `received` are bytes of messages other than heartbeats; `silences` controllers that an
-    agent gave up on; `failures` sessions that ended, by status."""
+    """Totals since the start. `received` are bytes of messages other than heartbeats; `failures`
+    sessions that ended and connections that were not made, by status."""
 
     connected: int = 0
     sessions: int = 0
@@ -36,13 +34,12 @@ class Tally:
     received: int = 0
     acks: int = 0
     reports: int = 0
-    silences: int = 0
     failures: dict[str, int] = field(default_factory=dict)
     watch: Watch | None = None
 
     def totals(self) -> dict[str, Any]:
         """The numbers, without the watch."""
-        names = ("connected", "sessions", "last_joined", "messages", "received", "acks", "reports", "silences")
+        names = ("connected", "sessions", "last_joined", "messages", "received", "acks", "reports")
         return {name: getattr(self, name) for name in names} | {"failures": dict(self.failures)}
 
     def joined(self) -> None:
@@ -67,6 +64,5 @@ class Tally:
             if len(watch.times) >= watch.wanted:
                 watch.whole.set()
 
-    def failed(self, error: Exception) -> None:
-        code = error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__
+    def failed(self, code: str) -> None:
         self.failures[code] = self.failures.get(code, 0) + 1

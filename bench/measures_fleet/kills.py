@@ -1,4 +1,4 @@
-"""Controllers that die or freeze: what agents were acknowledged must be in the database, and agents must be back soon."""
+"""Controllers that die or freeze: what was acknowledged must be in the database, and agents must be back soon."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def _kill_rows(stage: Stage, kills: int) -> list[Row]:
         acknowledged, lost = acknowledged + told, lost + missing
         controller.start()
         back.append(fleet.connected_after(monotonic(), sessions))
-    how = f"{kills} SIGKILLs of a controller on SQLite; {fleet.size} agents report a denial every {LOAD.seconds:g} s each. "
+    how = (
+        f"{kills} SIGKILLs of a controller on SQLite, {fleet.size} agents with a denial each every {LOAD.seconds:g} s. "
+    )
     return [
         Row(
             "acknowledged reports lost",

@@ -17,6 +17,7 @@ from bench.fleet.lag import delay_ms, reading
 from bench.fleet.operator import Pushed
 from bench.fleet.orders import Orders
 from bench.fleet.policies import bulk_policy, fleet_hosts
+from bench.fleet.process import cpu_seconds
 from bench.fleet.stage import Cost, Stage, connected, idle_rate, more_addresses, new_controller, quiet
 from bench.rows import Goal, Row
 
@@ -38,6 +39,8 @@ class Series:
     cost: Cost
     ms: list[float] = field(default_factory=list)
     received: int = 0
+    agents_seconds: float = 0.0
+    """CPU of the simulated agents, where it was counted."""
 
     @property
     def rounds(self) -> int:
@@ -115,6 +118,7 @@ def _bare(server: Orders, fleet: Crowds, size: int, rounds: int) -> Series:
     fleet.settle()
     quiet(server.pid)
     series = Series(fleet.size, Cost(server.pid, idle_rate(server.pid)))
+    before_agents = sum(map(cpu_seconds, fleet.pids))
     for _ in range(rounds):
         before = fleet.totals()["received"]
         fleet.expect()
@@ -123,6 +127,7 @@ def _bare(server: Orders, fleet: Crowds, size: int, rounds: int) -> Series:
             server.call("push", size=size)
             series.ms.append((fleet.expected()[-1] - began) * 1000)
         series.received += fleet.totals()["received"] - before
+    series.agents_seconds = sum(map(cpu_seconds, fleet.pids)) - before_agents
     return series
 
 
@@ -149,7 +154,11 @@ def _leg_rows(leg: Series, bare: Series, how: str) -> list[Row]:
         "them on until the last agent had acknowledged, the debounce of 50 ms included; an agent received "
         f"{leg.bytes} B"
     )
-    least = f"{how}; a bare grpc.aio server: {bare.bytes} B, serialized once, and one acknowledgement"
+    agents_us = bare.agents_seconds * 1e6 / bare.agents / bare.rounds
+    least = (
+        f"{how}; a bare grpc.aio server: {bare.bytes} B, serialized once, and one acknowledgement. The simulated agent "
+        f"itself takes {agents_us:.0f} us for it"
+    )
     return [
         Row("fan-out of 20 KB to the last agent, p50", median(leg.ms), "ms", what, _TIME),
         Row("fan-out of 20 KB: CPU per agent, times a bare server's", leg.cpu_us / bare.cpu_us, "x", what, _CPU),

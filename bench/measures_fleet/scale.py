@@ -3,12 +3,16 @@ long it takes until all are back after the controller was killed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 from time import monotonic
 
+from bench.fleet.bare import bare_server
+from bench.fleet.crowds import crowds
+from bench.fleet.identities import Member
 from bench.fleet.lag import delay_ms, reading
 from bench.fleet.policies import bulk_policy, fleet_hosts
-from bench.fleet.process import cpu_seconds, resident_bytes
+from bench.fleet.process import ControllerProcess, cpu_seconds, resident_bytes
 from bench.fleet.stage import Stage, connected, idle_rate, more_addresses, new_controller, quiet
 from bench.rows import Goal, Row
 
@@ -22,15 +26,35 @@ PATIENCE = 600.0
 def measure(quick: bool) -> list[Row]:
     agents, rounds = (QUICK_AGENTS, QUICK_ROUNDS) if quick else (AGENTS, ROUNDS)
     with new_controller(fleet_hosts(agents)) as (controller, members):
+        bare = _bare_rows(controller, members)
         quiet(controller.pid)
         alone, cpu = resident_bytes(controller.pid), cpu_seconds(controller.pid)
         with connected(controller, members) as stage:
+            quiet(controller.pid, PATIENCE)
             rows = _idle_rows(stage, alone, cpu)
             stage.operator.push(bulk_policy(RULES_BYTES), wait=round(PATIENCE))
             quiet(controller.pid, PATIENCE)
             with_policy = (resident_bytes(controller.pid) - alone) / agents / 1000
             rows.append(Row("the same, with a policy of one rule", with_policy, "kB", "after the first push"))
-            return [*rows, *_delta_rows(stage, rounds), *_restart_rows(stage)]
+            return [*rows, *bare, *_delta_rows(stage, rounds), *_restart_rows(stage)]
+
+
+def _bare_rows(controller: ControllerProcess, members: Sequence[Member]) -> list[Row]:
+    with (
+        bare_server(controller.state) as (server, address),
+        crowds([member.at([address]) for member in members]) as fleet,
+    ):
+        alone, cpu = resident_bytes(server.pid), cpu_seconds(server.pid)
+        seconds = fleet.connect(PATIENCE)
+        quiet(server.pid)
+        connecting = (cpu_seconds(server.pid) - cpu) / fleet.size * 1e6
+        kilobytes = (resident_bytes(server.pid) - alone) / fleet.size / 1000
+        how = f"{fleet.size} agents at a bare grpc.aio server (bench/fleet/bare.py)"
+        return [
+            Row("bare server: memory per idle agent", kilobytes, "kB", how),
+            Row("bare server: CPU while idle", idle_rate(server.pid, 10.0) * 100, "%", how),
+            Row("bare server: first connection of all", seconds, "s", f"{how}; {connecting:.0f} us of CPU each"),
+        ]
 
 
 def _idle_rows(stage: Stage, alone: int, cpu: float) -> list[Row]:
@@ -59,7 +83,7 @@ def _delta_rows(stage: Stage, rounds: int) -> list[Row]:
     delay = delay_ms(lag, reading(stage.controller.metrics()), 0.99)
     received = (fleet.totals()["received"] - before) / fleet.size / len(times)
     how = (
-        f"{len(times)} times, {DELTA_BYTES // 4} addresses come to or leave a group of every one of {fleet.size} hosts: "
+        f"{len(times)} times, {DELTA_BYTES // 4} addresses come to or leave a group of all {fleet.size} hosts: "
         f"until the last agent had acknowledged; an agent received {received:.0f} B"
     )
     return [
@@ -76,7 +100,7 @@ def _restart_rows(stage: Stage) -> list[Row]:
     up = controller.start()
     seconds = fleet.connected_after(began, sessions, PATIENCE)
     how = (
-        f"SIGKILL, and started at once; it listened after {up:.1f} s. {fleet.size} agents with the backoff of real ones; "
+        f"SIGKILL, and started at once; it listened after {up:.1f} s. {fleet.size} agents back off as real ones do: "
         "until the last was greeted"
     )
     return [Row("all agents back after a restart of the controller", seconds, "s", how, Goal("<=", 12))]

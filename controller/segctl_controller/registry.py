@@ -267,8 +267,10 @@ class Registry:
         if stored:
             standing.stored = proof.digest
             standing.holds = max(standing.holds, proof.generation)
-        told = about(Event.PROVED, host=host, generation=proof.generation, digest=proof.digest)
-        log.info("proved host=%s generation=%d kernel=%s", host, proof.generation, proof.kernel_digest[:12], extra=told)
+        if before is None or before.generation != proof.generation:  # and not each time that a host joins a group
+            told = about(Event.PROVED, host=host, generation=proof.generation, digest=proof.digest)
+            words = "proved host=%s generation=%d kernel=%s"
+            log.info(words, host, proof.generation, proof.kernel_digest[:12], extra=told)
         self.fleet.notify()
 
     async def refused(self, session: LiveSession, generation: int, digest: str, errors: Iterable[str]) -> None:

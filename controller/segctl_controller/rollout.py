@@ -25,6 +25,8 @@ from segctl_controller.trial import Active, Phase, Trial
 from segctl_controller.views import generation_view
 from segctl_controller.way import Way
 
+TOGETHER = 0.005
+"""Seconds in which the answers of many hosts are waited for before all of them are looked at."""
 CONFIRM_SECONDS = 5.0
 """How long a push waits for the hosts' disks, and for those that took no part: they follow in any case."""
 log = logging.getLogger(__name__)
@@ -188,7 +190,7 @@ class Rollout:
         """Whether the host's kernel holds what it must. One that went away must come back."""
         if not self._in(host):
             return True  # removed, and maybe enrolled anew
-        return self._state_of(host)[0] == "proven"
+        return _proven(self._fleet, host)
 
     def _state_of(self, host: str) -> tuple[str, tuple[str, ...]]:
         proof = host_proof(self._fleet, host)
@@ -233,6 +235,7 @@ class Rollout:
                 try:
                     async with asyncio.timeout_at(deadline):
                         await changed.wait()
+                        await asyncio.sleep(TOGETHER)
                 except TimeoutError:
                     names = ", ".join([*left][:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
                     what = "was not proven" if self._tried else "was not ready"
@@ -362,6 +365,14 @@ class Rollout:
     def _wake(self) -> None:
         self._more.set()
         self._more = asyncio.Event()
+
+
+def _proven(fleet: Fleet, name: str) -> bool:
+    """Whether `host_proof` would say so."""
+    standing, wanted = fleet.standing(name), fleet.wanted(name)
+    if wanted is None or standing.proof is None or not standing.connected or standing.released:
+        return False
+    return standing.proof.digest == wanted.digest
 
 
 def host_proof(fleet: Fleet, name: str) -> pb.HostProof:

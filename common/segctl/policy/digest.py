@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime
 from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
@@ -57,7 +58,13 @@ def addresses_digest(addresses: AddressSet) -> bytes:
 
 def rules_digest(essentials: Essentials, workloads: Sequence[str]) -> bytes:
     """`workloads`: the text of each, in the order of their names."""
-    return hashlib.sha256("\n".join(("rules", _text(essentials), *workloads)).encode()).digest()
+    return hashlib.sha256("\n".join(("rules", _essentials_text(essentials), *workloads)).encode()).digest()
+
+
+@lru_cache(maxsize=16)
+def _essentials_text(essentials: Essentials) -> str:
+    """The same for every host of a fleet."""
+    return _text(essentials)
 
 
 def workload_text(value: LocalWorkload) -> str:
