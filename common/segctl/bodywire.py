@@ -6,7 +6,9 @@ Serialized messages that follow each other are one message with the fields of bo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from segctl.errors import WireError
 from segctl.model.addresses import AddressSet
@@ -16,6 +18,7 @@ from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import hostpolicy_pb2 as hp
 from segctl.wire import addresses_from_wire, entry_to_wire, essentials_to_wire, group_to_wire, workload_to_wire
 
+P = TypeVar("P", Body, Members, Managed)
 _WORKLOADS = hp.HostPolicy.WORKLOADS_FIELD_NUMBER
 _INGRESS, _EGRESS = hp.LocalWorkload.INGRESS_FIELD_NUMBER, hp.LocalWorkload.EGRESS_FIELD_NUMBER
 
@@ -31,9 +34,14 @@ def host_policy_bytes(body: Body, host: str, generation: int, policy_digest: str
 
 def delta_bytes(old: Body, new: Body) -> bytes | None:
     """A serialized HostDelta without its header; None where more changed than members."""
+    return _since(old, new, _delta)
+
+
+def _since(old: P, new: P, made: Callable[[P, P], bytes | None]) -> bytes | None:
+    """Made once: nearly all who have the new part had the same one before."""
     if new.since is None or new.since[0] is not old:
-        old.since = None  # else each body would keep all before it
-        new.since = (old, _delta(old, new))
+        old.since = None  # else each part would keep all before it
+        new.since = (old, made(old, new))
     return new.since[1]
 
 
@@ -70,24 +78,34 @@ def _delta(old: Body, new: Body) -> bytes | None:
         return None
     if [m.group.name for m in old.members] != [m.group.name for m in new.members]:
         return None
-    changes = hp.HostDelta()
+    parts = []
     for before, after in zip(old.members, new.members, strict=True):
-        if before is after:
-            continue
-        if before.group.networks != after.group.networks:
-            return None
-        added, removed = before.group.hosts.delta(after.group.hosts)
-        if len(added) or len(removed):
-            changes.groups.append(_members_delta(after.group.name, added, removed))
+        if before is not after:
+            parts.append(_since(before, after, _group_delta))
     if old.managed is not new.managed:
-        added, removed = old.managed.addresses.delta(new.managed.addresses)
-        if len(added) or len(removed):
-            changes.managed.CopyFrom(_members_delta("", added, removed))
-    return changes.SerializeToString()
+        parts.append(_since(old.managed, new.managed, _managed_delta))
+    return None if None in parts else b"".join([part for part in parts if part is not None])
 
 
-def _members_delta(name: str, added: AddressSet, removed: AddressSet) -> hp.MembersDelta:
-    return hp.MembersDelta(name=name, added4=added.v4, added6=added.v6, removed4=removed.v4, removed6=removed.v6)
+def _group_delta(before: Members, after: Members) -> bytes | None:
+    if before.group.networks != after.group.networks:
+        return None
+    delta = _members_delta(after.group.name, before.group.hosts, after.group.hosts)
+    return framed(hp.HostDelta.GROUPS_FIELD_NUMBER, delta) if delta else b""
+
+
+def _managed_delta(before: Managed, after: Managed) -> bytes:
+    delta = _members_delta("", before.addresses, after.addresses)
+    return framed(hp.HostDelta.MANAGED_FIELD_NUMBER, delta) if delta else b""
+
+
+def _members_delta(name: str, old: AddressSet, new: AddressSet) -> bytes:
+    """A serialized MembersDelta; empty where nothing changed."""
+    added, removed = old.delta(new)
+    if not (len(added) or len(removed)):
+        return b""
+    delta = hp.MembersDelta(name=name, added4=added.v4, added6=added.v6, removed4=removed.v4, removed6=removed.v6)
+    return delta.SerializeToString()
 
 
 def _rules(rules: Rules) -> bytes:

@@ -91,6 +91,7 @@ class Members:
     def __init__(self, group: Group) -> None:
         self.group = group
         self.wire: bytes | None = None  # kept by segctl.bodywire
+        self.since: tuple[Members, bytes | None] | None = None  # the same
 
     @cached_property
     def digest(self) -> bytes:
@@ -103,6 +104,7 @@ class Managed:
     def __init__(self, addresses: AddressSet) -> None:
         self.addresses = addresses
         self.wire: bytes | None = None  # kept by segctl.bodywire
+        self.since: tuple[Managed, bytes | None] | None = None  # the same
 
     @cached_property
     def digest(self) -> bytes:
