@@ -1,0 +1,122 @@
+"""Enrolment.Reissue: a host whose certificate ended while it, or the controller, was away proves that it has the key.
+
+TLS refuses a certificate that ended, so this is done where only the server shows one. A fresh nonce makes what is
+signed worth nothing a second time; everything else is a renewal: the host's record must name the certificate, and the
+limits are those of Agent.Renew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from segctl.errors import SegctlError
+from segctl.proto.v1 import agent_pb2
+
+from segctl_controller.clock import Clock
+from segctl_controller.enrolment import LONGEST_REQUEST, RECORDED, WINDOW, FailureLimit, Quota, peer_network
+from segctl_controller.errors import InvalidRequestError, LimitError, SilentPeerError, UnauthenticatedError
+from segctl_controller.renewal import RenewalService
+from segctl_controller.rpc import Caller, Context, Refusing, caller_by, source_address
+from segctl_controller.trust import Trust
+
+CONTEXT = b"segctl reissue v1\0"
+"""In front of what is signed, so that no signature made for anything else fits."""
+NONCE_BYTES = 32
+SECONDS = 10.0
+"""For the whole exchange."""
+MOST_AT_ONCE = 64
+LONGEST_SIGNATURE = 256
+MEND = "enrol it again with a token (segctl token create --host NAME --replace; segctl-agent enrol --replace)"
+log = logging.getLogger(__name__)
+
+
+def signed_bytes(nonce: bytes, csr: bytes) -> bytes:
+    return CONTEXT + nonce + hashlib.sha256(csr).digest()
+
+
+class ReissueService:
+    def __init__(self, trust: Trust, renewal: RenewalService, clock: Clock) -> None:
+        self._trust, self._renewal, self._clock = trust, renewal, clock
+        self._limit = FailureLimit()
+        self._told = Quota(RECORDED, WINDOW)
+        self._open = 0
+
+    async def serve(self, context: Context) -> None:
+        """The body of Enrolment.Reissue."""
+        address = source_address(context)
+        network = peer_network(address)
+        async with Refusing(context):
+            self._limit.admit(network)
+            if self._open >= MOST_AT_ONCE:
+                raise LimitError("too many hosts renew ended certificates at this moment; try again in a minute")
+            self._open += 1
+            try:
+                async with asyncio.timeout(SECONDS):
+                    await self._exchange(context, str(address or "unknown"))
+            except TimeoutError as error:
+                raise SilentPeerError(f"the exchange did not end within {SECONDS:.0f} seconds") from error
+            except SegctlError as error:
+                self._limit.failed(network)
+                if self._told.take():
+                    log.warning("no new certificate for an ended one: peer=%s: %s", address, error)
+                raise
+            finally:
+                self._open -= 1
+
+    async def _exchange(self, context: Context, peer: str) -> None:
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        await context.write(agent_pb2.ReissueReply(nonce=nonce))
+        request = await context.read()
+        if not isinstance(request, agent_pb2.ReissueRequest):
+            raise InvalidRequestError("the stream ended before the request came")
+        caller = self._proved(request, nonce)
+        renewed = await self._renewal.renew(caller, request.csr, peer, takes_trust=request.takes_trust)
+        await context.write(agent_pb2.ReissueReply(renewed=renewed))
+
+    def _proved(self, request: agent_pb2.ReissueRequest, nonce: bytes) -> Caller:
+        """Who has the key of a certificate that this fleet gave. Raises InvalidRequestError, UnauthenticatedError."""
+        if max(len(request.certificate), len(request.csr)) > LONGEST_REQUEST:
+            raise InvalidRequestError(f"a certificate or request is larger than {LONGEST_REQUEST} bytes")
+        if len(request.signature) > LONGEST_SIGNATURE:
+            raise InvalidRequestError("the signature is too long")
+        try:
+            certificate = x509.load_der_x509_certificate(request.certificate)
+            key = certificate.public_key()
+            if not isinstance(key, ec.EllipticCurvePublicKey):
+                raise InvalidRequestError("the certificate's key is not ECDSA")
+            key.verify(request.signature, signed_bytes(nonce, request.csr), ec.ECDSA(hashes.SHA256()))
+            given = any(_gave(authority.certificate, certificate) for authority in self._trust.cas.trusted)
+            caller = caller_by(certificate, self._trust.fleet, "host")
+        except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+            raise InvalidRequestError(f"the certificate does not parse: {error}") from error
+        except InvalidSignature as error:
+            raise UnauthenticatedError("the request is not signed with the key of the certificate") from error
+        if not given:
+            raise UnauthenticatedError(
+                f"the certificate of host {caller.name!r} is of a CA that was retired, or of none of this fleet; {MEND}"
+            )
+        self._check_end(caller.name, certificate.not_valid_after_utc)
+        return caller
+
+    def _check_end(self, host: str, end: datetime) -> None:
+        if self._clock.now() >= end + self._trust.grace:
+            days = self._trust.grace.total_seconds() / 86400
+            raise UnauthenticatedError(
+                f"the certificate of host {host!r} ended {end:%Y-%m-%d %H:%M} UTC, more than {days:g} days ago; {MEND}"
+            )
+
+
+def _gave(ca: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        return False
+    return True
