@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 import grpc
@@ -22,7 +22,7 @@ from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 
-from segctl_agent.channel import Backoff, open_channel
+from segctl_agent.channel import Backoff, explain, open_channel
 from segctl_agent.conversation import (
     PROTOCOL,
     Activation,
@@ -397,17 +397,16 @@ class Session:
 
     def _report_problem(self, address: str, error: Exception) -> None:
         details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
-        problem = self.identity.complaint(self._now()) or f"no session with the controller {address}: {details}"
+        problem = self.identity.complaint(self._now()) or explain(address, details or "")
         if problem != self.problem:  # once, not at every attempt
             told = about(Event.SESSION_ENDED, controller=address)
             log.warning("%s; the rules in force stay in force", problem, extra=told)
         self.problem = problem
 
     def _warn_of_expiry(self) -> None:
-        left = self.identity.valid_until - self._now()
-        if timedelta() < left < timedelta(days=14):
-            text = "this host's certificate expires in %d days and should have been renewed by now"
-            log.warning(text, left.days, extra=about(Event.CERTIFICATE))
+        if self.identity.late(self._now()):
+            text = "this host's certificate, which ends %s UTC, should have been renewed by now"
+            log.warning(text, f"{self.identity.valid_until:%Y-%m-%d %H:%M}", extra=about(Event.CERTIFICATE))
 
 
 def _reason(failures: list[BaseException]) -> BaseException:

@@ -42,11 +42,13 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CaSet:
-    """`current` signs the controller's own certificate, `signing` those of hosts and operators."""
+    """`current` signs the controller's own certificate, `signing` those of hosts and operators. `first`: no CA of this
+    fleet was retired yet."""
 
     stage: Stage
     current: Authority
     next: Authority | None = None
+    first: bool = True
 
     @property
     def signing(self) -> Authority:
@@ -64,12 +66,12 @@ class CaSet:
     def der(self) -> tuple[bytes, ...]:
         return tuple(authority.ca_der for authority in self.trusted)
 
-    def giver(self, serial: str) -> Authority:
-        """The CA that gave a certificate. What the serial number does not tell was given by the first CA, before there
-        was any other: by one that is or was the current one."""
+    def giver(self, serial: str) -> Authority | None:
+        """The CA that gave a certificate; None for one that was retired. The first CA gave also what serial numbers of
+        before do not tell."""
         if self.next is not None and self.next.gave(serial):
             return self.next
-        return self.current
+        return self.current if self.first or self.current.gave(serial) else None
 
 
 def stage_version(directory: Path) -> tuple[int, int]:
@@ -83,20 +85,22 @@ def stage_version(directory: Path) -> tuple[int, int]:
 
 def load_cas(directory: Path, fleet: str) -> CaSet:
     """Raises StateError."""
-    stage = stage_of(directory)
+    stage, first = _read_stage(directory)
     if stage is Stage.RETIRING:
-        return CaSet(Stage.STEADY, Authority.load(directory, fleet, NEXT))
+        return CaSet(Stage.STEADY, Authority.load(directory, fleet, NEXT), first=False)
     current = Authority.load(directory, fleet, CURRENT)
-    return CaSet(stage, current, Authority.load(directory, fleet, NEXT) if stage is not Stage.STEADY else None)
+    following = Authority.load(directory, fleet, NEXT) if stage is not Stage.STEADY else None
+    return CaSet(stage, current, following, first)
 
 
-def stage_of(directory: Path) -> Stage:
-    """Raises StateError."""
+def _read_stage(directory: Path) -> tuple[Stage, bool]:
+    """The stage, and whether no CA was retired yet. Raises StateError."""
     path = directory / STAGE_FILE
     try:
-        return Stage(json.loads(path.read_text(encoding="utf-8"))["stage"])
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Stage(found["stage"]), bool(found["first"])
     except FileNotFoundError:
-        return Stage.STEADY
+        return Stage.STEADY, True
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StateError(f"{path}: cannot be used: {error}; restore a backup") from error
 
@@ -109,8 +113,9 @@ def rotating(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise StateError(f"{directory / LOCK_FILE}: cannot be opened: {error.strerror}") from error
     try:
+        _leave_to_owner(directory / LOCK_FILE)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if stage_of(directory) is Stage.RETIRING:
+        if _read_stage(directory)[0] is Stage.RETIRING:
             _take_over(directory)
         yield
     finally:
@@ -122,25 +127,26 @@ def prepare(directory: Path, fresh: Authority) -> None:
 
     Raises PreconditionError, OSError.
     """
-    stage = stage_of(directory)
+    stage, first = _read_stage(directory)
     if stage is not Stage.STEADY:
         raise PreconditionError(f"a rotation is under way already ({stage}): segctl-controller ca status tells more")
     _clear(directory)  # of a command that was killed before it counted
     fresh.save(directory, NEXT)
-    _write_stage(directory, Stage.PREPARED)
+    for name in (f"{NEXT}.key", f"{NEXT}.pem"):
+        _leave_to_owner(directory / name)
+    _write_stage(directory, Stage.PREPARED, first=first)
 
 
 def activate(directory: Path) -> None:
     """The next CA signs from now on. Within `rotating`. Raises PreconditionError, OSError."""
-    _demand(directory, Stage.PREPARED, "segctl-controller ca rotate makes the next CA")
-    _write_stage(directory, Stage.ACTIVE)
+    first = _demand(directory, Stage.PREPARED, "segctl-controller ca rotate makes the next CA")
+    _write_stage(directory, Stage.ACTIVE, first=first)
 
 
 def cancel(directory: Path) -> None:
     """The next CA goes: nothing is of it yet. Within `rotating`. Raises PreconditionError, OSError."""
-    _demand(directory, Stage.PREPARED, "only a CA that never signed can be taken back; go on with activate and retire")
-    (directory / STAGE_FILE).unlink()
-    _sync(directory)
+    first = _demand(directory, Stage.PREPARED, "only a CA that never signed can be taken back")
+    _write_stage(directory, Stage.STEADY, first=first)
     _clear(directory)
 
 
@@ -150,28 +156,28 @@ def retire(directory: Path) -> None:
     Raises PreconditionError, OSError.
     """
     _demand(directory, Stage.ACTIVE, "segctl-controller ca rotate, then ca activate, go before")
-    _write_stage(directory, Stage.RETIRING)
+    _write_stage(directory, Stage.RETIRING, first=False)
     _take_over(directory)
 
 
 def _take_over(directory: Path) -> None:
-    """Until rotation.json goes, ca-next.* are read; from then on ca.* are, which are the same files by then."""
+    """Until the stage is steady, ca-next.* are read; from then on ca.* are, which are the same files by then."""
     for suffix in ("key", "pem"):
         aside = directory / f".{CURRENT}.{suffix}.new"
         aside.unlink(missing_ok=True)
         os.link(directory / f"{NEXT}.{suffix}", aside)
         aside.replace(directory / f"{CURRENT}.{suffix}")
         aside.unlink(missing_ok=True)  # rename(2) leaves it when both were one file already
-    _sync(directory)
-    (directory / STAGE_FILE).unlink()
-    _sync(directory)
+    _write_stage(directory, Stage.STEADY, first=False)
     _clear(directory)
 
 
-def _demand(directory: Path, wanted: Stage, mend: str) -> None:
-    stage = stage_of(directory)
+def _demand(directory: Path, wanted: Stage, mend: str) -> bool:
+    """What `_read_stage` says besides."""
+    stage, first = _read_stage(directory)
     if stage is not wanted:
         raise PreconditionError(f"the rotation is {stage}, not {wanted}: {mend}")
+    return first
 
 
 def _clear(directory: Path) -> None:
@@ -179,15 +185,23 @@ def _clear(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
-def _write_stage(directory: Path, stage: Stage) -> None:
+def _write_stage(directory: Path, stage: Stage, *, first: bool) -> None:
     aside = directory / f".{STAGE_FILE}.new"
     with aside.open("w", encoding="utf-8") as file:
-        json.dump({"stage": stage}, file)
+        json.dump({"stage": stage, "first": first}, file)
         file.flush()
         os.fsync(file.fileno())
+    _leave_to_owner(aside)
     _sync(directory)  # the names of the next CA's files must not come to the disk later than what counts on them
     aside.replace(directory / STAGE_FILE)
     _sync(directory)
+
+
+def _leave_to_owner(path: Path) -> None:
+    """root may run the commands, the controller's user reads the files: they belong to whom the directory belongs."""
+    owner = path.parent.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _sync(directory: Path) -> None:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Trust:
-    """Certificates of hosts hold for `host_life`, and one that ended is exchanged for `grace` more. For several threads."""
+    """Certificates of hosts hold for `host_life`; one that ended is exchanged for `grace` more. Thread-safe."""
 
     def __init__(
         self, directory: Path, fleet: str, host_life: timedelta = HOST_LIFE, grace: timedelta = timedelta()
