@@ -32,13 +32,12 @@ def open_channel(identity: Identity, address: str) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
 
 
-def explain(address: str, details: str) -> str:
-    """`details` of a connection that failed, for people."""
-    problem = f"no session with the controller {address}: {details}"
+def explained(details: str) -> str:
+    """What gRPC says of a connection that failed, and what it means where that is for people to mend."""
     if "CERTIFICATE_VERIFY_FAILED" not in details:
-        return problem
+        return details
     return (
-        f"{problem}. This host does not trust the CA of that certificate: it is another controller, or the fleet's CA "
+        f"{details}. This host does not trust the CA of that certificate: it is another controller, or the fleet's CA "
         "was retired while this host was away. Then enrol it again: `segctl token create --host NAME --replace`, then "
         "`segctl-agent enrol --replace`"
     )

@@ -15,6 +15,7 @@ from segctl.errors import ControllerUnreachableError, EnrolmentError, StateError
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 
+from segctl_agent.channel import explained
 from segctl_agent.credentials import Identity
 
 CONTEXT = b"segctl reissue v1\0"
@@ -40,7 +41,7 @@ def ask_by_key(identity: Identity, csr: bytes) -> pb.RenewReply:
                     raise EnrolmentError(
                         f"the controller {address} gives no certificate for one that ended: {details}"
                     ) from error
-                failures.append(f"{address}: {details}")
+                failures.append(f"{address}: {explained(details)}")
     raise ControllerUnreachableError(f"the ended certificate cannot be exchanged now: {'; '.join(failures)}")
 
 

@@ -26,6 +26,7 @@ from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 
 from segctl_agent.certificate import pem_of, read_cas, read_certificate
+from segctl_agent.channel import explained
 from segctl_agent.credentials import Identity, acting_as_owner, load_identity, save_identity
 from segctl_agent.durable import write_durably
 from segctl_agent.enrol import Request, check_certificate, request_for
@@ -113,7 +114,7 @@ def _ask_controllers(identity: Identity, csr: bytes) -> pb.RenewReply:
                     raise EnrolmentError(
                         f"the controller {address} refused to renew the certificate: {details}"
                     ) from error
-                failures.append(f"{address}: {details}")
+                failures.append(f"{address}: {explained(details)}")
     raise ControllerUnreachableError(f"the certificate cannot be renewed now: {'; '.join(failures)}")
 
 

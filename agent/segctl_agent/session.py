@@ -22,7 +22,7 @@ from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 
-from segctl_agent.channel import Backoff, explain, open_channel
+from segctl_agent.channel import Backoff, explained, open_channel
 from segctl_agent.conversation import (
     PROTOCOL,
     Activation,
@@ -397,7 +397,10 @@ class Session:
 
     def _report_problem(self, address: str, error: Exception) -> None:
         details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
-        problem = self.identity.complaint(self._now()) or explain(address, details or "")
+        words = explained(details or "")
+        problem = f"no session with the controller {address}: {words}"
+        if words == details:  # else no other certificate of this host would help
+            problem = self.identity.complaint(self._now()) or problem
         if problem != self.problem:  # once, not at every attempt
             told = about(Event.SESSION_ENDED, controller=address)
             log.warning("%s; the rules in force stay in force", problem, extra=told)

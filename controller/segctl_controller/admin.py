@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
 
@@ -51,6 +51,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         publisher: Publisher,
         hosts: HostAdmin,
         tokens: TokenAdmin,
+        ca: Callable[[], admin_pb2.CaStatus],
     ) -> None:
         self._fleet_id = fleet_id
         self._gate = gate
@@ -62,6 +63,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._publisher = publisher
         self._hosts = hosts
         self._tokens = tokens
+        self._ca = ca
         self._turns = Turns(db)
         self._usage = Usage(registry.fleet, db)
         self._impact = Impact(registry)
@@ -74,6 +76,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 fleet=self._fleet_id,
                 controller_version=__version__,
                 certificate_until_us=caller_of(context, self._fleet_id, "admin").until_us,
+                trust=[ca.certificate for ca in self._ca().cas],
             )
 
     async def Flows(self, request: admin_pb2.FlowsRequest, context: Context) -> admin_pb2.FlowsReply:
@@ -133,6 +136,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
             active = await self._db.call(self._db.store.generation, 0)
             events = await self._db.call(self._db.store.events, RECENT_EVENTS)
             reply = status_view(self._fleet, active, events, self._fleet_id, self._clock.now_us())
+            reply.ca.CopyFrom(self._ca())
             rollout = self._publisher.rollout
             if rollout is not None and not rollout.over:
                 generation = generation_view(rollout.stored, self._fleet.active.number)

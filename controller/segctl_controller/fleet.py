@@ -71,6 +71,7 @@ class Fleet:
         self.standings: dict[str, Standing] = {}
         self.desired: dict[str, Desired] = {}
         self.rulebook = Rulebook()
+        self.of_retired_ca: Callable[[str], bool] = lambda _: False  # a certificate, by its serial number
         self.revision = 0
         self.holders: dict[Address, str] = {}
         self._inventory: Inventory | None = None

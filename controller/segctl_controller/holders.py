@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+
+from segctl.proto.v1 import admin_pb2
 
 from segctl_controller.authority import Authority
 from segctl_controller.rotation import CaSet
 from segctl_controller.store.protocol import Store
+from segctl_controller.store.records import HostRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,29 @@ def count_holders(store: Store, cas: CaSet) -> dict[Authority | None, Holders]:
     # An operator without a certificate holds none that could end.
     operators = [(one.name, cas.giver(one.serial)) for one in store.operators() if one.serial]
     return {authority: Holders(_of(hosts, authority), _of(operators, authority)) for authority in (*cas.trusted, None)}
+
+
+def ca_status(cas: CaSet, hosts: Iterable[HostRecord], controller_until: datetime) -> admin_pb2.CaStatus:
+    """As operators see it. `controller_until` is the end of the controller's own certificate."""
+    givers = Counter(cas.giver(host.serial) for host in hosts)
+    return admin_pb2.CaStatus(
+        stage=cas.stage,
+        cas=[
+            admin_pb2.Ca(
+                certificate=authority.ca_der,
+                name=authority.name,
+                until_us=_us(authority.ends),
+                signs=authority is cas.signing,
+                hosts=givers[authority],
+            )
+            for authority in cas.trusted
+        ],
+        controller_until_us=_us(controller_until),
+    )
+
+
+def _us(moment: datetime) -> int:
+    return int(moment.timestamp()) * 1_000_000
 
 
 def _of(held: Iterable[tuple[str, Authority | None]], authority: Authority | None) -> tuple[str, ...]:

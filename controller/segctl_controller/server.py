@@ -13,7 +13,7 @@ import grpc
 from segctl.errors import StateError
 from segctl.logs import Event, about
 from segctl.policy.parse import parse_policy
-from segctl.proto.v1 import admin_pb2_grpc, agent_pb2, agent_pb2_grpc
+from segctl.proto.v1 import admin_pb2, admin_pb2_grpc, agent_pb2, agent_pb2_grpc
 from segctl.statuspage import Where
 
 from segctl_controller.admin import Admin
@@ -25,6 +25,7 @@ from segctl_controller.errors import StoppingError, UnauthenticatedError
 from segctl_controller.feed import Feed
 from segctl_controller.fleet import Fleet
 from segctl_controller.gate import Gate
+from segctl_controller.holders import ca_status
 from segctl_controller.hostaudit import HostAuditService
 from segctl_controller.hosts import HostAdmin
 from segctl_controller.monitor import Monitor
@@ -88,7 +89,7 @@ class Controller:
         self._compiling: asyncio.Task[None] | None = None
         self._metrics, self._database = metrics, database
         self._monitor: Monitor | None = None
-        self._renewal = RenewalService(self.trust, self.registry, self.db, self.clock)
+        self.renewal = RenewalService(self.trust, self.registry, self.db, self.clock)
 
     async def start(self) -> None:
         """Raises StateError when a port is taken or the active generation cannot be read."""
@@ -100,10 +101,11 @@ class Controller:
         mutual = self._server(MUTUAL_OPTIONS)
         port = self._bind(mutual, self.config.port, certificate.credentials(mutual=True))
         self.config = replace(self.config, port=port, enrol_port=enrol_port)
-        reissue = ReissueService(self.trust, self._renewal, self.clock)
+        reissue = ReissueService(self.trust, self.renewal, self.clock)
         enrolment = Enrolment(self.trust, self.db, self.clock, self._enrolled, reissue.serve)
         agent_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, enrol)
-        admin_pb2_grpc.add_AdminServicer_to_server(self._admin(), mutual)
+        self.fleet.of_retired_ca = lambda serial: self.trust.cas.giver(serial) is None
+        admin_pb2_grpc.add_AdminServicer_to_server(self._admin(certificate), mutual)
         mutual.add_generic_rpc_handlers((self._agent(),))
         for server in self._servers:
             await server.start()
@@ -201,7 +203,11 @@ class Controller:
             ) from error
         return bound
 
-    def _admin(self) -> Admin:
+    def _admin(self, certificate: ServerCertificate) -> Admin:
+        def ca() -> admin_pb2.CaStatus:
+            shown = certificate.current()
+            return ca_status(shown.cas, self.fleet.hosts.values(), certificate_end(shown.credential.certificate))
+
         return Admin(
             self.config.fleet,
             Gate(self.config.fleet, self.db),
@@ -212,6 +218,7 @@ class Controller:
             self.publisher,
             HostAdmin(self.registry, self.db, self.clock),
             TokenAdmin(self.config, self.trust, self.fleet, self.db, self.clock),
+            ca,
         )
 
     def _agent(self) -> grpc.GenericRpcHandler:
@@ -223,7 +230,7 @@ class Controller:
             "Session": _stream(sessions.serve, agent_pb2.AgentMessage.FromString),
             "Report": _stream(reports.serve, agent_pb2.ReportBatch.FromString),
             "Renew": grpc.unary_unary_rpc_method_handler(
-                self._renewal.serve, agent_pb2.RenewRequest.FromString, agent_pb2.RenewReply.SerializeToString
+                self.renewal.serve, agent_pb2.RenewRequest.FromString, agent_pb2.RenewReply.SerializeToString
             ),
             "Audit": grpc.unary_unary_rpc_method_handler(
                 audit.serve, agent_pb2.HostAuditRequest.FromString, agent_pb2.HostAuditReply.SerializeToString

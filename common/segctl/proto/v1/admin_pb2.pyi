@@ -737,11 +737,13 @@ class Ca(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     CERTIFICATE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
     UNTIL_US_FIELD_NUMBER: builtins.int
     SIGNS_FIELD_NUMBER: builtins.int
     HOSTS_FIELD_NUMBER: builtins.int
     certificate: builtins.bytes
     """DER"""
+    name: builtins.str
     until_us: builtins.int
     signs: builtins.bool
     """new certificates"""
@@ -751,11 +753,12 @@ class Ca(google.protobuf.message.Message):
         self,
         *,
         certificate: builtins.bytes = ...,
+        name: builtins.str = ...,
         until_us: builtins.int = ...,
         signs: builtins.bool = ...,
         hosts: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["certificate", b"certificate", "hosts", b"hosts", "signs", b"signs", "until_us", b"until_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate", b"certificate", "hosts", b"hosts", "name", b"name", "signs", b"signs", "until_us", b"until_us"]) -> None: ...
 
 global___Ca = Ca
 
