@@ -23,6 +23,7 @@ from segctl_controller.probing import explained
 from segctl_controller.push import Proposal, Publisher
 from segctl_controller.registry import Registry
 from segctl_controller.review import Review, compare, review
+from segctl_controller.revocation import RECHECK, while_admitted
 from segctl_controller.rpc import Context, caller_of
 from segctl_controller.store.records import DenialFilter, DenialRecord, Role
 from segctl_controller.store.refusals import no_host
@@ -35,8 +36,6 @@ from segctl_controller.way import way_from
 
 RECENT_EVENTS = 20
 MOST_ROWS = 10_000
-RECHECK = 10.0
-"""Seconds after which a follower's rights are looked at again: an operator removed does not keep reading."""
 
 
 class Admin(admin_pb2_grpc.AdminServicer):
@@ -217,7 +216,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
             )
             way = way_from(request.wait_seconds, request.rollout)
             rollout = await self._publisher.publish(proposal, way)
-            async for progress in rollout.follow():
+            async for progress in while_admitted(partial(self._gate.admit, context, Role.EDITOR), rollout.follow()):
                 yield progress
 
     async def Rollback(
@@ -231,7 +230,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 rollout = self._publisher.end(request.end_trial, operator.name)
             else:
                 rollout = await self._publisher.rollback(number, operator.name, request.message, expect_base, way)
-            async for progress in rollout.follow():
+            async for progress in while_admitted(partial(self._gate.admit, context, Role.EDITOR), rollout.follow()):
                 yield progress
 
     async def SetTags(self, request: admin_pb2.SetTagsRequest, context: Context) -> admin_pb2.HostStatus:

@@ -35,7 +35,7 @@ from segctl_controller.reissue import ReissueService
 from segctl_controller.renewal import RenewalService
 from segctl_controller.reports import ReportService
 from segctl_controller.review import LARGEST_SOURCE
-from segctl_controller.rpc import Context
+from segctl_controller.rpc import Context, Refusing, caller_of
 from segctl_controller.servercert import ServerCertificate
 from segctl_controller.sessions import SessionService
 from segctl_controller.store.protocol import Store
@@ -226,9 +226,15 @@ class Controller:
         sessions = SessionService(self.config.fleet, self.registry, self.clock, self.config.heartbeat_seconds)
         reports = ReportService(self.config.fleet, self.registry, self.db, self.clock, self.feed)
         audit = HostAuditService(self.config.fleet, self.registry, self.db, self.clock)
+
+        async def report(context: Context) -> None:
+            async with Refusing(context):
+                host = caller_of(context, self.config.fleet, "host").name
+                await self.registry.revocations.bound(host, reports.serve(context))
+
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Session": _stream(sessions.serve, agent_pb2.AgentMessage.FromString),
-            "Report": _stream(reports.serve, agent_pb2.ReportBatch.FromString),
+            "Report": _stream(report, agent_pb2.ReportBatch.FromString),
             "Renew": grpc.unary_unary_rpc_method_handler(
                 self.renewal.serve, agent_pb2.RenewRequest.FromString, agent_pb2.RenewReply.SerializeToString
             ),
