@@ -149,6 +149,7 @@ class Controller:
             lambda: (self.trust.cas.current.ends, certificate_end(certificate.current().credential.certificate)),
             lambda: compiling is not None and not compiling.done(),
             self._database,
+            lambda: self.trust.cas,
         )
         try:
             where = monitor.start(self._metrics)

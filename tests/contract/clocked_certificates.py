@@ -13,6 +13,7 @@ import grpc
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from segctl.errors import EnrolmentError
 from segctl.proto.v1 import admin_pb2
 from segctl_agent.agent import Agent
@@ -250,6 +251,11 @@ async def test_the_ca_is_rotated_while_hosts_are_away(tmp_path: Path) -> None:
                 await back.renewed()
                 certificate_of(back.renewal.identity).verify_directly_issued_by(new_ca)
 
+            status = await lab.admin().Status(admin_pb2.StatusRequest())
+            assert (status.ca.stage, [ca.hosts for ca in status.ca.cas]) == ("active", [2, 3])
+            assert list((await lab.admin().WhoAmI(admin_pb2.WhoAmIRequest())).trust) == [
+                ca.public_bytes(serialization.Encoding.DER) for ca in (old_ca, new_ca)
+            ]
             code, text = command(lab, "ca", "retire")
             assert code == 1
             assert "host gone, host old, operator root" in text

@@ -1,4 +1,4 @@
-"""An intermediate of a company's CA as the fleet's: what fits, what does not, and what else of that CA is worth here."""
+"""An intermediate of a company's CA as the fleet's: what fits, what does not, and what the rest of its PKI can do."""
 
 from __future__ import annotations
 

@@ -117,6 +117,8 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "push-well": _push_well,
     "push-interrupted": _interrupted,
     "push-undone": _undone,
+    "status-rotated": lambda w: output_status.render_status(s.ROTATED, s.NOW, w),
+    "status-prepared": lambda w: output_status.render_status(s.PREPARED, s.NOW, w),
     "status-trial": lambda w: output_status.render_status(s.TRIED, s.NOW, w),
     "history-undone": lambda w: output_lists.render_history((s.ON_TRIAL, s.UNDONE, s.GENERATION), s.NOW, w),
     "generation-undone": lambda w: output_lists.render_generation(s.UNDONE),
