@@ -24,7 +24,7 @@ def render_ca(ca: CaStatus, now: datetime) -> list[Line]:
         lines += [line(warn("The fleet's CA is rotated"), f": {done}.")]
         lines += [_next(f"{COMMAND} {'status' if left else 'retire'}, on the controller")]
     signing = next((one for one in ca.cas if one.signs), None)
-    if signing is not None and signing.until is not None and signing.until - now < CA_SOON:
+    if ca.stage == "steady" and signing is not None and signing.until is not None and signing.until - now < CA_SOON:
         lines += [line(warn(f"The fleet's CA ends {signing.until:%Y-%m-%d}."))]
         lines += [_next(f"{COMMAND} rotate, on the controller")]
     if ca.controller_until is not None and ca.controller_until - now < CONTROLLER_SOON:

@@ -417,3 +417,4 @@ ROTATED = replace(
     ),
 )
 PREPARED = replace(WELL, ca=v.CaStatus("prepared", (v.Ca("CN=a", NOW + timedelta(days=20), True, 2),), NOW))
+ENDING = replace(WELL, ca=replace(PREPARED.ca, stage="steady", controller_until=NOW + timedelta(days=80)))

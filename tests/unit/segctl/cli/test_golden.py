@@ -118,6 +118,7 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "push-interrupted": _interrupted,
     "push-undone": _undone,
     "status-rotated": lambda w: output_status.render_status(s.ROTATED, s.NOW, w),
+    "status-ending": lambda w: output_status.render_status(s.ENDING, s.NOW, w),
     "status-prepared": lambda w: output_status.render_status(s.PREPARED, s.NOW, w),
     "status-trial": lambda w: output_status.render_status(s.TRIED, s.NOW, w),
     "history-undone": lambda w: output_lists.render_history((s.ON_TRIAL, s.UNDONE, s.GENERATION), s.NOW, w),
