@@ -104,7 +104,7 @@ class Controller:
         reissue = ReissueService(self.trust, self.renewal, self.clock)
         enrolment = Enrolment(self.trust, self.db, self.clock, self._enrolled, reissue.serve)
         agent_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, enrol)
-        self.fleet.of_retired_ca = lambda serial: self.trust.cas.giver(serial) is None
+        self.fleet.of_retired_ca = self.trust.of_retired
         admin_pb2_grpc.add_AdminServicer_to_server(self._admin(certificate), mutual)
         mutual.add_generic_rpc_handlers((self._agent(),))
         for server in self._servers:

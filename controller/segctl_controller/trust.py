@@ -42,6 +42,10 @@ class Trust:
                     log.error("the CAs cannot be read, those before stay in use: %s", error)
             return self._cas
 
+    def of_retired(self, serial: str) -> bool:
+        """Whether a CA that was retired gave this certificate, as far as was looked last: for many at once."""
+        return self._cas.giver(serial) is None
+
     def signer(self, *, takes_trust: bool) -> Authority:
         """Of a host's certificate. An agent that cannot take another CA to trust gets one of the current CA."""
         cas = self.cas
