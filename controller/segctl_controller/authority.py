@@ -216,7 +216,6 @@ class Authority:
         if self.ends <= now:
             raise StateError(f"the CA {self.name} expired at {self.ends:%Y-%m-%d %H:%M} UTC: it can sign nothing now")
         purpose = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
-        issuer_key = self._key.public_key()
         return (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])]))
@@ -229,9 +228,17 @@ class Authority:
             .add_extension(_usage(signs=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+            .add_extension(self._key_identifier(), critical=False)
             .sign(self._key, self._hash)
         )
+
+    def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
+        """As the CA's own certificate has it, which need not be made as ours are (RFC 5280 4.2.1.2)."""
+        try:
+            own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        except x509.ExtensionNotFound:
+            return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
 def requested_key(csr: bytes) -> ec.EllipticCurvePublicKey:

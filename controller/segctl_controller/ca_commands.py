@@ -79,8 +79,12 @@ def rotate(state: Path, ca_certificate: Path | None, ca_key: Path | None) -> Non
     config = load_config(state)
     with _step(state, "ca-rotate") as told:
         fresh = new_authority(config.fleet, config.names, external, Clock())
-        if any(fresh.certificate.public_key() == known.certificate.public_key() for known in told.cas.trusted):
+        current = told.cas.current.certificate
+        if fresh.certificate.public_key() == current.public_key():
             raise PreconditionError("this is the key of the CA that is in use: rotate to another one")
+        if fresh.certificate.subject == current.subject:
+            # Who verifies looks for an issuer by its name, and may find the wrong one of two.
+            raise PreconditionError(f"the CA that is in use is called {fresh.name}, too: have another name certified")
         rotation.prepare(state, fresh)
         told.detail = f"next CA {fresh.name}, until {fresh.ends:%Y-%m-%d}"
     click.echo(f"prepared: {told.detail}", err=True)

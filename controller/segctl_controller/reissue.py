@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
+from collections import Counter
 from datetime import datetime
 
 from cryptography import x509
@@ -32,7 +33,8 @@ CONTEXT = b"segctl reissue v1\0"
 NONCE_BYTES = 32
 SECONDS = 10.0
 """For the whole exchange."""
-MOST_AT_ONCE = 64
+MOST_AT_ONCE, MOST_OF_ONE = 256, 16
+"""Exchanges at once, and of them from one address: who opens many and says nothing must not keep the others out."""
 LONGEST_SIGNATURE = 256
 MEND = "enrol it again with a token (segctl token create --host NAME --replace; segctl-agent enrol --replace)"
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class ReissueService:
         self._trust, self._renewal, self._clock = trust, renewal, clock
         self._limit = FailureLimit()
         self._told = Quota(RECORDED, WINDOW)
-        self._open = 0
+        self._open: Counter[str] = Counter()
 
     async def serve(self, context: Context) -> None:
         """The body of Enrolment.Reissue."""
@@ -55,21 +57,27 @@ class ReissueService:
         network = peer_network(address)
         async with Refusing(context):
             self._limit.admit(network)
-            if self._open >= MOST_AT_ONCE:
+            if self._open.total() >= MOST_AT_ONCE or self._open[network] >= MOST_OF_ONE:
                 raise LimitError("too many hosts renew ended certificates at this moment; try again in a minute")
-            self._open += 1
+            self._open[network] += 1
             try:
-                async with asyncio.timeout(SECONDS):
-                    await self._exchange(context, str(address or "unknown"))
-            except TimeoutError as error:
-                raise SilentPeerError(f"the exchange did not end within {SECONDS:.0f} seconds") from error
+                await self._timely(context, str(address or "unknown"))
             except SegctlError as error:
                 self._limit.failed(network)
                 if self._told.take():
                     log.warning("no new certificate for an ended one: peer=%s: %s", address, error)
                 raise
             finally:
-                self._open -= 1
+                self._open[network] -= 1
+                if not self._open[network]:
+                    del self._open[network]
+
+    async def _timely(self, context: Context, peer: str) -> None:
+        try:
+            async with asyncio.timeout(SECONDS):
+                await self._exchange(context, peer)
+        except TimeoutError as error:
+            raise SilentPeerError(f"the exchange did not end within {SECONDS:.0f} seconds") from error
 
     async def _exchange(self, context: Context, peer: str) -> None:
         nonce = secrets.token_bytes(NONCE_BYTES)

@@ -38,8 +38,8 @@ def create_controller(
     external: tuple[Path, Path] | None = None,
 ) -> Config:
     """Make the directory, the CA, the database and the configuration. Raises StateError where one exists already.
-    `database`: see Config. `external` are the files of the certificate and the key of a CA that is to be used instead of
-    one of our own."""
+    `database`: see Config. `external` are the files of the certificate and the key of a CA that is to be used instead
+    of one of our own."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         present = [n for n in (CONFIG_FILE, DATABASE_FILE, "ca.key", "ca.pem") if (directory / n).exists()]

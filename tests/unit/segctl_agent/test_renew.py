@@ -172,6 +172,39 @@ def test_what_the_controller_may_not_answer(tmp_path: Path) -> None:
         assert load_identity(tmp_path) == old
 
 
+def test_the_cas_that_come_with_a_certificate_are_trusted_from_then_on(tmp_path: Path) -> None:
+    old_ca, new_ca, third = Authority(), Authority(), Authority()
+    old = old_ca.identity("web-1", ("c:1",))
+    save_identity(tmp_path, old)
+
+    def answered(by: Authority, *trust: bytes):
+        def answer(_identity: Identity, csr: bytes) -> pb.RenewReply:
+            key = x509.load_der_x509_csr(csr).public_key()
+            assert isinstance(key, ec.EllipticCurvePublicKey)
+            certificate = by.sign(key, old.spiffe).public_bytes(serialization.Encoding.DER)
+            return pb.RenewReply(certificate=certificate, trust=trust)
+
+        return answer
+
+    leaf = new_ca.sign(ec.generate_private_key(ec.SECP256R1()).public_key(), old.spiffe)
+    refused = {
+        "not issued by the fleet's CA": answered(third, old_ca.der, new_ca.der),
+        "no certificate": answered(new_ca, *[new_ca.der] * 5),
+        "something that is no certificate": answered(new_ca, b"x", new_ca.der),
+        "that is no certificate": answered(new_ca, new_ca.der, leaf.public_bytes(serialization.Encoding.DER)),
+    }
+    for words, answer in refused.items():
+        with pytest.raises(EnrolmentError, match=words):
+            renew(tmp_path, old_ca.now, answer)
+        assert load_identity(tmp_path) == old
+    both = renew(tmp_path, old_ca.now, answered(new_ca, old_ca.der, new_ca.der))
+    assert (both.ca, load_identity(tmp_path)) == (old_ca.pem + new_ca.pem, both)
+    same = renew(tmp_path, old_ca.now, answered(old_ca))  # a controller of before says nothing of CAs
+    assert same.ca == both.ca
+    alone = renew(tmp_path, old_ca.now, answered(new_ca, new_ca.der))
+    assert (alone.ca, load_identity(tmp_path)) == (new_ca.pem, alone)
+
+
 def test_an_expired_certificate_says_what_to_do(tmp_path: Path) -> None:
     authority = Authority()
     save_identity(tmp_path, authority.identity("web-1", ("c:1",)))

@@ -70,7 +70,7 @@ class Company:
             signs = x509.KeyUsage(not ca, False, False, False, False, ca, ca, False, False)
             builder = builder.add_extension(signs, critical=True)
         for extension in extensions:
-            builder = builder.add_extension(extension, critical=True)
+            builder = builder.add_extension(extension, critical=not isinstance(extension, x509.SubjectKeyIdentifier))
         return builder.sign(self.key, hashes.SHA384())
 
 
@@ -196,6 +196,8 @@ def test_constraints_under_which_its_certificates_would_be_refused(tmp_path: Pat
     assert "extended key usage" in refused(tmp_path, key, with_(clients))
     unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
     assert "critical extensions" in refused(tmp_path, key, with_(unknown))
+    identified = x509.SubjectKeyIdentifier(b"by the company's own rule")
+    assert external_authority("seg-1", *write(tmp_path / "given", key, with_(identified)), (NAME,), NOW)
     fitting = x509.NameConstraints([x509.DNSName("example.net"), x509.IPAddress(ip_network("192.0.2.0/24"))], None)
     files = write(tmp_path / "given", key, with_(fitting))
     assert external_authority("seg-1", *files, ("ctl.example.net", "192.0.2.7"), NOW)
@@ -233,6 +235,9 @@ def test_init_and_rotate_take_one_from_files(tmp_path: Path) -> None:
     done = runner.invoke(main, ["ca", "rotate", *state, *files])
     assert done.exit_code == 1 and "the key of the CA that is in use" in done.output
     other = ec.generate_private_key(ec.SECP384R1())
+    write(tmp_path / "given", other, company.sign(other.public_key(), "first"), company.root)
+    done = runner.invoke(main, ["ca", "rotate", *state, *files])
+    assert done.exit_code == 1 and "is called CN=first, too" in done.output
     write(tmp_path / "given", other, company.sign(other.public_key(), "second"), company.root)
     assert runner.invoke(main, ["ca", "rotate", *state, *files]).exit_code == 0
     assert runner.invoke(main, ["ca", "activate", *state]).exit_code == 0

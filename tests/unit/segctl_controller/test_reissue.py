@@ -223,7 +223,7 @@ async def test_a_stranger_is_held_off_and_costs_no_audit_entries(tmp_path: Path)
 
 async def test_who_says_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segctl_controller.reissue.SECONDS", 0.2)
-    monkeypatch.setattr("segctl_controller.reissue.MOST_AT_ONCE", 2)
+    monkeypatch.setattr("segctl_controller.reissue.MOST_OF_ONE", 2)
     async with ended_certificate(tmp_path) as (lab, agent, _):
         async with exchange(lab, agent.identity) as (call, _nonce), exchange(lab, agent.identity):
             code, why = await refusal_of_stream(lab, agent)
