@@ -25,6 +25,7 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 ENDED_PAUSE = timedelta(minutes=5)
 """The longest one for a host whose certificate has ended: it has no session until it gets another."""
 PATIENCE_SECONDS = 90.0
+MOST_SPREAD_SECONDS = 3600
 log = logging.getLogger(__name__)
 
 
@@ -53,9 +54,11 @@ class Renewal:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._state, self._use, self._tell, self._now, self._run = state, use, tell, now, run
+        self._chance = chance
         self._spread = chance() * SPREAD
         self._version = identity_version(state)
         self._pause = FIRST_PAUSE
+        self._wanted: datetime | None = None
         self._tried = datetime.min.replace(tzinfo=UTC)
         self._wait = timedelta()
         self._told = False
@@ -64,7 +67,12 @@ class Renewal:
     @property
     def due(self) -> datetime:
         life = self.identity.valid_until - self.identity.valid_from
-        return self.identity.valid_from + life * (SHARE + self._spread)
+        usual = self.identity.valid_from + life * (SHARE + self._spread)
+        return usual if self._wanted is None else min(usual, self._wanted)
+
+    def hasten(self, within_seconds: int) -> None:
+        """The controller wants it renewed soon: at a moment within these seconds, so that not all come at once."""
+        self._wanted = self._now() + timedelta(seconds=min(within_seconds, MOST_SPREAD_SECONDS) * self._chance())
 
     @property
     def late(self) -> bool:
@@ -107,6 +115,6 @@ class Renewal:
         if found.enrolment_id != self.identity.enrolment_id:
             self._tell("this host was enrolled anew: `systemctl restart segctl-agent` makes its agent use that")
             return
-        self.identity, self._pause, self._told = found, FIRST_PAUSE, False
+        self.identity, self._pause, self._told, self._wanted = found, FIRST_PAUSE, False, None
         self._use(found)
         log.info("a new certificate is in use, until %s", found.valid_until)

@@ -152,6 +152,8 @@ class Session:
         self.beside: list[Callable[[rpc.AgentAsyncStub], Coroutine[Any, Any, None]]] = []
         """What else runs as long as a session does, over its connection."""
         self._renewed = asyncio.Event()
+        self.renewal_wanted: Callable[[int], object] = lambda _: None
+        """Called with the seconds within which the controller wants this host to renew its certificate."""
 
     def facts_changed(self) -> None:
         """The controller gets the facts anew if they differ, a moment later and once for many changes."""
@@ -282,6 +284,8 @@ class Session:
             elif isinstance(intention, Unfit):
                 log.warning("asks for the whole policy: %s", intention.reason)
                 self._send(pb.AgentMessage(resend=pb.Resend(digest=intention.digest)))
+            elif isinstance(intention, pb.RenewSoon):
+                self.renewal_wanted(intention.within_seconds)
             elif isinstance(intention, pb.ProbeRequest):
                 self._send(pb.AgentMessage(probe=self.host.probe(intention)))
             elif isinstance(intention, pb.ImpactReply):

@@ -33,7 +33,7 @@ STATE = click.option(
 NEXT_STEP = {
     Stage.STEADY: "segctl-controller ca rotate makes the next CA",
     Stage.PREPARED: "segctl-controller ca activate has it sign, once every controller of the fleet has these files",
-    Stage.ACTIVE: "hosts get new certificates as they renew; when none holds an old one: segctl-controller ca retire",
+    Stage.ACTIVE: "connected hosts renew now; when nobody holds an old certificate: segctl-controller ca retire",
 }
 
 
@@ -121,9 +121,9 @@ def retire(state: Path, force: bool) -> None:
         left = count_holders(told.store, told.cas)[told.cas.current] if told.cas.stage is Stage.ACTIVE else Holders()
         if left != Holders() and not force:
             raise PreconditionError(
-                f"{_counts(left)} still hold certificates of {told.cas.current.name}: {_named(left)}. Hosts renew at "
-                "half of a certificate's life, at once with `segctl-agent renew`; operators get theirs with "
-                "`segctl-controller admin renew`. Who is left behind (--force) has to be enrolled again with a token"
+                f"{_counts(left)} still hold certificates of {told.cas.current.name}: {_named(left)}. Hosts renew soon "
+                "after they connect, at once with `segctl-agent renew`; operators get theirs with `segctl-controller "
+                "admin renew`. Who is left behind (--force) has to be enrolled again with a token"
             )
         rotation.retire(state)
         told.detail = f"{told.cas.current.name}; left behind: {_named(left) or 'nobody'}"

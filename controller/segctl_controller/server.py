@@ -25,6 +25,7 @@ from segctl_controller.errors import StoppingError, UnauthenticatedError
 from segctl_controller.feed import Feed
 from segctl_controller.fleet import Fleet
 from segctl_controller.gate import Gate
+from segctl_controller.hasten import Hastening
 from segctl_controller.holders import ca_status
 from segctl_controller.hostaudit import HostAuditService
 from segctl_controller.hosts import HostAdmin
@@ -87,6 +88,7 @@ class Controller:
         self.publisher = Publisher(self.registry, self.db, self.clock)
         self._servers: list[grpc.aio.Server] = []
         self._compiling: asyncio.Task[None] | None = None
+        self._hastening: asyncio.Task[None] | None = None
         self._metrics, self._database = metrics, database
         self._monitor: Monitor | None = None
         self.renewal = RenewalService(self.trust, self.registry, self.db, self.clock)
@@ -95,6 +97,7 @@ class Controller:
         """Raises StateError when a port is taken or the active generation cannot be read."""
         await self._load()
         self._compiling = asyncio.create_task(self.fleet.run(), name="compile")
+        self._hastening = asyncio.create_task(Hastening(self.trust, self.registry).run(), name="hasten")
         certificate = ServerCertificate(self.trust, self.config.names, self.clock)
         enrol = self._server(ENROL_OPTIONS)
         enrol_port = self._bind(enrol, self.config.enrol_port, certificate.credentials(mutual=False))
@@ -132,9 +135,10 @@ class Controller:
         await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
         if self._monitor is not None:
             await self._monitor.close()
-        if self._compiling is not None:
-            self._compiling.cancel()
-            await asyncio.gather(self._compiling, return_exceptions=True)
+        for task in (self._compiling, self._hastening):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await asyncio.to_thread(self.db.close)
 
     def _start_monitor(self, certificate: ServerCertificate) -> None:

@@ -93,6 +93,7 @@ async def running(state: Path) -> AsyncIterator[Host]:
     session = Session(identity, agent, reports, "boot-1", backoff=Backoff(0.02, 0.1))
     told: list[str] = []
     renewal = Renewal(state, identity, session.use, told.append, run=run_renewal, chance=lambda: 0.0)
+    session.renewal_wanted = renewal.hasten
     task = asyncio.create_task(session.run())
     try:
         yield Host(session, renewal, told)
@@ -243,10 +244,18 @@ async def test_the_ca_is_rotated_while_hosts_are_away(tmp_path: Path) -> None:
             fresh = await joined(lab, tmp_path / "fresh", "fresh")
             certificate_of(fresh).verify_directly_issued_by(new_ca)
 
-            # It was away, knows nothing of all this, and its certificate ended meanwhile.
-            clock.forward(hours=13)
+            # Who is connected is asked to renew, long before half of its certificate's life.
+            before = steady.renewal.due
+
+            async def hastened() -> bool:
+                return steady.renewal.due < before
+
+            await eventually(hastened)
+            clock.forward(minutes=2)
             await steady.renewed()
             certificate_of(steady.renewal.identity).verify_directly_issued_by(new_ca)
+            # It was away, knows nothing of all this, and its certificate ended meanwhile.
+            clock.forward(hours=13)
             async with running(tmp_path / "back") as back:
                 await back.renewed()
                 certificate_of(back.renewal.identity).verify_directly_issued_by(new_ca)

@@ -113,6 +113,20 @@ async def test_what_has_ended_is_renewed_too_and_not_what_is_not_valid_yet(tmp_p
     assert len(stage.used) == 1
 
 
+async def test_when_the_controller_wants_it_soon(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.renewal = stage.make(0.5)
+    stage.renewal.hasten(600)
+    await stage.until(290 / 86400, timedelta(seconds=10))
+    assert not stage.runs
+    await stage.until(310 / 86400, timedelta(seconds=10))
+    assert len(stage.runs) == len(stage.used) == 1
+    await stage.until(13)  # the new one is due at its own half again
+    assert len(stage.runs) == 1
+    stage.renewal.hasten(2**32 - 1)
+    assert stage.renewal.due <= stage.now + timedelta(hours=1)
+
+
 async def test_a_clock_that_was_ahead_for_a_while_does_not_hold_renewals_up(tmp_path: Path) -> None:
     stage = Stage(tmp_path, answers=["the controller takes it for ended"])
     stage.now += 400 * DAY

@@ -312,6 +312,7 @@ class ControllerMessage(google.protobuf.message.Message):
     CONFIRM_FIELD_NUMBER: builtins.int
     TAKE_BACK_FIELD_NUMBER: builtins.int
     DELTA_FIELD_NUMBER: builtins.int
+    RENEW_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome:
         """first, once"""
@@ -336,6 +337,8 @@ class ControllerMessage(google.protobuf.message.Message):
     def take_back(self) -> global___TakeBack: ...
     @property
     def delta(self) -> segctl.proto.v1.hostpolicy_pb2.HostDelta: ...
+    @property
+    def renew(self) -> global___RenewSoon: ...
     def __init__(
         self,
         *,
@@ -349,12 +352,30 @@ class ControllerMessage(google.protobuf.message.Message):
         confirm: global___Confirm | None = ...,
         take_back: global___TakeBack | None = ...,
         delta: segctl.proto.v1.hostpolicy_pb2.HostDelta | None = ...,
+        renew: global___RenewSoon | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "delta", b"delta", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "take_back", b"take_back", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "delta", b"delta", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "take_back", b"take_back", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "policy", "heartbeat", "probe", "chunk", "impact", "activate", "confirm", "take_back", "delta"] | None: ...
+    def HasField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "delta", b"delta", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "renew", b"renew", "take_back", b"take_back", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "delta", b"delta", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "renew", b"renew", "take_back", b"take_back", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "policy", "heartbeat", "probe", "chunk", "impact", "activate", "confirm", "take_back", "delta", "renew"] | None: ...
 
 global___ControllerMessage = ControllerMessage
+
+@typing.final
+class RenewSoon(google.protobuf.message.Message):
+    """The fleet's CA is rotated: the host renews its certificate within so long, at a moment that it draws."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WITHIN_SECONDS_FIELD_NUMBER: builtins.int
+    within_seconds: builtins.int
+    def __init__(
+        self,
+        *,
+        within_seconds: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["within_seconds", b"within_seconds"]) -> None: ...
+
+global___RenewSoon = RenewSoon
 
 @typing.final
 class Resend(google.protobuf.message.Message):
