@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 
@@ -17,6 +17,7 @@ from segctl_controller.clock import Clock
 from segctl_controller.errors import InvalidRequestError, LimitError, NotFoundError
 from segctl_controller.feed import Feed
 from segctl_controller.gate import Gate
+from segctl_controller.holders import CaView
 from segctl_controller.hosts import HostAdmin
 from segctl_controller.impact import Impact
 from segctl_controller.probing import explained
@@ -50,7 +51,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         publisher: Publisher,
         hosts: HostAdmin,
         tokens: TokenAdmin,
-        ca: Callable[[], admin_pb2.CaStatus],
+        ca: CaView,
     ) -> None:
         self._fleet_id = fleet_id
         self._gate = gate
@@ -75,7 +76,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 fleet=self._fleet_id,
                 controller_version=__version__,
                 certificate_until_us=caller_of(context, self._fleet_id, "admin").until_us,
-                trust=[ca.certificate for ca in self._ca().cas],
+                trust=self._ca.trusted(),
             )
 
     async def Flows(self, request: admin_pb2.FlowsRequest, context: Context) -> admin_pb2.FlowsReply:
@@ -135,7 +136,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
             active = await self._db.call(self._db.store.generation, 0)
             events = await self._db.call(self._db.store.events, RECENT_EVENTS)
             reply = status_view(self._fleet, active, events, self._fleet_id, self._clock.now_us())
-            reply.ca.CopyFrom(self._ca())
+            reply.ca.CopyFrom(self._ca.status())
             rollout = self._publisher.rollout
             if rollout is not None and not rollout.over:
                 generation = generation_view(rollout.stored, self._fleet.active.number)

@@ -12,6 +12,8 @@ LOOK_SECONDS = 2.0
 A_SECOND = 20
 """Renewals, over which those of a fleet are spread."""
 SHORTEST_SECONDS = 5
+AT_ONCE = 500
+"""Hosts that are looked at between two turns of the event loop."""
 
 
 class Hastening:
@@ -25,12 +27,14 @@ class Hastening:
             await asyncio.sleep(LOOK_SECONDS)
             cas = self._trust.cas
             if cas.stage is Stage.ACTIVE:
-                self.look(cas)
+                await self._look(cas)
 
-    def look(self, cas: CaSet) -> None:
-        hosts = self._registry.fleet.hosts
+    async def _look(self, cas: CaSet) -> None:
+        hosts = tuple(self._registry.fleet.hosts.items())
         within = max(SHORTEST_SECONDS, len(hosts) // A_SECOND)
-        for host, record in hosts.items():
+        for number, (host, record) in enumerate(hosts):
             session = self._registry.session(host)
             if session is not None and cas.giver(record.serial) is not cas.signing:
                 session.renew_soon(within)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)

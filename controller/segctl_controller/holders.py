@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from segctl.proto.v1 import admin_pb2
 
-from segctl_controller.authority import Authority
+from segctl_controller.authority import Authority, certificate_end
 from segctl_controller.rotation import CaSet
+from segctl_controller.servercert import ServerCertificate
 from segctl_controller.store.protocol import Store
 from segctl_controller.store.records import HostRecord
 
@@ -31,8 +32,22 @@ def count_holders(store: Store, cas: CaSet) -> dict[Authority | None, Holders]:
     return {authority: Holders(_of(hosts, authority), _of(operators, authority)) for authority in (*cas.trusted, None)}
 
 
-def ca_status(cas: CaSet, hosts: Iterable[HostRecord], controller_until: datetime) -> admin_pb2.CaStatus:
-    """As operators see it. `controller_until` is the end of the controller's own certificate."""
+class CaView:
+    """The CAs of a running controller, as operators see them."""
+
+    def __init__(self, certificate: ServerCertificate, hosts: Mapping[str, HostRecord]) -> None:
+        self._certificate, self._hosts = certificate, hosts
+
+    def trusted(self) -> tuple[bytes, ...]:
+        """DER."""
+        return self._certificate.current().cas.der
+
+    def status(self) -> admin_pb2.CaStatus:
+        shown = self._certificate.current()
+        return _status(shown.cas, self._hosts.values(), certificate_end(shown.credential.certificate))
+
+
+def _status(cas: CaSet, hosts: Iterable[HostRecord], controller_until: datetime) -> admin_pb2.CaStatus:
     givers = Counter(cas.giver(host.serial) for host in hosts)
     return admin_pb2.CaStatus(
         stage=cas.stage,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import secrets
 from collections import Counter
 from datetime import datetime
@@ -22,7 +21,7 @@ from segctl.errors import SegctlError
 from segctl.proto.v1 import agent_pb2
 
 from segctl_controller.clock import Clock
-from segctl_controller.enrolment import LONGEST_REQUEST, RECORDED, WINDOW, FailureLimit, Quota, peer_network
+from segctl_controller.enrolment import LONGEST_REQUEST, FailureLimit, peer_network
 from segctl_controller.errors import InvalidRequestError, LimitError, SilentPeerError, UnauthenticatedError
 from segctl_controller.renewal import RenewalService
 from segctl_controller.rpc import Caller, Context, Refusing, caller_by, source_address
@@ -37,7 +36,6 @@ MOST_AT_ONCE, MOST_OF_ONE = 256, 16
 """Exchanges at once, and of them from one address: who opens many and says nothing must not keep the others out."""
 LONGEST_SIGNATURE = 256
 MEND = "enrol it again with a token (segctl token create --host NAME --replace; segctl-agent enrol --replace)"
-log = logging.getLogger(__name__)
 
 
 def signed_bytes(nonce: bytes, csr: bytes) -> bytes:
@@ -48,7 +46,6 @@ class ReissueService:
     def __init__(self, trust: Trust, renewal: RenewalService, clock: Clock) -> None:
         self._trust, self._renewal, self._clock = trust, renewal, clock
         self._limit = FailureLimit()
-        self._told = Quota(RECORDED, WINDOW)
         self._open: Counter[str] = Counter()
 
     async def serve(self, context: Context) -> None:
@@ -62,10 +59,8 @@ class ReissueService:
             self._open[network] += 1
             try:
                 await self._timely(context, str(address or "unknown"))
-            except SegctlError as error:
+            except SegctlError:
                 self._limit.failed(network)
-                if self._told.take():
-                    log.warning("no new certificate for an ended one: peer=%s: %s", address, error)
                 raise
             finally:
                 self._open[network] -= 1

@@ -13,7 +13,7 @@ import grpc
 from segctl.errors import StateError
 from segctl.logs import Event, about
 from segctl.policy.parse import parse_policy
-from segctl.proto.v1 import admin_pb2, admin_pb2_grpc, agent_pb2, agent_pb2_grpc
+from segctl.proto.v1 import admin_pb2_grpc, agent_pb2, agent_pb2_grpc
 from segctl.statuspage import Where
 
 from segctl_controller.admin import Admin
@@ -26,7 +26,7 @@ from segctl_controller.feed import Feed
 from segctl_controller.fleet import Fleet
 from segctl_controller.gate import Gate
 from segctl_controller.hasten import Hastening
-from segctl_controller.holders import ca_status
+from segctl_controller.holders import CaView
 from segctl_controller.hostaudit import HostAuditService
 from segctl_controller.hosts import HostAdmin
 from segctl_controller.monitor import Monitor
@@ -209,10 +209,6 @@ class Controller:
         return bound
 
     def _admin(self, certificate: ServerCertificate) -> Admin:
-        def ca() -> admin_pb2.CaStatus:
-            shown = certificate.current()
-            return ca_status(shown.cas, self.fleet.hosts.values(), certificate_end(shown.credential.certificate))
-
         return Admin(
             self.config.fleet,
             Gate(self.config.fleet, self.db),
@@ -223,7 +219,7 @@ class Controller:
             self.publisher,
             HostAdmin(self.registry, self.db, self.clock),
             TokenAdmin(self.config, self.trust, self.fleet, self.db, self.clock),
-            ca,
+            CaView(certificate, self.fleet.hosts),
         )
 
     def _agent(self) -> grpc.GenericRpcHandler:
