@@ -235,6 +235,7 @@ async def test_the_ca_is_rotated_while_hosts_are_away(tmp_path: Path) -> None:
             old_ca, new_ca = cas_of(steady.renewal.identity)
             certificate_of(steady.renewal.identity).verify_directly_issued_by(old_ca)
 
+            before = steady.renewal.due
             assert command(lab, "ca", "activate")[0] == 0
             assert command(lab, "ca", "cancel")[0] == 1
             old_agent = await old_agent.renewed()  # of a version that knows one CA
@@ -245,8 +246,6 @@ async def test_the_ca_is_rotated_while_hosts_are_away(tmp_path: Path) -> None:
             certificate_of(fresh).verify_directly_issued_by(new_ca)
 
             # Who is connected is asked to renew, long before half of its certificate's life.
-            before = steady.renewal.due
-
             async def hastened() -> bool:
                 return steady.renewal.due < before
 
