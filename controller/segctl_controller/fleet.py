@@ -349,7 +349,8 @@ class Fleet:
     async def _demand(self, made: Compilation, into: dict[str, Desired], hosts: Container[str]) -> None:
         """Tell each of `hosts` whose host policy is another one than in `into`."""
         changed, told = await made.settle(), 0
-        names, made.whole = (self.hosts if made.whole else changed), False
+        # Who was enrolled anew, with the tags it had, is no change of any rule and yet was told nothing.
+        names, made.whole = (self.hosts if made.whole else {*changed, *(self.hosts.keys() - into.keys())}), False
         turn = time.monotonic()
         for name in [n for n in names if n in hosts]:
             if made is not self._made and (self.trial is None or made is not self.trial.made):
