@@ -11,7 +11,8 @@ import asyncio
 import hashlib
 import secrets
 from collections import Counter
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -80,41 +81,48 @@ class ReissueService:
         request = await context.read()
         if not isinstance(request, agent_pb2.ReissueRequest):
             raise InvalidRequestError("the stream ended before the request came")
-        caller = self._proved(request, nonce)
+        trusted = (authority.certificate for authority in self._trust.cas.trusted)
+        caller = who_proved(request, nonce, trusted, self._trust.fleet)
+        self._check_end(caller)
         renewed = await self._renewal.renew(caller, request.csr, peer, takes_trust=request.takes_trust)
         await context.write(agent_pb2.ReissueReply(renewed=renewed))
 
-    def _proved(self, request: agent_pb2.ReissueRequest, nonce: bytes) -> Caller:
-        """Who has the key of a certificate that this fleet gave. Raises InvalidRequestError, UnauthenticatedError."""
-        if max(len(request.certificate), len(request.csr)) > LONGEST_REQUEST:
-            raise InvalidRequestError(f"a certificate or request is larger than {LONGEST_REQUEST} bytes")
-        if len(request.signature) > LONGEST_SIGNATURE:
-            raise InvalidRequestError("the signature is too long")
-        try:
-            certificate = x509.load_der_x509_certificate(request.certificate)
-            key = certificate.public_key()
-            if not isinstance(key, ec.EllipticCurvePublicKey):
-                raise InvalidRequestError("the certificate's key is not ECDSA")
-            key.verify(request.signature, signed_bytes(nonce, request.csr), ec.ECDSA(hashes.SHA256()))
-            given = any(_gave(authority.certificate, certificate) for authority in self._trust.cas.trusted)
-            caller = caller_by(certificate, self._trust.fleet, "host")
-        except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
-            raise InvalidRequestError(f"the certificate does not parse: {error}") from error
-        except InvalidSignature as error:
-            raise UnauthenticatedError("the request is not signed with the key of the certificate") from error
-        if not given:
-            raise UnauthenticatedError(
-                f"the certificate of host {caller.name!r} is of a CA that was retired, or of none of this fleet; {MEND}"
-            )
-        self._check_end(caller.name, certificate.not_valid_after_utc)
-        return caller
-
-    def _check_end(self, host: str, end: datetime) -> None:
+    def _check_end(self, caller: Caller) -> None:
+        end = datetime.fromtimestamp(caller.until_us / 1e6, UTC)
         if self._clock.now() >= end + self._trust.grace:
             days = self._trust.grace.total_seconds() / 86400
             raise UnauthenticatedError(
-                f"the certificate of host {host!r} ended {end:%Y-%m-%d %H:%M} UTC, more than {days:g} days ago; {MEND}"
+                f"the certificate of host {caller.name!r} ended {end:%Y-%m-%d %H:%M} UTC, more than {days:g} days ago; "
+                f"{MEND}"
             )
+
+
+def who_proved(request: agent_pb2.ReissueRequest, nonce: bytes, cas: Iterable[x509.Certificate], fleet: str) -> Caller:
+    """Who has the key of a certificate that one of `cas` gave, whenever it ended. Pure.
+
+    Raises InvalidRequestError, UnauthenticatedError, ForbiddenError.
+    """
+    if max(len(request.certificate), len(request.csr)) > LONGEST_REQUEST:
+        raise InvalidRequestError(f"a certificate or request is larger than {LONGEST_REQUEST} bytes")
+    if len(request.signature) > LONGEST_SIGNATURE:
+        raise InvalidRequestError("the signature is too long")
+    try:
+        certificate = x509.load_der_x509_certificate(request.certificate)
+        key = certificate.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise InvalidRequestError("the certificate's key is not ECDSA")
+        key.verify(request.signature, signed_bytes(nonce, request.csr), ec.ECDSA(hashes.SHA256()))
+        given = any(_gave(ca, certificate) for ca in cas)
+        caller = caller_by(certificate, fleet, "host")
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        raise InvalidRequestError(f"the certificate does not parse: {error}") from error
+    except InvalidSignature as error:
+        raise UnauthenticatedError("the request is not signed with the key of the certificate") from error
+    if not given:
+        raise UnauthenticatedError(
+            f"the certificate of host {caller.name!r} is of a CA that was retired, or of none of this fleet; {MEND}"
+        )
+    return caller
 
 
 def _gave(ca: x509.Certificate, certificate: x509.Certificate) -> bool:
