@@ -17,12 +17,14 @@ from segctl_controller.clock import Clock
 from segctl_controller.errors import InvalidRequestError, LimitError, NotFoundError
 from segctl_controller.feed import Feed
 from segctl_controller.gate import Gate
+from segctl_controller.holders import CaView
 from segctl_controller.hosts import HostAdmin
 from segctl_controller.impact import Impact
 from segctl_controller.probing import explained
 from segctl_controller.push import Proposal, Publisher
 from segctl_controller.registry import Registry
 from segctl_controller.review import Review, compare, review
+from segctl_controller.revocation import RECHECK, while_admitted
 from segctl_controller.rpc import Context, caller_of
 from segctl_controller.store.records import DenialFilter, DenialRecord, Role
 from segctl_controller.store.refusals import no_host
@@ -35,8 +37,6 @@ from segctl_controller.way import way_from
 
 RECENT_EVENTS = 20
 MOST_ROWS = 10_000
-RECHECK = 10.0
-"""Seconds after which a follower's rights are looked at again: an operator removed does not keep reading."""
 
 
 class Admin(admin_pb2_grpc.AdminServicer):
@@ -51,6 +51,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         publisher: Publisher,
         hosts: HostAdmin,
         tokens: TokenAdmin,
+        ca: CaView,
     ) -> None:
         self._fleet_id = fleet_id
         self._gate = gate
@@ -62,6 +63,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._publisher = publisher
         self._hosts = hosts
         self._tokens = tokens
+        self._ca = ca
         self._turns = Turns(db)
         self._usage = Usage(registry.fleet, db)
         self._impact = Impact(registry)
@@ -74,6 +76,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 fleet=self._fleet_id,
                 controller_version=__version__,
                 certificate_until_us=caller_of(context, self._fleet_id, "admin").until_us,
+                trust=self._ca.trusted(),
             )
 
     async def Flows(self, request: admin_pb2.FlowsRequest, context: Context) -> admin_pb2.FlowsReply:
@@ -133,6 +136,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
             active = await self._db.call(self._db.store.generation, 0)
             events = await self._db.call(self._db.store.events, RECENT_EVENTS)
             reply = status_view(self._fleet, active, events, self._fleet_id, self._clock.now_us())
+            reply.ca.CopyFrom(self._ca.status())
             rollout = self._publisher.rollout
             if rollout is not None and not rollout.over:
                 generation = generation_view(rollout.stored, self._fleet.active.number)
@@ -213,7 +217,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
             )
             way = way_from(request.wait_seconds, request.rollout)
             rollout = await self._publisher.publish(proposal, way)
-            async for progress in rollout.follow():
+            async for progress in while_admitted(partial(self._gate.admit, context, Role.EDITOR), rollout.follow()):
                 yield progress
 
     async def Rollback(
@@ -227,7 +231,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 rollout = self._publisher.end(request.end_trial, operator.name)
             else:
                 rollout = await self._publisher.rollback(number, operator.name, request.message, expect_base, way)
-            async for progress in rollout.follow():
+            async for progress in while_admitted(partial(self._gate.admit, context, Role.EDITOR), rollout.follow()):
                 yield progress
 
     async def SetTags(self, request: admin_pb2.SetTagsRequest, context: Context) -> admin_pb2.HostStatus:

@@ -12,7 +12,9 @@ from segctl_controller.clock import Clock
 from segctl_controller.config import CONFIG_FILE, DATABASE_FILE, Config, endpoint, load_config, save_config
 from segctl_controller.database import create_database, open_store
 from segctl_controller.errors import NotFoundError
+from segctl_controller.externalca import external_authority
 from segctl_controller.names import checked_name
+from segctl_controller.rotation import CaSet, load_cas
 from segctl_controller.store.protocol import Store
 from segctl_controller.store.records import Entry, OperatorRecord, Role
 from segctl_controller.store.refusals import no_operator
@@ -31,11 +33,13 @@ def create_controller(
     enrol_port: int,
     clock: Clock,
     heartbeat: int = 10,
-    host_certificate_days: float = 90,
+    host_certificate_days: float = 1,
     database: str = "",
+    external: tuple[Path, Path] | None = None,
 ) -> Config:
     """Make the directory, the CA, the database and the configuration. Raises StateError where one exists already.
-    `database`: see Config."""
+    `database`: see Config. `external` are the files of the certificate and the key of a CA that is to be used instead
+    of one of our own."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         present = [n for n in (CONFIG_FILE, DATABASE_FILE, "ca.key", "ca.pem") if (directory / n).exists()]
@@ -44,15 +48,31 @@ def create_controller(
                 f"{directory}: there is a controller already ({', '.join(present)}); init never overwrites one: "
                 "choose another --state, or move that directory away"
             )
+        authority = new_authority(new_fleet_id(), names, external, clock)
         create_database(directory, database)
-        authority = Authority.create(new_fleet_id(), clock.now())
         authority.save(directory)
-        config = Config(authority.fleet, listen, names, port, enrol_port, heartbeat, host_certificate_days, database)
+        config = Config(
+            authority.fleet,
+            listen,
+            names,
+            port,
+            enrol_port,
+            heartbeat,
+            host_certificate_days=host_certificate_days,
+            database=database,
+        )
         # Last: a directory with this file is whole.
         save_config(directory, config)
     except OSError as error:
         raise StateError(f"{directory}: cannot be prepared: {error.strerror}; check owner and free space") from error
     return config
+
+
+def new_authority(fleet: str, names: tuple[str, ...], external: tuple[Path, Path] | None, clock: Clock) -> Authority:
+    """Raises StateError for an external CA (certificate file, key file) that does not fit."""
+    if external is None:
+        return Authority.create(fleet, clock.now())
+    return external_authority(fleet, *external, names, clock.now())
 
 
 def add_operator(directory: Path, store: Store, name: str, role: Role, out: Path, clock: Clock) -> None:
@@ -62,14 +82,14 @@ def add_operator(directory: Path, store: Store, name: str, role: Role, out: Path
     """
     checked_name(name, "the operator")
     config = load_config(directory)
-    authority = Authority.load(directory, config.fleet)
-    credential = authority.issue_operator(name, clock.now())
+    cas = load_cas(directory, config.fleet)
+    credential = cas.signing.issue_operator(name, clock.now())
     created = clock.now_us()
     try:
         _prepare_out(out)
         entry = Entry(created, SHELL, "admin-add", f"operator {name}", f"role {role.value}")
         store.add_operator(OperatorRecord(name, role, credential.serial, created), entry)
-        _write_credential(out, config, authority, credential, name)
+        _write_credential(out, config, cas, credential, name)
     except OSError as error:
         raise StateError(f"{out}: the credentials cannot be written: {error.strerror}") from error
 
@@ -80,13 +100,13 @@ def renew_operator(directory: Path, store: Store, name: str, out: Path, clock: C
     Raises StateError when `out` holds credentials already, NotFoundError for an unknown name.
     """
     config = load_config(directory)
-    authority = Authority.load(directory, config.fleet)
+    cas = load_cas(directory, config.fleet)
     if store.operator(name) is None:
         raise NotFoundError(no_operator(name))
-    credential = authority.issue_operator(name, clock.now())
+    credential = cas.signing.issue_operator(name, clock.now())
     try:
         _prepare_out(out)
-        _write_credential(out, config, authority, credential, name)
+        _write_credential(out, config, cas, credential, name)
     except OSError as error:
         raise StateError(f"{out}: the credentials cannot be written: {error.strerror}; the old ones hold") from error
     # Last: were it first, a full disk would leave the operator with nothing.
@@ -101,10 +121,10 @@ def _prepare_out(out: Path) -> None:
         raise StateError(f"{out}: holds {', '.join(taken)} already; choose another --out, or move them away")
 
 
-def _write_credential(out: Path, config: Config, authority: Authority, credential: Credential, name: str) -> None:
+def _write_credential(out: Path, config: Config, cas: CaSet, credential: Credential, name: str) -> None:
     write_private(out / "key.pem", credential.key)
     (out / "cert.pem").write_bytes(credential.certificate)
-    (out / "ca.pem").write_bytes(authority.ca_pem)
+    (out / "ca.pem").write_bytes(cas.pem)
     client = {"controller": endpoint(config.names[0], config.port), "fleet": config.fleet, "name": name}
     (out / "client.json").write_text(json.dumps(client, indent=2) + "\n", encoding="utf-8")
 

@@ -8,7 +8,11 @@ from segctl.cli.app import App, Verb
 from segctl.cli.output_lists import render_audit, render_whoami
 
 
-@click.command(cls=Verb, changes="Nothing.", examples=["segctl whoami", "segctl --config ~/other-fleet whoami"])
+@click.command(
+    cls=Verb,
+    changes="Nothing on the fleet. While its CA is rotated, ca.pem of your configuration comes to hold both CAs.",
+    examples=["segctl whoami", "segctl --config ~/other-fleet whoami"],
+)
 @click.pass_obj
 def whoami(app: App) -> None:
     """Show who you are to the controller: your name, your role (viewer, editor, admin), the fleet, and when your
