@@ -24,8 +24,8 @@ class Work(Protocol):
     def append(self, table: Table, columns: Columns) -> None:
         """Rows whose columns are arrays of one length, in the order of the table."""
 
-    def merge(self, table: Table, columns: Columns, change: str) -> None:
-        """Like `append`; `change` is the SET of ON CONFLICT for rows whose primary key is there already. No key may
+    def merge(self, table: Table, columns: Columns, key: str, change: str) -> None:
+        """Like `append`, of any columns; `change` is what ON CONFLICT of the columns `key` does, in SQL. No key may
         occur twice."""
 
 

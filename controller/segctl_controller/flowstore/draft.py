@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 
 from segctl.model.inventory import Address, Host
 from segctl.model.policy import HOST_WORKLOAD, Mode, Policy, PortRange, Rule, Selector, Tags
@@ -24,6 +23,8 @@ from segctl.policy.decide import (
 from segctl_controller.flowstore.records import DraftRow
 from segctl_controller.flowstore.wire import address_of, service_of
 
+WORKLOAD = ""
+"""Stands for the workload among tag keys, of which none is empty."""
 DIRECTIONS: tuple[Direction, Direction] = ("egress", "ingress")
 
 
@@ -67,7 +68,7 @@ class _Bench:
         self._locals: dict[tuple[str, str, bool], tuple[Instance, bool, int, bool]] = {}
         self._remotes: dict[tuple[str, bool], int] = {}
         self._services: dict[tuple[int, int], tuple[PortRange, int]] = {}
-        self._few = lru_cache(maxsize=4096)(self._of_few_rules)
+        self._few: dict[int, Policy] = {}
 
     def decision(self, row: DraftRow) -> Decision | None:
         """None: it would pass, or nothing there is enforced."""
@@ -85,7 +86,7 @@ class _Bench:
         else:
             remote, theirs = self._group(row.peer_tags), self._remote(row.peer_tags, row.ingress)
         rules = mine & theirs & covering
-        policy = self._policy if crossing else self._few(rules)
+        policy = self._policy if crossing else self._of_few_rules(rules)
         found = decide_end(policy, direction, local, remote, service, self._now)
         return None if found.allowed else found
 
@@ -131,37 +132,38 @@ class _Bench:
         return known
 
     def _of_few_rules(self, chosen: int) -> Policy:
-        return replace(self._policy, rules=tuple(_chosen(self._policy.rules, chosen)))
+        known = self._few.get(chosen)
+        if known is None:
+            known = self._few[chosen] = replace(self._policy, rules=tuple(_chosen(self._policy.rules, chosen)))
+        return known
 
 
 class _Index:
-    """Which rules could name an instance at one end: bit masks by what a selector asks for. `end` 0: the local one."""
+    """Which rules could name an instance at one end, as bit masks. `end` 0: the local one."""
 
     def __init__(self, rules: Sequence[Rule], direction: Direction, end: int) -> None:
         self._every = 0
-        self._by_pair: dict[tuple[str, str], int] = {}
-        self._by_workload: dict[str, int] = {}
+        self._asking: dict[str, int] = {}
+        self._asking_for: dict[tuple[str, str], int] = {}
         for at, rule in enumerate(rules):
             selector = ends_of(direction, rule)[end]
             if selector.peer is not None:
                 continue
-            self._every |= 1 << at
-            for pair in selector.tags.pairs:
-                self._by_pair[pair] = self._by_pair.get(pair, 0) | 1 << at
-            if selector.workload is not None:
-                self._by_workload[selector.workload] = self._by_workload.get(selector.workload, 0) | 1 << at
+            bit = 1 << at
+            self._every |= bit
+            workload = ((WORKLOAD, selector.workload),) if selector.workload is not None else ()
+            for key, value in (*selector.tags.pairs, *workload):
+                self._asking[key] = self._asking.get(key, 0) | bit
+                self._asking_for[key, value] = self._asking_for.get((key, value), 0) | bit
 
     def naming(self, here: Iterable[Instance]) -> int:
         """Those that name any of them."""
         found = 0
         for instance in here:
-            held, missing = set(instance.tags.pairs), 0
-            for pair, mask in self._by_pair.items():
-                if pair not in held:
-                    missing |= mask
-            for workload, mask in self._by_workload.items():
-                if workload != instance.workload:
-                    missing |= mask
+            held = {**dict(instance.tags.pairs), WORKLOAD: instance.workload}
+            missing = 0
+            for key, asking in self._asking.items():
+                missing |= asking & ~self._asking_for.get((key, held.get(key, "")), 0)
             found |= self._every & ~missing
         return found
 

@@ -47,9 +47,8 @@ class DuckWork:
     def append(self, table: Table, columns: Columns) -> None:
         self._from(f"INSERT INTO {table.name} BY NAME SELECT * FROM told", columns)  # noqa: S608 - our names
 
-    def merge(self, table: Table, columns: Columns, change: str) -> None:
-        key = ", ".join(column.name for column in table.primary_key.columns)
-        conflict = f"ON CONFLICT ({key}) DO UPDATE SET {change}"
+    def merge(self, table: Table, columns: Columns, key: str, change: str) -> None:
+        conflict = f"ON CONFLICT ({key}) DO {change}"
         self._from(f"INSERT INTO {table.name} BY NAME SELECT * FROM told {conflict}", columns)  # noqa: S608 - our names
 
     def _from(self, sql: str, columns: Columns) -> None:

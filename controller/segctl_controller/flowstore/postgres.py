@@ -48,12 +48,11 @@ class PostgresWork:
             copy.write(_tuples(table, columns))
             copy.write(TRAILER)
 
-    def merge(self, table: Table, columns: Columns, change: str) -> None:
-        key = ", ".join(column.name for column in table.primary_key.columns)
+    def merge(self, table: Table, columns: Columns, key: str, change: str) -> None:
         arrays = ", ".join(f"CAST(:{name} AS {table.c[name].type}[])" for name in columns)
         sql = f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({arrays}) ON CONFLICT ({key})"  # noqa: S608
         values = {name: column.tolist() for name, column in columns.items()}
-        self.connection.execute(text(f"{sql} DO UPDATE SET {change}"), values)
+        self.connection.execute(text(f"{sql} DO {change}"), values)
 
 
 def _tuples(table: Table, columns: Columns) -> bytes:

@@ -20,7 +20,7 @@ OPEN_MINUTES = 2
 """So old is a minute before its rows are folded: agents tell of it every few seconds."""
 SLACK = 20
 """Rows are counted once a twentieth of the limit came in."""
-LOSE_MORE = f"lost = least(flow_losses.lost + excluded.lost, {LARGEST_COUNT})"
+LOSE_MORE = f"UPDATE SET lost = least(flow_losses.lost + excluded.lost, {LARGEST_COUNT})"
 
 
 class Retention:
@@ -120,7 +120,7 @@ def lose(work: Work, lost: Mapping[tuple[int, int], int]) -> None:
     if lost:
         hosts, hours = zip(*lost, strict=True)
         numbers = {"host": _integers(hosts), "hour": _integers(hours), "lost": _integers(lost.values())}
-        work.merge(losses, numbers, LOSE_MORE)
+        work.merge(losses, numbers, "host, hour", LOSE_MORE)
 
 
 def _integers(values: Iterable[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

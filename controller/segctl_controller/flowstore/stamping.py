@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segctl_controller.flowstore.columns import SHARED, Integers, concatenated, joined_remotes
 from segctl_controller.flowstore.dictionary import NONE, Dictionary
+from segctl_controller.flowstore.lookup import Lookup
 from segctl_controller.flowstore.records import MINUTE_US, FlowReport
 
 NAMES_A_HOST = 5_000
 """Names of workloads and rules that one host may bring up, since the controller started. Nobody knows which names its
 policies had, so a lie cannot be told from the truth; but it is not stored for ever."""
 REFUSED = -1
-MOST_CACHED = 200_000
+MOST_KNOWN = 200_000
+"""Addresses, and services of peers, that are remembered until the fleet changes."""
+LISTENERS_SECONDS = 10.0
+"""After which it is asked again who listens: hosts tell that without a change of the fleet's revision."""
 
 
 class Ends(Protocol):
@@ -44,20 +48,20 @@ class Stamper:
         self._ends = ends
         self._brought: Counter[str] = Counter()
         self._revision = -1
-        self._peers: dict[bytes, tuple[int, int, str]] = {}
+        self._asked_at = 0.0
+        self._peers = Lookup(self._ask_peers, 2, np.empty(0, dtype="S16"), MOST_KNOWN)
+        self._listeners = Lookup(self._ask_listeners, 1, np.empty(0, dtype=np.int64), MOST_KNOWN)
 
     def stamped(self, reports: Sequence[FlowReport]) -> tuple[dict[str, Integers], Integers, list[int]]:
         """The rows of all reports by column, the index of each row's report, and how many flows of each report are in
         no row, because their names were refused."""
-        if self._ends.revision != self._revision or len(self._peers) > MOST_CACHED:
-            self._revision = self._ends.revision
-            self._peers.clear()
+        self._forget_what_changed()
         self._learn(reports)
         columns = [report.columns for report in reports]
         lengths = [len(one) for one in columns]
         rows = {name: concatenated(columns, name) for name in SHARED}
         rows["host"] = np.repeat(_array(self._names.number(report.host) for report in reports), lengths)
-        tags = [self._groups.number(self._ends_tags(report.host)) for report in reports]
+        tags = [self._groups.number(self._group(report.host)) for report in reports]
         rows["tags"] = np.repeat(_array(tags), lengths)
         rows["workload"] = np.concatenate([self._numbers(one.workloads)[one.workload] for one in columns])
         rows["rule"] = np.concatenate([self._numbers(one.rules)[one.rule] for one in columns])
@@ -65,6 +69,15 @@ class Stamper:
         rows["folded"] = np.zeros(len(rows["minute"]), dtype=np.int64)
         self._add_peers(rows)
         return self._without_refused(rows, np.repeat(np.arange(len(reports)), lengths), len(reports))
+
+    def _forget_what_changed(self) -> None:
+        revision, now = self._ends.revision, time.monotonic()
+        if revision != self._revision:
+            self._peers.forget()
+        if revision != self._revision or now - self._asked_at > LISTENERS_SECONDS:
+            self._listeners.forget()
+            self._asked_at = now
+        self._revision = revision
 
     def _without_refused(
         self, rows: dict[str, Integers], report: Integers, reports: int
@@ -84,47 +97,40 @@ class Stamper:
                 self._brought[report.host] += len(new)
                 fresh |= new
         self._names.add(fresh)
-        self._groups.add(self._ends_tags(report.host) for report in reports)
+        self._groups.add(self._group(report.host) for report in reports)
 
     def _numbers(self, names: Sequence[str]) -> Integers:
         known = self._names
         return _array(NONE if not name else known.number(name) if name in known else REFUSED for name in names)
 
-    def _ends_tags(self, host: str) -> str:
+    def _group(self, host: str) -> str:
         """What a tag group is called in its dictionary, where the empty text means no group."""
         return self._ends.tags(host) or NO_TAGS
 
     def _add_peers(self, rows: dict[str, Integers]) -> None:
-        remotes, which = np.unique(joined_remotes(rows["remote_high"], rows["remote_low"]), return_inverse=True)
-        found = [self._peer(remote.ljust(16, b"\0")) for remote in remotes.tolist()]
-        rows["peer"] = _array(number for number, _, _ in found)[which]
-        rows["peer_tags"] = _array(group for _, group, _ in found)[which]
-        rows["peer_workload"] = self._listeners(rows, [name for _, _, name in found], which)
+        found = self._peers.of(joined_remotes(rows["remote_high"], rows["remote_low"]))
+        rows["peer"], rows["peer_tags"] = np.ascontiguousarray(found[:, 0]), np.ascontiguousarray(found[:, 1])
+        listeners = np.zeros(len(found), dtype=np.int64)
+        # What comes in was opened by a process that nobody listens for.
+        out = np.flatnonzero((rows["ingress"] == 0) & (rows["peer"] != NONE))
+        places = (rows["peer"][out] << 24) | (rows["protocol"][out] << 16) | rows["port"][out]
+        listeners[out] = self._listeners.of(places)[:, 0]
+        rows["peer_workload"] = listeners
 
-    def _peer(self, remote: bytes) -> tuple[int, int, str]:
-        known = self._peers.get(remote)
-        if known is None:
-            host = self._ends.holder(remote)
-            known = (NONE, NONE, "")
-            if host:
-                self._names.add([host])
-                self._groups.add([self._ends_tags(host)])
-                known = (self._names.number(host), self._groups.number(self._ends_tags(host)), host)
-            self._peers[remote] = known
-        return known
+    def _ask_peers(self, remotes: list[bytes]) -> list[tuple[int, ...]]:
+        """(peer, tag group) of each; numpy took the zeroes from their ends."""
+        hosts = [self._ends.holder(remote.ljust(16, b"\0")) for remote in remotes]
+        tags = {host: self._group(host) for host in set(hosts) if host}
+        self._names.add(tags)
+        self._groups.add(tags.values())
+        return [(self._names.number(host), self._groups.number(tags[host])) if host else (NONE, NONE) for host in hosts]
 
-    def _listeners(self, rows: dict[str, Integers], hosts: Sequence[str], which: NDArray[np.intp]) -> Integers:
-        """Of what goes out to a host of the fleet; what comes in was opened by a process that nobody listens for."""
-        listeners = np.zeros(len(which), dtype=np.int64)
-        asked = np.flatnonzero((rows["ingress"] == 0) & (rows["peer"] != NONE))
-        if not len(asked):
-            return listeners
-        places = (which[asked] << 24) | (rows["protocol"][asked] << 16) | rows["port"][asked]
-        each, inverse = np.unique(places, return_inverse=True)
-        names = [self._ends.listener(hosts[p >> 24], (p >> 16) & 0xFF, p & 0xFFFF) for p in each.tolist()]
+    def _ask_listeners(self, places: list[int]) -> list[tuple[int, ...]]:
+        """The workload that listens at each peer << 24 | protocol << 16 | port."""
+        text = self._names.text
+        names = [self._ends.listener(text(p >> 24), (p >> 16) & 0xFF, p & 0xFFFF) for p in places]
         self._names.add(name for name in names if name)
-        listeners[asked] = self._numbers(names)[inverse]
-        return listeners
+        return [(number,) for number in self._numbers(names).tolist()]
 
 
 NO_TAGS = "-"

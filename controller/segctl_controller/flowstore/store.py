@@ -34,7 +34,7 @@ from segctl_controller.flowstore.stamping import NO_TAGS, Ends, Stamper
 from segctl_controller.store.conninfo import Conninfo
 from segctl_controller.flowstore.tables import SCHEMA, VERSION, cursors, losses, meta, names, rows, tag_groups
 
-MOVE_ON = "epoch = excluded.epoch, sequence = excluded.sequence"
+MOVE_ON = "UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
 Place = tuple[str, int]
 
 
@@ -97,7 +97,7 @@ class SqlFlowStore:
         epochs = np.array([epoch for epoch, _ in places.values()], dtype=object)
         sequences = np.array([sequence for _, sequence in places.values()], dtype=np.int64)
         hosts = np.array([self._names.number(host) for host in places], dtype=np.int64)
-        work.merge(cursors, {"host": hosts, "epoch": epochs, "sequence": sequences}, MOVE_ON)
+        work.merge(cursors, {"host": hosts, "epoch": epochs, "sequence": sequences}, "host", MOVE_ON)
 
     def _lock_places(self, work: Work, hosts: Sequence[str]) -> dict[str, Place]:
         """Each row is made first, for one that is not there cannot be locked; in one order, so that replicas do not
