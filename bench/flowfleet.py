@@ -45,7 +45,7 @@ class Ends:
 
 
 def tags_of(number: int) -> str:
-    """Of 1,000 groups: 200 applications in 5 environments with 5 roles, of which each application has two hosts or so."""
+    """One of 5,000 groups of two hosts: 200 applications in 5 environments with 5 roles each."""
     return str(
         Tags.of({"app": f"a{number % APPS}", "env": ENVS[number // APPS % 5], "role": ROLES[number // 1000 % 5]})
     )
@@ -78,9 +78,8 @@ def policy(rules: int = RULES) -> Policy:
                 if (app % 10, source, destination) == (0, "api", "cache"):
                     continue
                 ends = (f"{{app: a{app}, env: {env}, role: {role}}}" for role in (source, destination))
-                text.append(
-                    f"  - {{name: r{made}, from: {next(ends)}, to: {next(ends)}, allow: [{destination}], owner: o, why: w}}"
-                )
+                rest = f"allow: [{destination}], owner: o, why: w"
+                text.append(f"  - {{name: r{made}, from: {next(ends)}, to: {next(ends)}, {rest}}}")
     parsed = parse_policy((SourceFile("policy.yaml", "\n".join(text).encode()),))
     assert parsed.policy is not None, parsed.findings[:3]
     return parsed.policy
