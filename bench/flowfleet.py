@@ -11,8 +11,7 @@ from segctl.model.policy import Policy, Tags
 from segctl.policy.parse import parse_policy
 from segctl.policy.source import SourceFile
 from segctl.proto.v1 import agent_pb2
-from segctl_controller.flowstore.records import DAY_US, MINUTE_US
-from segctl_controller.flowstore.wire import MAPPED
+from segctl_controller.flowstore.records import DAY_US, MAPPED, MINUTE_US
 
 APPS, ENVS, ROLES = 200, ("dev", "test", "stage", "prod", "dr"), ("web", "api", "db", "worker", "cache")
 HOSTS = 10_000
