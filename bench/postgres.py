@@ -12,12 +12,14 @@ from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 
+from segctl_controller.store.conninfo import Conninfo, parse_conninfo
+
 SETTINGS = "-c listen_addresses= -c shared_buffers=1GB -c work_mem=64MB -c max_wal_size=4GB"
 """As for a small machine of its own; commits are durable, as they are by default."""
 
 
 @contextmanager
-def running_server() -> Iterator[Callable[[], str]]:
+def running_server() -> Iterator[Callable[[], Conninfo]]:
     """Gives a function that makes a database and answers how to connect to it. Raises FileNotFoundError where no server
     is installed."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
@@ -34,10 +36,10 @@ def running_server() -> Iterator[Callable[[], str]]:
         command = [*become, str(programs[-1] / program), *arguments]
         subprocess.run(command, check=True, capture_output=True, cwd="/")
 
-    def connect() -> str:
+    def connect() -> Conninfo:
         name = f"bench{next(numbers)}"
         run("createdb", "-h", str(directory), "-U", "postgres", name)
-        return f"host={directory} user=postgres dbname={name}"
+        return parse_conninfo(f"host={directory} user=postgres dbname={name}", directory)
 
     try:
         run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")

@@ -10,6 +10,7 @@ from segctl_controller.clock import Clock
 from segctl_controller.flowstore.records import FlowLimits
 from segctl_controller.flowstore.store import flow_store_on
 from segctl_controller.flowstore.thread import FlowThread
+from segctl_controller.store.conninfo import Conninfo
 
 from tests.flowrows import NOW, KnownEnds, flow, key, report
 
@@ -17,7 +18,7 @@ HOSTS = 6
 LIMITS = FlowLimits(rows=10**7)
 
 
-def write(where: Path | str, begin: dict[str, int], acknowledged: Connection) -> None:
+def write(where: Path | Conninfo, begin: dict[str, int], acknowledged: Connection) -> None:
     """Each host tells reports from its number in `begin` on, one flow each, to the port of the report's number; what is
     stored is sent as (host, number)."""
     flows = FlowThread(flow_store_on(where, KnownEnds(), LIMITS), Clock(lambda: NOW))

@@ -18,12 +18,13 @@ import numpy as np
 from segctl.proto.v1 import agent_pb2
 from segctl_controller.clock import Clock
 from segctl_controller.flowbatch import columns_of
-from segctl_controller.flowstore.draft import judge
+from segctl_controller.flowstore.draft import judge, keys_of
 from segctl_controller.flowstore.records import DAY_US, MINUTE_US, FlowFilter, FlowLimits, FlowReport
 from segctl_controller.flowstore.store import SqlFlowStore, flow_store_on
 from segctl_controller.flowstore.tables import rows as flow_rows
 from segctl_controller.flowstore.tables import tag_groups
 from segctl_controller.flowstore.thread import FlowThread
+from segctl_controller.store.conninfo import Conninfo
 from sqlalchemy import select
 
 from bench.flowfleet import HOSTS, NOW, ROLES, Ends, message, policy, tags_of, week
@@ -54,7 +55,7 @@ def measure(quick: bool = False) -> list[Row]:
     return found
 
 
-def _ingest(engine: str, where: Path | str, rounds: int, goal: Goal | None) -> list[Row]:
+def _ingest(engine: str, where: Path | Conninfo, rounds: int, goal: Goal | None) -> list[Row]:
     """From the bytes of reports to the answer that they are durable."""
     rng = np.random.default_rng(5)
     reports = [[message(rng, agent, BATCH, n) for n in range(rounds)] for agent in range(AGENTS)]
@@ -89,14 +90,15 @@ async def _told(flows: FlowThread, reports: Sequence[Sequence[bytes]]) -> float:
     return time.perf_counter() - began
 
 
-def _questions(engine: str, where: Path | str, number: int, goals: bool) -> list[Row]:
+def _questions(engine: str, where: Path | Conninfo, number: int, goals: bool) -> list[Row]:
     store = flow_store_on(where, Ends(), LIMITS)
     try:
         _fill(store, number)
         day = NOW - DAY_US
         draft, moment = policy(), datetime.fromtimestamp(NOW / 1e6, UTC)
-        one = FlowFilter(since_us=day, low=_remote(7), high=_remote(7), port=5432)
-        kinds = store.judged_alike(day, 0, 10**6)
+        one = FlowFilter(since_us=day, low=_remote(2007), high=_remote(2007), port=5432)
+        keys = keys_of(draft)
+        kinds = store.judged_alike(day, 0, 10**6, keys)
         blocked = judge(kinds, draft, moment)
         size = store.size()
         what = f"of {number:,} rows over 7 days and {HOSTS:,} hosts, {engine}"
@@ -104,7 +106,7 @@ def _questions(engine: str, where: Path | str, number: int, goals: bool) -> list
             _row(f"map of 24 h {what}", lambda: store.map(day, 0, 10**6), Goal("<=", 350) if goals else None),
             _row(
                 f"draft impact of 24 h {what}",
-                lambda: judge(store.judged_alike(day, 0, 10**6), draft, moment),
+                lambda: judge(store.judged_alike(day, 0, 10**6, keys), draft, moment),
                 Goal("<=", 150) if goals else None,
                 f"{len(kinds):,} kinds of flows, each judged once by a policy of {len(draft.rules):,} rules; "
                 f"{len(blocked.blocked):,} would be blocked",

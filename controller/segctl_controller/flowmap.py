@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from segctl.model.policy import Policy, Tags
@@ -36,12 +36,12 @@ class _Sum:
         self.last_us = max(self.last_us, row.last_us)
 
 
-def edges_of(rows: Iterable[MapRow], by: Sequence[str], policy: Policy) -> list[admin_pb2.MapEdge]:
-    """Those with most flows first. Groups that do not differ in the tags `by` are one; empty: all tags count."""
-    groups: dict[str | None, Group] = {}
+def edges_of(rows: Iterable[MapRow], policy: Policy) -> list[admin_pb2.MapEdge]:
+    """Those with most flows first."""
+    groups: dict[str | None, Group] = {None: None}
     sums: tuple[dict[Place, _Sum], dict[Place, _Sum]] = ({}, {})
     for row in rows:
-        here, there = (_group(tags, by, groups) for tags in (row.tags, row.peer_tags))
+        here, there = (_group(tags, groups) for tags in (row.tags, row.peer_tags))
         ends = (there, here) if row.ingress else (here, there)
         sums[row.ingress].setdefault((*ends, row.protocol, row.port), _Sum()).add(row)
     egress, ingress = sums
@@ -51,11 +51,9 @@ def edges_of(rows: Iterable[MapRow], by: Sequence[str], policy: Policy) -> list[
     return [_edge(place, found, names[place[2:]]) for place, found in ordered]
 
 
-def _group(tags: str | None, by: Sequence[str], known: dict[str | None, Group]) -> Group:
+def _group(tags: str | None, known: dict[str | None, Group]) -> Group:
     if tags not in known:
-        pairs = parse_tags(tags or "").pairs
-        chosen = Tags(tuple(pair for pair in pairs if not by or pair[0] in by))
-        known[tags] = chosen if tags is not None else None
+        known[tags] = parse_tags(tags or "")
     return known[tags]
 
 

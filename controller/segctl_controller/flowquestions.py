@@ -16,12 +16,12 @@ from segctl_controller.enrich import declared_service
 from segctl_controller.errors import InvalidRequestError, NotFoundError
 from segctl_controller.fleet import Fleet
 from segctl_controller.flowmap import edges_of
-from segctl_controller.flowstore.draft import Blocked, judge, parse_tags
+from segctl_controller.flowstore.draft import Blocked, judge, keys_of, parse_tags
 from segctl_controller.flowstore.records import MAPPED, FarEnd, FlowFilter, FlowRecord, FlowVerdict
 from segctl_controller.flowstore.thread import FlowThread
 from segctl_controller.flowstore.wire import PROTOCOLS, address_of, remote_of, remotes_of, service_of
 from segctl_controller.store.records import DenialFilter
-from segctl_controller.store.sql import no_host
+from segctl_controller.store.refusals import no_host
 from segctl_controller.store_thread import StoreThread
 
 MOST_FLOWS = 10_000
@@ -88,9 +88,9 @@ class FlowQuestions:
             raise InvalidRequestError(f"by names at most {LONGEST_NAME} tag keys of {LONGEST_NAME} characters")
         limit = min(request.limit or 1000, MOST_EDGES)
         store, policy = self._flows.store, self._fleet.active.policy
-        rows = await self._flows.read(store.map, since, until, MOST_MAP_ROWS)
+        rows = await self._flows.read(store.map, since, until, MOST_MAP_ROWS, tuple(request.by) or None)
         lost = await self._flows.read(store.lost, "", since)
-        edges = await asyncio.to_thread(edges_of, rows, tuple(request.by), policy)
+        edges = await asyncio.to_thread(edges_of, rows, policy)
         more = len(edges) > limit or len(rows) == MOST_MAP_ROWS
         return admin_pb2.FlowMapReply(edges=edges[:limit], more=more, lost=lost)
 
@@ -116,7 +116,7 @@ class FlowQuestions:
     ) -> admin_pb2.DraftImpactFlowsReply:
         """Raises InvalidRequestError."""
         since, until = _span(since_us, until_us)
-        rows = await self._flows.read(self._flows.store.judged_alike, since, until, MOST_KINDS)
+        rows = await self._flows.read(self._flows.store.judged_alike, since, until, MOST_KINDS, keys_of(policy))
         verdicts = await asyncio.to_thread(judge, rows, policy, now)
         return admin_pb2.DraftImpactFlowsReply(
             blocked=[_blocked(one, policy) for one in verdicts.blocked[: min(limit or 100, MOST_FLOWS)]],

@@ -280,6 +280,13 @@ def test_the_map_is_between_tag_groups_and_ports(store: FlowStore) -> None:
         MapRow(db, web, True, 6, 5432, 4, 0, 0, 10, 20, NOW),
     }
     assert len(store.map(NOW, 0, 2)) == 2
+    whole = {(row.tags, row.peer_tags, row.ingress, row.flows) for row in store.map(NOW, 0, 10, ["app", "env"])}
+    assert whole == {
+        ("app=shop", "app=shop", False, 4),
+        ("app=shop", None, False, 1),
+        ("app=shop", "app=shop", True, 4),
+    }
+    assert {(row.tags, row.peer_tags) for row in store.map(NOW, 0, 10, [])} == {("", ""), ("", None)}
     assert store.map(NOW + HOUR_US, 0, 10) == ()
     assert store.map(0, NOW - HOUR_US, 10) == ()
 
@@ -305,6 +312,7 @@ def test_what_a_policy_judges_alike_is_one_row_with_an_example(store: FlowStore,
     first, *others = store.judged_alike(0, 0, 10)
     assert replace(first, host="") == DraftRow(web, "shop-web", False, db, b"", 6, 5432, 4, NOW + 1, "", "db1")
     assert first.host in ("web1", "web2")
+    assert store.judged_alike(0, 0, 10, ["role"])[0].tags == "role=web"
     assert {(row.peer_tags, row.remote, row.peer) for row in others} == {
         (None, outside, ""),
         (None, mapped("203.0.113.8"), ""),

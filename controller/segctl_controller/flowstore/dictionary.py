@@ -54,6 +54,12 @@ class Dictionary:
             self._load()
         return self._texts.get(number, "?")
 
+    def all(self) -> dict[int, str]:
+        """Texts by number, as they are now; without the empty one."""
+        if self._database.shared:
+            self._load()
+        return {number: text for number, text in self._texts.copy().items() if number != NONE}
+
     def _load(self) -> None:
         with self._database.reading() as work:
             self._learn(work.rows(select(self._table.c.id, self._table.c.text)))

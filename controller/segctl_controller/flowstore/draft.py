@@ -25,6 +25,7 @@ from segctl_controller.flowstore.wire import address_of, service_of
 
 WORKLOAD = ""
 """Stands for the workload among tag keys, of which none is empty."""
+BY_DEFAULT = Decision(False, "default")
 DIRECTIONS: tuple[Direction, Direction] = ("egress", "ingress")
 
 
@@ -54,6 +55,16 @@ def judge(rows: Iterable[DraftRow], policy: Policy, now: datetime) -> Verdicts:
         if decision is not None:
             blocked.append(Blocked(row, service_of(row.protocol, row.port), decision))
     return Verdicts(tuple(blocked), judged)
+
+
+def keys_of(policy: Policy) -> frozenset[str]:
+    """The tag keys that it asks for anywhere: hosts that differ in others only are judged alike."""
+    selectors = [end for rule in policy.rules for end in (rule.source, rule.destination)]
+    selectors += [end for boundary in policy.boundaries for end in (boundary.source, boundary.destination)]
+    selectors += [mode.select for mode in policy.modes]
+    asked = {key for selector in selectors for key, _ in selector.tags.pairs}
+    asked |= {key for workload in policy.workloads.values() for key, _ in (*workload.on.pairs, *workload.tags.pairs)}
+    return frozenset(asked | {key for rule in policy.rules for key in rule.within})
 
 
 class _Bench:
@@ -86,6 +97,8 @@ class _Bench:
         else:
             remote, theirs = self._group(row.peer_tags), self._remote(row.peer_tags, row.ingress)
         rules = mine & theirs & covering
+        if not rules and not self._policy.boundaries:
+            return BY_DEFAULT
         policy = self._policy if crossing else self._of_few_rules(rules)
         found = decide_end(policy, direction, local, remote, service, self._now)
         return None if found.allowed else found

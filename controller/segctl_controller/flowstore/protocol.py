@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from segctl_controller.flowstore.records import (
@@ -15,6 +15,8 @@ from segctl_controller.flowstore.records import (
     MapRow,
     Talker,
 )
+
+Keys = Collection[str] | None
 
 
 class FlowStore(Protocol):
@@ -51,11 +53,11 @@ class FlowStore(Protocol):
     def talkers(self, since_us: int, until_us: int, limit: int) -> tuple[Talker, ...]:
         """Those with most bytes, the largest first."""
 
-    def map(self, since_us: int, until_us: int, limit: int) -> tuple[MapRow, ...]:
-        """Between tag groups, most flows first."""
+    def map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[MapRow, ...]:
+        """Between tag groups, most flows first. Of the tags, only those with one of `keys` count; None: all."""
 
-    def judged_alike(self, since_us: int, until_us: int, limit: int) -> tuple[DraftRow, ...]:
-        """What a policy has to decide once each, most flows first."""
+    def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[DraftRow, ...]:
+        """What a policy that asks for tags of `keys` has to decide once each, most flows first."""
 
     def size(self) -> FlowSize: ...
 

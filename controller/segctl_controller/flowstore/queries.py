@@ -3,10 +3,25 @@ translates them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Integer, Select, and_, case, cast, func, literal, select, true
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Join,
+    Select,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    true,
+)
 
 from segctl_controller.flowstore.columns import split_remote
 from segctl_controller.flowstore.records import HOUR_US, LARGEST_COUNT, MINUTE_US, FlowFilter, FlowVerdict
@@ -80,29 +95,47 @@ def talkers(since_us: int, until_us: int, limit: int) -> Select[Any]:
     return query.order_by(octets.desc(), func.sum(r.flows).desc(), r.host, r.workload).limit(limit)
 
 
-def mapped(since_us: int, until_us: int, limit: int) -> Select[Any]:
+Groups = Mapping[int, int]
+"""By tag group, the one that stands for it: all that do not differ in the tags asked for."""
+
+
+def _merged(groups: Groups) -> tuple[ColumnElement[int], ColumnElement[int], Join]:
+    """The columns for the tags of both ends, and the rows that are joined with them."""
+    numbers, into = list(groups), list(groups.values())
+    pairs = select(
+        func.unnest(cast(bindparam(None, numbers, ARRAY(Integer)), ARRAY(Integer))).label("number"),
+        func.unnest(cast(bindparam(None, into, ARRAY(Integer)), ARRAY(Integer))).label("into_group"),
+    ).cte("merged")
+    near, far = pairs.alias("near"), pairs.alias("far")
+    joined = rows.join(near, r.tags == near.c.number).join(far, r.peer_tags == far.c.number)
+    return near.c.into_group, far.c.into_group, joined
+
+
+def mapped(since_us: int, until_us: int, limit: int, groups: Groups) -> Select[Any]:
     """(tags, peer tags, ingress, protocol, port, flows, would-deny, observed, bytes sent, received, last), most flows
     first."""
-    key = (r.tags, r.peer_tags, r.ingress, r.protocol, r.port)
+    tags, peer_tags, joined = _merged(groups)
+    key = (tags, peer_tags, r.ingress, r.protocol, r.port)
 
     def of(verdict: FlowVerdict) -> ColumnElement[int]:
         return total(case((r.verdict == int(verdict), r.flows), else_=0))
 
     verdicts = (of(FlowVerdict.WOULD_DENY), of(FlowVerdict.OBSERVED))
-    query = select(*key, TOTALS[0], *verdicts, *TOTALS[1:], LAST).where(within(since_us, until_us))
-    return query.group_by(*key).order_by(TOTALS[0].desc(), *key).limit(limit)
+    query = select(*key, TOTALS[0], *verdicts, *TOTALS[1:], LAST).select_from(joined)
+    return query.where(within(since_us, until_us)).group_by(*key).order_by(TOTALS[0].desc(), *key).limit(limit)
 
 
-def judged_alike(since_us: int, until_us: int, limit: int) -> Select[Any]:
+def judged_alike(since_us: int, until_us: int, limit: int, groups: Groups) -> Select[Any]:
     """(tags, workload, ingress, peer tags, high, low, protocol, port, flows, last, a host, a peer). The address counts
     where no host held it."""
     none = literal(0, BigInteger)
     high = case((r.peer == 0, r.remote_high), else_=none).label("high")
     low = case((r.peer == 0, r.remote_low), else_=none).label("low")
-    key = (r.tags, r.workload, r.ingress, r.peer_tags, high, low, r.protocol, r.port)
+    tags, peer_tags, joined = _merged(groups)
+    key = (tags, r.workload, r.ingress, peer_tags, high, low, r.protocol, r.port)
     examples = (func.min(r.host), func.min(r.peer))
-    query = select(*key, TOTALS[0], LAST, *examples).where(within(since_us, until_us)).group_by(*key)
-    return query.order_by(TOTALS[0].desc()).limit(limit)
+    query = select(*key, TOTALS[0], LAST, *examples).select_from(joined).where(within(since_us, until_us))
+    return query.group_by(*key).order_by(TOTALS[0].desc()).limit(limit)
 
 
 def lost(host: int | None, since_us: int) -> Select[Any]:

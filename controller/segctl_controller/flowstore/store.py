@@ -13,7 +13,8 @@ from sqlalchemy.dialects.postgresql import insert
 from segctl_controller.flowstore import queries
 from segctl_controller.flowstore.columns import joined_remote, split_remote
 from segctl_controller.flowstore.database import Database, Work
-from segctl_controller.flowstore.dictionary import Dictionary
+from segctl_controller.flowstore.dictionary import NONE, Dictionary
+from segctl_controller.flowstore.protocol import Keys
 from segctl_controller.flowstore.records import (
     HOUR_US,
     LARGEST_COUNT,
@@ -31,8 +32,8 @@ from segctl_controller.flowstore.records import (
 )
 from segctl_controller.flowstore.retention import Retention, lose
 from segctl_controller.flowstore.stamping import NO_TAGS, Ends, Stamper
-from segctl_controller.store.conninfo import Conninfo
 from segctl_controller.flowstore.tables import SCHEMA, VERSION, cursors, losses, meta, names, rows, tag_groups
+from segctl_controller.store.conninfo import Conninfo
 
 MOVE_ON = "UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
 Place = tuple[str, int]
@@ -190,24 +191,26 @@ class SqlFlowStore:
             Talker(self._names.text(host), self._names.text(workload), *sums) for host, workload, *sums in found
         )
 
-    def map(self, since_us: int, until_us: int, limit: int) -> tuple[MapRow, ...]:
+    def map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[MapRow, ...]:
+        groups, shown = self._merged_groups(keys)
         with self._database.reading() as work:
-            found = work.rows(queries.mapped(since_us, until_us, limit))
+            found = work.rows(queries.mapped(since_us, until_us, limit, groups))
         return tuple(
-            MapRow(self._tags(tags) or "", self._tags(peer_tags), bool(ingress), *rest)
+            MapRow(shown[tags] or "", shown[peer_tags], bool(ingress), *rest)
             for tags, peer_tags, ingress, *rest in found
         )
 
-    def judged_alike(self, since_us: int, until_us: int, limit: int) -> tuple[DraftRow, ...]:
+    def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[DraftRow, ...]:
+        groups, shown = self._merged_groups(keys)
         with self._database.reading() as work:
-            found = work.rows(queries.judged_alike(since_us, until_us, limit))
+            found = work.rows(queries.judged_alike(since_us, until_us, limit, groups))
         text = self._names.text
         return tuple(
             DraftRow(
-                self._tags(tags) or "",
+                shown[tags] or "",
                 text(workload),
                 bool(ingress),
-                self._tags(peer_tags),
+                shown[peer_tags],
                 joined_remote(high, low) if not peer_tags else b"",
                 protocol,
                 port,
@@ -219,12 +222,16 @@ class SqlFlowStore:
             for tags, workload, ingress, peer_tags, high, low, protocol, port, flows, last_us, host, peer in found
         )
 
-    def _tags(self, number: int) -> str | None:
-        """None for no group at all."""
-        if not number:
-            return None
-        found = self._groups.text(number)
-        return "" if found == NO_TAGS else found
+    def _merged_groups(self, keys: Keys) -> tuple[dict[int, int], dict[int, str | None]]:
+        """By tag group the one that stands for it; and the tags of those, as far as they count. 0, no group, is itself:
+        None."""
+        groups, first, shown = {NONE: NONE}, dict[str, int](), dict[int, str | None]({NONE: None})
+        for number, text in self._groups.all().items():
+            pairs = [] if text == NO_TAGS else text.split(",")
+            tags = ",".join(pair for pair in pairs if keys is None or pair.partition("=")[0] in keys)
+            groups[number] = first.setdefault(tags, number)
+            shown[groups[number]] = tags
+        return groups, shown
 
     def size(self) -> FlowSize:
         with self._database.reading() as work:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from segctl_controller.flowstore.records import FlowFilter
 from segctl_controller.flowstore.store import flow_store_on
+from segctl_controller.store.conninfo import Conninfo, parse_conninfo
 
 from tests.flowrows import KnownEnds
 from tests.flowwriter import HOSTS, LIMITS, write
@@ -17,7 +18,7 @@ from tests.postgres import Server
 PATIENCE = 30.0
 
 
-def killed_again_and_again(where: Path | str, kills: int) -> dict[str, int]:
+def killed_again_and_again(where: Path | Conninfo, kills: int) -> dict[str, int]:
     """The last number of each host that was acknowledged."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.flowwriter"])
@@ -48,9 +49,9 @@ def killed_again_and_again(where: Path | str, kills: int) -> dict[str, int]:
 def test_nothing_that_was_acknowledged_is_lost_or_counted_twice(
     engine: str, kills: int, tmp_path: Path, postgres_server: Server
 ) -> None:
-    where: Path | str = tmp_path / "flows.duckdb"
+    where: Path | Conninfo = tmp_path / "flows.duckdb"
     if engine == "postgresql":
-        where = postgres_server.conninfo(postgres_server.database("template0"))
+        where = parse_conninfo(postgres_server.conninfo(postgres_server.database("template0")), tmp_path)
     last = killed_again_and_again(where, kills)
     assert sum(last.values()) > 2 * kills
     store = flow_store_on(where, KnownEnds(), LIMITS)
