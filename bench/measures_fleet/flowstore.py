@@ -31,7 +31,7 @@ from bench.flowfleet import HOSTS, NOW, ROLES, Ends, message, policy, tags_of, w
 from bench.postgres import running_server
 from bench.rows import Goal, Row
 
-SECONDS = 180.0
+SECONDS = 1200.0
 AGENTS, BATCH, ROUNDS = 8, 2_000, 120
 ROWS, POSTGRES_ROWS, CHUNK = 10_000_000, 1_000_000, 500_000
 REPEATS = 5

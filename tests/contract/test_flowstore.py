@@ -323,9 +323,11 @@ def test_one_host_brings_up_so_many_names_and_no_more(store: FlowStore) -> None:
     many = [flow(key(rule=f"r{n}")) for n in range(NAMES_A_HOST)]
     told(store, 1, *many)
     assert store.lost("web1", 0) == len(many)  # with its workload that is one name too many
-    told(store, 2, flow(key(rule="r1")))
+    told(store, 2, *(flow(key(rule=f"s{n}"), flows=2**53) for n in range(NAMES_A_HOST + 1)))
+    assert store.lost("web1", 0) == 2**53
+    told(store, 3, flow(key(rule="r1")))
     told(store, 1, flow(key("db1", rule="r2")), host="db1")
-    told(store, 3, flow(key(rule="r2")))
+    told(store, 4, flow(key(rule="r2")))
     assert {(row.key.host, row.key.rule) for row in store.flows(FlowFilter())} == {
         ("web1", "r1"),
         ("web1", "r2"),

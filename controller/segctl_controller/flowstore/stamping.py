@@ -12,7 +12,7 @@ import numpy as np
 from segctl_controller.flowstore.columns import SHARED, Integers, concatenated, joined_remotes
 from segctl_controller.flowstore.dictionary import NONE, Dictionary
 from segctl_controller.flowstore.lookup import Lookup
-from segctl_controller.flowstore.records import MINUTE_US, FlowReport
+from segctl_controller.flowstore.records import LARGEST_COUNT, MINUTE_US, FlowReport
 
 NAMES_A_HOST = 5_000
 """Names of workloads and rules that one host may bring up, since the controller started. Nobody knows which names its
@@ -57,12 +57,13 @@ class Stamper:
         no row, because their names were refused."""
         self._forget_what_changed()
         self._learn(reports)
+        groups = [self._group(report.host) for report in reports]
+        self._groups.add(groups)
         columns = [report.columns for report in reports]
         lengths = [len(one) for one in columns]
         rows = {name: concatenated(columns, name) for name in SHARED}
         rows["host"] = np.repeat(_array(self._names.number(report.host) for report in reports), lengths)
-        tags = [self._groups.number(self._group(report.host)) for report in reports]
-        rows["tags"] = np.repeat(_array(tags), lengths)
+        rows["tags"] = np.repeat(_array(self._groups.number(group) for group in groups), lengths)
         rows["workload"] = np.concatenate([self._numbers(one.workloads)[one.workload] for one in columns])
         rows["rule"] = np.concatenate([self._numbers(one.rules)[one.rule] for one in columns])
         rows["minute"] = rows["last_us"] // MINUTE_US
@@ -85,11 +86,12 @@ class Stamper:
         refused = (rows["workload"] == REFUSED) | (rows["rule"] == REFUSED)
         if not refused.any():
             return rows, report, [0] * reports
-        lost = [int(rows["flows"][refused & (report == at)].sum()) for at in range(reports)]
+        told = rows["flows"].astype(np.float64)  # a sum of counts can be wider than 64 bits
+        lost = [min(int(told[refused & (report == at)].sum()), LARGEST_COUNT) for at in range(reports)]
         return {name: column[~refused] for name, column in rows.items()}, report[~refused], lost
 
     def _learn(self, reports: Sequence[FlowReport]) -> None:
-        """Store names and tag groups that are new, so that rows can have their numbers."""
+        """Store names that are new, so that rows can have their numbers."""
         fresh = {report.host for report in reports}
         for report in reports:
             new = {n for n in (*report.columns.workloads, *report.columns.rules) if n and n not in self._names}
@@ -97,7 +99,6 @@ class Stamper:
                 self._brought[report.host] += len(new)
                 fresh |= new
         self._names.add(fresh)
-        self._groups.add(self._group(report.host) for report in reports)
 
     def _numbers(self, names: Sequence[str]) -> Integers:
         known = self._names
