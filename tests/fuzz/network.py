@@ -198,7 +198,7 @@ class _Fleet:
 class _Registry:
     fleet = _Fleet()
 
-    def verify(self, host: str, serial: str) -> None:
+    def verify(self, host: str, serial: str, issued_us: int) -> None:
         """Everyone is enrolled here."""
 
 
