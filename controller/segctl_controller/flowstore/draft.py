@@ -16,9 +16,9 @@ from segctl.policy.decide import (
     effective_mode,
     ends_of,
     essential,
-    instances,
     is_live,
 )
+from segctl.policy.selectors import InstanceFinder
 
 from segctl_controller.flowstore.records import DraftRow
 from segctl_controller.flowstore.wire import address_of, service_of
@@ -75,6 +75,7 @@ class _Bench:
         self._policy = replace(policy, rules=tuple(rule for rule in policy.rules if is_live(rule, now)))
         self._now = now
         self._indices = {d: (_Index(self._policy.rules, d, 0), _Index(self._policy.rules, d, 1)) for d in DIRECTIONS}
+        self._instances = InstanceFinder(self._policy)
         self._groups: dict[str, tuple[Instance, ...]] = {}
         self._locals: dict[tuple[str, str, bool], tuple[Instance, bool, int, bool]] = {}
         self._remotes: dict[tuple[str, bool], int] = {}
@@ -131,7 +132,7 @@ class _Bench:
         """The workloads of a host with these tags. Its name is in no rule."""
         known = self._groups.get(tags)
         if known is None:
-            known = self._groups[tags] = instances(self._policy, Host("", parse_tags(tags)))
+            known = self._groups[tags] = self._instances.of(Host("", parse_tags(tags)))
         return known
 
     def _service(self, protocol: int, port: int) -> tuple[PortRange, int]:
