@@ -137,7 +137,10 @@ def _figures(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _measure(options: argparse.Namespace) -> int:
     """1 when something could not be measured, whether the goals hold or not."""
-    rows = list(run(figures.measures(options.only), options.quick))
+    rows = []
+    for row in run(figures.measures(options.only), options.quick):
+        rows.append(row)
+        print(table([row]).splitlines()[1], file=sys.stderr, flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(to_json(rows) + "\n")
     print(table(rows))

@@ -81,6 +81,8 @@ class Conversation:
                 return (self._hold(message.activate.generation, message.activate.digest, stored=False),)
             case "confirm":
                 return (self._hold(message.confirm.generation, message.confirm.digest, stored=True),)
+            case "take_back":
+                self.held.generation, self.held.digest = 0, ""  # only sent where nothing was in force before
             case "welcome":
                 self.heartbeat_seconds = message.welcome.heartbeat_seconds
             case "probe":
