@@ -38,6 +38,7 @@ class Crowds:
 
     def connect(self, seconds: float = PATIENCE) -> float:
         """Start every agent; how many seconds it took until all had a session. Raises TimeoutError."""
+        self.totals()  # answered once every agent is made: that is no part of connecting
         started = monotonic()
         call_all(self._processes, "start")
         return self.connected_after(started, 0, seconds)

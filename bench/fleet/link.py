@@ -13,6 +13,7 @@ from segctl.errors import WireError
 from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.channel import STEADY_SECONDS, Backoff
+from segctl_agent.credentials import Identity
 
 from bench.fleet.agent import REPORT, SESSION, Conversation
 from bench.fleet.http2 import Connection, Stream, client_context
@@ -34,7 +35,7 @@ class Link:
         self.reported = self.stored = 0  # sequences: the last one that was sent, and that was acknowledged
         self.conversation = Conversation(member.addresses, self._acked, verify)
         self._identity, self._tally, self._batches, self._steady = member.identity, tally, batches, steady
-        self._context: ssl.SSLContext | None = None
+        self._context = _tls(member.identity)
         self._connection: Connection | None = None
         self._session: Stream | None = None
         self._greeted = self._heard_at = 0.0
@@ -76,7 +77,7 @@ class Link:
                 greeted.set_result(None)
 
         async with turns, asyncio.timeout(GREETING_SECONDS):
-            connection = self._connection = await Connection.open(address, self._tls())
+            connection = self._connection = await Connection.open(address, self._context)
             session = self._session = connection.call(SESSION, take, self._end)
             session.send(self.conversation.hello())
             await asyncio.wait((greeted, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -98,15 +99,6 @@ class Link:
         self._connection = self._session = None
         if self._greeted:
             self._tally.left()
-
-    def _tls(self) -> ssl.SSLContext:
-        """Python reads keys from files alone."""
-        if self._context is None:
-            with NamedTemporaryFile(prefix="segctl-fleet-") as file:
-                file.write(self._identity.certificate + self._identity.key)
-                file.flush()
-                self._context = client_context(self._identity.ca, file.name)
-        return self._context
 
     def _take(self, data: bytes) -> None:
         self._heard_at = asyncio.get_running_loop().time()
@@ -173,3 +165,11 @@ class Link:
         stored = pb.ReportAck.FromString(data).sequence
         self._tally.reports += stored - self.stored
         self.stored = stored
+
+
+def _tls(identity: Identity) -> ssl.SSLContext:
+    """Made once, for all connections of the agent. Python reads keys from files alone."""
+    with NamedTemporaryFile(prefix="segctl-fleet-") as file:
+        file.write(identity.certificate + identity.key)
+        file.flush()
+        return client_context(identity.ca, file.name)
