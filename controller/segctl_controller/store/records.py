@@ -12,7 +12,7 @@ from segctl.policy.source import SourceFile
 
 
 class Role(StrEnum):
-    """Each may do what those before it may, over the whole fleet; but an OWNER changes the policy of its scope alone."""
+    """Each may do what those before it may, of the whole fleet; an OWNER changes the policy of its scope alone."""
 
     VIEWER = "viewer"
     OWNER = "owner"

@@ -155,9 +155,7 @@ def operator_values(record: OperatorRecord) -> dict[str, Any]:
 
 
 def operator_of(row: Row) -> OperatorRecord:
-    return OperatorRecord(
-        row["name"], Role(row["role"]), row["serial"], row["created_us"], tags_of(row["scope"])
-    )
+    return OperatorRecord(row["name"], Role(row["role"]), row["serial"], row["created_us"], tags_of(row["scope"]))
 
 
 def group_values(record: GroupRecord) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from segctl_controller.store.records import Entry, EntryFilter
 from segctl_controller.store.sql import SqlStore
 
 from tests.controller_harness import init_state
+from tests.unit.segctl_controller.oldschema import without_access
 
 ENTRY = Entry(1, "root", "act", "subject", "detail")
 
@@ -34,21 +35,10 @@ def everything(store: SqlStore) -> tuple[Entry, ...]:
     return store.entries(10_000, EntryFilter(oldest_first=True))
 
 
-def as_before_the_chain(path: Path) -> None:
-    """The database as version 0004 of the schema left it."""
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for column in ("identity", "peer", "previous", "hash"):
-            connection.execute(f"ALTER TABLE audit DROP COLUMN {column}")
-        connection.execute("ALTER TABLE operators DROP COLUMN scope")
-        connection.execute("DROP TABLE api_tokens")
-        connection.execute("DROP TABLE groups")
-        connection.execute("UPDATE alembic_version SET version_num = '0004'")
-
-
 def test_what_was_written_before_is_chained_and_stays_append_only(tmp_path: Path) -> None:
     path = tmp_path / "controller.db"
     SqlStore(path).close()
-    as_before_the_chain(path)
+    without_access(path)
     with closing(sqlite3.connect(path)) as connection, connection:
         for sequence in (1, 2, 4, 9):  # numbers that a failed transaction left out
             values = (sequence, sequence * 10, "ann", "push", "x", f"d{sequence}")
@@ -71,7 +61,7 @@ def test_what_was_written_before_is_chained_and_stays_append_only(tmp_path: Path
 def test_a_backup_is_noted_in_the_chain_or_before_there_is_one(tmp_path: Path, old: bool) -> None:
     state = init_state(tmp_path)
     if old:
-        as_before_the_chain(state / DATABASE_FILE)
+        without_access(state / DATABASE_FILE)
     take_backup(state, tmp_path / "backup", Clock())
     store = open_store(state)
     store.add_entry(ENTRY)

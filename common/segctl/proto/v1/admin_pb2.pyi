@@ -62,8 +62,50 @@ global___WhoAmIRequest = WhoAmIRequest
 class WhoAmIReply(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    NAME_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    FLEET_FIELD_NUMBER: builtins.int
+    CONTROLLER_VERSION_FIELD_NUMBER: builtins.int
+    CERTIFICATE_UNTIL_US_FIELD_NUMBER: builtins.int
+    IDENTITY_FIELD_NUMBER: builtins.int
+    SCOPES_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    role: builtins.str
+    fleet: builtins.str
+    controller_version: builtins.str
+    certificate_until_us: builtins.int
+    """of the caller's certificate; 0: came with a token"""
+    identity: builtins.str
+    """certificate SERIAL, api-token ID, oidc SUBJECT"""
+    until_us: builtins.int
+    """when what the caller showed ends"""
+    @property
+    def scopes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Scope]:
+        """of an owner"""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        role: builtins.str = ...,
+        fleet: builtins.str = ...,
+        controller_version: builtins.str = ...,
+        certificate_until_us: builtins.int = ...,
+        identity: builtins.str = ...,
+        scopes: collections.abc.Iterable[global___Scope] | None = ...,
+        until_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate_until_us", b"certificate_until_us", "controller_version", b"controller_version", "fleet", b"fleet", "identity", b"identity", "name", b"name", "role", b"role", "scopes", b"scopes", "until_us", b"until_us"]) -> None: ...
+
+global___WhoAmIReply = WhoAmIReply
+
+@typing.final
+class Scope(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
     @typing.final
-    class ScopeEntry(google.protobuf.message.Message):
+    class TagsEntry(google.protobuf.message.Message):
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
         KEY_FIELD_NUMBER: builtins.int
@@ -78,43 +120,17 @@ class WhoAmIReply(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
-    NAME_FIELD_NUMBER: builtins.int
-    ROLE_FIELD_NUMBER: builtins.int
-    FLEET_FIELD_NUMBER: builtins.int
-    CONTROLLER_VERSION_FIELD_NUMBER: builtins.int
-    CERTIFICATE_UNTIL_US_FIELD_NUMBER: builtins.int
-    IDENTITY_FIELD_NUMBER: builtins.int
-    SCOPE_FIELD_NUMBER: builtins.int
-    UNTIL_US_FIELD_NUMBER: builtins.int
-    name: builtins.str
-    role: builtins.str
-    fleet: builtins.str
-    controller_version: builtins.str
-    certificate_until_us: builtins.int
-    """of the caller's certificate; 0: came with a token"""
-    identity: builtins.str
-    """certificate SERIAL, api-token ID, oidc SUBJECT"""
-    until_us: builtins.int
-    """when what the caller showed ends"""
+    TAGS_FIELD_NUMBER: builtins.int
     @property
-    def scope(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """of an owner"""
-
+    def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     def __init__(
         self,
         *,
-        name: builtins.str = ...,
-        role: builtins.str = ...,
-        fleet: builtins.str = ...,
-        controller_version: builtins.str = ...,
-        certificate_until_us: builtins.int = ...,
-        identity: builtins.str = ...,
-        scope: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
-        until_us: builtins.int = ...,
+        tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["certificate_until_us", b"certificate_until_us", "controller_version", b"controller_version", "fleet", b"fleet", "identity", b"identity", "name", b"name", "role", b"role", "scope", b"scope", "until_us", b"until_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tags", b"tags"]) -> None: ...
 
-global___WhoAmIReply = WhoAmIReply
+global___Scope = Scope
 
 @typing.final
 class SourceFile(google.protobuf.message.Message):

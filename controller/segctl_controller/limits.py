@@ -1,0 +1,111 @@
+"""What every RPC may cost: a call of a method that is not listed here is refused, and so is a request that is larger.
+
+docs/security.md has the table with the fields. The rates of agents' streams are by message, where those are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from segctl_controller.errors import LimitError
+from segctl_controller.review import LARGEST_SOURCE
+
+SMALL, MEDIUM, POLICY = 16 * 1024, 256 * 1024, LARGEST_SOURCE + 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """`size` of a request in bytes; of each caller, after `burst` calls at once, `rate` calls a second, and at most
+    `streams` open at a time (0: it is none, or is bounded elsewhere)."""
+
+    size: int
+    rate: float = 5.0
+    burst: int = 50
+    streams: int = 0
+
+
+ADMIN = "/segctl.v1.Admin/"
+AGENT = "/segctl.v1.Agent/"
+READ, HEAVY, CHANGE = Limit(SMALL), Limit(SMALL, 2.0, 20), Limit(MEDIUM, 2.0, 30)
+
+LIMITS = MappingProxyType(
+    {
+        f"{ADMIN}WhoAmI": READ,
+        f"{ADMIN}Check": Limit(POLICY, 1.0, 20),
+        f"{ADMIN}Plan": Limit(POLICY, 1.0, 20),
+        f"{ADMIN}Status": READ,
+        f"{ADMIN}History": READ,
+        f"{ADMIN}GetGeneration": READ,
+        f"{ADMIN}ListHosts": READ,
+        f"{ADMIN}Explain": Limit(SMALL, 10.0, 100),
+        f"{ADMIN}Denied": Limit(SMALL, 2.0, 20, streams=8),
+        f"{ADMIN}Flows": HEAVY,
+        f"{ADMIN}RuleUse": HEAVY,
+        f"{ADMIN}Push": Limit(POLICY, 1.0, 20, streams=8),
+        f"{ADMIN}Rollback": Limit(MEDIUM, 1.0, 20, streams=8),
+        f"{ADMIN}SetTags": Limit(MEDIUM, 20.0, 500),
+        f"{ADMIN}RemoveHost": Limit(SMALL, 20.0, 500),
+        f"{ADMIN}CreateToken": Limit(MEDIUM, 20.0, 500),
+        f"{ADMIN}ListTokens": READ,
+        f"{ADMIN}RevokeToken": Limit(SMALL, 20.0, 500),
+        f"{ADMIN}Audit": Limit(SMALL, 20.0, 200),
+        f"{ADMIN}CreateApiToken": CHANGE,
+        f"{ADMIN}ListApiTokens": READ,
+        f"{ADMIN}RevokeApiToken": CHANGE,
+        "/segctl.v1.SignIn/Options": Limit(SMALL, 1.0, 20),
+        # By host: Session by message and by stream, Report by denials and flows, the others by the hour.
+        f"{AGENT}Session": Limit(POLICY, 0.0, 0, streams=1),
+        f"{AGENT}Report": Limit(POLICY, 0.0, 0),
+        f"{AGENT}Renew": Limit(SMALL, 12 / 3600, 12),
+        f"{AGENT}Audit": Limit(MEDIUM, 60 / 3600, 60),
+        # By source address: ten failures a minute; what succeeds uses up a token.
+        "/segctl.v1.Enrolment/Enrol": Limit(SMALL, 10 / 60, 10),
+    }
+)
+METHOD: ContextVar[str] = ContextVar("method", default="")
+"""Of the call that runs, with its service."""
+_SIZE: ContextVar[int] = ContextVar("size", default=0)
+
+if TYPE_CHECKING:
+    Details = grpc.HandlerCallDetails
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Continue = Callable[[Details], Awaitable[Handler]]
+
+
+class Bounds(grpc.aio.ServerInterceptor):
+    """Lets through what has a limit, and remembers what `check_size` looks at. A request that is too large is never
+    parsed: who asks gets a status with words, which an exception here could not give."""
+
+    async def intercept_service(self, continuation: Continue, handler_call_details: Details) -> Handler:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method not in LIMITS:
+            return grpc.unary_unary_rpc_method_handler(_unknown)
+        METHOD.set(method)
+        if handler.request_streaming:
+            return handler
+        parse, limit = handler.request_deserializer, LIMITS[method].size
+
+        def bounded(data: bytes) -> object:
+            _SIZE.set(len(data))
+            return parse(data if len(data) <= limit else b"") if parse else data
+
+        return handler._replace(request_deserializer=bounded)  # type: ignore[attr-defined, no-any-return]
+
+
+async def _unknown(_request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+def check_size() -> None:
+    """Raises LimitError when the request of the call that runs was over its limit, and so was not read."""
+    limit = LIMITS.get(METHOD.get())
+    if limit is not None and _SIZE.get() > limit.size:
+        name = METHOD.get().rpartition("/")[2]
+        raise LimitError(f"the request of {_SIZE.get()} bytes is too large: {name} takes at most {limit.size}")
