@@ -52,12 +52,22 @@ def checked_url(url: str) -> str:
 
 def fetch_json(url: str, form: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The JSON object at `url`, or the answer to `form`. Raises WebError."""
+    return _object(_fetch(url, form), url)
+
+
+def post_form(url: str, form: Mapping[str, str]) -> None:
+    """Where the answer says nothing (RFC 7009). Raises WebError."""
+    _fetch(url, form)
+
+
+def _fetch(url: str, form: Mapping[str, str] | None) -> bytes:
     data = urllib.parse.urlencode(form).encode() if form is not None else None
     request = urllib.request.Request(checked_url(url), data, {"Accept": "application/json"})  # noqa: S310 - checked
     opener = urllib.request.build_opener(_NoRedirect)
     try:
         with opener.open(request, timeout=SECONDS) as answer:
-            return _object(answer.read(LARGEST + 1), url)
+            found: bytes = answer.read(LARGEST + 1)
+            return found
     except urllib.error.HTTPError as error:
         with error:
             told = error.read(LARGEST + 1)

@@ -31,7 +31,7 @@ class ApiTokenAdmin:
         """Raises InvalidRequestError naming the field, PreconditionError where nobody would take the token."""
         if not self._taken:
             raise PreconditionError(
-                'this controller takes no tokens: put "api_port": 7445 into controller.json and restart it'
+                'this controller takes no tokens: put "api_port": 7446 into controller.json and restart it'
             )
         name = checked_name(request.name, "the API token")
         if request.role not in [role.value for role in Role]:

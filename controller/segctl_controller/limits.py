@@ -73,20 +73,19 @@ METHOD: ContextVar[str] = ContextVar("method", default="")
 _SIZE: ContextVar[int] = ContextVar("size", default=0)
 
 if TYPE_CHECKING:
-    Details = grpc.HandlerCallDetails
     Handler = grpc.RpcMethodHandler[Any, Any]
-    Continue = Callable[[Details], Awaitable[Handler]]
+    Continue = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
 
 class Bounds(grpc.aio.ServerInterceptor):
     """Lets through what has a limit, and remembers what `check_size` looks at. A request that is too large is never
     parsed: who asks gets a status with words, which an exception here could not give."""
 
-    async def intercept_service(self, continuation: Continue, handler_call_details: Details) -> Handler:
+    async def intercept_service(self, continuation: Continue, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or method not in LIMITS:
-            return grpc.unary_unary_rpc_method_handler(_unknown)
+            return None  # which gRPC answers with UNIMPLEMENTED
         METHOD.set(method)
         if handler.request_streaming:
             return handler
@@ -97,10 +96,6 @@ class Bounds(grpc.aio.ServerInterceptor):
             return parse(data if len(data) <= limit else b"") if parse else data
 
         return handler._replace(request_deserializer=bounded)  # type: ignore[attr-defined, no-any-return]
-
-
-async def _unknown(_request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
 def check_size() -> None:

@@ -6,19 +6,32 @@ import json
 from pathlib import Path
 
 from segctl.errors import StateError
+from segctl.model.policy import Tags
 
 from segctl_controller.authority import Authority, Credential, new_fleet_id, write_private
 from segctl_controller.clock import Clock
 from segctl_controller.config import CONFIG_FILE, DATABASE_FILE, Config, endpoint, load_config, save_config
 from segctl_controller.database import create_database, open_store
-from segctl_controller.errors import NotFoundError
+from segctl_controller.errors import InvalidRequestError, NotFoundError
 from segctl_controller.names import checked_name
+from segctl_controller.principal import checked_scope
 from segctl_controller.store.protocol import Store
-from segctl_controller.store.records import Entry, OperatorRecord, Role
+from segctl_controller.store.records import Entry, GroupRecord, OperatorRecord, Role
 from segctl_controller.store.refusals import no_operator
 
-__all__ = ["add_operator", "create_controller", "open_store", "remove_operator", "renew_operator"]
+__all__ = [
+    "add_operator",
+    "create_controller",
+    "map_group",
+    "open_store",
+    "remove_operator",
+    "renew_operator",
+    "unmap_group",
+    "write_client",
+]
 
+LONGEST_GROUP = 256
+NO_TAGS = Tags()
 SHELL = "segctl-controller"
 """The actor of what is done on the controller's own machine."""
 
@@ -33,6 +46,7 @@ def create_controller(
     heartbeat: int = 10,
     host_certificate_days: float = 90,
     database: str = "",
+    api_port: int | None = None,
 ) -> Config:
     """Make the directory, the CA, the database and the configuration. Raises StateError where one exists already.
     `database`: see Config."""
@@ -47,7 +61,8 @@ def create_controller(
         create_database(directory, database)
         authority = Authority.create(new_fleet_id(), clock.now())
         authority.save(directory)
-        config = Config(authority.fleet, listen, names, port, enrol_port, heartbeat, host_certificate_days, database)
+        days = host_certificate_days
+        config = Config(authority.fleet, listen, names, port, enrol_port, heartbeat, days, database, api_port)
         # Last: a directory with this file is whole.
         save_config(directory, config)
     except OSError as error:
@@ -55,23 +70,58 @@ def create_controller(
     return config
 
 
-def add_operator(directory: Path, store: Store, name: str, role: Role, out: Path, clock: Clock) -> None:
+def add_operator(
+    directory: Path, store: Store, name: str, role: Role, out: Path, clock: Clock, scope: Tags = NO_TAGS
+) -> None:
     """Write client.json, ca.pem, cert.pem and key.pem to `out`, and record the operator.
 
     Raises StateError when `out` holds credentials already, AlreadyExistsError when the name is taken.
     """
     checked_name(name, "the operator")
+    scope = checked_scope(role, scope)
     config = load_config(directory)
     authority = Authority.load(directory, config.fleet)
     credential = authority.issue_operator(name, clock.now())
     created = clock.now_us()
     try:
         _prepare_out(out)
-        entry = Entry(created, SHELL, "admin-add", f"operator {name}", f"role {role.value}")
-        store.add_operator(OperatorRecord(name, role, credential.serial, created), entry)
+        entry = Entry(created, SHELL, "admin-add", f"operator {name}", _role_words(role, scope))
+        store.add_operator(OperatorRecord(name, role, credential.serial, created, scope), entry)
         _write_credential(out, config, authority, credential, name)
     except OSError as error:
         raise StateError(f"{out}: the credentials cannot be written: {error.strerror}") from error
+
+
+def map_group(store: Store, name: str, role: Role, scope: Tags, clock: Clock) -> None:
+    """What the members of a group of the OpenID provider may do. Raises InvalidRequestError, AlreadyExistsError."""
+    if not name.isprintable() or not 0 < len(name) <= LONGEST_GROUP:
+        raise InvalidRequestError(f"a group is named by 1 to {LONGEST_GROUP} printable letters, as its claim says it")
+    group = GroupRecord(name, role, checked_scope(role, scope))
+    store.map_group(group, Entry(clock.now_us(), SHELL, "map-group", f"group {name}", _role_words(role, group.scope)))
+
+
+def unmap_group(store: Store, name: str, clock: Clock) -> None:
+    """Raises NotFoundError."""
+    store.unmap_group(name, Entry(clock.now_us(), SHELL, "unmap-group", f"group {name}"))
+
+
+def write_client(directory: Path, out: Path) -> None:
+    """Write client.json and ca.pem to `out`, for whoever shows a token: they hold no secret. Raises StateError."""
+    config = load_config(directory)
+    if config.api_port is None:
+        raise StateError(
+            f'{directory / CONFIG_FILE}: has no api_port, where tokens are taken: add "api_port": 7446 and restart'
+        )
+    authority = Authority.load(directory, config.fleet)
+    try:
+        _prepare_out(out)
+        _write_public(out, config, authority, "")
+    except OSError as error:
+        raise StateError(f"{out}: cannot be written: {error.strerror}") from error
+
+
+def _role_words(role: Role, scope: Tags) -> str:
+    return f"role {role.value}" + (f" of {scope}" if scope.pairs else "")
 
 
 def renew_operator(directory: Path, store: Store, name: str, out: Path, clock: Clock) -> None:
@@ -104,8 +154,14 @@ def _prepare_out(out: Path) -> None:
 def _write_credential(out: Path, config: Config, authority: Authority, credential: Credential, name: str) -> None:
     write_private(out / "key.pem", credential.key)
     (out / "cert.pem").write_bytes(credential.certificate)
+    _write_public(out, config, authority, name)
+
+
+def _write_public(out: Path, config: Config, authority: Authority, name: str) -> None:
     (out / "ca.pem").write_bytes(authority.ca_pem)
     client = {"controller": endpoint(config.names[0], config.port), "fleet": config.fleet, "name": name}
+    if config.api_port is not None:
+        client["api"] = endpoint(config.names[0], config.api_port)
     (out / "client.json").write_text(json.dumps(client, indent=2) + "\n", encoding="utf-8")
 
 

@@ -473,7 +473,9 @@ def test_names_are_sorted_by_code_point(store: Store) -> None:
 
 def test_the_audit_log_is_one_chain_that_its_reader_verifies(store: Store) -> None:
     for number in range(1, 8):
-        store.add_entry(Entry(number, "ann" if number % 2 else "bob", "push", "x", "d\u00e9tail\n", 0, "api-token 1", "::1"))
+        store.add_entry(
+            Entry(number, "ann" if number % 2 else "bob", "push", "x", "d\u00e9tail\n", 0, "api-token 1", "::1")
+        )
     verifier = Verifier()
     for after in (0, 3, 6):
         for entry in store.entries(3, EntryFilter(after=after, oldest_first=True)):

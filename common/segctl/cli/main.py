@@ -33,14 +33,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "denied": ("denied", "Show denied connections with their process and peer."),
     "flows": ("flows", "Show accepted flows: who talks to whom, by which rule."),
     "report": ("report", "Report which rules are used, and which never were."),
-    "audit": ("account", "Show who changed what, and when."),
+    "audit": ("audit", "Show who changed what, and when; prove that the log is whole."),
     "whoami": ("account", "Show who you are to the controller, and your role."),
+    "login": ("account", "Sign in at the OpenID provider, with a browser."),
+    "logout": ("account", "Forget the sign-in."),
+    "api-token": ("apitoken", "Create, list and revoke API tokens for automation."),
     "completion": ("setup", "Print the shell completion for bash, zsh or fish."),
 }
 GROUPS = {
     "Policy": ("check", "plan", "push", "rollback", "history"),
     "Fleet": ("status", "doctor", "host", "tag", "token"),
-    "Questions": ("explain", "denied", "flows", "report", "audit", "whoami"),
+    "Questions": ("explain", "denied", "flows", "report", "audit"),
+    "Access": ("whoami", "login", "logout", "api-token"),
     "Setting up": ("init", "completion"),
 }
 
@@ -58,7 +62,7 @@ class Root(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"segctl.cli.commands.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def resolve_command(

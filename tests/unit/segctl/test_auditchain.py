@@ -45,7 +45,9 @@ def test_the_hash_is_what_the_documentation_says() -> None:
 
 
 @given(
-    st.integers(0, 4), st.sampled_from([*TEXTS, "at_us", "previous", "hash", "sequence"]), st.text(min_size=1, max_size=4)
+    st.integers(0, 4),
+    st.sampled_from([*TEXTS, "at_us", "previous", "hash", "sequence"]),
+    st.text(min_size=1, max_size=4),
 )
 def test_any_change_of_any_entry_is_found(at: int, name: str, text: str) -> None:
     links = chain(5)
@@ -74,7 +76,7 @@ def test_a_log_written_anew_is_found_by_a_head_that_was_noted() -> None:
         verified(links[:2], since=links[2].hash)
 
 
-@pytest.mark.parametrize("line", ["", "{}", "[]", '{"sequence": 1}', chain(1)[0].line().replace(': 1,', ': "1",')])
+@pytest.mark.parametrize("line", ["", "{}", "[]", '{"sequence": 1}', chain(1)[0].line().replace(": 1,", ': "1",')])
 def test_a_line_that_is_no_entry_says_where(line: str) -> None:
     with pytest.raises(ChainError, match="export.jsonl:3"):
         parse_line(line, "export.jsonl:3")
