@@ -11,7 +11,7 @@ from segctl.errors import SegctlError, StateError
 from segctl_controller.bearers import NO_TOKEN, Bearers
 from segctl_controller.clock import Clock
 from segctl_controller.enrolment import FailureLimit, Quota, peer_network
-from segctl_controller.errors import ForbiddenError, LimitError, UnauthenticatedError
+from segctl_controller.errors import ForbiddenError, LimitError, ProviderError, UnauthenticatedError
 from segctl_controller.limits import LIMITS, METHOD, Limit
 from segctl_controller.pace import BoundedPaces
 from segctl_controller.principal import Principal
@@ -173,8 +173,8 @@ class Passage(Refusing):
             self.wake.clear()
             try:
                 await self._gate.admit(self._context, self._need)
-            except StateError:
-                continue  # the store is in trouble: nobody's rights were taken
+            except (StateError, ProviderError):
+                continue  # store or provider are in trouble: nobody's rights were taken
             except SegctlError as lost:
                 self._lost = lost
                 if body is not None:

@@ -81,7 +81,9 @@ class Bounds(grpc.aio.ServerInterceptor):
     """Lets through what has a limit, and remembers what `check_size` looks at. A request that is too large is never
     parsed: who asks gets a status with words, which an exception here could not give."""
 
-    async def intercept_service(self, continuation: Continue, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+    async def intercept_service(
+        self, continuation: Continue, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or method not in LIMITS:

@@ -13,13 +13,12 @@ from typing import Any
 
 from joserfc import jwk, jws, jwt
 from joserfc.errors import JoseError
-from segctl.errors import SegctlError
 from segctl.model.policy import Tags
 from segctl.oidcweb import WebError, discover, fetch_json
 
 from segctl_controller.clock import Clock
 from segctl_controller.config import Oidc
-from segctl_controller.errors import ForbiddenError, UnauthenticatedError
+from segctl_controller.errors import ForbiddenError, ProviderError, UnauthenticatedError
 from segctl_controller.store.records import GroupRecord, Role
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
@@ -29,10 +28,6 @@ KEYS_LIVE, KEYS_REST = 3600.0, 30.0
 """Seconds for which keys are used without asking, and between two questions."""
 MOST_KEYS, MOST_GROUPS, LONGEST_NAME = 64, 1000, 128
 LOG_IN = "sign in again: segctl login"
-
-
-class ProviderError(SegctlError):
-    """The OpenID provider cannot be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +58,16 @@ class Keys:
 
     async def of(self, identifier: str) -> jwk.Key | None:
         """Raises ProviderError when there are no keys and the provider does not give any."""
-        if identifier not in self._keys or self._now() - self._fetched > KEYS_LIVE:
+        if self._known(identifier) is None or self._now() - self._fetched > KEYS_LIVE:
             async with self._one:
                 if self._now() - self._asked > KEYS_REST:
                     await self._refresh()
-        return self._keys.get(identifier)
+        return self._known(identifier)
+
+    def _known(self, identifier: str) -> jwk.Key | None:
+        """A token may leave the id out where there is one key (OpenID Connect Core 1.0, 10.1)."""
+        only = next(iter(self._keys.values())) if len(self._keys) == 1 else None
+        return self._keys.get(identifier) or (only if not identifier else None)
 
     async def _refresh(self) -> None:
         self._asked = self._now()

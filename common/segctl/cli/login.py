@@ -50,9 +50,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: Redirect
     timeout = 5
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         parts = urlsplit(self.path)
-        told = {key: values[0] for key, values in parse_qs(parts.query, max_num_fields=20).items()}
+        try:
+            told = {key: values[0] for key, values in parse_qs(parts.query, max_num_fields=20).items()}
+        except ValueError:
+            told = {}
         ours = parts.path == "/" and secrets.compare_digest(told.get("state", "").encode(), self.server.state.encode())
         if not ours or self.server.answer is not None:
             self.send_error(404)

@@ -16,7 +16,8 @@ SHOWN = 12
 
 def render_whoami(who: WhoAmI, now: datetime) -> list[Line]:
     owned = " or ".join(map(tags, who.scopes))
-    role: list[Cell] = [good(who.role), " of ", *([bold(owned), " in "] if owned else []), f"the fleet {who.fleet}"]
+    part: list[Cell] = [bold(owned), " in "] if owned else []
+    role: list[Cell] = [good(who.role), " of ", *part, f"the fleet {who.fleet}"]
     lines = [
         line(bold(who.name), ", ", *role),
         line(dim(f"controller {who.controller}, version {who.controller_version}")),

@@ -78,5 +78,5 @@ def test_a_log_written_anew_is_found_by_a_head_that_was_noted() -> None:
 
 @pytest.mark.parametrize("line", ["", "{}", "[]", '{"sequence": 1}', chain(1)[0].line().replace(": 1,", ': "1",')])
 def test_a_line_that_is_no_entry_says_where(line: str) -> None:
-    with pytest.raises(ChainError, match="export.jsonl:3"):
+    with pytest.raises(ChainError, match=r"export\.jsonl:3"):
         parse_line(line, "export.jsonl:3")

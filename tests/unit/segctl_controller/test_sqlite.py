@@ -16,9 +16,9 @@ from segctl_controller.store.records import Entry, FlowFilter, GenerationRecord
 from segctl_controller.store.sql import SqlStore
 from segctl_controller.store.sqlite import open_engine
 from segctl_controller.store.tables import metadata
+from sqlalchemy.exc import OperationalError
 
 from tests.unit.segctl_controller.oldschema import without_access
-from sqlalchemy.exc import OperationalError
 
 ENTRY = Entry(1, "root", "act", "subject")
 

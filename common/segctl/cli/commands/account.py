@@ -16,8 +16,8 @@ from segctl.cli.output_access import render_whoami
 @click.command(cls=Verb, changes="Nothing.", examples=["segctl whoami", "segctl --config ~/other-fleet whoami"])
 @click.pass_obj
 def whoami(app: App) -> None:
-    """Show who you are to the controller: your name, your role (viewer, owner, editor, admin; of an owner the scope), the
-    fleet, and when what you show (certificate, API token, sign-in) ends."""
+    """Show who you are to the controller: your name, your role (viewer, owner, editor, admin; of an owner the scope),
+    the fleet, and when what you show (certificate, API token, sign-in) ends."""
     with app.connect() as controller:
         who = controller.whoami()
     app.result(who, render_whoami(who, app.clock()))
