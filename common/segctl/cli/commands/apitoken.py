@@ -28,7 +28,7 @@ def api_token() -> None:
     examples=[
         "segctl api-token create ci --role owner --scope app=shop --out ci.token",
         "segctl api-token create dashboard --role viewer --expires 30d",
-        "SEGCTL_TOKEN_FILE=ci.token segctl push policy/ --yes   # how it is used",
+        "segctl api-token create dash --role viewer | ssh ci 'umask 77; cat > ci.token'",
     ],
 )
 @click.argument("name")

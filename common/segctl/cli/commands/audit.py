@@ -27,8 +27,7 @@ from segctl.cli.views import AuditProof
     examples=[
         "segctl audit",
         "segctl audit --who alice --did push --since 7d",
-        "segctl audit verify",
-        "segctl audit export --out audit.jsonl",
+        "segctl audit --limit 1000 --json",
     ],
 )
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many, newest first.")
