@@ -25,35 +25,36 @@ class Limit:
     `streams` open at a time (0: it is none, or is bounded elsewhere)."""
 
     size: int
-    rate: float = 5.0
-    burst: int = 50
+    rate: float = 10.0
+    burst: int = 100
     streams: int = 0
 
 
 ADMIN = "/segctl.v1.Admin/"
 AGENT = "/segctl.v1.Agent/"
-READ, HEAVY, CHANGE = Limit(SMALL), Limit(SMALL, 2.0, 20), Limit(MEDIUM, 2.0, 30)
+READ, HEAVY, CHANGE = Limit(SMALL, 10.0, 100), Limit(SMALL, 2.0, 40), Limit(MEDIUM, 2.0, 40)
+CHECK, FLEET = Limit(POLICY, 2.0, 40), Limit(MEDIUM, 200.0, 1000)
 
 LIMITS = MappingProxyType(
     {
         f"{ADMIN}WhoAmI": READ,
-        f"{ADMIN}Check": Limit(POLICY, 1.0, 20),
-        f"{ADMIN}Plan": Limit(POLICY, 1.0, 20),
+        f"{ADMIN}Check": CHECK,
+        f"{ADMIN}Plan": CHECK,
         f"{ADMIN}Status": READ,
         f"{ADMIN}History": READ,
         f"{ADMIN}GetGeneration": READ,
         f"{ADMIN}ListHosts": READ,
-        f"{ADMIN}Explain": Limit(SMALL, 10.0, 100),
-        f"{ADMIN}Denied": Limit(SMALL, 2.0, 20, streams=8),
+        f"{ADMIN}Explain": READ,
+        f"{ADMIN}Denied": Limit(SMALL, 2.0, 40, streams=8),
         f"{ADMIN}Flows": HEAVY,
         f"{ADMIN}RuleUse": HEAVY,
-        f"{ADMIN}Push": Limit(POLICY, 1.0, 20, streams=8),
-        f"{ADMIN}Rollback": Limit(MEDIUM, 1.0, 20, streams=8),
-        f"{ADMIN}SetTags": Limit(MEDIUM, 20.0, 500),
-        f"{ADMIN}RemoveHost": Limit(SMALL, 20.0, 500),
-        f"{ADMIN}CreateToken": Limit(MEDIUM, 20.0, 500),
+        f"{ADMIN}Push": Limit(POLICY, 2.0, 60, streams=8),
+        f"{ADMIN}Rollback": Limit(MEDIUM, 2.0, 60, streams=8),
+        f"{ADMIN}SetTags": FLEET,
+        f"{ADMIN}RemoveHost": FLEET,
+        f"{ADMIN}CreateToken": FLEET,
         f"{ADMIN}ListTokens": READ,
-        f"{ADMIN}RevokeToken": Limit(SMALL, 20.0, 500),
+        f"{ADMIN}RevokeToken": FLEET,
         f"{ADMIN}Audit": Limit(SMALL, 20.0, 200),
         f"{ADMIN}CreateApiToken": CHANGE,
         f"{ADMIN}ListApiTokens": READ,

@@ -314,9 +314,9 @@ async def test_a_method_without_a_limit_and_a_request_over_it_are_refused(
     async with running_controller(tmp_path) as lab:
         admin = lab.admin()
         assert (await refusal(admin.Flows(admin_pb2.FlowsRequest())))[0] is Code.UNIMPLEMENTED
-        large = admin_pb2.RemoveHostRequest(host="x" * limits.SMALL)
-        code, text = await refusal(admin.RemoveHost(large))
-        assert (code, "RemoveHost takes at most 16384" in text) == (Code.RESOURCE_EXHAUSTED, True)
+        large = admin_pb2.ListHostsRequest(name="x" * limits.SMALL)
+        code, text = await refusal(admin.ListHosts(large))
+        assert (code, "ListHosts takes at most 16384" in text) == (Code.RESOURCE_EXHAUSTED, True)
         many = admin_pb2.SetTagsRequest(host="x", remove=["k" * 60] * 10_000)
         assert (await refusal(admin.SetTags(many)))[0] is Code.RESOURCE_EXHAUSTED
         for _ in range(3):
