@@ -340,3 +340,32 @@ def test_what_is_accepted_changes_no_permission_towards_anything_outside(
             else:  # its processes were some other workload's: it gains nothing that the rest of the host had not
                 assert rights <= was[HOST_WORKLOAD], name
             assert now[name] >= modes.get(name, modes[HOST_WORKLOAD]), name
+
+
+def test_why_a_host_may_not_be_inside_and_outside_at_once() -> None:
+    """Each end knows the other by address: two rights that are fine by themselves meet on one host."""
+    base = """\
+version: 1
+tags: {app: [shop, crm], role: [web, db]}
+workloads:
+  one: {on: {role: web}, process: {unit: one.service}}
+  two: {on: {role: web}, process: {unit: two.service}}
+  guest: {on: {role: db}, process: {unit: guest.service}, tags: {app: crm}}
+rules:
+  - {name: crm-in, from: {workload: two}, to: {app: crm}, allow: [tcp/5432], owner: crm, why: customers}
+"""
+    more = "  - {name: mine, from: {workload: one}, to: {app: shop}, allow: [tcp/5432], owner: shop, why: orders}\n"
+    before, after = policy(base), policy(base + more)
+    here, there = Host("s", Tags.of({"role": "web"})), Host("h", SHOP.merged(Tags.of({"role": "db"})))
+
+    def passes(which: Policy) -> bool:
+        mine, theirs = instances(which, here), instances(which, there)
+        one, guest = (next(i for i in all_ if i.workload == n) for all_, n in ((mine, "one"), (theirs, "guest")))
+        port = PortRange("tcp", 5432, 5432)
+        return all(
+            decide_end(which, direction, local, remote, port, NOW).allowed
+            for direction, local, remote in (("egress", one, theirs), ("ingress", guest, mine))
+        )
+
+    assert (passes(before), passes(after)) == (False, True)
+    assert any("workload guest has a tag app of its own" in str(f) for f in find_outside_scope(before, after, [SHOP]))
