@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from segctl_controller.errors import AlreadyExistsError, NotFoundError
-from segctl_controller.store.refusals import api_token_taken, group_taken, no_api_token, no_group
 from segctl_controller.store.records import ApiTokenRecord, Entry, GroupRecord
+from segctl_controller.store.refusals import api_token_taken, group_taken, no_api_token, no_group
 
 
 class MemoryAccess:

@@ -14,5 +14,5 @@ def without_access(path: Path) -> None:
             connection.execute(f"ALTER TABLE audit DROP COLUMN {column}")
         connection.execute("ALTER TABLE operators DROP COLUMN scope")
         connection.execute("DROP TABLE api_tokens")
-        connection.execute("DROP TABLE groups")
-        connection.execute("UPDATE alembic_version SET version_num = '0004'")
+        connection.execute("DROP TABLE group_roles")
+        connection.execute("UPDATE alembic_version SET version_num = '0005'")
