@@ -56,7 +56,7 @@ def parse_line(line: str, where: str) -> Link:
         link = Link(**values)
         if any(not isinstance(getattr(link, f.name), int if f.name in ("sequence", "at_us") else str) for f in LINK):
             raise TypeError("a field is of another type")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ChainError(f"{where}: is no entry of an audit log: {error}") from error
     return link
 

@@ -24,6 +24,8 @@ from segctl_controller.store.records import GroupRecord, Role
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 LEEWAY = 30
 """Seconds that the provider's clock and ours may differ."""
+LATEST = 253_402_300_799
+"""The end of the year 9999: what comes after it cannot be shown."""
 KEYS_LIVE, KEYS_REST = 3600.0, 30.0
 """Seconds for which keys are used without asking, and between two questions."""
 MOST_KEYS, MOST_GROUPS, LONGEST_NAME = 64, 1000, 128
@@ -120,7 +122,7 @@ class OidcVerifier:
                 exp={"essential": True},
                 iat={"essential": True},
             ).validate(claims)
-        except (JoseError, ValueError, TypeError, AttributeError) as error:
+        except (JoseError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UnauthenticatedError(f"the ID token is not good: {_words(error)}; {LOG_IN}") from error
         return self._read(claims)
 
@@ -136,7 +138,7 @@ class OidcVerifier:
         for text in (subject, name):
             if not isinstance(text, str) or not text.isprintable() or not 0 < len(text) <= LONGEST_NAME:
                 raise UnauthenticatedError(f"subject or {self.provider.name_claim} of the ID token cannot be shown")
-        return Claims(subject, name, frozenset(groups), int(claims["exp"]) * 1_000_000)
+        return Claims(subject, name, frozenset(groups), min(int(claims["exp"]), LATEST) * 1_000_000)
 
 
 def member_rights(mapped: Iterable[GroupRecord], claims: Claims) -> tuple[Role, tuple[Tags, ...]]:
