@@ -178,6 +178,7 @@ async def test_automation_uses_an_api_token_from_a_file_or_the_environment(offli
         assert f"Revoked API token {token['id']}" in revoked.out
         gone = await _call(offline, client, "whoami", SEGCTL_TOKEN=secret)
         assert (gone.code, "revoked" in gone.err) == (Exit.NOT_PERMITTED, True)
+        assert "segctl api-token create" in gone.err
 
 
 async def test_the_audit_log_is_verified_by_who_reads_it(offline: Cli, tmp_path: Path) -> None:
