@@ -173,7 +173,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
             return await explained(request, self._registry, self._clock)
 
     async def Denied(self, request: admin_pb2.DeniedRequest, context: Context) -> AsyncIterator[admin_pb2.DeniedReply]:
-        async with self._gate.open(context, Role.VIEWER):
+        async with (passage := self._gate.open(context, Role.VIEWER)):
             if request.since_us < 0 or len(request.host) > 64 or len(request.workload) > 64:
                 raise InvalidRequestError("since_us, host or workload is out of bounds")
             if request.follow and self._feed.full:
@@ -198,10 +198,10 @@ class Admin(admin_pb2_grpc.AdminServicer):
                         yield admin_pb2.DeniedReply(lost=missed)
                     for row in fresh:
                         yield _reply(row)
-                    fresh, missed = await follower.take()
+                    fresh, missed = await passage.within(follower.take())
 
     async def Push(self, request: admin_pb2.PushRequest, context: Context) -> AsyncIterator[admin_pb2.PushProgress]:
-        async with self._gate.open(context, Role.OWNER) as operator:
+        async with (passage := self._gate.open(context, Role.OWNER)) as operator:
             proposal = Proposal(
                 source_from_wire(request.source),
                 operator.name,
@@ -212,13 +212,13 @@ class Admin(admin_pb2_grpc.AdminServicer):
             )
             way = way_from(request.wait_seconds, request.rollout)
             rollout = await self._publisher.publish(proposal, way)
-            async for progress in rollout.follow():
+            async for progress in passage.each(rollout.follow()):
                 yield progress
 
     async def Rollback(
         self, request: admin_pb2.RollbackRequest, context: Context
     ) -> AsyncIterator[admin_pb2.PushProgress]:
-        async with self._gate.open(context, Role.OWNER) as operator:
+        async with (passage := self._gate.open(context, Role.OWNER)) as operator:
             number = min(request.generation, 2**62)
             expect_base = min(request.expect_base_generation, 2**62)
             way = way_from(request.wait_seconds, request.rollout)
@@ -226,7 +226,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 rollout = self._publisher.end(request.end_trial, operator)
             else:
                 rollout = await self._publisher.rollback(number, operator, request.message, expect_base, way)
-            async for progress in rollout.follow():
+            async for progress in passage.each(rollout.follow()):
                 yield progress
 
     async def SetTags(self, request: admin_pb2.SetTagsRequest, context: Context) -> admin_pb2.HostStatus:

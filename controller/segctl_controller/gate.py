@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
+from typing import TypeVar
 
 from segctl.errors import SegctlError, StateError
 
@@ -27,6 +30,7 @@ FAILURES = 60
 """A minute and source address, before nothing more of it is even looked at."""
 RECORDED, RECORDED_OF_ONE, WINDOW = 100, 10, 60.0
 """Refusals a minute that reach the audit log, of all and of one source: it must not fill the disk."""
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -127,7 +131,9 @@ class Gate:
 
 
 class Passage(Refusing):
-    """`async with` it: the admitted caller. The body of a stream ends, with the reason, when the caller's rights do."""
+    """`async with` it: the admitted caller. What a stream waits for, it awaits by `within` or `each`: they end it, with
+    the reason, when the caller's rights do. A task that is cancelled instead could be anywhere in gRPC, and the
+    client would wait for a status in vain."""
 
     def __init__(self, gate: Gate, context: Context, need: Role) -> None:
         super().__init__(context)
@@ -136,7 +142,7 @@ class Passage(Refusing):
         self.method, self.identity = METHOD.get(), ""
         self.wake = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
-        self._lost: SegctlError | None = None
+        self._lost: asyncio.Future[SegctlError] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Principal:  # type: ignore[override]
         await super().__aenter__()
@@ -149,36 +155,48 @@ class Passage(Refusing):
         if limit is not None and limit.streams:
             self.identity = who.identity
             self._gate.began(self)
-            self._watch = asyncio.create_task(self._look_again(asyncio.current_task()), name="rights")
+            self._watch = asyncio.create_task(self._look_again(), name="rights")
         return who
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._gate.ended(self)
         if self._watch is not None:
             self._watch.cancel()
-        if self._lost is not None and isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-            kind, error = type(self._lost), self._lost
         await super().__aexit__(kind, error, trace)
 
-    async def _look_again(self, body: asyncio.Task[object] | None) -> None:
+    async def within(self, work: Awaitable[T]) -> T:
+        """Its result. Raises what the caller's rights ended with, as soon as they do."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task, self._lost), return_when=asyncio.FIRST_COMPLETED)
+            if self._lost.done():
+                raise self._lost.result()
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def each(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
+        """Every item, each awaited by `within`."""
         while True:
             try:
+                item = await self.within(anext(items))
+            except StopAsyncIteration:
+                return
+            yield item
+
+    async def _look_again(self) -> None:
+        while True:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(RECHECK):
                     await self.wake.wait()
-            except TimeoutError:
-                pass
             self.wake.clear()
             try:
                 await self._gate.admit(self._context, self._need)
             except (StateError, ProviderError):
                 continue  # store or provider are in trouble: nobody's rights were taken
             except SegctlError as lost:
-                self._lost = lost
-                if body is not None:
-                    body.cancel()
+                self._lost.set_result(lost)
                 return
 
 
