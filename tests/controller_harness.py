@@ -14,7 +14,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
@@ -414,17 +414,17 @@ def init_state(base: Path, clock: Clock | None = None, heartbeat: int = 10) -> P
 
 @asynccontextmanager
 async def running_controller(
-    base: Path, clock: Clock | None = None, heartbeat: int = 10, **settings: Any
+    base: Path, clock: Clock | None = None, heartbeat: int = 10, ports: tuple[int, int] = (0, 0), **settings: Any
 ) -> AsyncIterator[ControllerLab]:
-    """A controller with its state in `base`; a second use of the same `base` restarts it. `settings`: more of its
-    controller.json."""
+    """A controller with its state in `base`; a second use of the same `base` restarts it, with `ports` where it was.
+    `settings`: more of its controller.json."""
     state = base / "controller"
     if not (state / DATABASE_FILE).exists():
         init_state(base, clock, heartbeat)
     if settings:
         file = state / CONFIG_FILE
         file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
-    config: Config = load_config(state)
+    config: Config = replace(load_config(state), port=ports[0], enrol_port=ports[1])
     controller = open_controller(state, config, open_store(state), clock)
     await controller.start()
     lab = ControllerLab(controller, state, base / "operators")

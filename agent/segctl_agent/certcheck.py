@@ -24,11 +24,11 @@ class Checked:
 
 
 def check_files(certificate: Path, key: Path, ca: str) -> Checked:
-    """Raises ValueError that says what does not fit. `ca` is PEM."""
+    """Raises ValueError that says what does not fit. `ca` is PEM, of one CA or several, which need not be roots."""
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
     server.verify_mode = ssl.CERT_REQUIRED
-    server.verify_flags |= _NO_CHECK_TIME
+    server.verify_flags |= _NO_CHECK_TIME | ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         server.load_verify_locations(cadata=ca)
         for context in (server, client):

@@ -32,6 +32,17 @@ def open_channel(identity: Identity, address: str) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
 
 
+def explained(details: str) -> str:
+    """What gRPC says of a connection that failed, and what it means where that is for people to mend."""
+    if "CERTIFICATE_VERIFY_FAILED" not in details:
+        return details
+    return (
+        f"{details}. This host does not trust the CA of that certificate: it is another controller, or the fleet's CA "
+        "was retired while this host was away. Then enrol it again: `segctl token create --host NAME --replace`, then "
+        "`segctl-agent enrol --replace`"
+    )
+
+
 STEADY_SECONDS = 30.0
 
 

@@ -107,7 +107,7 @@ class Withdrawal:
 
 
 Order = NewPolicy | Activation | Confirmation | Withdrawal
-Intention = Greeted | Order | RefusedPolicy | Unfit | pb.ProbeRequest | ImpactAsked | pb.ImpactReply
+Intention = Greeted | Order | RefusedPolicy | Unfit | pb.ProbeRequest | pb.RenewSoon | ImpactAsked | pb.ImpactReply
 
 
 class ProtocolError(WireError):
@@ -141,6 +141,8 @@ class Conversation:
             return self._chunk(message.chunk, in_force)
         if kind == "probe":
             return message.probe
+        if kind == "renew":
+            return message.renew
         if kind == "impact":
             return self._impact(message.impact)
         if kind == "activate":

@@ -18,13 +18,15 @@ from segctl_agent.certcheck import check_files
 from segctl_agent.durable import sync_folder, write_durably
 
 FOLDER = "identity"
+LATE_SHARE = 0.75
+"""Of a certificate's life, which is renewed at its half: from here on an operator is told that it does not succeed."""
 _ENROL = "enrol this host again: `segctl token create` on the controller, then `segctl-agent enrol --replace`"
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this host is. Key, certificate and CA are PEM; `controllers` and `enrolment` are HOST:PORT. `enrolled_as` is
-    the `enrolment_id` of an identity that was renewed."""
+    """Who this host is. Key, certificate and CA are PEM, `ca` of two while the fleet's CA is rotated; `controllers` and
+    `enrolment` are HOST:PORT. `enrolled_as` is the `enrolment_id` of an identity that was renewed."""
 
     fleet: str
     host: str
@@ -51,14 +53,19 @@ class Identity:
     def spiffe(self) -> str:
         return f"spiffe://{self.fleet}/host/{self.host}"
 
+    def late(self, now: datetime) -> bool:
+        """It should have been renewed by `now`."""
+        return now >= self.valid_from + (self.valid_until - self.valid_from) * LATE_SHARE
+
     def complaint(self, now: datetime) -> str:
         """Why the controller would refuse this certificate at `now`; empty when it would not. A refused certificate
         looks like any lost connection to a gRPC client, so the agent has to find out by itself."""
         clock = f"the local clock says {now:%Y-%m-%d %H:%M}"
         if now >= self.valid_until:
+            by_key = "it is renewed with its old key as soon as a controller answers; where that is refused, "
             return (
                 f"this host's certificate expired at {self.valid_until:%Y-%m-%d %H:%M} UTC; {clock}. If the clock is "
-                f"right, {_ENROL}"
+                f"right, {by_key if self.enrolment else ''}{_ENROL}"
             )
         if now < self.valid_from:
             start = f"{self.valid_from:%Y-%m-%d %H:%M} UTC"

@@ -19,7 +19,7 @@ from segctl.errors import ControllerUnreachableError, EnrolmentError, StateError
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 
-from segctl_agent.certificate import is_issued_by, read_certificate
+from segctl_agent.certificate import is_issued_by, pem_of, read_cas, read_certificate
 from segctl_agent.credentials import Identity, acting_as_owner, load_identity, prepare_state, save_identity
 from segctl_agent.jointoken import JoinToken
 from segctl_agent.slots import Slots
@@ -71,7 +71,7 @@ def enrol(
             f"this host is already enrolled as {existing.host} in the fleet {existing.fleet}; "
             "use --replace to give it a new identity"
         )
-    _check_clock(token.ca_certificate(), "the fleet's CA certificate", now)
+    _check_clock(token.ca_certificates()[0], "the fleet's CA certificate", now)
     request = make_request(hostname)
     with acting_as_owner(state):
         reply = (exchange or ask_controllers)(token, request)
@@ -83,19 +83,20 @@ def enrol(
 
 
 def accept_reply(token: JoinToken, request: Request, reply: pb.EnrolReply, now: datetime) -> Identity:
-    """Trusts nothing but the CA of the token. Raises EnrolmentError."""
-    ca = token.ca_certificate()
-    if reply.ca != token.ca:
+    """Trusts the CAs of the token, and those that a controller with a certificate of them names. Raises
+    EnrolmentError."""
+    if reply.ca not in (token.ca, *token.cas):
         raise EnrolmentError(
             "the controller answered with another CA than the join token's: this is not your controller"
         )
     try:
         certificate = read_certificate(reply.certificate)
+        cas = read_cas(reply.trust or [reply.ca])
     except ValueError as error:
         raise EnrolmentError("the controller answered with something that is no certificate") from error
     if not reply.host or not reply.fleet:
         raise EnrolmentError("the controller answered without a host name or fleet: versions that do not fit together?")
-    wrong = check_certificate(certificate, ca, request.key, f"spiffe://{reply.fleet}/host/{reply.host}")
+    wrong = check_certificate(certificate, cas, request.key, f"spiffe://{reply.fleet}/host/{reply.host}")
     if wrong:
         raise EnrolmentError(f"{wrong}: the answer was refused and nothing was stored")
     _check_clock(certificate, "the new certificate", now)
@@ -105,16 +106,16 @@ def accept_reply(token: JoinToken, request: Request, reply: pb.EnrolReply, now: 
         controllers=token.controllers,
         key=request.key,
         certificate=certificate.public_bytes(serialization.Encoding.PEM),
-        ca=ca.public_bytes(serialization.Encoding.PEM),
+        ca=pem_of(cas),
         valid_from=certificate.not_valid_before_utc,
         valid_until=certificate.not_valid_after_utc,
         enrolment=token.enrolment,
     )
 
 
-def check_certificate(certificate: x509.Certificate, ca: x509.Certificate, key: bytes, spiffe: str) -> str:
+def check_certificate(certificate: x509.Certificate, cas: tuple[x509.Certificate, ...], key: bytes, spiffe: str) -> str:
     """What is wrong with a certificate for the PEM key `key` and the URI SAN `spiffe`; empty when nothing is."""
-    if not is_issued_by(certificate, ca):
+    if not is_issued_by(certificate, cas):
         return "the certificate was not issued by the fleet's CA"
     private = serialization.load_pem_private_key(key, password=None)
     encoding = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -143,14 +144,18 @@ def _check_clock(certificate: x509.Certificate, what: str, now: datetime) -> Non
 def ask_controllers(token: JoinToken, request: Request) -> pb.EnrolReply:
     """Asks each enrolment address in turn. A refusal ends it: only an unreachable controller has a substitute."""
     failures: list[str] = []
-    roots = token.ca_certificate().public_bytes(serialization.Encoding.PEM)
+    roots = pem_of(token.ca_certificates())
     for address in token.enrolment:
         credentials = grpc.ssl_channel_credentials(root_certificates=roots)
         with grpc.secure_channel(address, credentials) as channel:
             try:
                 return rpc.EnrolmentStub(channel).Enrol(
                     pb.EnrolRequest(
-                        token=token.secret, csr=request.csr, hostname=request.hostname, agent_version=__version__
+                        token=token.secret,
+                        csr=request.csr,
+                        hostname=request.hostname,
+                        agent_version=__version__,
+                        takes_trust=True,
                     ),
                     timeout=_TIMEOUT_SECONDS,
                 )
@@ -158,7 +163,7 @@ def ask_controllers(token: JoinToken, request: Request) -> pb.EnrolReply:
                 code, details = error.code(), error.details() or ""
                 if code not in _UNREACHABLE:
                     raise EnrolmentError(_refusal(code, details, request.hostname)) from error
-                failures.append(f"{address}: {diagnose(address, token.ca_certificate()) or details or code.name}")
+                failures.append(f"{address}: {diagnose(address, token.ca_certificates()) or details or code.name}")
     raise ControllerUnreachableError(
         "no enrolment address of the join token answers: "
         + "; ".join(failures)
@@ -179,7 +184,7 @@ def _refusal(code: grpc.StatusCode, details: str, hostname: str) -> str:
     return f"the controller refused to enrol this host: {text}"
 
 
-def diagnose(address: str, ca: x509.Certificate, timeout: float = 3.0) -> str:
+def diagnose(address: str, cas: tuple[x509.Certificate, ...], timeout: float = 3.0) -> str:
     """Why a TLS connection to HOST:PORT would fail; empty when it would not. gRPC does not tell. Nothing is sent over
     this connection, so it need not be trusted."""
     host, _, port = address.rpartition(":")
@@ -206,7 +211,7 @@ def diagnose(address: str, ca: x509.Certificate, timeout: float = 3.0) -> str:
         certificate = read_certificate(der)
     except ValueError:
         return "what it shows is no certificate that can be read"
-    if not is_issued_by(certificate, ca):
+    if not is_issued_by(certificate, cas):
         return "its certificate is not from the fleet's CA: this is not your controller, or its CA was made anew"
     now = datetime.now(UTC)
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:

@@ -1,4 +1,4 @@
-"""The join token: one line of base64url over JSON {"c": [...], "e": [...], "ca": ..., "s": ...}."""
+"""The join token: one line of base64url over JSON {"c": [...], "e": [...], "ca": ..., "cas": [...], "s": ...}."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from cryptography import x509
 from segctl.errors import EnrolmentError
 
-from segctl_agent.certificate import read_certificate
+from segctl_agent.certificate import read_cas
 
 _MAX_BYTES = 16384
 _ADDRESS = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})$")
@@ -20,16 +20,19 @@ _MEND = "copy the whole line that `segctl token create` printed"
 
 @dataclass(frozen=True, slots=True)
 class JoinToken:
-    """`controllers` and `enrolment` are HOST:PORT; `ca` is the fleet's CA certificate (DER); `secret` proves the right
-    to enrol, so it is never shown."""
+    """`controllers` and `enrolment` are HOST:PORT; `ca` is the fleet's CA certificate (DER), `cas` others that the
+    controller's certificate may be of, while its CA is rotated; `secret` proves the right to enrol: it is never shown.
+    """
 
     controllers: tuple[str, ...]
     enrolment: tuple[str, ...]
     ca: bytes
     secret: bytes = field(repr=False)
+    cas: tuple[bytes, ...] = ()
 
-    def ca_certificate(self) -> x509.Certificate:
-        return read_certificate(self.ca)
+    def ca_certificates(self) -> tuple[x509.Certificate, ...]:
+        """Raises ValueError."""
+        return read_cas((self.ca, *self.cas))
 
 
 def parse_join_token(text: str) -> JoinToken:
@@ -52,9 +55,10 @@ def parse_join_token(text: str) -> JoinToken:
         enrolment=_addresses(fields, "e"),
         ca=_bytes(fields, "ca"),
         secret=_bytes(fields, "s"),
+        cas=_list(fields, "cas"),
     )
     try:
-        token.ca_certificate()
+        token.ca_certificates()
     except ValueError as error:
         raise EnrolmentError(f"the join token holds no valid CA certificate: {_MEND}") from error
     return token
@@ -74,6 +78,14 @@ def _bytes(fields: dict[str, object], name: str) -> bytes:
         return _from_base64(value)
     except (binascii.Error, ValueError) as error:
         raise EnrolmentError(f"the join token's field {name!r} is malformed: {_MEND}") from error
+
+
+def _list(fields: dict[str, object], name: str) -> tuple[bytes, ...]:
+    """Empty where the token does not have it."""
+    value = fields.get(name, [])
+    if not isinstance(value, list):
+        raise EnrolmentError(f"the join token's field {name!r} is malformed: {_MEND}")
+    return tuple(_bytes({name: one}, name) for one in value)
 
 
 def _addresses(fields: dict[str, object], name: str) -> tuple[str, ...]:

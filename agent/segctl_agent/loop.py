@@ -233,6 +233,7 @@ class Loop:
         told = Told(self._folder.path)
         session.beside.append(lambda stub: tell_audit(stub, told))
         self._renewal = Renewal(self._folder.path, self._identity, session.use, partial(self._agent.tell, "state"))
+        session.renewal_wanted = self._renewal.hasten
         self._agent.facts_changed = session.facts_changed
         self._agent.in_force_changed = session.in_force_changed
         self._agent.generations.trial_ended = session.trial_ended

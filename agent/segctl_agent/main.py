@@ -137,7 +137,8 @@ def enrol(token_file: TextIO, state: Path, name: str, replace: bool, start: bool
         raise StateError(f"cannot read the join token from {token_file.name}: {error}") from error
     identity = do_enrol(state, parse_join_token(text), name, replace, datetime.now(UTC))
     click.echo(
-        f"enrolled: {identity.host} of the fleet {identity.fleet}; the certificate ends {identity.valid_until:%Y-%m-%d}"
+        f"enrolled: {identity.host} of the fleet {identity.fleet}; its certificate ends "
+        f"{identity.valid_until:%Y-%m-%d %H:%M} UTC, and is renewed before"
     )
     if start:
         start_units()

@@ -21,10 +21,11 @@ from segctl_agent.credentials import Identity, identity_version, load_identity
 SHARE, SPREAD = 0.5, 0.1
 """Of its life a certificate is renewed at the half, and up to a tenth later: hosts that were enrolled at once must not
 come at once."""
-LATE_SHARE = 0.75
-"""From here on an operator is told that it does not succeed."""
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
+ENDED_PAUSE = timedelta(minutes=5)
+"""The longest one for a host whose certificate has ended: it has no session until it gets another."""
 PATIENCE_SECONDS = 90.0
+MOST_SPREAD_SECONDS = 3600
 log = logging.getLogger(__name__)
 
 
@@ -53,31 +54,40 @@ class Renewal:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._state, self._use, self._tell, self._now, self._run = state, use, tell, now, run
+        self._chance = chance
         self._spread = chance() * SPREAD
         self._version = identity_version(state)
         self._pause = FIRST_PAUSE
-        self._not_before = datetime.min.replace(tzinfo=UTC)
+        self._wanted: datetime | None = None
+        self._tried = datetime.min.replace(tzinfo=UTC)
+        self._wait = timedelta()
         self._told = False
         self.identity = identity
 
     @property
     def due(self) -> datetime:
         life = self.identity.valid_until - self.identity.valid_from
-        return self.identity.valid_from + life * (SHARE + self._spread)
+        usual = self.identity.valid_from + life * (SHARE + self._spread)
+        return usual if self._wanted is None else min(usual, self._wanted)
+
+    def hasten(self, within_seconds: int) -> None:
+        """The controller wants it renewed soon: at a moment within these seconds, so that not all come at once."""
+        self._wanted = self._now() + timedelta(seconds=min(within_seconds, MOST_SPREAD_SECONDS) * self._chance())
 
     @property
     def late(self) -> bool:
         """It cannot wait any more for the end of a trial, which may have pauses of days."""
-        life = self.identity.valid_until - self.identity.valid_from
-        return self._now() >= self.identity.valid_from + life * LATE_SHARE
+        return self.identity.late(self._now())
 
     async def look(self) -> None:
         """Takes over an identity that was stored, by whomever; renews the one in use when it is time."""
         self._take_over()
         now = self._now()
-        if now < self.due or now < self._not_before or self.identity.complaint(now):
-            return  # what has ended cannot be renewed: the session says what to do
-        self._not_before = now + self._pause
+        # A clock that was set back by more than the pause does not make it wait for that longer.
+        if now < self.due or timedelta() <= now - self._tried < self._wait:
+            return
+        ended = now >= self.identity.valid_until
+        self._tried, self._wait = now, min(self._pause, ENDED_PAUSE) if ended else self._pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         problem = await asyncio.to_thread(self._run, self._state)
         if not problem:
@@ -86,8 +96,8 @@ class Renewal:
         log.warning("the certificate was not renewed, it is tried again: %s", problem)
         if not self._told and self.late:
             self._told = True
-            left = (self.identity.valid_until - now).total_seconds() / 86400
-            self._tell(f"this host's certificate ends in {left:.1f} days and cannot be renewed: {problem}")
+            end = f"{self.identity.valid_until:%Y-%m-%d %H:%M} UTC"
+            self._tell(f"this host's certificate, which ends {end}, cannot be renewed: {problem}")
 
     def _take_over(self) -> None:
         version = identity_version(self._state)
@@ -105,6 +115,6 @@ class Renewal:
         if found.enrolment_id != self.identity.enrolment_id:
             self._tell("this host was enrolled anew: `systemctl restart segctl-agent` makes its agent use that")
             return
-        self.identity, self._pause, self._told = found, FIRST_PAUSE, False
+        self.identity, self._pause, self._told, self._wanted = found, FIRST_PAUSE, False, None
         self._use(found)
         log.info("a new certificate is in use, until %s", found.valid_until)

@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 import grpc
@@ -22,7 +22,7 @@ from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import agent_pb2_grpc as rpc
 
-from segctl_agent.channel import Backoff, open_channel
+from segctl_agent.channel import Backoff, explained, open_channel
 from segctl_agent.conversation import (
     PROTOCOL,
     Activation,
@@ -152,6 +152,8 @@ class Session:
         self.beside: list[Callable[[rpc.AgentAsyncStub], Coroutine[Any, Any, None]]] = []
         """What else runs as long as a session does, over its connection."""
         self._renewed = asyncio.Event()
+        self.renewal_wanted: Callable[[int], object] = lambda _: None
+        """Called with the seconds within which the controller wants this host to renew its certificate."""
 
     def facts_changed(self) -> None:
         """The controller gets the facts anew if they differ, a moment later and once for many changes."""
@@ -282,6 +284,8 @@ class Session:
             elif isinstance(intention, Unfit):
                 log.warning("asks for the whole policy: %s", intention.reason)
                 self._send(pb.AgentMessage(resend=pb.Resend(digest=intention.digest)))
+            elif isinstance(intention, pb.RenewSoon):
+                self.renewal_wanted(intention.within_seconds)
             elif isinstance(intention, pb.ProbeRequest):
                 self._send(pb.AgentMessage(probe=self.host.probe(intention)))
             elif isinstance(intention, pb.ImpactReply):
@@ -397,17 +401,19 @@ class Session:
 
     def _report_problem(self, address: str, error: Exception) -> None:
         details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
-        problem = self.identity.complaint(self._now()) or f"no session with the controller {address}: {details}"
+        words = explained(details or "")
+        problem = f"no session with the controller {address}: {words}"
+        if words == details:  # else no other certificate of this host would help
+            problem = self.identity.complaint(self._now()) or problem
         if problem != self.problem:  # once, not at every attempt
             told = about(Event.SESSION_ENDED, controller=address)
             log.warning("%s; the rules in force stay in force", problem, extra=told)
         self.problem = problem
 
     def _warn_of_expiry(self) -> None:
-        left = self.identity.valid_until - self._now()
-        if timedelta() < left < timedelta(days=14):
-            text = "this host's certificate expires in %d days and should have been renewed by now"
-            log.warning(text, left.days, extra=about(Event.CERTIFICATE))
+        if self.identity.late(self._now()):
+            text = "this host's certificate, which ends %s UTC, should have been renewed by now"
+            log.warning(text, f"{self.identity.valid_until:%Y-%m-%d %H:%M}", extra=about(Event.CERTIFICATE))
 
 
 def _reason(failures: list[BaseException]) -> BaseException:

@@ -16,6 +16,7 @@ from segctl_controller.clock import Clock
 from segctl_controller.errors import InvalidRequestError, LimitError, NotFoundError
 from segctl_controller.feed import Feed
 from segctl_controller.gate import Gate
+from segctl_controller.holders import CaView
 from segctl_controller.hosts import HostAdmin
 from segctl_controller.impact import Impact
 from segctl_controller.probing import explained
@@ -50,6 +51,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         hosts: HostAdmin,
         tokens: TokenAdmin,
         api_tokens: ApiTokenAdmin,
+        ca: CaView,
     ) -> None:
         self._fleet_id = fleet_id
         self._gate = gate
@@ -62,6 +64,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._hosts = hosts
         self._tokens = tokens
         self._api_tokens = api_tokens
+        self._ca = ca
         self._turns = Turns(db)
         self._usage = Usage(registry.fleet, db)
         self._impact = Impact(registry)
@@ -77,6 +80,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 identity=operator.identity,
                 scopes=[admin_pb2.Scope(tags=dict(scope.pairs)) for scope in operator.scopes],
                 until_us=operator.until_us,
+                trust=self._ca.trusted(),
             )
 
     async def Flows(self, request: admin_pb2.FlowsRequest, context: Context) -> admin_pb2.FlowsReply:
@@ -140,6 +144,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
             active = await self._db.call(self._db.store.generation, 0)
             events = await self._db.call(self._db.store.events, RECENT_EVENTS)
             reply = status_view(self._fleet, active, events, self._fleet_id, self._clock.now_us())
+            reply.ca.CopyFrom(self._ca.status())
             rollout = self._publisher.rollout
             if rollout is not None and not rollout.over:
                 generation = generation_view(rollout.stored, self._fleet.active.number)

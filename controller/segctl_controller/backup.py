@@ -29,7 +29,7 @@ from segctl import __version__
 from segctl.auditchain import GENESIS, link_hash
 from segctl.errors import StateError
 
-from segctl_controller.authority import Authority
+from segctl_controller import rotation
 from segctl_controller.clock import Clock
 from segctl_controller.config import CONFIG_FILE, DATABASE_FILE, Config, load_config, save_config
 from segctl_controller.database import where_is
@@ -44,7 +44,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 SCRATCH = ".restore."
 FILES = ("ca.key", "ca.pem", DATABASE_FILE, CONFIG_FILE)
-"""In the order in which a restore puts them in place: a directory with the last one is whole."""
+"""In the order in which a restore puts them in place, after those of a rotation of the CA (rotation.FILES) if one is
+under way: a directory with the last one is whole."""
 LARGEST_MANIFEST = 1 << 20
 PIECE = 1 << 20
 
@@ -69,12 +70,12 @@ class Manifest:
 def take_backup(directory: Path, to: Path, clock: Clock) -> Manifest:
     """Writes the new file `to` (0600), whole or not at all. Raises StateError, also for a database that is damaged."""
     config = load_config(directory)
-    Authority.load(directory, config.fleet)
+    rotation.load_cas(directory, config.fleet)
     if to.exists():
         raise StateError(f"{to}: is there already, and no backup is overwritten; name another file")
     taken_us = clock.now_us()
     try:
-        with TemporaryDirectory(dir=to.parent, prefix=".segctl-backup.") as scratch:
+        with rotation.rotating(directory), TemporaryDirectory(dir=to.parent, prefix=".segctl-backup.") as scratch:
             copy, archive = Path(scratch) / DATABASE_FILE, Path(scratch) / "archive"
             entry = Entry(taken_us, SHELL, "backup", str(to))
             where = where_is(directory)
@@ -84,7 +85,8 @@ def take_backup(directory: Path, to: Path, clock: Clock) -> Manifest:
             else:
                 export(where, copy, entry)
             generation, hosts = _found_whole(copy, directory)
-            parts = {name: copy if name == DATABASE_FILE else directory / name for name in FILES}
+            names = (*(name for name in rotation.FILES if (directory / name).exists()), *FILES)
+            parts = {name: copy if name == DATABASE_FILE else directory / name for name in names}
             sums = {name: _sum(part) for name, part in parts.items()}
             manifest = Manifest(config.fleet, taken_us, __version__, generation, hosts, sums)
             _pack(archive, manifest, parts)
@@ -217,14 +219,15 @@ def _unpack(source: Path, fresh: Path) -> Manifest:
             if content is None:
                 raise StateError(f"{source}: is no backup of a segctl controller")
             manifest = Manifest(**json.loads(content.read(LARGEST_MANIFEST)))
-            if manifest.format != FORMAT or set(manifest.sha256) != set(FILES):
+            names = set(manifest.sha256)
+            if manifest.format != FORMAT or not set(FILES) <= names <= {*FILES, *rotation.FILES}:
                 raise StateError(
                     f"{source}: a backup of format {manifest.format}, and this version reads {FORMAT}; restore it with "
                     f"segctl {manifest.version}"
                 )
             while (member := tar.next()) is not None:
                 part = tar.extractfile(member)
-                if member.name not in FILES or part is None:
+                if member.name not in names or part is None:
                     raise StateError(f"{source}: holds {member.name!r}, which belongs to no backup")
                 with os.fdopen(_private(fresh / member.name), "wb") as file:
                     shutil.copyfileobj(part, file, PIECE)
@@ -248,7 +251,7 @@ def _verify(fresh: Path, manifest: Manifest, source: Path) -> Config:
         if not (fresh / name).exists() or _sum(fresh / name) != wanted:
             raise StateError(f"{source}: {name} in it is missing or damaged; take another backup")
     config = load_config(fresh)
-    Authority.load(fresh, config.fleet)
+    rotation.load_cas(fresh, config.fleet)
     if config.fleet != manifest.fleet:
         raise StateError(f"{source}: its files are of two fleets ({config.fleet}, {manifest.fleet})")
     try:
@@ -269,7 +272,7 @@ def _note_restore(path: Path, manifest: Manifest, clock: Clock) -> None:
 
 def _put_in_place(fresh: Path, directory: Path, clock: Clock) -> None:
     """First the old configuration goes, last the new one comes: nothing between is taken for a controller."""
-    old = [name for name in (CONFIG_FILE, *FILES[:-1]) if (directory / name).exists()]
+    old = [name for name in (CONFIG_FILE, *FILES[:-1], *rotation.FILES) if (directory / name).exists()]
     old += [name for suffix in ("-wal", "-shm") if (directory / (name := DATABASE_FILE + suffix)).exists()]
     if old:
         aside = directory / f"replaced-{clock.now():%Y%m%dT%H%M%S}-{time.monotonic_ns() % 10_000:04d}"
@@ -277,7 +280,7 @@ def _put_in_place(fresh: Path, directory: Path, clock: Clock) -> None:
         _leave_to_owner(aside, directory)
         for name in old:
             (directory / name).rename(aside / name)
-    for name in FILES:
+    for name in (*rotation.FILES, *FILES):
         if (fresh / name).exists():
             _leave_to_owner(fresh / name, directory)
             (fresh / name).rename(directory / name)

@@ -32,8 +32,9 @@ class Oidc:
 @dataclass(frozen=True, slots=True)
 class Config:
     """`listen` is an address to bind; `names` are how agents and operators reach the controller (DNS or IP).
-    Certificates of hosts hold for `host_certificate_days`, a fraction of a day at least. `database` is how to reach
-    PostgreSQL, in libpq's words and without a password; empty: SQLite, beside this file."""
+    Certificates of hosts hold for `host_certificate_days`, a fraction of a day at least; a file that does not say is of
+    a fleet that was made with 90. One that ended is exchanged for `host_certificate_grace_days` more; 0: never.
+    `database` is how to reach PostgreSQL, in libpq's words and without a password; empty: SQLite, beside this file."""
 
     fleet: str
     listen: str
@@ -43,6 +44,7 @@ class Config:
     heartbeat_seconds: int = 10
     host_certificate_days: float = 90
     database: str = ""
+    host_certificate_grace_days: float = 30
     api_port: int | None = None
     """Where a token instead of a client certificate is taken; None: nowhere."""
     oidc: Oidc | None = None
@@ -50,6 +52,10 @@ class Config:
     @property
     def host_life(self) -> timedelta:
         return timedelta(days=self.host_certificate_days)
+
+    @property
+    def host_grace(self) -> timedelta:
+        return timedelta(days=self.host_certificate_grace_days)
 
     @property
     def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
@@ -107,11 +113,13 @@ def load_config(directory: Path) -> Config:
             raise ValueError("api_port must be a port, or null")
         if oidc is not None and config.api_port is None:
             raise ValueError("oidc needs an api_port, where ID tokens are taken")
-        days = config.host_certificate_days
+        days, grace = config.host_certificate_days, config.host_certificate_grace_days
         if isinstance(days, bool) or not isinstance(days, int | float) or not 0 < days <= LONGEST_DAYS:
             raise ValueError(f"host_certificate_days must be a number above 0 and at most {LONGEST_DAYS}")
         if not isinstance(config.database, str):
             raise ValueError("database must be text")
+        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= LONGEST_DAYS:
+            raise ValueError(f"host_certificate_grace_days must be a number from 0 to {LONGEST_DAYS}")
     except FileNotFoundError as error:
         raise StateError(
             f"{path}: no controller here; run: segctl-controller init --state {directory}; or restore a backup: "

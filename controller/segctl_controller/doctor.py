@@ -20,15 +20,15 @@ from segctl.errors import StateError
 from segctl.machine import look_clock, look_journal, look_space, look_units
 from segctl.statuspage import Where
 
-from segctl_controller.authority import Authority
 from segctl_controller.config import DATABASE_FILE, Config, load_config
 from segctl_controller.database import where_is
 from segctl_controller.doctor_postgres import look_postgres
+from segctl_controller.rotation import CaSet, Stage, load_cas
 from segctl_controller.store.conninfo import PASSFILE
 
 SOON = timedelta(days=60)
 SECONDS = 3.0
-PRIVATE = ("ca.key", PASSFILE, DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm")
+PRIVATE = ("ca.key", "ca-next.key", PASSFILE, DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm")
 
 
 def diagnose(state: Path, metrics: Where | None) -> Diagnosis:
@@ -85,11 +85,24 @@ def judge_modes(path: str, mode: int, private: dict[str, int], strangers: list[s
 
 def look_authority(state: Path, config: Config, now: datetime) -> Iterator[Finding]:
     try:
-        authority = Authority.load(state, config.fleet)
+        cas = load_cas(state, config.fleet)
     except StateError as error:
-        yield problem("ca", str(error), "restore ca.pem and ca.key from a backup")
+        yield problem("ca", str(error), "restore the CA's files from a backup")
         return
-    yield from judge_end("ca", "the fleet's CA", authority.ends, now, "plan a new fleet: every host must enrol again")
+    yield from judge_cas(cas, now)
+
+
+def judge_cas(cas: CaSet, now: datetime) -> Iterator[Finding]:
+    then = "segctl-controller ca rotate: hosts take the next one as they renew, while this one holds"
+    yield from judge_end("ca", "the fleet's CA", cas.current.ends, now, then)
+    if cas.next is None:
+        return
+    yield from judge_end(
+        "ca", "the next CA", cas.next.ends, now, "segctl-controller ca cancel, and rotate to another one"
+    )
+    step = "activate" if cas.stage is Stage.PREPARED else "retire"
+    text = f"the CA is rotated: {cas.stage}; {step} is the next step"
+    yield warning("ca", text, "segctl-controller ca status says what it waits for")
 
 
 def judge_end(check: str, what: str, end: datetime, now: datetime, then: str) -> Iterator[Finding]:
@@ -138,7 +151,8 @@ def look_port(check: str, state: Path, config: Config, port: int, now: datetime)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.listen, config.listen)  # noqa: S104 - what it listens on
     where = Where(host, port)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cafile=str(state / "ca.pem"))
+    context.load_verify_locations(cadata=load_cas(state, config.fleet).pem.decode())
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.set_alpn_protocols(["h2"])
     try:
         with (

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address, IPv6Network
 
 from segctl.errors import EnrolmentError, SegctlError, StateError
@@ -16,7 +16,7 @@ from segctl.logs import Event, about
 from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2, agent_pb2_grpc
 
-from segctl_controller.authority import Authority, Issued
+from segctl_controller.authority import Issued
 from segctl_controller.clock import Clock
 from segctl_controller.errors import AlreadyExistsError, InvalidRequestError, LimitError
 from segctl_controller.names import checked_name
@@ -24,6 +24,7 @@ from segctl_controller.rpc import Context, Refusing, source_address
 from segctl_controller.store.protocol import FindHost
 from segctl_controller.store.records import Entry, HostRecord, TokenRecord
 from segctl_controller.store_thread import StoreThread
+from segctl_controller.trust import Trust
 
 LONGEST_TOKEN = 64
 LONGEST_REQUEST = 8192
@@ -92,12 +93,18 @@ class Enrolment(agent_pb2_grpc.EnrolmentServicer):
     """`on_enrolled` is called on the event loop with each host that joined or was replaced."""
 
     def __init__(
-        self, authority: Authority, db: StoreThread, clock: Clock, on_enrolled: Callable[[HostRecord], None]
+        self,
+        trust: Trust,
+        db: StoreThread,
+        clock: Clock,
+        on_enrolled: Callable[[HostRecord], None],
+        reissue: Callable[[Context], Awaitable[None]],
     ) -> None:
-        self._authority = authority
+        self._trust = trust
         self._db = db
         self._clock = clock
         self._on_enrolled = on_enrolled
+        self._reissue = reissue
         self._limit = FailureLimit()
         self._recorded = Quota(RECORDED, WINDOW)
 
@@ -116,9 +123,13 @@ class Enrolment(agent_pb2_grpc.EnrolmentServicer):
                 raise
         told = about(Event.ENROLLED, host=host.name, peer=peer)
         log.info("enrolled host=%s tags=%s peer=%s", host.name, host.tags, peer, extra=told)
+        cas = self._trust.cas
         return agent_pb2.EnrolReply(
-            host=host.name, certificate=certificate, ca=self._authority.ca_der, fleet=self._authority.fleet
+            host=host.name, certificate=certificate, ca=cas.current.ca_der, fleet=self._trust.fleet, trust=cas.der
         )
+
+    async def Reissue(self, request_iterator: object, context: Context) -> None:  # type: ignore[override]
+        await self._reissue(context)
 
     async def _enrol(self, request: agent_pb2.EnrolRequest, peer: str) -> tuple[HostRecord, bytes]:
         if not 16 <= len(request.token) <= LONGEST_TOKEN:
@@ -137,7 +148,7 @@ class Enrolment(agent_pb2_grpc.EnrolmentServicer):
                     f"a host {name!r} is enrolled already; to reinstall it, ask for a token made with --replace, or "
                     f"have it removed: segctl host remove {name}"
                 )
-            issued.append(self._authority.issue_host(request.csr, name, now))
+            issued.append(self._trust.issue_host(request.csr, name, now, takes_trust=request.takes_trust))
             return HostRecord(
                 name=name,
                 tags=token.tags,

@@ -71,6 +71,7 @@ class Fleet:
         self.standings: dict[str, Standing] = {}
         self.desired: dict[str, Desired] = {}
         self.rulebook = Rulebook()
+        self.of_retired_ca: Callable[[str], bool] = lambda _: False  # a certificate, by its serial number
         self.revision = 0
         self.holders: dict[Address, str] = {}
         self._inventory: Inventory | None = None
@@ -348,7 +349,8 @@ class Fleet:
     async def _demand(self, made: Compilation, into: dict[str, Desired], hosts: Container[str]) -> None:
         """Tell each of `hosts` whose host policy is another one than in `into`."""
         changed, told = await made.settle(), 0
-        names, made.whole = (self.hosts if made.whole else changed), False
+        # Who was enrolled anew, with the tags it had, is no change of any rule and yet was told nothing.
+        names, made.whole = (self.hosts if made.whole else {*changed, *(self.hosts.keys() - into.keys())}), False
         turn = time.monotonic()
         for name in [n for n in names if n in hosts]:
             if made is not self._made and (self.trial is None or made is not self.trial.made):

@@ -18,12 +18,11 @@ from segctl_controller.errors import ForbiddenError, LimitError, ProviderError, 
 from segctl_controller.limits import LIMITS, METHOD, Limit
 from segctl_controller.pace import BoundedPaces
 from segctl_controller.principal import Principal
+from segctl_controller.revocation import RECHECK
 from segctl_controller.rpc import Context, Refusing, caller_of, source_address
 from segctl_controller.store.records import Entry, Role
 from segctl_controller.store_thread import StoreThread
 
-RECHECK = 10.0
-"""Seconds after which the rights of who has a stream open are looked at again: who lost them does not read on."""
 PATIENCE = 2.0
 """Seconds for which a call over its rate waits instead of being refused."""
 FAILURES = 60

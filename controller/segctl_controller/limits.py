@@ -67,6 +67,7 @@ LIMITS = MappingProxyType(
         f"{AGENT}Audit": Limit(MEDIUM, 60 / 3600, 60),
         # By source address: ten failures a minute; what succeeds uses up a token.
         "/segctl.v1.Enrolment/Enrol": Limit(SMALL, 10 / 60, 10),
+        "/segctl.v1.Enrolment/Reissue": Limit(SMALL, 10 / 60, 10, streams=1),
     }
 )
 METHOD: ContextVar[str] = ContextVar("method", default="")

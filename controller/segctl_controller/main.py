@@ -1,4 +1,5 @@
-"""segctl-controller: init, run, doctor, backup, restore, migrate, move; and admin: operators, groups, client files."""
+"""segctl-controller: init, run, doctor, backup, restore, migrate, move; and admin: operators, groups and client files.
+What it does with the CA is in ca_commands.py."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from segctl.systemd import Notifier
 
 import segctl_controller.tls13  # noqa: F401 - first of ours: it must run before grpc is imported
 from segctl_controller.backup import restore, take_backup
+from segctl_controller.ca_commands import CA_FILE, ca, external_files
 from segctl_controller.clock import Clock
 from segctl_controller.config import LONGEST_DAYS, load_config
 from segctl_controller.database import look_schemas, migrate
@@ -105,7 +107,7 @@ def main() -> None:
 @click.option(
     "--host-certificate-days",
     type=click.FloatRange(0, LONGEST_DAYS, min_open=True),
-    default=90,
+    default=1,
     show_default=True,
     help="How long a host's certificate holds; its agent renews it at half of that.",
 )
@@ -115,6 +117,8 @@ def main() -> None:
     type=click.IntRange(1, 65535),
     help="Take API tokens and sign-ins here, such as 7446.  [default: nowhere]",
 )
+@click.option("--ca-certificate", type=CA_FILE, help="An intermediate of your own CA, PEM; those above may follow it.")
+@click.option("--ca-key", type=CA_FILE, help="Its key, PEM.")
 @click.option("--admin", required=True, metavar="NAME", help="The first operator, with the role admin.")
 @click.option("--admin-out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 def init(
@@ -126,10 +130,13 @@ def init(
     host_certificate_days: float,
     database: str,
     api_port: int | None,
+    ca_certificate: Path | None,
+    ca_key: Path | None,
     admin: str,
     admin_out: Path,
 ) -> None:
     """Make a new fleet: its CA, its database and the first operator's credentials. Overwrites nothing."""
+    external = external_files(ca_certificate, ca_key)
     checked_name(admin, "the operator")
     ports = [p for p in (port, enrol_port, api_port) if p is not None]
     if len(set(ports)) != len(ports):
@@ -144,6 +151,7 @@ def init(
         host_certificate_days=host_certificate_days,
         database=database,
         api_port=api_port,
+        external=external,
     )
     store = open_store(state)
     try:
@@ -409,6 +417,9 @@ def admin_remove(name: str, state: Path) -> None:
     finally:
         store.close()
     click.echo(f"operator {name} removed", err=True)
+
+
+main.add_command(ca)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from segctl.statuspage import Page, StatusPage, Where, verdict
 
 from segctl_controller.feed import Feed
 from segctl_controller.fleet import Fleet
+from segctl_controller.rotation import CaSet
 from segctl_controller.store_thread import StoreThread
 
 STATES = ("in-sync", "pending", "refused", "released", "offline", "never-connected")
@@ -71,6 +72,12 @@ METRICS = (
     Metric("segctl_controller_store_waiting", "gauge", "Calls that wait for the database, with those that run."),
     Metric("segctl_controller_database_bytes", "gauge", "Size of the database's files; none on PostgreSQL."),
     Metric("segctl_controller_ca_expiry_timestamp_seconds", "gauge", "When the fleet's CA certificate ends."),
+    Metric("segctl_controller_ca_rotation", "gauge", "1 while the fleet's CA is rotated."),
+    Metric(
+        "segctl_controller_hosts_of_old_ca",
+        "gauge",
+        "Hosts whose certificate in use is not of the CA that signs new ones.",
+    ),
     Metric("segctl_controller_certificate_expiry_timestamp_seconds", "gauge", "When the controller's own ends."),
     Metric(
         "segctl_controller_loop_lag_seconds",
@@ -82,8 +89,8 @@ METRICS = (
 
 
 class Monitor:
-    """`expiries` gives the ends of the CA's and of the controller's own certificate. `compiles` is False when the task
-    that keeps host policies in line has ended."""
+    """`expiries` gives the ends of the CA's and of the controller's own certificate, `cas` the CAs. `compiles` is False
+    when the task that keeps host policies in line has ended."""
 
     def __init__(
         self,
@@ -93,8 +100,9 @@ class Monitor:
         expiries: Callable[[], tuple[datetime, datetime]],
         compiles: Callable[[], bool],
         database: Path | None = None,
+        cas: Callable[[], CaSet] | None = None,
     ) -> None:
-        self._fleet, self._db, self._feed, self._database = fleet, db, feed, database
+        self._fleet, self._db, self._feed, self._database, self._cas = fleet, db, feed, database, cas
         self._expiries, self._compiles = expiries, compiles
         self._events, self._lag = EventCounter(), LoopLag()
         self._metrics = Metrics(METRICS, self.values)
@@ -137,6 +145,11 @@ class Monitor:
             "segctl_controller_loop_lag_seconds": self._lag.worst,
             DELAY: self._lag.delays,
         }
+        if self._cas is not None:
+            cas = self._cas()
+            found["segctl_controller_ca_rotation"] = cas.next is not None
+            of_old = (cas.giver(host.serial) is not cas.signing for host in fleet.hosts.values())
+            found["segctl_controller_hosts_of_old_ca"] = sum(of_old)
         if self._database is not None:
             found["segctl_controller_database_bytes"] = _bytes(self._database)
         return found

@@ -18,6 +18,7 @@ from segctl_controller.contest import Origin
 from segctl_controller.errors import UnauthenticatedError
 from segctl_controller.facts import Claims, judge
 from segctl_controller.fleet import Fleet, Refusal, Standing
+from segctl_controller.revocation import Revocations
 from segctl_controller.serials import adoption, in_use
 from segctl_controller.store.records import Entry, EventRecord, FactsRecord, HostRecord, ProofRecord
 from segctl_controller.store_thread import Gather, StoreThread
@@ -40,6 +41,7 @@ class LiveSession(Protocol):
     def offer(self, orders: tuple[Order, ...], withdrawn: str = "") -> None: ...
     def withdraw(self, generation: int, digest: str, reason: str) -> None: ...
     def repeat(self) -> None: ...
+    def renew_soon(self, within: int) -> None: ...
     def end(self, reason: SegctlError) -> None: ...
     async def probe(self, request: agent_pb2.ProbeRequest) -> agent_pb2.ProbeReply: ...
     @property
@@ -62,6 +64,7 @@ class Registry:
         self._proved: dict[str, ProofRecord] = {}
         self._left: dict[str, int] = {}
         self.controller_addresses: tuple[Address, ...] = ()
+        self.revocations = Revocations()
 
     def session(self, host: str) -> LiveSession | None:
         return self._sessions.get(host)
@@ -157,6 +160,7 @@ class Registry:
         session = self._sessions.pop(host, None)
         self._claims.pop(host, None)
         self._proved.pop(host, None)  # the store forgets it, too
+        self.revocations.revoke(host, reason)
         if session is not None:
             session.end(reason)
 

@@ -18,7 +18,7 @@ from segctl.statuspage import Where
 
 from segctl_controller.admin import Admin
 from segctl_controller.apitokens import ApiTokenAdmin
-from segctl_controller.authority import Authority, certificate_end
+from segctl_controller.authority import certificate_end
 from segctl_controller.bearers import Bearers
 from segctl_controller.clock import Clock
 from segctl_controller.config import DATABASE_FILE, Config, endpoint
@@ -27,6 +27,8 @@ from segctl_controller.errors import StoppingError, UnauthenticatedError
 from segctl_controller.feed import Feed
 from segctl_controller.fleet import Fleet
 from segctl_controller.gate import Gate
+from segctl_controller.hasten import Hastening
+from segctl_controller.holders import CaView
 from segctl_controller.hostaudit import HostAuditService
 from segctl_controller.hosts import HostAdmin
 from segctl_controller.limits import Bounds
@@ -34,16 +36,19 @@ from segctl_controller.monitor import Monitor
 from segctl_controller.oidc import OidcVerifier
 from segctl_controller.push import Publisher
 from segctl_controller.registry import Registry
-from segctl_controller.renewal import RenewalService, ServerCertificate
+from segctl_controller.reissue import ReissueService
+from segctl_controller.renewal import RenewalService
 from segctl_controller.reports import ReportService
 from segctl_controller.review import LARGEST_SOURCE
-from segctl_controller.rpc import Context
+from segctl_controller.rpc import Context, Refusing, caller_of
+from segctl_controller.servercert import ServerCertificate
 from segctl_controller.sessions import SessionService
 from segctl_controller.signin import SignIn
 from segctl_controller.store.protocol import Store
 from segctl_controller.store.records import GenerationRecord, HostRecord
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.tokens import TokenAdmin
+from segctl_controller.trust import Trust
 
 GRACE = 1.0
 """Seconds that calls in flight get when the controller stops."""
@@ -73,14 +78,14 @@ class Controller:
     def __init__(
         self,
         config: Config,
-        authority: Authority,
+        trust: Trust,
         store: Store,
         clock: Clock | None = None,
         metrics: Where | None = None,
         database: Path | None = None,
     ) -> None:
         self.config = config
-        self.authority = authority
+        self.trust = trust
         self.clock = clock or Clock()
         self.db = StoreThread(store)
         self.feed = Feed()
@@ -90,22 +95,27 @@ class Controller:
         self.publisher = Publisher(self.registry, self.db, self.clock)
         self._servers: list[grpc.aio.Server] = []
         self._compiling: asyncio.Task[None] | None = None
+        self._hastening: asyncio.Task[None] | None = None
         self._metrics, self._database = metrics, database
         self._monitor: Monitor | None = None
+        self.renewal = RenewalService(self.trust, self.registry, self.db, self.clock)
 
     async def start(self) -> None:
         """Raises StateError when a port is taken or the active generation cannot be read."""
         await self._load()
         self._compiling = asyncio.create_task(self.fleet.run(), name="compile")
-        certificate = ServerCertificate(self.authority, self.config.names, self.clock)
+        self._hastening = asyncio.create_task(Hastening(self.trust, self.registry).run(), name="hasten")
+        certificate = ServerCertificate(self.trust, self.config.names, self.clock)
         enrol = self._server(ENROL_OPTIONS)
         enrol_port = self._bind(enrol, self.config.enrol_port, certificate.credentials(mutual=False))
         mutual = self._server(MUTUAL_OPTIONS)
         port = self._bind(mutual, self.config.port, certificate.credentials(mutual=True))
         self.config = replace(self.config, port=port, enrol_port=enrol_port)
-        enrolment = Enrolment(self.authority, self.db, self.clock, self._enrolled)
+        reissue = ReissueService(self.trust, self.renewal, self.clock)
+        enrolment = Enrolment(self.trust, self.db, self.clock, self._enrolled, reissue.serve)
         agent_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, enrol)
-        admin = self._admin()
+        self.fleet.of_retired_ca = self.trust.of_retired
+        admin = self._admin(certificate)
         admin_pb2_grpc.add_AdminServicer_to_server(admin, mutual)
         mutual.add_generic_rpc_handlers((self._agent(),))
         self._take_tokens(admin, certificate)
@@ -134,9 +144,10 @@ class Controller:
         await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
         if self._monitor is not None:
             await self._monitor.close()
-        if self._compiling is not None:
-            self._compiling.cancel()
-            await asyncio.gather(self._compiling, return_exceptions=True)
+        for task in (self._compiling, self._hastening):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await asyncio.to_thread(self.db.close)
 
     def _take_tokens(self, admin: Admin, certificate: ServerCertificate) -> None:
@@ -159,9 +170,10 @@ class Controller:
             self.fleet,
             self.db,
             self.feed,
-            lambda: (self.authority.ends, certificate_end(certificate.current().certificate)),
+            lambda: (self.trust.cas.current.ends, certificate_end(certificate.current().credential.certificate)),
             lambda: compiling is not None and not compiling.done(),
             self._database,
+            lambda: self.trust.cas,
         )
         try:
             where = monitor.start(self._metrics)
@@ -216,8 +228,8 @@ class Controller:
             ) from error
         return bound
 
-    def _admin(self) -> Admin:
-        ca, oidc = self.authority.ca_der, self.config.oidc
+    def _admin(self, certificate: ServerCertificate) -> Admin:
+        oidc = self.config.oidc
         bearers = Bearers(self.db, self.clock, OidcVerifier(oidc, self.clock) if oidc is not None else None)
         gate = Gate(self.config.fleet, self.db, self.clock, bearers)
         return Admin(
@@ -229,21 +241,27 @@ class Controller:
             self.feed,
             self.publisher,
             HostAdmin(self.registry, self.db, self.clock),
-            TokenAdmin(self.config, ca, self.fleet, self.db, self.clock),
+            TokenAdmin(self.config, self.trust, self.fleet, self.db, self.clock),
             ApiTokenAdmin(gate, self.db, self.clock, taken=self.config.api_port is not None),
+            CaView(certificate, self.fleet.hosts),
         )
 
     def _agent(self) -> grpc.GenericRpcHandler:
         """By hand instead of the generated registration: answers leave as bytes, serialized once."""
         sessions = SessionService(self.config.fleet, self.registry, self.clock, self.config.heartbeat_seconds)
         reports = ReportService(self.config.fleet, self.registry, self.db, self.clock, self.feed)
-        renewal = RenewalService(self.authority, self.registry, self.db, self.clock)
         audit = HostAuditService(self.config.fleet, self.registry, self.db, self.clock)
+
+        async def report(context: Context) -> None:
+            async with Refusing(context):
+                host = caller_of(context, self.config.fleet, "host").name
+                await self.registry.revocations.bound(host, reports.serve(context))
+
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Session": _stream(sessions.serve, agent_pb2.AgentMessage.FromString),
-            "Report": _stream(reports.serve, agent_pb2.ReportBatch.FromString),
+            "Report": _stream(report, agent_pb2.ReportBatch.FromString),
             "Renew": grpc.unary_unary_rpc_method_handler(
-                renewal.serve, agent_pb2.RenewRequest.FromString, agent_pb2.RenewReply.SerializeToString
+                self.renewal.serve, agent_pb2.RenewRequest.FromString, agent_pb2.RenewReply.SerializeToString
             ),
             "Audit": grpc.unary_unary_rpc_method_handler(
                 audit.serve, agent_pb2.HostAuditRequest.FromString, agent_pb2.HostAuditReply.SerializeToString
@@ -265,7 +283,6 @@ def open_controller(
     directory: Path, config: Config, store: Store, clock: Clock | None = None, metrics: Where | None = None
 ) -> Controller:
     """Raises StateError for a CA that cannot be read."""
-    authority = Authority.load(directory, config.fleet)
-    authority.host_life = config.host_life
+    trust = Trust(directory, config.fleet, config.host_life, config.host_grace)
     file = None if config.database else directory / DATABASE_FILE
-    return Controller(config, authority, store, clock, metrics, file)
+    return Controller(config, trust, store, clock, metrics, file)

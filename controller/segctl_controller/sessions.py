@@ -59,6 +59,8 @@ class Session:
         self._withdrawn = ""
         self._probes: deque[agent_pb2.ProbeRequest] = deque()
         self._drafts: dict[int, list[bytes]] = {}
+        self._renew: agent_pb2.RenewSoon | None = None
+        self._asked_to_renew = False
         self.probes = Questions[agent_pb2.ProbeReply](host, MOST_PROBES)
         self.impacts = Questions[agent_pb2.ImpactReply](host, MOST_IMPACTS)
         self._wake = asyncio.Event()
@@ -104,6 +106,12 @@ class Session:
         """What the agent was told holds no more: the next orders are told whatever they are."""
         self._held = self._staged = self._tried = ""
         self._base = None
+
+    def renew_soon(self, within: int) -> None:
+        """Once a session, the agent is asked for a renewal within so many seconds."""
+        if not self._asked_to_renew:
+            self._asked_to_renew, self._renew = True, agent_pb2.RenewSoon(within_seconds=within)
+            self._wake.set()
 
     def end(self, reason: SegctlError) -> None:
         if not self._ended.done():
@@ -169,6 +177,9 @@ class Session:
             messages.extend(self._ordered(order))
         if self._withdrawn:
             messages.extend(self._withdrawal())
+        if self._renew is not None:
+            messages.append(agent_pb2.ControllerMessage(renew=self._renew).SerializeToString())
+            self._renew = None
         # Last: a policy does not wait for a question.
         while self._drafts:
             messages.extend(self._drafts.pop(next(iter(self._drafts))))

@@ -13,8 +13,10 @@ from segctl_controller.clock import Clock
 from segctl_controller.config import CONFIG_FILE, DATABASE_FILE, Config, endpoint, load_config, save_config
 from segctl_controller.database import create_database, open_store
 from segctl_controller.errors import InvalidRequestError, NotFoundError
+from segctl_controller.externalca import external_authority
 from segctl_controller.names import checked_name
 from segctl_controller.principal import checked_scope
+from segctl_controller.rotation import CaSet, load_cas
 from segctl_controller.store.protocol import Store
 from segctl_controller.store.records import Entry, GroupRecord, OperatorRecord, Role
 from segctl_controller.store.refusals import no_operator
@@ -44,12 +46,14 @@ def create_controller(
     enrol_port: int,
     clock: Clock,
     heartbeat: int = 10,
-    host_certificate_days: float = 90,
+    host_certificate_days: float = 1,
     database: str = "",
     api_port: int | None = None,
+    external: tuple[Path, Path] | None = None,
 ) -> Config:
     """Make the directory, the CA, the database and the configuration. Raises StateError where one exists already.
-    `database`: see Config."""
+    `database`: see Config. `external` are the files of the certificate and the key of a CA that is to be used instead
+    of one of our own."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         present = [n for n in (CONFIG_FILE, DATABASE_FILE, "ca.key", "ca.pem") if (directory / n).exists()]
@@ -58,16 +62,32 @@ def create_controller(
                 f"{directory}: there is a controller already ({', '.join(present)}); init never overwrites one: "
                 "choose another --state, or move that directory away"
             )
+        authority = new_authority(new_fleet_id(), names, external, clock)
         create_database(directory, database)
-        authority = Authority.create(new_fleet_id(), clock.now())
         authority.save(directory)
-        days = host_certificate_days
-        config = Config(authority.fleet, listen, names, port, enrol_port, heartbeat, days, database, api_port)
+        config = Config(
+            authority.fleet,
+            listen,
+            names,
+            port,
+            enrol_port,
+            heartbeat,
+            host_certificate_days=host_certificate_days,
+            database=database,
+            api_port=api_port,
+        )
         # Last: a directory with this file is whole.
         save_config(directory, config)
     except OSError as error:
         raise StateError(f"{directory}: cannot be prepared: {error.strerror}; check owner and free space") from error
     return config
+
+
+def new_authority(fleet: str, names: tuple[str, ...], external: tuple[Path, Path] | None, clock: Clock) -> Authority:
+    """Raises StateError for an external CA (certificate file, key file) that does not fit."""
+    if external is None:
+        return Authority.create(fleet, clock.now())
+    return external_authority(fleet, *external, names, clock.now())
 
 
 def add_operator(
@@ -80,14 +100,14 @@ def add_operator(
     checked_name(name, "the operator")
     scope = checked_scope(role, scope)
     config = load_config(directory)
-    authority = Authority.load(directory, config.fleet)
-    credential = authority.issue_operator(name, clock.now())
+    cas = load_cas(directory, config.fleet)
+    credential = cas.signing.issue_operator(name, clock.now())
     created = clock.now_us()
     try:
         _prepare_out(out)
         entry = Entry(created, SHELL, "admin-add", f"operator {name}", _role_words(role, scope))
         store.add_operator(OperatorRecord(name, role, credential.serial, created, scope), entry)
-        _write_credential(out, config, authority, credential, name)
+        _write_credential(out, config, cas, credential, name)
     except OSError as error:
         raise StateError(f"{out}: the credentials cannot be written: {error.strerror}") from error
 
@@ -112,10 +132,10 @@ def write_client(directory: Path, out: Path) -> None:
         raise StateError(
             f'{directory / CONFIG_FILE}: has no api_port, where tokens are taken: add "api_port": 7446 and restart'
         )
-    authority = Authority.load(directory, config.fleet)
+    cas = load_cas(directory, config.fleet)
     try:
         _prepare_out(out)
-        _write_public(out, config, authority, "")
+        _write_public(out, config, cas, "")
     except OSError as error:
         raise StateError(f"{out}: cannot be written: {error.strerror}") from error
 
@@ -130,13 +150,13 @@ def renew_operator(directory: Path, store: Store, name: str, out: Path, clock: C
     Raises StateError when `out` holds credentials already, NotFoundError for an unknown name.
     """
     config = load_config(directory)
-    authority = Authority.load(directory, config.fleet)
+    cas = load_cas(directory, config.fleet)
     if store.operator(name) is None:
         raise NotFoundError(no_operator(name))
-    credential = authority.issue_operator(name, clock.now())
+    credential = cas.signing.issue_operator(name, clock.now())
     try:
         _prepare_out(out)
-        _write_credential(out, config, authority, credential, name)
+        _write_credential(out, config, cas, credential, name)
     except OSError as error:
         raise StateError(f"{out}: the credentials cannot be written: {error.strerror}; the old ones hold") from error
     # Last: were it first, a full disk would leave the operator with nothing.
@@ -151,14 +171,14 @@ def _prepare_out(out: Path) -> None:
         raise StateError(f"{out}: holds {', '.join(taken)} already; choose another --out, or move them away")
 
 
-def _write_credential(out: Path, config: Config, authority: Authority, credential: Credential, name: str) -> None:
+def _write_credential(out: Path, config: Config, cas: CaSet, credential: Credential, name: str) -> None:
     write_private(out / "key.pem", credential.key)
     (out / "cert.pem").write_bytes(credential.certificate)
-    _write_public(out, config, authority, name)
+    _write_public(out, config, cas, name)
 
 
-def _write_public(out: Path, config: Config, authority: Authority, name: str) -> None:
-    (out / "ca.pem").write_bytes(authority.ca_pem)
+def _write_public(out: Path, config: Config, cas: CaSet, name: str) -> None:
+    (out / "ca.pem").write_bytes(cas.pem)
     client = {"controller": endpoint(config.names[0], config.port), "fleet": config.fleet, "name": name}
     if config.api_port is not None:
         client["api"] = endpoint(config.names[0], config.api_port)

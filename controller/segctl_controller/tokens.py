@@ -17,6 +17,7 @@ from segctl_controller.names import checked_name, checked_networks, checked_tags
 from segctl_controller.principal import Principal
 from segctl_controller.store.records import TokenRecord
 from segctl_controller.store_thread import StoreThread
+from segctl_controller.trust import Trust
 from segctl_controller.views import token_view
 
 DEFAULT_SECONDS = 3600
@@ -25,21 +26,24 @@ MOST_USES = 10_000
 SECRET_BYTES = 32
 
 
-def join_line(config: Config, ca: bytes, secret: bytes) -> str:
-    """base64url of JSON: controllers `c`, enrolment endpoints `e`, the CA as DER `ca`, the secret `s`."""
-    content = {
+def join_line(config: Config, ca: bytes, secret: bytes, other_cas: tuple[bytes, ...] = ()) -> str:
+    """base64url of JSON: controllers `c`, enrolment endpoints `e`, the CA of the controller's certificate as DER `ca`,
+    the others that it may be of by the time that the token is used `cas`, the secret `s`."""
+    content: dict[str, object] = {
         "c": [endpoint(name, config.port) for name in config.names],
         "e": [endpoint(name, config.enrol_port) for name in config.names],
         "ca": base64.b64encode(ca).decode("ascii"),
         "s": base64.b64encode(secret).decode("ascii"),
     }
+    if other_cas:
+        content["cas"] = [base64.b64encode(other).decode("ascii") for other in other_cas]
     return base64.urlsafe_b64encode(json.dumps(content, separators=(",", ":")).encode()).decode("ascii")
 
 
 class TokenAdmin:
-    def __init__(self, config: Config, ca: bytes, fleet: Fleet, db: StoreThread, clock: Clock) -> None:
+    def __init__(self, config: Config, trust: Trust, fleet: Fleet, db: StoreThread, clock: Clock) -> None:
         self._config = config
-        self._ca = ca
+        self._trust = trust
         self._fleet = fleet
         self._db = db
         self._clock = clock
@@ -76,8 +80,9 @@ class TokenAdmin:
         detail = f"tags {tags}; host {token.host or 'any'}; uses {uses}; {seconds} s; replace {token.replace}"
         entry = by.entry(now, "token", f"token {token.id}", detail)
         await self._db.call(self._db.store.add_token, token, entry)
+        current, *others = self._trust.cas.der
         return admin_pb2.CreateTokenReply(
-            join=join_line(self._config, self._ca, secret), id=token.id, expires_us=token.expires_us
+            join=join_line(self._config, current, secret, tuple(others)), id=token.id, expires_us=token.expires_us
         )
 
     async def list(self) -> admin_pb2.ListTokensReply:

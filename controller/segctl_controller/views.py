@@ -100,6 +100,10 @@ def _troubles(fleet: Fleet, name: str, now_us: int) -> list[admin_pb2.Trouble]:
             "controller's database is an older copy"
         )
         found.append(_trouble(text, "segctl push PATH: the new number will be higher"))
+    if fleet.of_retired_ca(fleet.hosts[name].serial):
+        text = "its certificate is of a CA that was retired: its next connection is refused"
+        mend = f"segctl token create --host {name} --replace, then segctl-agent enrol --replace on the host"
+        found.append(_trouble(text, mend))
     if standing.connected and not fleet.hosts[name].addresses:
         text = "holds no address, so no other host's rules can name it"
         found.append(_trouble(f"{text}; its agent reported none that could be accepted", "ip address, on the host"))

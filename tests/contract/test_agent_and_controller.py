@@ -229,6 +229,32 @@ async def test_a_push_knows_a_host_that_never_connected(tmp_path: Path) -> None:
         assert (host.state, host.never_connected) == ("offline", True)
 
 
+async def test_a_host_that_was_removed_says_why_it_has_no_session(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_controller(tmp_path / "controller") as lab:
+        await enrolled(lab, tmp_path / "agent", "db-1")
+        async with running_agent(tmp_path / "agent", "10.0.0.1") as real:
+            await until(lambda: real.session.connected_to)
+            await lab.admin().RemoveHost(admin_pb2.RemoveHostRequest(host="db-1"))
+            await until(lambda: "is not enrolled, or was removed" in real.session.problem)
+            assert not real.session.connected_to
+    assert "to bring it back, enrol it with a new token; the rules in force stay in force" in caplog.text
+
+
+async def test_a_host_that_is_enrolled_anew_gets_its_policy(tmp_path: Path) -> None:
+    async with running_controller(tmp_path / "controller") as lab:
+        await enrolled(lab, tmp_path / "agent", "db-1")
+        async with running_agent(tmp_path / "agent", "10.0.0.1") as real:
+            await until(lambda: real.session.connected_to)
+            await lab.push(POLICY % "observe", wait=5)
+            kernel = real.kernel
+        join = parse_join_token((await lab.token({"role": "db"}, host="db-1", replace=True)).join)
+        await asyncio.to_thread(enrol, tmp_path / "agent", join, "db-1", True, datetime.now(UTC))
+        async with running_agent(tmp_path / "agent", "10.0.0.1", kernel):
+            await reaches(lab, lambda host: host.connected and host.state == "in-sync")
+
+
 async def test_a_used_token_is_refused_in_the_controllers_words(tmp_path: Path) -> None:
     async with running_controller(tmp_path / "controller") as lab:
         join = parse_join_token((await lab.token({"role": "db"})).join)

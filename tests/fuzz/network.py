@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import DecodeError
@@ -26,19 +27,23 @@ from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import agent_pb2, hostpolicy_pb2
 from segctl.statuspage import Page, StatusPage
 from segctl_agent.conversation import Conversation, InForce
+from segctl_agent.credentials import Identity
 from segctl_agent.enforcer import Enforcer
 from segctl_agent.enrol import accept_reply, make_request
 from segctl_agent.jointoken import parse_join_token
 from segctl_agent.nft.fake import FakeKernel
+from segctl_agent.reissue import signed_request
+from segctl_agent.renew import accept
 from segctl_agent.slots import pack, unpack
 from segctl_agent.state import decode_policy
-from segctl_controller.authority import requested_key
+from segctl_controller.authority import Authority, requested_key
 from segctl_controller.clock import Clock
-from segctl_controller.errors import InvalidRequestError, LimitError
+from segctl_controller.errors import ForbiddenError, InvalidRequestError, LimitError, UnauthenticatedError
 from segctl_controller.facts import read_claims
 from segctl_controller.feed import Feed
+from segctl_controller.reissue import who_proved
 from segctl_controller.reports import ReportService
-from segctl_controller.rpc import Caller
+from segctl_controller.rpc import Caller, caller_by
 
 from tests.fuzz.target import Target
 from tests.netns.samples import SHOP
@@ -134,6 +139,24 @@ def _enrol_reply(data: bytes) -> None:
     accept_reply(parse_join_token(_TOKEN.decode()), _REQUEST, agent_pb2.EnrolReply.FromString(data), _NOW)
 
 
+def _renew_reply(data: bytes) -> None:
+    accept(_IDENTITY, _REQUEST.key, agent_pb2.RenewReply.FromString(data), _NOW)
+
+
+def _reissue(data: bytes) -> None:
+    who_proved(agent_pb2.ReissueRequest.FromString(data), _NONCE, (_AUTHORITY.certificate,), "f")
+
+
+def _certificate(data: bytes) -> None:
+    """Of a client. TLS has verified it by then: only its holder's CA could have made it so strange."""
+    try:
+        certificate = x509.load_der_x509_certificate(data)
+        certificate.public_key()
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
+        return
+    caller_by(certificate, "f", "host")
+
+
 def _csr(data: bytes) -> None:
     requested_key(data)
 
@@ -202,6 +225,7 @@ def _token_line() -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "fleet")])
     made = x509.CertificateBuilder(name, name, key.public_key(), 1).not_valid_before(datetime(2026, 1, 1, tzinfo=UTC))
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     certificate = made.not_valid_after(datetime(2036, 1, 1, tzinfo=UTC)).sign(key, hashes.SHA256())
     content = {
         "c": ["controller.example:7443"],
@@ -248,6 +272,20 @@ _TOKEN = _token_line()
 _REPLY = agent_pb2.EnrolReply(
     host="db1", fleet="f", ca=parse_join_token(_TOKEN.decode()).ca, certificate=parse_join_token(_TOKEN.decode()).ca
 )
+_NONCE = bytes(32)
+_AUTHORITY = Authority.create("f", _NOW)
+_ISSUED = _AUTHORITY.issue_host(_REQUEST.csr, "db1", _NOW).certificate
+_IDENTITY = Identity(
+    fleet="f",
+    host="db1",
+    controllers=("c:1",),
+    key=_REQUEST.key,
+    certificate=x509.load_der_x509_certificate(_ISSUED).public_bytes(serialization.Encoding.PEM),
+    ca=_AUTHORITY.ca_pem,
+    valid_from=_NOW,
+    valid_until=_NOW,
+)
+_RENEWED = agent_pb2.RenewReply(certificate=_ISSUED, trust=[_AUTHORITY.ca_der])
 _MADE = {name: message.SerializeToString() for name, message in _samples().items()}
 _BAD_WIRE = (WireError, DecodeError)
 
@@ -263,6 +301,14 @@ TARGETS = (
     ),
     Target("join-token", _token, (_TOKEN,), (EnrolmentError,)),
     Target("enrol-reply", _enrol_reply, (_REPLY.SerializeToString(),), (EnrolmentError, DecodeError)),
+    Target("renew-reply", _renew_reply, (_RENEWED.SerializeToString(),), (EnrolmentError, DecodeError)),
+    Target(
+        "reissue-request",
+        _reissue,
+        (signed_request(_IDENTITY, _NONCE, _REQUEST.csr).SerializeToString(),),
+        (InvalidRequestError, UnauthenticatedError, ForbiddenError, DecodeError),
+    ),
+    Target("certificate", _certificate, (_ISSUED,), (UnauthenticatedError, ForbiddenError)),
     Target("csr", _csr, (_REQUEST.csr,), (InvalidRequestError,)),
     Target("slot", _slot, (pack(_POLICY.SerializeToString(), 7, 3),), (StateError,)),
     Target("facts", _facts, (_MADE["facts"],), (*_BAD_WIRE, LimitError)),

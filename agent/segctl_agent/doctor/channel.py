@@ -104,6 +104,7 @@ def _handshake(identity: Path, controller: str, host: str, link: socket.socket) 
     context.set_alpn_protocols(["h2"])
     try:
         context.load_verify_locations(cafile=str(identity / "ca.pem"))
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.load_cert_chain(identity / "cert.pem", identity / "key.pem")
         with context.wrap_socket(link, server_hostname=host) as secured:
             secured.settimeout(ALERT_SECONDS)

@@ -20,7 +20,6 @@ from segctl_agent.execgate.lock import gate_runs
 from segctl_agent.execgate.targets import read_targets
 from segctl_agent.state import StateFolder
 
-SOON = timedelta(days=14)
 FRESH = timedelta(seconds=30)
 """A running agent writes its status every 5 s."""
 ENROL = "segctl token create on the controller, then segctl-agent enrol --replace --token-file - on this host"
@@ -92,13 +91,15 @@ def look_identity(state: Path, now: datetime) -> tuple[list[Finding], Identity |
 
 def judge_identity(identity: Identity, now: datetime) -> Iterator[Finding]:
     who = f"{identity.host} of the fleet {identity.fleet}"
-    left = identity.valid_until - now
     if identity.complaint(now):
         yield problem("identity", identity.complaint(now), f"timedatectl; if the clock is right: {ENROL}")
-    elif left < SOON:
-        yield warning("identity", f"{who}; the certificate ends in {left.days} days", ENROL)
+    elif identity.late(now):
+        left = identity.valid_until - now
+        words = f"{left.days} days" if left >= timedelta(days=2) else f"{left.total_seconds() / 3600:.0f} hours"
+        text = f"{who}; the certificate ends in {words}, and was not renewed at its half"
+        yield warning("identity", text, "segctl-agent renew says why")
     else:
-        yield ok("identity", f"{who}; the certificate ends {identity.valid_until:%Y-%m-%d}")
+        yield ok("identity", f"{who}; the certificate ends {identity.valid_until:%Y-%m-%d %H:%M} UTC")
 
 
 def look_generation(folder: StateFolder) -> Iterator[Finding]:

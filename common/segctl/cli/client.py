@@ -16,6 +16,7 @@ from segctl.cli.config import ClientConfig
 from segctl.cli.exits import CliError, Exit
 from segctl.cli.rpc_errors import translate
 from segctl.cli.streaming import Single, read_stream
+from segctl.cli.trust import keep_trust
 from segctl.cli.way import Way
 from segctl.model.findings import Finding
 from segctl.policy.source import SourceFile
@@ -64,6 +65,7 @@ class Controller:
 
     def whoami(self) -> v.WhoAmI:
         m = self._call(self._admin.WhoAmI, pb.WhoAmIRequest())
+        keep_trust(self.config, m.trust)
         return v.WhoAmI(
             name=m.name,
             role=m.role,
@@ -120,7 +122,9 @@ class Controller:
         return convert.generation(self._call(self._admin.GetGeneration, pb.GetGenerationRequest(number=number)))
 
     def status(self) -> v.Status:
-        return convert.status(self._call(self._admin.Status, pb.StatusRequest()))
+        m = self._call(self._admin.Status, pb.StatusRequest())
+        keep_trust(self.config, [ca.certificate for ca in m.ca.cas])
+        return convert.status(m)
 
     def hosts(self, name: str = "") -> tuple[v.Host, ...]:
         return tuple(map(convert.host, self._call(self._admin.ListHosts, pb.ListHostsRequest(name=name)).hosts))

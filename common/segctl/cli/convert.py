@@ -115,7 +115,13 @@ def status(m: pb.StatusReply) -> v.Status:
     t = m.trial
     trial = v.Trial(generation(t.generation), phase(t.phase), t.proven) if m.HasField("trial") else None
     hosts, events = tuple(host(h) for h in m.hosts), tuple(event(e) for e in m.events)
-    return v.Status(m.fleet, m.controller_version, active, hosts, events, trial)
+    ca = _ca(m.ca) if m.HasField("ca") else None
+    return v.Status(m.fleet, m.controller_version, active, hosts, events, trial, ca)
+
+
+def _ca(m: pb.CaStatus) -> v.CaStatus:
+    cas = tuple(v.Ca(one.name, moment(one.until_us), one.signs, one.hosts) for one in m.cas)
+    return v.CaStatus(m.stage, cas, moment(m.controller_until_us))
 
 
 def event(m: pb.RecentEvent) -> v.Event:

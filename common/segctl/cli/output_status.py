@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from segctl.cli.output import Cell, Line, Span, Style, ago, bad, count, dim, good, line, note, table, warn
+from segctl.cli.output_ca import render_ca
 from segctl.cli.output_push import render_trial
 from segctl.cli.output_troubles import EVENTS_SHOWN, STATES, named, render_events, render_troubles, unwell, urgency
 from segctl.cli.views import Event, Generation, Host, Status, WorkloadStatus
@@ -44,7 +45,11 @@ def render_status(status: Status, now: datetime, width: int, everything: bool = 
 
 def _notices(status: Status, now: datetime) -> list[Line]:
     """What the whole fleet is amid, or should know; directly below the verdict."""
-    return [*(render_trial(status.trial) if status.trial is not None else ()), *_tampering(status.events, now)]
+    return [
+        *(render_trial(status.trial) if status.trial is not None else ()),
+        *_tampering(status.events, now),
+        *(render_ca(status.ca, now) if status.ca is not None else ()),
+    ]
 
 
 def _generation(active: Generation | None, now: datetime) -> list[Line]:

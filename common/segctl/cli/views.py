@@ -226,6 +226,25 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Ca:
+    """`signs` new certificates; `hosts`: how many have one of it in use."""
+
+    name: str
+    until: datetime | None
+    signs: bool
+    hosts: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaStatus:
+    """`stage` of the CA's rotation: steady, prepared, active. `controller_until`: the controller's own certificate."""
+
+    stage: str
+    cas: tuple[Ca, ...]
+    controller_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     fleet: str
     controller_version: str
@@ -233,6 +252,7 @@ class Status:
     hosts: tuple[Host, ...] = ()
     events: tuple[Event, ...] = ()
     trial: Trial | None = None
+    ca: CaStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ a tag tuple, or a network of a peer. It is driven by rules: only pairs that some
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from segctl.model.inventory import Host, Inventory
-from segctl.model.policy import Answer, Mode, Network, Policy, PortRange, Selector, Tags
+from segctl.model.policy import HOST_WORKLOAD, Answer, Mode, Network, Policy, PortRange, Rule, Selector, Tags
 from segctl.policy.decide import (
     ESSENTIAL_ICMPV6,
     Direction,
@@ -22,16 +22,15 @@ from segctl.policy.decide import (
     effective_answer,
     effective_mode,
     ends_of,
-    instances,
     is_live,
-    pair_matches,
     peer_networks,
     receives,
     selects,
 )
 from segctl.policy.networks import exclude
-from segctl.policy.ports import Ports, intersect, normalize, subtract
+from segctl.policy.ports import PortIndex, Ports, intersect, normalize, subtract
 from segctl.policy.propose import service_name
+from segctl.policy.selectors import InstanceFinder, Population, SpokenOf
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -85,6 +84,8 @@ class Permission:
     rules: tuple[tuple[PortRange, str], ...]
 
 
+MANY = 20_000
+"""Pairs of classes of hosts by all their tags; beyond it only the tags count that are spoken of."""
 _ALWAYS = tuple(PortRange("icmpv6", t, t) for t in sorted(ESSENTIAL_ICMPV6))
 """What passes whatever the policy says is no change of it."""
 
@@ -93,11 +94,14 @@ Matrix = Mapping[tuple[Node, Node], Permission]
 
 def diff_policies(before: Policy, after: Policy, inventory: Inventory, now: datetime) -> PolicyDiff:
     """What changes for the enrolled hosts when `after` replaces `before`."""
-    old, new = matrix(before, inventory, now), matrix(after, inventory, now)
-    names = _names(inventory)
+    rules = _in_question(before, after, now)
+    spoken = SpokenOf.of((before, after), [r for some in rules for r in some])
+    classes = _classes((before, after), inventory, spoken if _many_pairs(rules, inventory) else None)
+    old, new = (_matrix(p, classes, now, r) for p, r in zip((before, after), rules, strict=True))
+    names = {one.stand_in: one.hosts for one in classes}
     nothing = Permission((), ())
     changes: list[Change] = []
-    for pair in sorted(old.keys() | new.keys()):
+    for pair in sorted(p for p in old.keys() | new.keys() if old.get(p, nothing).ports != new.get(p, nothing).ports):
         was, will = old.get(pair, nothing), new.get(pair, nothing)
         hosts = tuple(sorted({n for node in pair if not node.peer for n in names[node.host_tags]}))
         for policy, allowed, gained, permission in (
@@ -118,15 +122,88 @@ def diff_policies(before: Policy, after: Policy, inventory: Inventory, now: date
     return PolicyDiff(tuple(changes), _modes(before, after, inventory))
 
 
+def _in_question(before: Policy, after: Policy, now: datetime) -> tuple[list[Rule], list[Rule]]:
+    """The live rules of both without which the difference is the same. Where only rules changed, those are the changed
+    ones and what speaks of the same services: the others permit the same before and after."""
+    old, new = ([r for r in p.rules if is_live(r, now)] for p in (before, after))
+    same = (before.workloads, before.peers, before.boundaries) == (after.workloads, after.peers, after.boundaries)
+    if not same:
+        return old, new
+    known, wanted = ({_meaning(r) for r in rules} for rules in (old, new))
+    ports = {
+        p for rules, other in ((old, wanted), (new, known)) for r in rules if _meaning(r) not in other for p in r.ports
+    }
+    while True:
+        overlapping = PortIndex(ports)
+        chosen = [[r for r in rules if any(overlapping.overlaps(p) for p in r.ports)] for rules in (old, new)]
+        # A rule may cover for another one that has a service with it in common (`crossing_boundary`).
+        more = {p for rules in chosen for r in rules for p in r.ports} if before.boundaries else ports
+        if more <= ports:
+            return chosen[0], chosen[1]
+        ports |= more
+
+
+def _meaning(rule: Rule) -> tuple[object, ...]:
+    return rule.source, rule.destination, rule.within, rule.ports
+
+
+def _many_pairs(rules: Iterable[Sequence[Rule]], inventory: Inventory) -> bool:
+    """Whether classes by all their tags would make more pairs than anybody reads."""
+    tags = {host.tags for host in inventory.hosts.values()}
+    if len(tags) ** 2 <= MANY:
+        return False
+    everyone = Population(Instance("", HOST_WORKLOAD, t, t) for t in tags)
+
+    def count(selector: Selector) -> int:
+        return len(everyone.named(Selector(selector.tags))) if selector.peer is None else 1
+
+    return sum(count(r.source) * count(r.destination) for some in rules for r in some) > MANY
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    """Hosts alike: `tags` are those by which they are, `stand_in` all tags of one of them."""
+
+    tags: Tags
+    stand_in: Tags
+    hosts: list[str]
+
+
+def _classes(policies: Iterable[Policy], inventory: Inventory, spoken: SpokenOf | None) -> list[_Class]:
+    """By all tags; or by those that are spoken of, and by the workloads that live there."""
+    if spoken is None:
+        return [_Class(tags, tags, hosts) for tags, hosts in _names(inventory).items()]
+    finders = [InstanceFinder(policy) for policy in policies]
+    classes: dict[tuple[object, ...], _Class] = {}
+    for tags, hosts in _names(inventory).items():
+        kept = spoken.among(tags)
+        workloads = [tuple(i.workload for i in finder.of(Host("", tags))) for finder in finders]
+        classes.setdefault((kept, *workloads), _Class(kept, tags, [])).hosts.extend(hosts)
+    return list(classes.values())
+
+
 def matrix(policy: Policy, inventory: Inventory, now: datetime) -> Matrix:
     """Every permitted tuple of the fleet: the communication matrix."""
-    stand_ins: dict[Tags, Host] = {}
-    for host in inventory.hosts.values():
-        stand_ins.setdefault(host.tags, host)
-    profiles = {tags: instances(policy, host) for tags, host in stand_ins.items()}
-    nodes = {i: Node(i.workload, i.tags, host_tags=tags) for tags, profile in profiles.items() for i in profile}
-    egress = _ends(policy, profiles, "egress", now)
-    ingress = _ends(policy, profiles, "ingress", now)
+    classes = _classes((policy,), inventory, None)
+    return _matrix(policy, classes, now, [r for r in policy.rules if is_live(r, now)])
+
+
+def _matrix(policy: Policy, classes: Iterable[_Class], now: datetime, rules: Sequence[Rule]) -> Matrix:
+    """What these rules permit."""
+    if not rules:
+        return {}
+    finder = InstanceFinder(policy)
+    profiles = {one.stand_in: finder.of(Host(one.hosts[0], one.stand_in)) for one in classes}
+    known = {one.stand_in: one.tags for one in classes}
+    nodes = {
+        i: Node(i.workload, _shown(policy, i, known[tags]), host_tags=tags)
+        for tags, profile in profiles.items()
+        for i in profile
+    }
+    live = [r for r in policy.rules if is_live(r, now)]
+    fleet = _Fleet(policy, live, profiles, Population(i for profile in profiles.values() for i in profile))
+    egress = fleet.ends(rules, "egress")
+    ingress = fleet.ends(rules, "ingress")
     out: dict[tuple[Node, Node], Permission] = {}
     for (local, remote), rights in egress.items():
         if isinstance(remote, Node):
@@ -143,32 +220,60 @@ def matrix(policy: Policy, inventory: Inventory, now: datetime) -> Matrix:
     return out
 
 
+def _shown(policy: Policy, instance: Instance, tags: Tags) -> Tags:
+    """The tags of an instance whose host is told by these."""
+    if tags == instance.host_tags:
+        return instance.tags
+    return tags.merged(policy.workloads[instance.workload].tags) if instance.workload != HOST_WORKLOAD else tags
+
+
 Rights = list[tuple[PortRange, str]]
 
 
-def _ends(
-    policy: Policy, profiles: Mapping[Tags, tuple[Instance, ...]], direction: Direction, now: datetime
-) -> dict[tuple[Instance, Tags | Node], Rights]:
-    """What each instance's host lets through to or from each tag tuple of hosts, and each peer network."""
-    out: dict[tuple[Instance, Tags | Node], Rights] = defaultdict(list)
-    rules = [r for r in policy.rules if is_live(r, now)]
-    for rule in rules:
-        mine, theirs = ends_of(direction, rule)
-        locals_ = [i for profile in profiles.values() for i in profile if selects(mine, i)]
-        for local in locals_:
-            rights = [(p, rule.name) for p in rule.ports if direction == "egress" or receives(local, p)]
-            if theirs.peer is not None:
-                for node in _peer_nodes(policy, direction, local, theirs):
-                    out[(local, node)] += rights
-                continue
-            for tags, profile in profiles.items():
-                named = [r for r in profile if pair_matches(policy, direction, rule, local, r)]
-                if all(cutting_boundary(policy, direction, local, r) for r in named):
+Remotes = dict[tuple[str | None, ...], dict[Tags, list[Instance]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    policy: Policy
+    live: list[Rule]
+    profiles: Mapping[Tags, tuple[Instance, ...]]
+    population: Population
+
+    def ends(self, rules: Iterable[Rule], direction: Direction) -> dict[tuple[Instance, Tags | Node], Rights]:
+        """What each instance's host lets through by these rules, to or from each class of hosts and peer network."""
+        out: dict[tuple[Instance, Tags | Node], Rights] = defaultdict(list)
+        for rule in rules:
+            mine, theirs = ends_of(direction, rule)
+            remotes = self._remotes(theirs, rule.within)
+            for local in self.population.named(mine):
+                rights = [(p, rule.name) for p in rule.ports if direction == "egress" or receives(local, p)]
+                if theirs.peer is not None:
+                    for node in _peer_nodes(self.policy, direction, local, theirs):
+                        out[(local, node)] += rights
                     continue
-                if direction == "ingress" and crossing_boundary(policy, rules, rule, local, profile):
-                    continue
-                out[(local, tags)] += rights
-    return out
+                for tags, named in remotes.get(tuple(map(local.tags.get, rule.within)), {}).items():
+                    if not self.policy.boundaries or self._passes(direction, rule, local, tags, named):
+                        out[(local, tags)] += rights
+        return out
+
+    def _remotes(
+        self, theirs: Selector, within: tuple[str, ...]
+    ) -> dict[tuple[str | None, ...], dict[Tags, list[Instance]]]:
+        """Who is named, by the tags that must be the same and by the tags of the host."""
+        out: Remotes = {}
+        for remote in self.population.named(theirs):
+            values = tuple(map(remote.tags.get, within))
+            if None not in values:
+                out.setdefault(values, {}).setdefault(remote.host_tags, []).append(remote)
+        return out
+
+    def _passes(self, direction: Direction, rule: Rule, local: Instance, tags: Tags, named: Sequence[Instance]) -> bool:
+        if all(cutting_boundary(self.policy, direction, local, r) for r in named):
+            return False
+        if direction == "egress":
+            return True
+        return not crossing_boundary(self.policy, self.live, rule, local, self.profiles[tags])
 
 
 def _peer_nodes(policy: Policy, direction: Direction, local: Instance, theirs: Selector) -> list[Node]:
@@ -208,13 +313,14 @@ def mode_words(policy: Policy, instance: Instance) -> str:
 
 
 def _modes(before: Policy, after: Policy, inventory: Inventory) -> tuple[ModeChange, ...]:
+    same = (before.workloads, before.modes) == (after.workloads, after.modes)
+    alike = {} if same else _names(inventory)
+    finders = [(policy, InstanceFinder(policy)) for policy in (before, after)]
     out = []
-    for host in inventory.hosts.values():
-        old = {i.workload: mode_words(before, i) for i in instances(before, host)}
-        new = {i.workload: mode_words(after, i) for i in instances(after, host)}
-        out += [
-            ModeChange(host.name, name, old.get(name, "-"), new.get(name, "-"))
-            for name in old.keys() | new.keys()
-            if old.get(name) != new.get(name)
-        ]
+    for tags, hosts in alike.items():
+        old, new = ({i.workload: mode_words(p, i) for i in finder.of(Host("", tags))} for p, finder in finders)
+        for name in old.keys() | new.keys():
+            words = old.get(name, "-"), new.get(name, "-")
+            if words[0] != words[1]:
+                out += [ModeChange(host, name, *words) for host in hosts]
     return tuple(sorted(out))

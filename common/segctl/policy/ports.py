@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable
 
 from segctl.model.policy import PortRange
@@ -41,3 +43,19 @@ def subtract(a: Iterable[PortRange], b: Iterable[PortRange]) -> Ports:
                 kept.append(PortRange(p.protocol, hole.high + 1, p.high))
         rest = kept
     return normalize(rest)
+
+
+class PortIndex:
+    """Answers whether ports overlap a set, in the logarithm of its size."""
+
+    def __init__(self, ports: Iterable[PortRange]) -> None:
+        self._spans: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for span in normalize(ports):
+            lows, highs = self._spans[span.protocol]
+            lows.append(span.low)
+            highs.append(span.high)
+
+    def overlaps(self, port: PortRange) -> bool:
+        lows, highs = self._spans.get(port.protocol, ([], []))
+        at = bisect_right(lows, port.high) - 1
+        return at >= 0 and highs[at] >= port.low

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from segctl.model.hostpolicy import Entry, LocalWorkload
+from segctl.model.inventory import Host
 from segctl.model.policy import (
     HOST_WORKLOAD,
-    Boundary,
     ModeRule,
     Network,
     Policy,
@@ -22,13 +22,12 @@ from segctl.model.policy import (
     Rule,
     Selector,
     Tags,
-    Workload,
 )
 from segctl.policy.body import Encoded, Rules
 from segctl.policy.decide import Direction, answer_among, ends_of, is_live, mode_among, peer_networks
 from segctl.policy.digest import entry_terms, workload_head
 from segctl.policy.networks import exclude
-from segctl.policy.selectors import SelectorIndex, coordinates
+from segctl.policy.selectors import InstanceFinder, SelectorIndex, SpokenOf, coordinates
 
 Meaning = tuple[tuple[tuple[str, str], ...], str | None, str | None]
 """Of a selector: tags, workload, peer."""
@@ -202,7 +201,7 @@ class ProfileMaker(Generic[G]):
         self._leaving: SelectorIndex[int] = SelectorIndex()
         self._entering: SelectorIndex[int] = SelectorIndex()
         self._modes: SelectorIndex[ModeRule] = SelectorIndex()
-        self._workloads: SelectorIndex[Workload] = SelectorIndex()
+        self._instances = InstanceFinder(policy)
         for position, rule in enumerate(r for r in policy.rules if is_live(r, now)):
             self._add_rule(position, rule)
         for number, boundary in enumerate(policy.boundaries):
@@ -210,10 +209,8 @@ class ProfileMaker(Generic[G]):
             self._entering.add(number, boundary.destination)
         for mode in policy.modes:
             self._modes.add(mode, mode.select)
-        for workload in policy.workloads.values():
-            self._workloads.add(workload, Selector(workload.on))
-        self._pairs, keys = _spoken_of(policy)
-        self._within = tuple(sorted(keys))
+        self._spoken = SpokenOf.of((policy,), policy.rules)
+        self._within = tuple(sorted(self._spoken.keys))
         self._dividing = any(w.tags.pairs for w in policy.workloads.values())
 
     def _add_rule(self, position: int, rule: Rule) -> None:
@@ -230,18 +227,14 @@ class ProfileMaker(Generic[G]):
 
     def relevant(self, tags: Tags) -> Tags:
         """Without those that the policy does not speak of."""
-        pairs, within = self._pairs, self._within
-        return Tags(tuple([pair for pair in tags.pairs if pair in pairs or pair[0] in within]))
+        return self._spoken.among(tags)
 
     def profile(self, tags: Tags) -> Profile:
-        """With instances as `decide.instances` tells them."""
-        declared = self._workloads.find(coordinates(tags, HOST_WORKLOAD))
-        named = [(w.name, tags.merged(w.tags) if w.tags.pairs else tags) for w in declared]
         found = []
-        for workload, carried in sorted([*named, (HOST_WORKLOAD, tags)], key=_first):
-            at = coordinates(carried, workload)
+        for instance in self._instances.of(Host("", tags)):
+            at = coordinates(instance.tags, instance.workload)
             leaving, entering = frozenset(self._leaving.find(at)), frozenset(self._entering.find(at))
-            found.append(Local(workload, at, leaving, entering))
+            found.append(Local(instance.workload, at, leaving, entering))
         return Profile(tags, tuple(found))
 
     def rules(self, profile: Profile) -> tuple[Rules, set[G]]:
@@ -341,7 +334,6 @@ class ProfileMaker(Generic[G]):
         return self._policy.workloads[local.workload].process if local.workload != HOST_WORKLOAD else None
 
 
-_first = itemgetter(0)
 _position = attrgetter("position")
 
 
@@ -354,14 +346,3 @@ def _selects(selector: Selector, local: Local) -> bool:
     if selector.peer is not None or selector.workload not in (None, local.workload):
         return False
     return all(local.at.get(k) == v for k, v in selector.tags.pairs)
-
-
-def _spoken_of(policy: Policy) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
-    """The tags that any selector names, and the keys that rules compare."""
-    selectors = [m.select for m in policy.modes]
-    both: tuple[Rule | Boundary, ...] = (*policy.rules, *policy.boundaries)
-    for one in both:
-        selectors += (one.source, one.destination)
-    pairs = {pair for s in selectors for pair in s.tags.pairs}
-    pairs |= {pair for w in policy.workloads.values() for pair in w.on.pairs}
-    return frozenset(pairs), frozenset(k for r in policy.rules for k in r.within)

@@ -7,9 +7,14 @@ policy - a dozen - and not as much as there are rules.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from segctl.model.policy import Selector, Tags
+from segctl.model.inventory import Host
+from segctl.model.policy import HOST_WORKLOAD, Policy, Rule, Selector, Tags, Workload
+from segctl.policy.decide import Instance, selects
 
 T = TypeVar("T")
 _WORKLOAD = "\0workload"
@@ -54,3 +59,73 @@ class SelectorIndex(Generic[T]):
             if bucket is not None:
                 found.append(bucket)
         return found
+
+
+class InstanceFinder:
+    """`decide.instances` of many hosts."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._workloads: SelectorIndex[Workload] = SelectorIndex()
+        for workload in policy.workloads.values():
+            self._workloads.add(workload, Selector(workload.on))
+
+    def of(self, host: Host) -> tuple[Instance, ...]:
+        tags = host.tags
+        found = [(w.name, tags.merged(w.tags)) for w in self._workloads.find(coordinates(tags, HOST_WORKLOAD))]
+        return tuple(Instance(host.name, name, own, tags) for name, own in sorted([*found, (HOST_WORKLOAD, tags)]))
+
+
+class Population:
+    """Finds the instances that a selector names, without asking each of them."""
+
+    def __init__(self, everyone: Iterable[Instance]) -> None:
+        self._everyone = list(everyone)
+        self._carrying: dict[tuple[str, str], list[Instance]] = defaultdict(list)
+        for instance in self._everyone:
+            for pair in coordinates(instance.tags, instance.workload).items():
+                self._carrying[pair].append(instance)
+        self._found: dict[Selector, list[Instance]] = {}
+
+    def named(self, selector: Selector) -> Sequence[Instance]:
+        """As `decide.selects` says."""
+        if selector not in self._found:
+            self._found[selector] = self._look(selector)
+        return self._found[selector]
+
+    def _look(self, selector: Selector) -> list[Instance]:
+        if selector.peer is not None:
+            return []
+        wanted = list(selector.tags.pairs)
+        if selector.workload is not None:
+            wanted.append((_WORKLOAD, selector.workload))
+        if not wanted:
+            return self._everyone
+        fewest = min((self._carrying.get(pair, []) for pair in wanted), key=len)
+        return [instance for instance in fewest if selects(selector, instance)]
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenOf:
+    """The tags that selectors name, and the keys that rules compare."""
+
+    pairs: frozenset[tuple[str, str]]
+    keys: frozenset[str]
+
+    @classmethod
+    def of(cls, policies: Iterable[Policy], rules: Iterable[Rule]) -> SpokenOf:
+        """By these rules, and by what policies say beside their rules."""
+        selectors: list[Selector] = []
+        keys: set[str] = set()
+        for policy in policies:
+            selectors += (m.select for m in policy.modes)
+            selectors += (Selector(w.on) for w in policy.workloads.values())
+            selectors += (s for b in policy.boundaries for s in (b.source, b.destination))
+        for rule in rules:
+            selectors += (rule.source, rule.destination)
+            keys.update(rule.within)
+        return cls(frozenset(pair for s in selectors for pair in s.tags.pairs), frozenset(keys))
+
+    def among(self, tags: Tags) -> Tags:
+        """Those of a host's tags."""
+        pairs, keys = self.pairs, self.keys
+        return Tags(tuple([pair for pair in tags.pairs if pair in pairs or pair[0] in keys]))

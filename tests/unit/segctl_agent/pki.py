@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
@@ -27,7 +28,7 @@ class Authority:
         self.fleet = fleet
         self.now = now or datetime.now(UTC)
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"segctl {fleet}")])
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"segctl {fleet} {secrets.token_hex(4)}")])
         self.certificate = (
             self._builder(self._name, self._key.public_key(), self.now - DAY, self.now + 3650 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

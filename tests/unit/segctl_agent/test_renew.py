@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from segctl.errors import EnrolmentError, StateError
+from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.credentials import Identity, identity_version, load_identity, save_identity
 from segctl_agent.renew import KEY_FILE, renew
 
@@ -31,7 +32,10 @@ class Desk:
         self._authority, self._folder = authority, folder
         folder.mkdir(exist_ok=True)
 
-    def __call__(self, identity: Identity, csr: bytes) -> bytes:
+    def __call__(self, identity: Identity, csr: bytes) -> pb.RenewReply:
+        return pb.RenewReply(certificate=self.certificate(identity, csr))
+
+    def certificate(self, identity: Identity, csr: bytes) -> bytes:
         key = x509.load_der_x509_csr(csr).public_key()
         assert isinstance(key, ec.EllipticCurvePublicKey)
         place = self._folder / str(key.public_numbers().x)
@@ -57,9 +61,9 @@ def killed_at(step: int, state: Path, desk: Connection, now: datetime) -> None:
             if seen == step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def ask(_identity: Identity, csr: bytes) -> bytes:
+    def ask(_identity: Identity, csr: bytes) -> pb.RenewReply:
         desk.send_bytes(csr)
-        return desk.recv_bytes()
+        return pb.RenewReply(certificate=desk.recv_bytes())
 
     sys.addaudithook(hook)
     renew(state, now, ask)
@@ -72,7 +76,7 @@ def ends(step: int, state: Path, desk: Desk, identity: Identity, now: datetime) 
     process.start()
     while process.sentinel not in (ready := wait([near, process.sentinel], 20)):
         assert near in ready, "it hangs"
-        near.send_bytes(desk(identity, near.recv_bytes()))
+        near.send_bytes(desk.certificate(identity, near.recv_bytes()))
     process.join()
     assert process.exitcode is not None
     return process.exitcode
@@ -106,11 +110,11 @@ def test_what_root_renews_belongs_to_the_agents_user(tmp_path: Path) -> None:
     os.chown(tmp_path, user, user)
     save_identity(tmp_path, authority.identity("web-1", ("c:1",)))
 
-    def ask(identity: Identity, csr: bytes) -> bytes:
+    def ask(identity: Identity, csr: bytes) -> pb.RenewReply:
         key = x509.load_der_x509_csr(csr).public_key()
         assert isinstance(key, ec.EllipticCurvePublicKey)
         certificate = authority.sign(key, identity.spiffe, end=authority.now + 60 * DAY)
-        return certificate.public_bytes(serialization.Encoding.DER)
+        return pb.RenewReply(certificate=certificate.public_bytes(serialization.Encoding.DER))
 
     renew(tmp_path, authority.now, ask)
     assert {path.name: path.stat().st_uid for path in tmp_path.rglob("*") if path.stat().st_uid != user} == {}
@@ -121,7 +125,7 @@ def test_asking_again_is_the_same_question(tmp_path: Path) -> None:
     save_identity(tmp_path, authority.identity("web-1", ("c:1",)))
     asked: list[object] = []
 
-    def lost(_identity: Identity, csr: bytes) -> bytes:
+    def lost(_identity: Identity, csr: bytes) -> pb.RenewReply:
         asked.append(x509.load_der_x509_csr(csr).public_key())
         raise EnrolmentError("the line broke")
 
@@ -144,10 +148,10 @@ def test_what_the_controller_may_not_answer(tmp_path: Path) -> None:
     save_identity(tmp_path, old)
 
     def signed(by: Authority, uri: str = old.spiffe, **dates: datetime):
-        def answer(_identity: Identity, csr: bytes) -> bytes:
+        def answer(_identity: Identity, csr: bytes) -> pb.RenewReply:
             key = x509.load_der_x509_csr(csr).public_key()
             assert isinstance(key, ec.EllipticCurvePublicKey)
-            return by.sign(key, uri, **dates).public_bytes(serialization.Encoding.DER)
+            return pb.RenewReply(certificate=by.sign(key, uri, **dates).public_bytes(serialization.Encoding.DER))
 
         return answer
 
@@ -156,8 +160,10 @@ def test_what_the_controller_may_not_answer(tmp_path: Path) -> None:
         "not issued by the fleet's CA": signed(other),
         "does not name": signed(authority, f"spiffe://{authority.fleet}/host/db-1"),
         "expired at": signed(authority, end=authority.now - DAY / 2),
-        "for another key": lambda *_: authority.sign(foreign, old.spiffe).public_bytes(serialization.Encoding.DER),
-        "no certificate": lambda *_: b"certainly",
+        "for another key": lambda *_: pb.RenewReply(
+            certificate=authority.sign(foreign, old.spiffe).public_bytes(serialization.Encoding.DER)
+        ),
+        "no certificate": lambda *_: pb.RenewReply(certificate=b"certainly"),
     }
     for words, answer in answers.items():
         with pytest.raises(EnrolmentError, match=words) as caught:
@@ -166,20 +172,53 @@ def test_what_the_controller_may_not_answer(tmp_path: Path) -> None:
         assert load_identity(tmp_path) == old
 
 
+def test_the_cas_that_come_with_a_certificate_are_trusted_from_then_on(tmp_path: Path) -> None:
+    old_ca, new_ca, third = Authority(), Authority(), Authority()
+    old = old_ca.identity("web-1", ("c:1",))
+    save_identity(tmp_path, old)
+
+    def answered(by: Authority, *trust: bytes):
+        def answer(_identity: Identity, csr: bytes) -> pb.RenewReply:
+            key = x509.load_der_x509_csr(csr).public_key()
+            assert isinstance(key, ec.EllipticCurvePublicKey)
+            certificate = by.sign(key, old.spiffe).public_bytes(serialization.Encoding.DER)
+            return pb.RenewReply(certificate=certificate, trust=trust)
+
+        return answer
+
+    leaf = new_ca.sign(ec.generate_private_key(ec.SECP256R1()).public_key(), old.spiffe)
+    refused = {
+        "not issued by the fleet's CA": answered(third, old_ca.der, new_ca.der),
+        "no certificate": answered(new_ca, *[new_ca.der] * 5),
+        "something that is no certificate": answered(new_ca, b"x", new_ca.der),
+        "that is no certificate": answered(new_ca, new_ca.der, leaf.public_bytes(serialization.Encoding.DER)),
+    }
+    for words, answer in refused.items():
+        with pytest.raises(EnrolmentError, match=words):
+            renew(tmp_path, old_ca.now, answer)
+        assert load_identity(tmp_path) == old
+    both = renew(tmp_path, old_ca.now, answered(new_ca, old_ca.der, new_ca.der))
+    assert (both.ca, load_identity(tmp_path)) == (old_ca.pem + new_ca.pem, both)
+    same = renew(tmp_path, old_ca.now, answered(old_ca))  # a controller of before says nothing of CAs
+    assert same.ca == both.ca
+    alone = renew(tmp_path, old_ca.now, answered(new_ca, new_ca.der))
+    assert (alone.ca, load_identity(tmp_path)) == (new_ca.pem, alone)
+
+
 def test_an_expired_certificate_says_what_to_do(tmp_path: Path) -> None:
     authority = Authority()
     save_identity(tmp_path, authority.identity("web-1", ("c:1",)))
     with pytest.raises(EnrolmentError, match=r"expired at .*segctl-agent enrol --replace"):
-        renew(tmp_path, authority.now + 31 * DAY, lambda *_: b"")
+        renew(tmp_path, authority.now + 31 * DAY, lambda *_: pb.RenewReply())
 
 
 def test_one_renewal_at_a_time(tmp_path: Path) -> None:
     authority = Authority()
     save_identity(tmp_path, authority.identity("web-1", ("c:1",)))
 
-    def meanwhile(_identity: Identity, _csr: bytes) -> bytes:
+    def meanwhile(_identity: Identity, _csr: bytes) -> pb.RenewReply:
         with pytest.raises(StateError, match="renewed already"):
-            renew(tmp_path, authority.now, lambda *_: b"")
+            renew(tmp_path, authority.now, lambda *_: pb.RenewReply())
         raise EnrolmentError("enough")
 
     with pytest.raises(EnrolmentError, match="enough"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from segctl_agent.credentials import Identity, save_identity
-from segctl_agent.renewal import FIRST_PAUSE, LONGEST_PAUSE, Renewal
+from segctl_agent.renewal import ENDED_PAUSE, FIRST_PAUSE, LONGEST_PAUSE, Renewal
 
 from tests.unit.segctl_agent.pki import DAY, Authority
 
@@ -94,13 +95,47 @@ async def test_a_failure_is_tried_again_less_and_less_often_and_told_when_it_get
     assert not stage.used[0].complaint(stage.now)
 
 
-async def test_what_has_ended_cannot_be_renewed(tmp_path: Path) -> None:
-    stage = Stage(tmp_path)
-    stage.now += 31 * DAY
-    await stage.renewal.look()
-    stage.now -= 40 * DAY  # a clock that went back: it is not valid yet
+async def test_what_has_ended_is_renewed_too_and_not_what_is_not_valid_yet(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, answers=["the controller is away"] * 500)
+    stage.now -= 9 * DAY  # a clock that went back
     await stage.renewal.look()
     assert not stage.runs
+    await stage.until(32)
+    ended = [run for run in stage.runs if run >= stage.identity.valid_until]
+    assert len(ended) > 20
+    del stage.runs[:]
+    await stage.until(32.5, timedelta(seconds=20))
+    gaps = [b - a for a, b in pairwise(stage.runs)]
+    assert max(gaps) <= ENDED_PAUSE + timedelta(seconds=20)
+    assert len(stage.told) == 1
+    stage.answers.clear()
+    await stage.until(32.6)
+    assert len(stage.used) == 1
+
+
+async def test_when_the_controller_wants_it_soon(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.renewal = stage.make(0.5)
+    stage.renewal.hasten(600)
+    await stage.until(290 / 86400, timedelta(seconds=10))
+    assert not stage.runs
+    await stage.until(310 / 86400, timedelta(seconds=10))
+    assert len(stage.runs) == len(stage.used) == 1
+    await stage.until(13)  # the new one is due at its own half again
+    assert len(stage.runs) == 1
+    stage.renewal.hasten(2**32 - 1)
+    assert stage.renewal.due <= stage.now + timedelta(hours=1)
+
+
+async def test_a_clock_that_was_ahead_for_a_while_does_not_hold_renewals_up(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, answers=["the controller takes it for ended"])
+    stage.now += 400 * DAY
+    await stage.renewal.look()
+    assert len(stage.runs) == 1
+    stage.now -= 384 * DAY
+    await stage.renewal.look()
+    assert len(stage.runs) == 2
+    assert len(stage.used) == 1
 
 
 async def test_an_identity_that_somebody_else_stored_is_taken_over(tmp_path: Path) -> None:

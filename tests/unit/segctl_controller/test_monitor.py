@@ -31,7 +31,8 @@ modes: [{select: {}, mode: observe}]
 
 def monitor_of(lab: ControllerLab) -> Monitor:
     c, now = lab.controller, datetime.now(UTC)
-    return Monitor(c.fleet, c.db, c.feed, lambda: (now, now), lambda: True, lab.state / DATABASE_FILE)
+    database = lab.state / DATABASE_FILE
+    return Monitor(c.fleet, c.db, c.feed, lambda: (now, now), lambda: True, database, lambda: c.trust.cas)
 
 
 async def fetch(where: Where, path: str) -> tuple[int, str]:
@@ -61,6 +62,7 @@ async def test_the_fleet_in_numbers(tmp_path: Path) -> None:
         assert found["segctl_controller_hosts", "in-sync"] == 1
         assert found["segctl_controller_sessions",] == 1
         assert found["segctl_controller_store_seconds_count",] > 3
+        assert (found["segctl_controller_ca_rotation",], found["segctl_controller_hosts_of_old_ca",]) == (0, 0)
         assert found["segctl_controller_database_bytes",] > 4096
         assert {m.exposed for m in METRICS if m.kind != "histogram"} <= {name for name, *_ in found}
         assert "secret-web" not in text

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from segctl.model.policy import Tags
 from segctl.proto.v1 import admin_pb2, agent_pb2
-from segctl_controller.authority import BACKDATED, SERVER_LIFE, serial_text
+from segctl_controller.authority import BACKDATED, HOST_LIFE, SERVER_LIFE, serial_text
 from segctl_controller.clock import Clock
 from segctl_controller.config import load_config, save_config
 from segctl_controller.renewal import MOST_RENEWALS
@@ -154,8 +154,8 @@ async def test_how_long_a_certificate_holds_is_configured(tmp_path: Path) -> Non
 
 
 async def test_an_expired_certificate_is_refused_in_the_handshake(tmp_path: Path) -> None:
-    """Given by a controller whose clock is 90 days and all but two seconds behind."""
-    behind = int((90 * 86400 - 2) * 1e6)
+    """Given by a controller whose clock is behind by its whole life, all but two seconds."""
+    behind = int((HOST_LIFE.total_seconds() - 2) * 1e6)
     async with running_controller(tmp_path, Clock(lambda: time.time_ns() // 1000 - behind)) as lab:
         agent = await lab.enrol("web1", {})
         assert await is_welcome(agent)
@@ -185,6 +185,7 @@ async def test_the_controllers_own_certificate_is_renewed_and_no_stream_ends(tmp
     """Its clock is behind at first, and so its certificate past half of its life by the real one."""
     behind = int((SERVER_LIFE / 2 + timedelta(hours=1)).total_seconds() * 1e6)
     clock = Clock(lambda: time.time_ns() // 1000 - behind)
+    save_config(init_state(tmp_path, clock), replace(load_config(tmp_path / "controller"), host_certificate_days=90))
     async with running_controller(tmp_path, clock) as lab:
         agent = await lab.enrol("web1", {})
         ports = (lab.controller.config.port, lab.controller.config.enrol_port)

@@ -13,7 +13,11 @@ from segctl.cli.output import bold, good, line
 from segctl.cli.output_access import render_whoami
 
 
-@click.command(cls=Verb, changes="Nothing.", examples=["segctl whoami", "segctl --config ~/other-fleet whoami"])
+@click.command(
+    cls=Verb,
+    changes="Nothing on the fleet. While its CA is rotated, ca.pem of your configuration comes to hold both CAs.",
+    examples=["segctl whoami", "segctl --config ~/other-fleet whoami"],
+)
 @click.pass_obj
 def whoami(app: App) -> None:
     """Show who you are to the controller: your name, your role (viewer, owner, editor, admin; of an owner the scope),

@@ -11,7 +11,7 @@ from segctl.cli.output_status import render_status
 
 @click.command(
     cls=Verb,
-    changes="Nothing.",
+    changes="Nothing on the fleet. While its CA is rotated, ca.pem of your configuration comes to hold both CAs.",
     examples=["segctl status", "segctl status --exit-code || page-somebody", "watch segctl status"],
 )
 @click.option("--all", "everything", is_flag=True, help="Every host and problem, also where a terminal would scroll.")

@@ -67,6 +67,7 @@ class WhoAmIReply(google.protobuf.message.Message):
     FLEET_FIELD_NUMBER: builtins.int
     CONTROLLER_VERSION_FIELD_NUMBER: builtins.int
     CERTIFICATE_UNTIL_US_FIELD_NUMBER: builtins.int
+    TRUST_FIELD_NUMBER: builtins.int
     IDENTITY_FIELD_NUMBER: builtins.int
     SCOPES_FIELD_NUMBER: builtins.int
     UNTIL_US_FIELD_NUMBER: builtins.int
@@ -81,6 +82,10 @@ class WhoAmIReply(google.protobuf.message.Message):
     until_us: builtins.int
     """when what the caller showed ends"""
     @property
+    def trust(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """DER; every CA of the fleet, two while its CA is rotated"""
+
+    @property
     def scopes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Scope]:
         """of an owner"""
 
@@ -92,11 +97,12 @@ class WhoAmIReply(google.protobuf.message.Message):
         fleet: builtins.str = ...,
         controller_version: builtins.str = ...,
         certificate_until_us: builtins.int = ...,
+        trust: collections.abc.Iterable[builtins.bytes] | None = ...,
         identity: builtins.str = ...,
         scopes: collections.abc.Iterable[global___Scope] | None = ...,
         until_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["certificate_until_us", b"certificate_until_us", "controller_version", b"controller_version", "fleet", b"fleet", "identity", b"identity", "name", b"name", "role", b"role", "scopes", b"scopes", "until_us", b"until_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate_until_us", b"certificate_until_us", "controller_version", b"controller_version", "fleet", b"fleet", "identity", b"identity", "name", b"name", "role", b"role", "scopes", b"scopes", "trust", b"trust", "until_us", b"until_us"]) -> None: ...
 
 global___WhoAmIReply = WhoAmIReply
 
@@ -749,6 +755,7 @@ class StatusReply(google.protobuf.message.Message):
     FLEET_FIELD_NUMBER: builtins.int
     CONTROLLER_VERSION_FIELD_NUMBER: builtins.int
     TRIAL_FIELD_NUMBER: builtins.int
+    CA_FIELD_NUMBER: builtins.int
     fleet: builtins.str
     controller_version: builtins.str
     @property
@@ -761,6 +768,8 @@ class StatusReply(google.protobuf.message.Message):
     def trial(self) -> global___TrialStatus:
         """set while a push is on trial"""
 
+    @property
+    def ca(self) -> global___CaStatus: ...
     def __init__(
         self,
         *,
@@ -770,11 +779,68 @@ class StatusReply(google.protobuf.message.Message):
         fleet: builtins.str = ...,
         controller_version: builtins.str = ...,
         trial: global___TrialStatus | None = ...,
+        ca: global___CaStatus | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["active", b"active", "trial", b"trial"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["active", b"active", "controller_version", b"controller_version", "events", b"events", "fleet", b"fleet", "hosts", b"hosts", "trial", b"trial"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["active", b"active", "ca", b"ca", "trial", b"trial"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["active", b"active", "ca", b"ca", "controller_version", b"controller_version", "events", b"events", "fleet", b"fleet", "hosts", b"hosts", "trial", b"trial"]) -> None: ...
 
 global___StatusReply = StatusReply
+
+@typing.final
+class CaStatus(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: builtins.int
+    CAS_FIELD_NUMBER: builtins.int
+    CONTROLLER_UNTIL_US_FIELD_NUMBER: builtins.int
+    stage: builtins.str
+    """steady, prepared, active; see docs/adr/0024"""
+    controller_until_us: builtins.int
+    """the controller's own certificate"""
+    @property
+    def cas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Ca]:
+        """the one that the controller's own certificate is of first"""
+
+    def __init__(
+        self,
+        *,
+        stage: builtins.str = ...,
+        cas: collections.abc.Iterable[global___Ca] | None = ...,
+        controller_until_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cas", b"cas", "controller_until_us", b"controller_until_us", "stage", b"stage"]) -> None: ...
+
+global___CaStatus = CaStatus
+
+@typing.final
+class Ca(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
+    SIGNS_FIELD_NUMBER: builtins.int
+    HOSTS_FIELD_NUMBER: builtins.int
+    certificate: builtins.bytes
+    """DER"""
+    name: builtins.str
+    until_us: builtins.int
+    signs: builtins.bool
+    """new certificates"""
+    hosts: builtins.int
+    """whose certificate in use is of it"""
+    def __init__(
+        self,
+        *,
+        certificate: builtins.bytes = ...,
+        name: builtins.str = ...,
+        until_us: builtins.int = ...,
+        signs: builtins.bool = ...,
+        hosts: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate", b"certificate", "hosts", b"hosts", "name", b"name", "signs", b"signs", "until_us", b"until_us"]) -> None: ...
+
+global___Ca = Ca
 
 @typing.final
 class TrialStatus(google.protobuf.message.Message):

@@ -14,6 +14,56 @@ import typing
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
+class ReissueRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: builtins.int
+    CSR_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    TAKES_TRUST_FIELD_NUMBER: builtins.int
+    certificate: builtins.bytes
+    """DER; the one that ended"""
+    csr: builtins.bytes
+    """as in RenewRequest"""
+    signature: builtins.bytes
+    """By the key of `certificate`, ECDSA with SHA-256 (DER): over "segctl reissue v1\\0", the nonce, the SHA-256 of `csr`."""
+    takes_trust: builtins.bool
+    """as in EnrolRequest"""
+    def __init__(
+        self,
+        *,
+        certificate: builtins.bytes = ...,
+        csr: builtins.bytes = ...,
+        signature: builtins.bytes = ...,
+        takes_trust: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate", b"certificate", "csr", b"csr", "signature", b"signature", "takes_trust", b"takes_trust"]) -> None: ...
+
+global___ReissueRequest = ReissueRequest
+
+@typing.final
+class ReissueReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: builtins.int
+    RENEWED_FIELD_NUMBER: builtins.int
+    nonce: builtins.bytes
+    """first; 32 random bytes"""
+    @property
+    def renewed(self) -> global___RenewReply: ...
+    def __init__(
+        self,
+        *,
+        nonce: builtins.bytes = ...,
+        renewed: global___RenewReply | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["kind", b"kind", "nonce", b"nonce", "renewed", b"renewed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "nonce", b"nonce", "renewed", b"renewed"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["nonce", "renewed"] | None: ...
+
+global___ReissueReply = ReissueReply
+
+@typing.final
 class EnrolRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -21,6 +71,7 @@ class EnrolRequest(google.protobuf.message.Message):
     CSR_FIELD_NUMBER: builtins.int
     HOSTNAME_FIELD_NUMBER: builtins.int
     AGENT_VERSION_FIELD_NUMBER: builtins.int
+    TAKES_TRUST_FIELD_NUMBER: builtins.int
     token: builtins.bytes
     """the secret of the join token"""
     csr: builtins.bytes
@@ -28,6 +79,8 @@ class EnrolRequest(google.protobuf.message.Message):
     hostname: builtins.str
     """a wish: refused when the token names a host or the name is taken"""
     agent_version: builtins.str
+    takes_trust: builtins.bool
+    """reads `trust` of the reply; else the certificate is of the CA that the join token names"""
     def __init__(
         self,
         *,
@@ -35,8 +88,9 @@ class EnrolRequest(google.protobuf.message.Message):
         csr: builtins.bytes = ...,
         hostname: builtins.str = ...,
         agent_version: builtins.str = ...,
+        takes_trust: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "csr", b"csr", "hostname", b"hostname", "token", b"token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "csr", b"csr", "hostname", b"hostname", "takes_trust", b"takes_trust", "token", b"token"]) -> None: ...
 
 global___EnrolRequest = EnrolRequest
 
@@ -48,12 +102,17 @@ class EnrolReply(google.protobuf.message.Message):
     CERTIFICATE_FIELD_NUMBER: builtins.int
     CA_FIELD_NUMBER: builtins.int
     FLEET_FIELD_NUMBER: builtins.int
+    TRUST_FIELD_NUMBER: builtins.int
     host: builtins.str
     certificate: builtins.bytes
     """DER"""
     ca: builtins.bytes
     """DER"""
     fleet: builtins.str
+    @property
+    def trust(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """DER; every CA of the fleet, two while its CA is rotated. They replace what the host trusts"""
+
     def __init__(
         self,
         *,
@@ -61,8 +120,9 @@ class EnrolReply(google.protobuf.message.Message):
         certificate: builtins.bytes = ...,
         ca: builtins.bytes = ...,
         fleet: builtins.str = ...,
+        trust: collections.abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["ca", b"ca", "certificate", b"certificate", "fleet", b"fleet", "host", b"host"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ca", b"ca", "certificate", b"certificate", "fleet", b"fleet", "host", b"host", "trust", b"trust"]) -> None: ...
 
 global___EnrolReply = EnrolReply
 
@@ -71,14 +131,18 @@ class RenewRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     CSR_FIELD_NUMBER: builtins.int
+    TAKES_TRUST_FIELD_NUMBER: builtins.int
     csr: builtins.bytes
     """DER, of a key made for this; its subject and extensions are ignored"""
+    takes_trust: builtins.bool
+    """as in EnrolRequest"""
     def __init__(
         self,
         *,
         csr: builtins.bytes = ...,
+        takes_trust: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["csr", b"csr"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["csr", b"csr", "takes_trust", b"takes_trust"]) -> None: ...
 
 global___RenewRequest = RenewRequest
 
@@ -87,14 +151,20 @@ class RenewReply(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     CERTIFICATE_FIELD_NUMBER: builtins.int
+    TRUST_FIELD_NUMBER: builtins.int
     certificate: builtins.bytes
     """DER"""
+    @property
+    def trust(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """as in EnrolReply; empty: nothing changes"""
+
     def __init__(
         self,
         *,
         certificate: builtins.bytes = ...,
+        trust: collections.abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["certificate", b"certificate"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate", b"certificate", "trust", b"trust"]) -> None: ...
 
 global___RenewReply = RenewReply
 
@@ -242,6 +312,7 @@ class ControllerMessage(google.protobuf.message.Message):
     CONFIRM_FIELD_NUMBER: builtins.int
     TAKE_BACK_FIELD_NUMBER: builtins.int
     DELTA_FIELD_NUMBER: builtins.int
+    RENEW_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome:
         """first, once"""
@@ -266,6 +337,8 @@ class ControllerMessage(google.protobuf.message.Message):
     def take_back(self) -> global___TakeBack: ...
     @property
     def delta(self) -> segctl.proto.v1.hostpolicy_pb2.HostDelta: ...
+    @property
+    def renew(self) -> global___RenewSoon: ...
     def __init__(
         self,
         *,
@@ -279,12 +352,30 @@ class ControllerMessage(google.protobuf.message.Message):
         confirm: global___Confirm | None = ...,
         take_back: global___TakeBack | None = ...,
         delta: segctl.proto.v1.hostpolicy_pb2.HostDelta | None = ...,
+        renew: global___RenewSoon | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "delta", b"delta", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "take_back", b"take_back", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "delta", b"delta", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "take_back", b"take_back", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "policy", "heartbeat", "probe", "chunk", "impact", "activate", "confirm", "take_back", "delta"] | None: ...
+    def HasField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "delta", b"delta", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "renew", b"renew", "take_back", b"take_back", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activate", b"activate", "chunk", b"chunk", "confirm", b"confirm", "delta", b"delta", "heartbeat", b"heartbeat", "impact", b"impact", "kind", b"kind", "policy", b"policy", "probe", b"probe", "renew", b"renew", "take_back", b"take_back", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "policy", "heartbeat", "probe", "chunk", "impact", "activate", "confirm", "take_back", "delta", "renew"] | None: ...
 
 global___ControllerMessage = ControllerMessage
+
+@typing.final
+class RenewSoon(google.protobuf.message.Message):
+    """The fleet's CA is rotated: the host renews its certificate within so long, at a moment that it draws."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WITHIN_SECONDS_FIELD_NUMBER: builtins.int
+    within_seconds: builtins.int
+    def __init__(
+        self,
+        *,
+        within_seconds: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["within_seconds", b"within_seconds"]) -> None: ...
+
+global___RenewSoon = RenewSoon
 
 @typing.final
 class Resend(google.protobuf.message.Message):

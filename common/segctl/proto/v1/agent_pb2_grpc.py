@@ -40,6 +40,11 @@ class EnrolmentStub(object):
                 request_serializer=segctl_dot_proto_dot_v1_dot_agent__pb2.EnrolRequest.SerializeToString,
                 response_deserializer=segctl_dot_proto_dot_v1_dot_agent__pb2.EnrolReply.FromString,
                 _registered_method=True)
+        self.Reissue = channel.stream_stream(
+                '/segctl.v1.Enrolment/Reissue',
+                request_serializer=segctl_dot_proto_dot_v1_dot_agent__pb2.ReissueRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_agent__pb2.ReissueReply.FromString,
+                _registered_method=True)
 
 
 class EnrolmentServicer(object):
@@ -52,6 +57,14 @@ class EnrolmentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reissue(self, request_iterator, context):
+        """A new certificate for a host whose own has ended: TLS refuses that one, so the host proves here that it has its key.
+        The controller sends a nonce first, the host one ReissueRequest, the controller the certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrolmentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -59,6 +72,11 @@ def add_EnrolmentServicer_to_server(servicer, server):
                     servicer.Enrol,
                     request_deserializer=segctl_dot_proto_dot_v1_dot_agent__pb2.EnrolRequest.FromString,
                     response_serializer=segctl_dot_proto_dot_v1_dot_agent__pb2.EnrolReply.SerializeToString,
+            ),
+            'Reissue': grpc.stream_stream_rpc_method_handler(
+                    servicer.Reissue,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_agent__pb2.ReissueRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_agent__pb2.ReissueReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -89,6 +107,33 @@ class Enrolment(object):
             '/segctl.v1.Enrolment/Enrol',
             segctl_dot_proto_dot_v1_dot_agent__pb2.EnrolRequest.SerializeToString,
             segctl_dot_proto_dot_v1_dot_agent__pb2.EnrolReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reissue(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/segctl.v1.Enrolment/Reissue',
+            segctl_dot_proto_dot_v1_dot_agent__pb2.ReissueRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_agent__pb2.ReissueReply.FromString,
             options,
             channel_credentials,
             insecure,

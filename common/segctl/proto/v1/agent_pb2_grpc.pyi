@@ -26,6 +26,14 @@ class EnrolmentStub:
         segctl.proto.v1.agent_pb2.EnrolReply,
     ]
 
+    Reissue: grpc.StreamStreamMultiCallable[
+        segctl.proto.v1.agent_pb2.ReissueRequest,
+        segctl.proto.v1.agent_pb2.ReissueReply,
+    ]
+    """A new certificate for a host whose own has ended: TLS refuses that one, so the host proves here that it has its key.
+    The controller sends a nonce first, the host one ReissueRequest, the controller the certificate.
+    """
+
 class EnrolmentAsyncStub:
     """Enrolment listens on its own port, where only the server shows a certificate."""
 
@@ -33,6 +41,14 @@ class EnrolmentAsyncStub:
         segctl.proto.v1.agent_pb2.EnrolRequest,
         segctl.proto.v1.agent_pb2.EnrolReply,
     ]
+
+    Reissue: grpc.aio.StreamStreamMultiCallable[
+        segctl.proto.v1.agent_pb2.ReissueRequest,
+        segctl.proto.v1.agent_pb2.ReissueReply,
+    ]
+    """A new certificate for a host whose own has ended: TLS refuses that one, so the host proves here that it has its key.
+    The controller sends a nonce first, the host one ReissueRequest, the controller the certificate.
+    """
 
 class EnrolmentServicer(metaclass=abc.ABCMeta):
     """Enrolment listens on its own port, where only the server shows a certificate."""
@@ -43,6 +59,16 @@ class EnrolmentServicer(metaclass=abc.ABCMeta):
         request: segctl.proto.v1.agent_pb2.EnrolRequest,
         context: _ServicerContext,
     ) -> typing.Union[segctl.proto.v1.agent_pb2.EnrolReply, collections.abc.Awaitable[segctl.proto.v1.agent_pb2.EnrolReply]]: ...
+
+    @abc.abstractmethod
+    def Reissue(
+        self,
+        request_iterator: _MaybeAsyncIterator[segctl.proto.v1.agent_pb2.ReissueRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[segctl.proto.v1.agent_pb2.ReissueReply], collections.abc.AsyncIterator[segctl.proto.v1.agent_pb2.ReissueReply]]:
+        """A new certificate for a host whose own has ended: TLS refuses that one, so the host proves here that it has its key.
+        The controller sends a nonce first, the host one ReissueRequest, the controller the certificate.
+        """
 
 def add_EnrolmentServicer_to_server(servicer: EnrolmentServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 

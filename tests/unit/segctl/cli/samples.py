@@ -431,3 +431,17 @@ OWNER = v.WhoAmI(
 WHO = v.WhoAmI("alice", "admin", "shop", "controller:7443", "0.1.0", datetime(2040, 1, 2, tzinfo=UTC))
 
 TRIED = replace(WELL, trial=v.Trial(ON_TRIAL, v.Phase("watching", 1, 1, 3, 3), 3))
+
+ROTATED = replace(
+    WELL,
+    ca=v.CaStatus(
+        "active",
+        (
+            v.Ca("CN=segctl CA shop 1a2b3c4d", NOW + timedelta(days=20), False, 1),
+            v.Ca("CN=segctl CA shop 5e6f7a8b", NOW + timedelta(days=3653), True, 1),
+        ),
+        NOW + timedelta(days=80),
+    ),
+)
+PREPARED = replace(WELL, ca=v.CaStatus("prepared", (v.Ca("CN=a", NOW + timedelta(days=20), True, 2),), NOW))
+ENDING = replace(WELL, ca=replace(PREPARED.ca, stage="steady", controller_until=NOW + timedelta(days=80)))

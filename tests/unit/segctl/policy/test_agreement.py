@@ -8,14 +8,15 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segctl.model.hostpolicy import HostPolicy
 from segctl.model.inventory import Address, Host, Inventory
-from segctl.model.policy import Policy, PolicyTest, PortRange, Rule, Selector
+from segctl.model.policy import Policy, PolicyTest, PortRange, Rule, Selector, Tags
 from segctl.policy.compile import compile_host
 from segctl.policy.decide import Instance, instances, receives
-from segctl.policy.diff import Node, diff_policies
+from segctl.policy.diff import Change, Node, diff_policies
 from segctl.policy.digest import host_policy_digest, policy_digest
 from segctl.policy.explain import explain_ends
 from segctl.policy.satisfy import run_tests
@@ -271,3 +272,30 @@ def test_the_order_of_everything_does_not_matter(fleet: tuple[Policy, Inventory]
         a = compile_host(policy, inventory, name, 1, "d", TODAY)
         b = compile_host(turned, Inventory(dict(hosts)), name, 1, "d", TODAY)
         assert host_policy_digest(a) == host_policy_digest(b)
+
+
+@settings(max_examples=60, deadline=None)
+@given(fleets(max_hosts=5), st.data())
+def test_a_difference_of_broad_classes_is_that_of_all_their_hosts(
+    fleet: tuple[Policy, Inventory], data: st.DataObject
+) -> None:
+    """Where hosts are many, only the tags tell them apart that are spoken of."""
+    policy, inventory = fleet
+    hosts = {name: replace(h, tags=h.tags.merged(Tags.of({"rack": name}))) for name, h in inventory.hosts.items()}
+    less = replace(policy, rules=tuple(r for r in policy.rules if data.draw(st.booleans())))
+    fine = diff_policies(policy, less, Inventory(hosts), TODAY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segctl.policy.diff.MANY", 0)
+        broad = diff_policies(policy, less, Inventory(hosts), TODAY)
+    assert len(broad.changes) <= len(fine.changes)
+    assert _touched(broad.changes) == _touched(fine.changes)
+    assert broad.modes == fine.modes
+
+
+def _touched(changes: tuple[Change, ...]) -> dict[tuple[bool, str, str, str], set[str]]:
+    """The hosts of changes that say the same of the same workloads."""
+    out: dict[tuple[bool, str, str, str], set[str]] = {}
+    for c in changes:
+        ends = (text if text.startswith("peer ") else text.split(" [")[0] for text in (c.source, c.destination))
+        out.setdefault((c.allowed, *ends, c.service), set()).update(c.hosts)
+    return out
