@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from segctl.auditchain import GENESIS, link_hash
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from segctl_controller.store.records import Entry, EntryFilter
 from segctl_controller.store.tables import audit
 
+CHAINED = "0007"
+"""The schema from which on the log is a chain."""
 _HEAD = select(audit.c.sequence, audit.c.hash).order_by(audit.c.sequence.desc()).limit(1)
 
 
@@ -19,6 +21,13 @@ def append(connection: Connection, entry: Entry) -> None:
     values = {"sequence": sequence + 1, "at_us": entry.at_us, **dict(zip(entry.TEXTS, entry.texts, strict=True))}
     chained = link_hash(previous, sequence + 1, entry.at_us, *entry.texts)
     connection.execute(insert(audit).values(**values, previous=previous, hash=chained))
+
+
+def append_unchained(connection: Connection, entry: Entry) -> None:
+    """To a database whose schema is of before CHAINED: it is chained when that is brought up."""
+    following = select(func.coalesce(func.max(audit.c.sequence), 0) + 1).scalar_subquery()
+    values = {name: getattr(entry, name) for name in ("at_us", "actor", "action", "subject", "detail")}
+    connection.execute(insert(audit).values(sequence=following, **values))
 
 
 def page(connection: Connection, limit: int, wanted: EntryFilter) -> tuple[Entry, ...]:
