@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 
 from segctl import __version__
+from segctl.errors import StateError
 from segctl.proto.v1 import admin_pb2, admin_pb2_grpc
 from segctl.wire import findings_to_wire, source_from_wire
 
@@ -15,6 +17,9 @@ from segctl_controller.apitokens import ApiTokenAdmin
 from segctl_controller.clock import Clock
 from segctl_controller.errors import InvalidRequestError, LimitError, NotFoundError
 from segctl_controller.feed import Feed
+from segctl_controller.flowquestions import FlowQuestions
+from segctl_controller.flowstore.records import DAY_US
+from segctl_controller.flowstore.thread import FlowThread
 from segctl_controller.gate import Gate
 from segctl_controller.holders import CaView
 from segctl_controller.hosts import HostAdmin
@@ -35,6 +40,8 @@ from segctl_controller.views import denial_view, entry_view, generation_view, ho
 from segctl_controller.way import way_from
 
 RECENT_EVENTS = 20
+IMPACT_SHOWN = 20
+"""Kinds of flows that a plan names, of those that it would block."""
 MOST_ROWS = 10_000
 
 
@@ -52,6 +59,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         tokens: TokenAdmin,
         api_tokens: ApiTokenAdmin,
         ca: CaView,
+        flows: FlowThread,
     ) -> None:
         self._fleet_id = fleet_id
         self._gate = gate
@@ -67,6 +75,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._ca = ca
         self._turns = Turns(db)
         self._usage = Usage(registry.fleet, db)
+        self._flows = FlowQuestions(registry.fleet, db, flows)
         self._impact = Impact(registry)
 
     async def WhoAmI(self, request: admin_pb2.WhoAmIRequest, context: Context) -> admin_pb2.WhoAmIReply:
@@ -85,7 +94,23 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     async def Flows(self, request: admin_pb2.FlowsRequest, context: Context) -> admin_pb2.FlowsReply:
         async with self._gate.open(context, Role.VIEWER):
-            return await self._usage.flows(request)
+            return await self._flows.search(request)
+
+    async def FlowMap(self, request: admin_pb2.FlowMapRequest, context: Context) -> admin_pb2.FlowMapReply:
+        async with self._gate.open(context, Role.VIEWER):
+            return await self._flows.map(request)
+
+    async def TopTalkers(self, request: admin_pb2.TopTalkersRequest, context: Context) -> admin_pb2.TopTalkersReply:
+        async with self._gate.open(context, Role.VIEWER):
+            return await self._flows.top(request)
+
+    async def DraftImpactFlows(
+        self, request: admin_pb2.DraftImpactFlowsRequest, context: Context
+    ) -> admin_pb2.DraftImpactFlowsReply:
+        async with self._gate.open(context, Role.VIEWER) as operator:
+            policy = (await self._review(operator.name, request.source)).accepted()
+            now, limit = self._clock.now(), request.limit
+            return await self._flows.impact(policy, now, request.since_us, request.until_us, limit)
 
     async def RuleUse(self, request: admin_pb2.RuleUseRequest, context: Context) -> admin_pb2.RuleUseReply:
         async with self._gate.open(context, Role.VIEWER):
@@ -137,6 +162,9 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 reply.cuts.extend(cuts.connections)
                 reply.cut_total = cuts.total
                 reply.unasked.extend(cuts.unasked)
+                with suppress(StateError):  # flows are history: a plan does without
+                    since = self._clock.now_us() - DAY_US
+                    reply.impact.CopyFrom(await self._flows.impact(found.policy, now, since, 0, IMPACT_SHOWN))
             return reply
 
     async def Status(self, request: admin_pb2.StatusRequest, context: Context) -> admin_pb2.StatusReply:

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from segctl.errors import StateError
 
+from segctl_controller.flowstore.records import FlowLimits
+
 CONFIG_FILE = "controller.json"
 DATABASE_FILE = "controller.db"
+FLOWS_FILE = "flows.duckdb"
 LONGEST_DAYS = 825
 SCOPES = ("openid", "profile", "offline_access")
 
@@ -34,7 +37,9 @@ class Config:
     """`listen` is an address to bind; `names` are how agents and operators reach the controller (DNS or IP).
     Certificates of hosts hold for `host_certificate_days`, a fraction of a day at least; a file that does not say is of
     a fleet that was made with 90. One that ended is exchanged for `host_certificate_grace_days` more; 0: never.
-    `database` is how to reach PostgreSQL, in libpq's words and without a password; empty: SQLite, beside this file."""
+    `database` is how to reach PostgreSQL, in libpq's words and without a password; empty: SQLite, beside this file.
+    Flows are kept by the minute for `flow_minute_hours`, then by the hour, until they are `flow_days` old, or more than
+    `flow_rows` or `flow_megabytes`."""
 
     fleet: str
     listen: str
@@ -48,6 +53,14 @@ class Config:
     api_port: int | None = None
     """Where a token instead of a client certificate is taken; None: nowhere."""
     oidc: Oidc | None = None
+    flow_days: int = 30
+    flow_minute_hours: int = 24
+    flow_rows: int = 20_000_000
+    flow_megabytes: int = 4096
+
+    @property
+    def flow_limits(self) -> FlowLimits:
+        return FlowLimits(self.flow_rows, self.flow_megabytes, self.flow_days, self.flow_minute_hours)
 
     @property
     def host_life(self) -> timedelta:
@@ -120,6 +133,9 @@ def load_config(directory: Path) -> Config:
             raise ValueError("database must be text")
         if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= LONGEST_DAYS:
             raise ValueError(f"host_certificate_grace_days must be a number from 0 to {LONGEST_DAYS}")
+        bounds = (config.flow_rows, config.flow_megabytes, config.flow_days, config.flow_minute_hours)
+        if not all(type(n) is int and n >= 1 for n in bounds) or config.flow_days > LONGEST_DAYS:
+            raise ValueError("flow_days, flow_minute_hours, flow_rows and flow_megabytes must be whole numbers from 1")
     except FileNotFoundError as error:
         raise StateError(
             f"{path}: no controller here; run: segctl-controller init --state {directory}; or restore a backup: "

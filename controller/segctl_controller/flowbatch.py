@@ -6,15 +6,17 @@ What does not hold together is refused whole. Times never are: a clock that jump
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 from segctl.errors import WireError
 from segctl.policy.syntax.grammar import MAX_NAME, NAME_PATTERN
 from segctl.proto.v1 import agent_pb2
 
 from segctl_controller.errors import LimitError
-from segctl_controller.store.flows import DAY_US, HOUR_US, LARGEST_COUNT
-from segctl_controller.store.records import FlowKey, FlowRecord, FlowVerdict, HitRecord
+from segctl_controller.flowstore.columns import FlowColumns, Integers, split_remotes
+from segctl_controller.flowstore.records import DAY_US, HOUR_US, LARGEST_COUNT, FlowVerdict
+from segctl_controller.store.records import HitRecord
 
 MOST_FLOWS = 10_000
 MOST_HITS = 4096
@@ -23,22 +25,22 @@ LONGEST_WINDOW = DAY_US
 OLDEST = 30 * DAY_US
 FUTURE = HOUR_US
 ADDRESS = 16
-COLUMNS: tuple[tuple[str, int], ...] = (
-    ("direction", 1),
-    ("protocol", 255),
-    ("port", 65535),
-    ("flows", LARGEST_COUNT),
-    ("bytes_sent", LARGEST_COUNT),
-    ("bytes_received", LARGEST_COUNT),
-    ("first_ms", 2**32 - 1),
-    ("last_ms", 2**32 - 1),
-    ("verdict", max(FlowVerdict)),
-)
+LARGEST = {
+    "direction": 1,
+    "protocol": 255,
+    "port": 65535,
+    "flows": LARGEST_COUNT,
+    "bytes_sent": LARGEST_COUNT,
+    "bytes_received": LARGEST_COUNT,
+    "first_ms": 2**32 - 1,
+    "last_ms": 2**32 - 1,
+    "verdict": max(FlowVerdict),
+}
 """Columns of plain numbers with the largest that each may hold."""
 _NAME = re.compile(NAME_PATTERN)
 
 
-def check_flows(batch: agent_pb2.FlowBatch) -> None:
+def columns_of(batch: agent_pb2.FlowBatch, now_us: int) -> FlowColumns:
     """Raises LimitError over the bounds, WireError for a batch that does not hold together."""
     rows = len(batch.workload)
     if rows > MOST_FLOWS or max(len(batch.workloads), len(batch.rules)) > MOST_NAMES:
@@ -47,19 +49,33 @@ def check_flows(batch: agent_pb2.FlowBatch) -> None:
         raise WireError("flows need a sane lost count")
     if len(batch.remotes) != rows * ADDRESS:
         raise WireError(f"the column remotes of {rows} flows has {len(batch.remotes)} bytes, not {ADDRESS} a flow")
-    for name, column in (("workload", batch.workload), ("rule", batch.rule)):
-        _column(name, column, rows, len(batch.workloads if name == "workload" else batch.rules) - 1)
-    for name, largest in COLUMNS:
-        _column(name, getattr(batch, name), rows, largest)
+    largest = {**LARGEST, "workload": len(batch.workloads) - 1, "rule": len(batch.rules) - 1}
+    told = {name: _column(name, getattr(batch, name), rows, most) for name, most in largest.items()}
     _check_names("workload", batch.workloads)
     _check_names("rule", (rule for rule in batch.rules if rule))
+    start, end = _window(batch.from_us, batch.until_us, now_us)
+    last_us = np.minimum(start + told.pop("last_ms") * 1000, end)
+    first_us = np.minimum(start + told.pop("first_ms") * 1000, last_us)
+    high, low = split_remotes(batch.remotes)
+    return FlowColumns(
+        workloads=tuple(batch.workloads),
+        rules=tuple(batch.rules),
+        ingress=told.pop("direction"),
+        remote_high=high,
+        remote_low=low,
+        first_us=first_us,
+        last_us=last_us,
+        **told,
+    )
 
 
-def _column(name: str, column: Sequence[int], rows: int, largest: int) -> None:
+def _column(name: str, column: Sequence[int], rows: int, largest: int) -> Integers:
     if len(column) != rows:
         raise WireError(f"the column {name} holds {len(column)} of {rows} flows")
-    if rows and max(column) > largest:
-        raise WireError(f"the column {name} of flows holds {max(column)}, which is over {largest}")
+    numbers = np.array(column[:], dtype=np.uint64)
+    if rows and (most := int(numbers.max())) > largest:
+        raise WireError(f"the column {name} of flows holds {most}, which is over {largest}")
+    return numbers.view(np.int64)
 
 
 def _check_names(what: str, names: Iterable[str]) -> None:
@@ -67,33 +83,6 @@ def _check_names(what: str, names: Iterable[str]) -> None:
     for name in names:
         if len(name) > MAX_NAME or not _NAME.fullmatch(name):
             raise WireError(f"{name[:MAX_NAME]!r} in a report is no name of a {what}")
-
-
-def flows_of(host: str, batch: agent_pb2.FlowBatch, now_us: int) -> Iterator[FlowRecord]:
-    """The rows of a batch that `check_flows` has passed."""
-    start, end = _window(batch.from_us, batch.until_us, now_us)
-    rows = zip(
-        batch.workload,
-        batch.rule,
-        batch.direction,
-        batch.protocol,
-        batch.port,
-        batch.verdict,
-        batch.flows,
-        batch.bytes_sent,
-        batch.bytes_received,
-        batch.first_ms,
-        batch.last_ms,
-        strict=True,
-    )
-    workloads, rules, remotes, verdicts = tuple(batch.workloads), tuple(batch.rules), batch.remotes, tuple(FlowVerdict)
-    for at, (workload, rule, direction, protocol, port, verdict, flows, sent, received, first, last) in enumerate(rows):
-        remote = remotes[at * ADDRESS : (at + 1) * ADDRESS]
-        key = FlowKey(
-            host, workloads[workload], bool(direction), remote, protocol, port, rules[rule], verdicts[verdict]
-        )
-        last_us = min(start + last * 1000, end)
-        yield FlowRecord(key, flows, sent, received, min(start + first * 1000, last_us), last_us)
 
 
 def _window(from_us: int, until_us: int, now_us: int) -> tuple[int, int]:

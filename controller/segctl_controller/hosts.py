@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from segctl_controller.clock import Clock
 from segctl_controller.errors import InvalidRequestError, NotFoundError, UnauthenticatedError
+from segctl_controller.flowstore.thread import FlowThread
 from segctl_controller.names import checked_tags
 from segctl_controller.principal import Principal
 from segctl_controller.registry import Registry
@@ -17,9 +18,10 @@ from segctl_controller.store_thread import StoreThread
 
 
 class HostAdmin:
-    def __init__(self, registry: Registry, db: StoreThread, clock: Clock) -> None:
+    def __init__(self, registry: Registry, db: StoreThread, flows: FlowThread, clock: Clock) -> None:
         self._registry = registry
         self._db = db
+        self._flows = flows
         self._clock = clock
         self._one = asyncio.Lock()
 
@@ -56,6 +58,7 @@ class HostAdmin:
         await self._db.call(self._db.store.remove_host, name, entry)
         self._registry.fleet.drop_host(name)
         self._registry.expel(name, UnauthenticatedError(f"host {name!r} was removed from the fleet"))
+        await asyncio.wrap_future(self._flows.forget(name))
         await self._registry.reconsider()
 
     def _record(self, name: str) -> HostRecord:

@@ -20,6 +20,7 @@ from segctl.statuspage import Page, StatusPage, Where, verdict
 
 from segctl_controller.feed import Feed
 from segctl_controller.fleet import Fleet
+from segctl_controller.flowstore.thread import FlowThread
 from segctl_controller.rotation import CaSet
 from segctl_controller.store_thread import StoreThread
 
@@ -50,6 +51,7 @@ EVENTS = tuple(
         Event.STORE,
     )
 )
+FLOWS = "segctl_controller_flow_seconds"
 STORE, DELAY = "segctl_controller_store_seconds", "segctl_controller_loop_delay_seconds"
 LAG_EVERY = 0.02
 """Seconds between two looks at how late the loop comes."""
@@ -71,6 +73,12 @@ METRICS = (
     Metric("segctl_controller_store_failures", "counter", "Calls that the database could not carry out."),
     Metric("segctl_controller_store_waiting", "gauge", "Calls that wait for the database, with those that run."),
     Metric("segctl_controller_database_bytes", "gauge", "Size of the database's files; none on PostgreSQL."),
+    Metric("segctl_controller_flows_stored", "counter", "Rows of flows that agents told and that were stored."),
+    Metric("segctl_controller_flow_rows", "gauge", "Rows in the flow store, at most a minute ago."),
+    Metric("segctl_controller_flow_bytes", "gauge", "What they take on the disk."),
+    Metric(FLOWS, "histogram", "A commit of the flow store: of all reports that waited for it."),
+    Metric("segctl_controller_flow_failures", "counter", "Commits that the flow store could not carry out."),
+    Metric("segctl_controller_flow_waiting", "gauge", "Reports with flows that wait for their commit."),
     Metric("segctl_controller_ca_expiry_timestamp_seconds", "gauge", "When the fleet's CA certificate ends."),
     Metric("segctl_controller_ca_rotation", "gauge", "1 while the fleet's CA is rotated."),
     Metric(
@@ -96,13 +104,15 @@ class Monitor:
         self,
         fleet: Fleet,
         db: StoreThread,
+        flows: FlowThread,
         feed: Feed,
         expiries: Callable[[], tuple[datetime, datetime]],
         compiles: Callable[[], bool],
         database: Path | None = None,
         cas: Callable[[], CaSet] | None = None,
     ) -> None:
-        self._fleet, self._db, self._feed, self._database, self._cas = fleet, db, feed, database, cas
+        self._fleet, self._db, self._flows, self._feed = fleet, db, flows, feed
+        self._database, self._cas = database, cas
         self._expiries, self._compiles = expiries, compiles
         self._events, self._lag = EventCounter(), LoopLag()
         self._metrics = Metrics(METRICS, self.values)
@@ -140,6 +150,12 @@ class Monitor:
             STORE: self._db.took,
             "segctl_controller_store_failures": self._db.failures,
             "segctl_controller_store_waiting": self._db.waiting,
+            "segctl_controller_flows_stored": self._flows.stored_rows,
+            "segctl_controller_flow_rows": self._flows.size.rows,
+            "segctl_controller_flow_bytes": self._flows.size.bytes,
+            FLOWS: self._flows.took,
+            "segctl_controller_flow_failures": self._flows.failures,
+            "segctl_controller_flow_waiting": self._flows.waiting,
             "segctl_controller_ca_expiry_timestamp_seconds": expiries[0].timestamp(),
             "segctl_controller_certificate_expiry_timestamp_seconds": expiries[1].timestamp(),
             "segctl_controller_loop_lag_seconds": self._lag.worst,

@@ -1,4 +1,4 @@
-"""Agent.Report: denials, events, flows and hits, stored before they are acknowledged."""
+"""Agent.Report: denials, events and hits, and flows, each in its store before they are acknowledged."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from segctl_controller.enrich import Context as Enriched
 from segctl_controller.enrich import Denied, enrich
 from segctl_controller.errors import LimitError
 from segctl_controller.feed import Feed
-from segctl_controller.flowbatch import MOST_FLOWS, check_flows, flows_of, hits_of
+from segctl_controller.flowbatch import MOST_FLOWS, columns_of, hits_of
+from segctl_controller.flowstore.records import FlowReport
+from segctl_controller.flowstore.thread import FlowThread
 from segctl_controller.pace import Paces
 from segctl_controller.registry import Registry
 from segctl_controller.rpc import Caller, Context, Refusing, caller_of
-from segctl_controller.store.records import Batch, DenialRecord, EventRecord, FlowRecord, HitRecord
+from segctl_controller.store.records import Batch, DenialRecord, EventRecord, HitRecord
 from segctl_controller.store_thread import StoreThread
 
 MOST_DENIALS = 1000
@@ -35,21 +37,24 @@ LARGEST_COUNT = 2**53
 FUTURE_US = 3_600_000_000
 MOST_CACHED = 10_000
 TURN = 0.005
-"""Seconds of describing denials and flows between two turns of the event loop."""
+"""Seconds of describing denials between two turns of the event loop."""
 RATE, BURST = 20.0, 100.0
 """Batches a second and host: beyond it the stream is read more slowly, and the agent's own bound takes over."""
 FLOW_RATE, FLOW_BURST = 1000.0, 50_000.0
-"""Flows a second and host, in the same way: the database is shared by all hosts."""
+"""Flows a second and host, in the same way: the flow store is shared by all hosts."""
 STRANGE_SECONDS = 600.0
 """Between two events about one host that speaks of rules it was not sent."""
 log = logging.getLogger(__name__)
 
 
 class ReportService:
-    def __init__(self, fleet: str, registry: Registry, db: StoreThread, clock: Clock, feed: Feed) -> None:
+    def __init__(
+        self, fleet: str, registry: Registry, db: StoreThread, flows: FlowThread, clock: Clock, feed: Feed
+    ) -> None:
         self._fleet_id = fleet
         self._registry = registry
         self._db = db
+        self._flows = flows
         self._clock = clock
         self._feed = feed
         self._cache: dict[Denied, Enriched] = {}
@@ -72,26 +77,44 @@ class ReportService:
                 await asyncio.sleep(self._flow_paces.delay(caller.name, min(len(message.flows.workload), MOST_FLOWS)))
                 self._registry.verify(caller.name, caller.serial, caller.issued_us)
                 try:
+                    check_bounds(message)
+                    told = self._told(caller.name, message)
                     batch = await self._batch(caller, message)
                 except LimitError as error:
                     # It never will be taken. RESOURCE_EXHAUSTED, as of a full disk, would have the agent send it again
                     # for ever, and nothing behind it.
                     raise WireError(str(error)) from error
-                stored = await self._db.call(self._db.store.add_batch, batch)
-                if stored is not None:
-                    self._feed.publish(caller.name, stored, batch.lost)
+                await self._store(caller, batch, told)
                 ack = agent_pb2.ReportAck(sequence=batch.sequence)
                 await context.write(ack.SerializeToString())
 
+    async def _store(self, caller: Caller, batch: Batch, told: FlowReport | None) -> None:
+        """In both stores before it is acknowledged. Each knows what it has: what only one of them could store comes
+        again, and is counted once."""
+        if told is not None:
+            await self._flows.room()
+            self._registry.verify(caller.name, caller.serial, caller.issued_us)
+            fresh = await self._flows.add(told)
+            if batch.empty:
+                if fresh:
+                    self._feed.publish(batch.host, (), 0)
+                return
+        stored = await self._db.call(self._db.store.add_batch, batch)
+        if stored is not None:
+            self._feed.publish(batch.host, stored, batch.lost)
+
+    def _told(self, host: str, message: agent_pb2.ReportBatch) -> FlowReport | None:
+        """The flows of a report; None: it is about none. Raises LimitError over the bounds, WireError for columns that
+        do not hold together."""
+        now = self._clock.now_us()
+        columns = columns_of(message.flows, now)
+        if not len(columns) and not message.flows.lost:
+            return None
+        return FlowReport(host, message.epoch, message.sequence, now, columns, message.flows.lost)
+
     async def _batch(self, caller: Caller, message: agent_pb2.ReportBatch) -> Batch:
-        """Raises LimitError over the bounds, WireError for a malformed field; then nothing of it is stored."""
-        if len(message.denials) > MOST_DENIALS or len(message.events) > MOST_EVENTS:
-            raise LimitError(f"a report holds at most {MOST_DENIALS} denials and {MOST_EVENTS} events")
-        if message.ByteSize() > LARGEST_BATCH:
-            raise LimitError(f"a report of {message.ByteSize()} bytes; at most {LARGEST_BATCH} are taken")
-        if not 1 <= len(message.epoch) <= 64 or not 1 <= message.sequence < 2**62 or message.lost > LARGEST_COUNT:
-            raise WireError("a report needs an epoch of 1 to 64 characters, a sequence from 1 and a sane lost count")
-        check_flows(message.flows)
+        """All but the flows. Raises LimitError over the bounds, WireError for a malformed field; then nothing of it is
+        stored."""
         host, now = caller.name, self._clock.now_us()
         hits, strange = await self._hits(caller, message, now)
         return Batch(
@@ -102,8 +125,6 @@ class ReportService:
             denials=tuple([record async for record in self._denials(caller, message, now)]),
             events=(*(_event(host, event, now) for event in message.events), *strange),
             lost=message.lost,
-            flows=tuple([record async for record in self._flows(caller, message.flows, now)]),
-            flows_lost=message.flows.lost,
             hits=hits,
         )
 
@@ -134,16 +155,6 @@ class ReportService:
             "event host=%s kind=report: %s", host, text, extra=about(Event.HOST_EVENT, host=host, kind="report")
         )
         return taken, (EventRecord(host, "report", text, now),)
-
-    async def _flows(self, caller: Caller, message: agent_pb2.FlowBatch, now: int) -> AsyncIterator[FlowRecord]:
-        """In turns, like the denials."""
-        turn = time.monotonic()
-        for flow in flows_of(caller.name, message, now):
-            yield flow
-            if time.monotonic() - turn > TURN:
-                await asyncio.sleep(0)
-                self._registry.verify(caller.name, caller.serial, caller.issued_us)
-                turn = time.monotonic()
 
     async def _denials(self, caller: Caller, message: agent_pb2.ReportBatch, now: int) -> AsyncIterator[DenialRecord]:
         """In turns with the rest of the controller: a thousand denials under a thousand rules take a while."""
@@ -205,6 +216,16 @@ class ReportService:
             if listener.protocol == port.protocol and listener.port == port.low
         }
         return names.pop() if len(names) == 1 else ""
+
+
+def check_bounds(message: agent_pb2.ReportBatch) -> None:
+    """Raises LimitError and WireError."""
+    if len(message.denials) > MOST_DENIALS or len(message.events) > MOST_EVENTS:
+        raise LimitError(f"a report holds at most {MOST_DENIALS} denials and {MOST_EVENTS} events")
+    if message.ByteSize() > LARGEST_BATCH:
+        raise LimitError(f"a report of {message.ByteSize()} bytes; at most {LARGEST_BATCH} are taken")
+    if not 1 <= len(message.epoch) <= 64 or not 1 <= message.sequence < 2**62 or message.lost > LARGEST_COUNT:
+        raise WireError("a report needs an epoch of 1 to 64 characters, a sequence from 1 and a sane lost count")
 
 
 def _check(denial: agent_pb2.Denial) -> None:

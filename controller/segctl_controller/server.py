@@ -21,11 +21,17 @@ from segctl_controller.apitokens import ApiTokenAdmin
 from segctl_controller.authority import certificate_end
 from segctl_controller.bearers import Bearers
 from segctl_controller.clock import Clock
-from segctl_controller.config import DATABASE_FILE, Config, endpoint
+from segctl_controller.config import DATABASE_FILE, FLOWS_FILE, Config, endpoint
 from segctl_controller.enrolment import Enrolment
 from segctl_controller.errors import StoppingError, UnauthenticatedError
 from segctl_controller.feed import Feed
 from segctl_controller.fleet import Fleet
+from segctl_controller.flowends import FleetEnds
+from segctl_controller.flowstore.importing import import_hours
+from segctl_controller.flowstore.protocol import FlowStore
+from segctl_controller.flowstore.stamping import Ends
+from segctl_controller.flowstore.store import flow_store_on
+from segctl_controller.flowstore.thread import FlowThread
 from segctl_controller.gate import Gate
 from segctl_controller.hasten import Hastening
 from segctl_controller.holders import CaView
@@ -44,6 +50,7 @@ from segctl_controller.rpc import Context, Refusing, caller_of
 from segctl_controller.servercert import ServerCertificate
 from segctl_controller.sessions import SessionService
 from segctl_controller.signin import SignIn
+from segctl_controller.store.conninfo import parse_conninfo
 from segctl_controller.store.protocol import Store
 from segctl_controller.store.records import GenerationRecord, HostRecord
 from segctl_controller.store_thread import StoreThread
@@ -80,10 +87,12 @@ class Controller:
         config: Config,
         trust: Trust,
         store: Store,
+        open_flows: Callable[[Ends], FlowStore],
         clock: Clock | None = None,
         metrics: Where | None = None,
         database: Path | None = None,
     ) -> None:
+        """Raises StateError when the flow store cannot be opened."""
         self.config = config
         self.trust = trust
         self.clock = clock or Clock()
@@ -92,6 +101,7 @@ class Controller:
         self.registry = Registry(lambda offer: Fleet(self.clock, offer), self.db, self.clock)
         self.registry.controller_addresses = config.addresses
         self.fleet = self.registry.fleet
+        self.flows = FlowThread(open_flows(FleetEnds(self.fleet)), self.clock)
         self.publisher = Publisher(self.registry, self.db, self.clock)
         self._servers: list[grpc.aio.Server] = []
         self._compiling: asyncio.Task[None] | None = None
@@ -148,6 +158,7 @@ class Controller:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+        await asyncio.to_thread(self.flows.close)
         await asyncio.to_thread(self.db.close)
 
     def _take_tokens(self, admin: Admin, certificate: ServerCertificate) -> None:
@@ -169,6 +180,7 @@ class Controller:
         monitor = Monitor(
             self.fleet,
             self.db,
+            self.flows,
             self.feed,
             lambda: (self.trust.cas.current.ends, certificate_end(certificate.current().credential.certificate)),
             lambda: compiling is not None and not compiling.done(),
@@ -187,6 +199,8 @@ class Controller:
         store = self.db.store
         hosts = await self.db.call(store.hosts)
         self.registry.load(hosts, await self.db.call(store.last_proofs))
+        for gone in await self.flows.read(self.flows.store.hosts) - {host.name for host in hosts}:
+            self.flows.forget(gone)  # the controller ended between the two stores
         try:
             await self.publisher.settle_leftovers()
         except StateError as error:  # a full disk; it is not active in any case, and the next push tries again
@@ -194,6 +208,8 @@ class Controller:
         active = await self.db.call(store.generation, 0)
         if active is not None:
             self._activate(active)
+        if self._database is not None:
+            await self.flows.change(import_hours, self._database, self.flows.store)
 
     def _activate(self, active: GenerationRecord) -> None:
         parsed = parse_policy(active.files)
@@ -208,6 +224,7 @@ class Controller:
         # What was known of the machine that had this name says nothing about the new one, nor does its policy.
         if host.name in self.fleet.hosts:
             self.fleet.drop_host(host.name)
+            self.flows.forget(host.name)
         self.fleet.put_host(host)
         replaced = UnauthenticatedError(f"host {host.name!r} was enrolled anew; this certificate was replaced")
         self.registry.expel(host.name, replaced)
@@ -240,16 +257,17 @@ class Controller:
             self.clock,
             self.feed,
             self.publisher,
-            HostAdmin(self.registry, self.db, self.clock),
+            HostAdmin(self.registry, self.db, self.flows, self.clock),
             TokenAdmin(self.config, self.trust, self.fleet, self.db, self.clock),
             ApiTokenAdmin(gate, self.db, self.clock, taken=self.config.api_port is not None),
             CaView(certificate, self.fleet.hosts),
+            self.flows,
         )
 
     def _agent(self) -> grpc.GenericRpcHandler:
         """By hand instead of the generated registration: answers leave as bytes, serialized once."""
         sessions = SessionService(self.config.fleet, self.registry, self.clock, self.config.heartbeat_seconds)
-        reports = ReportService(self.config.fleet, self.registry, self.db, self.clock, self.feed)
+        reports = ReportService(self.config.fleet, self.registry, self.db, self.flows, self.clock, self.feed)
         audit = HostAuditService(self.config.fleet, self.registry, self.db, self.clock)
 
         async def report(context: Context) -> None:
@@ -282,7 +300,13 @@ def _stream(
 def open_controller(
     directory: Path, config: Config, store: Store, clock: Clock | None = None, metrics: Where | None = None
 ) -> Controller:
-    """Raises StateError for a CA that cannot be read."""
+    """Raises StateError for a CA that cannot be read, or a flow store that cannot be opened."""
     trust = Trust(directory, config.fleet, config.host_life, config.host_grace)
+
+    def open_flows(ends: Ends) -> FlowStore:
+        database = config.database
+        where = parse_conninfo(database, directory) if database else directory / FLOWS_FILE
+        return flow_store_on(where, ends, config.flow_limits)
+
     file = None if config.database else directory / DATABASE_FILE
-    return Controller(config, trust, store, clock, metrics, file)
+    return Controller(config, trust, store, open_flows, clock, metrics, file)

@@ -42,7 +42,7 @@ from segctl_controller.errors import ForbiddenError, InvalidRequestError, LimitE
 from segctl_controller.facts import read_claims
 from segctl_controller.feed import Feed
 from segctl_controller.reissue import who_proved
-from segctl_controller.reports import ReportService
+from segctl_controller.reports import ReportService, check_bounds
 from segctl_controller.rpc import Caller, caller_by
 
 from tests.fuzz.target import Target
@@ -198,18 +198,22 @@ class _Fleet:
 class _Registry:
     fleet = _Fleet()
 
-    def verify(self, host: str, serial: str) -> None:
+    def verify(self, host: str, serial: str, issued_us: int) -> None:
         """Everyone is enrolled here."""
 
 
 @cache
 def _reports() -> ReportService:
     clock = Clock(lambda: 1_800_000_000_000_000)
-    return ReportService("fleet", _Registry(), None, clock, Feed())  # type: ignore[arg-type]
+    return ReportService("fleet", _Registry(), None, None, clock, Feed())  # type: ignore[arg-type]
 
 
 def _report(data: bytes) -> None:
     message = agent_pb2.ReportBatch.FromString(data)
+    check_bounds(message)
+    told = _reports()._told("db1", message)
+    if told is not None and len(told.columns):
+        assert (told.columns.first_us <= told.columns.last_us).all()
     batch = asyncio.run(_reports()._batch(Caller("host", "db1", "1"), message))
     assert batch.host == "db1"
     assert len(batch.denials) <= 1000

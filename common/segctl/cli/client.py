@@ -14,6 +14,7 @@ from segctl.cli import views as v
 from segctl.cli.bearer import Bearer
 from segctl.cli.config import ClientConfig
 from segctl.cli.exits import CliError, Exit
+from segctl.cli.flowsearch import FlowsWanted
 from segctl.cli.rpc_errors import translate
 from segctl.cli.streaming import Single, read_stream
 from segctl.cli.trust import keep_trust
@@ -177,11 +178,35 @@ class Controller:
             elif m.HasField("lost"):
                 yield v.Lost(m.lost)
 
-    def flows(self, limit: int, host: str, workload: str, rule: str, since: datetime | None) -> v.Flows:
+    def flows(self, wanted: FlowsWanted) -> v.Flows:
         """The newest last."""
-        request = pb.FlowsRequest(limit=limit, host=host, workload=workload, rule=rule, since_us=_microseconds(since))
+        request = pb.FlowsRequest(
+            limit=wanted.limit,
+            host=wanted.host,
+            workload=wanted.workload,
+            rule=wanted.rule,
+            address=wanted.address,
+            protocol=wanted.protocol,
+            port=wanted.port,
+            verdict=wanted.verdict,
+            process=wanted.process,
+            since_us=_microseconds(wanted.since),
+            until_us=_microseconds(wanted.until),
+        )
         m = self._call(self._admin.Flows, request, THOROUGH)
         return v.Flows(tuple(map(convert.flow, m.flows)), m.lost)
+
+    def talkers(self, limit: int, since: datetime | None, until: datetime | None) -> tuple[v.Talker, ...]:
+        """Those with most bytes first."""
+        times = {"since_us": _microseconds(since), "until_us": _microseconds(until)}
+        m = self._call(self._admin.TopTalkers, pb.TopTalkersRequest(limit=limit, **times), THOROUGH)
+        return tuple(map(convert.talker, m.talkers))
+
+    def flow_map(self, limit: int, since: datetime | None, until: datetime | None, by: Sequence[str]) -> v.FlowMap:
+        """Between hosts that differ in the tags `by` (empty: in any), most flows first."""
+        times = {"since_us": _microseconds(since), "until_us": _microseconds(until)}
+        m = self._call(self._admin.FlowMap, pb.FlowMapRequest(limit=limit, by=by, **times), THOROUGH)
+        return v.FlowMap(tuple(map(convert.map_edge, m.edges)), m.more, m.lost)
 
     def rule_use(self, rule: str) -> tuple[v.RuleUse, ...]:
         return tuple(map(convert.rule_use, self._call(self._admin.RuleUse, pb.RuleUseRequest(rule=rule)).rules))

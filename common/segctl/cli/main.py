@@ -31,7 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "token": ("token", "Create, list and revoke join tokens."),
     "explain": ("explain", "Say whether A may talk to B, why, and what the kernels say."),
     "denied": ("denied", "Show denied connections with their process and peer."),
-    "flows": ("flows", "Show accepted flows: who talks to whom, by which rule."),
+    "flows": ("flows", "Search flows: who talks to whom, by which rule, how much."),
+    "map": ("map", "Draw who talks to whom, between tag groups."),
     "report": ("report", "Report which rules are used, and which never were."),
     "audit": ("audit", "Show who changed what, and when; prove that the log is whole."),
     "whoami": ("account", "Show who you are to the controller, and your role."),
@@ -43,7 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 GROUPS = {
     "Policy": ("check", "plan", "push", "rollback", "history"),
     "Fleet": ("status", "doctor", "host", "tag", "token"),
-    "Questions": ("explain", "denied", "flows", "report", "audit"),
+    "Questions": ("explain", "denied", "flows", "map", "report", "audit"),
     "Access": ("whoami", "login", "logout", "api-token"),
     "Setting up": ("init", "completion"),
 }

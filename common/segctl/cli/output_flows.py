@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from segctl.cli.output import Cell, Line, Span, ago, bold, count, dim, line, printable, size, table, warn
+from segctl.cli.output import Cell, Line, Span, ago, bad, bold, count, dim, line, printable, size, table, warn
 from segctl.cli.output_denied import ARROWS, IPV6
 from segctl.cli.views import Flow, Flows, RuleUse
 from segctl.cli.views_json import to_json
@@ -24,7 +24,7 @@ def render_flows(flows: Flows, now: datetime, width: int) -> list[Line]:
     rows: list[list[Cell]] = [
         [
             ago(f.last_seen, now),
-            f"{f.host}/{f.workload}",
+            _local(f),
             Span(ARROWS.get(f.direction, "?")),
             _peer(f),
             f.service_name or f.service,
@@ -64,6 +64,10 @@ def _row(cells: Sequence[str]) -> str:
     return out.getvalue()
 
 
+def _local(f: Flow) -> str:
+    return f"{f.host}/{f.workload} ({f.process.rsplit('/', 1)[-1]})" if f.process else f"{f.host}/{f.workload}"
+
+
 def _peer(f: Flow) -> str:
     """Where its name hides the family, IPv6 is marked, as in `segctl denied`."""
     if not f.peer_host:
@@ -73,6 +77,8 @@ def _peer(f: Flow) -> str:
 
 
 def _why(f: Flow) -> Cell:
+    if f.verdict == "denied":
+        return bad(f"denied: {f.rule or 'no rule'}")
     if f.verdict == "would-deny":
         return warn("test: no rule")
     return f.rule or dim("observe" if f.verdict == "observed" else "earlier policy")

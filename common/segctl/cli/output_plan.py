@@ -9,6 +9,7 @@ from types import MappingProxyType
 from segctl.cli.output import Cell, Line, Span, Style, bad, bold, clip, count, dim, good, line, paint, table, warn, wrap
 from segctl.cli.output_check import render_finding
 from segctl.cli.output_cuts import render_cut_total, render_cuts
+from segctl.cli.output_impact import render_impact, render_impact_total
 from segctl.cli.views import Change, ModeChange, Plan
 from segctl.model.findings import Severity
 
@@ -39,6 +40,7 @@ def render_plan(plan: Plan, width: int, services: Services = MappingProxyType({}
         lines += _changes([c for c in plan.changes if c.allowed is allowed], title, width, services)
     lines += _modes(plan.modes, width)
     lines += render_cuts(plan, width)
+    lines += render_impact(plan, width)
     for finding in plan.findings:
         lines += [line()] if finding is plan.findings[0] else []
         lines += render_finding(finding, None, width)
@@ -126,7 +128,9 @@ def _summary(plan: Plan, width: int) -> list[Line]:
         lines.append(line(*spans))
         named = ", ".join(sorted(plan.hosts))
         lines += [line(text) for text in wrap(f"Hosts: {named}", width, 7)] if named else []
-        lines += render_cut_total(plan, width) if plan.hosts and not errors else []
+        lines += (
+            [*render_cut_total(plan, width), *render_impact_total(plan.impact)] if plan.hosts and not errors else []
+        )
     elif not errors:
         lines.append(line("Nothing changes on any host."))
     if errors:

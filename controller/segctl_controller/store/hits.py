@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Connection, case, delete, func, select, update
 
 from segctl_controller.store.dialect import greatest, least, sum_of, upsert
-from segctl_controller.store.flows import LARGEST_COUNT
-from segctl_controller.store.records import HitRecord, RuleUse
+from segctl_controller.store.records import LARGEST_COUNT, HitRecord, RuleUse
 from segctl_controller.store.tables import rule_hits
 
 

@@ -13,14 +13,15 @@ from segctl.errors import EnrolmentError
 from segctl.model.policy import Tags
 
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
-from segctl_controller.store.flows import HOUR_US, LARGEST_COUNT
 from segctl_controller.store.leadership import Alone
 from segctl_controller.store.memory_access import MemoryAccess
-from segctl_controller.store.memory_flows import MemoryFlows
+from segctl_controller.store.memory_hits import MemoryHits
 from segctl_controller.store.notices import NoNotices
 from segctl_controller.store.protocol import Admit
 from segctl_controller.store.records import (
     EVERY_ENTRY,
+    HOUR_US,
+    LARGEST_COUNT,
     Batch,
     DenialFilter,
     DenialRecord,
@@ -28,9 +29,6 @@ from segctl_controller.store.records import (
     EntryFilter,
     EventRecord,
     FactsRecord,
-    FarEnd,
-    FlowFilter,
-    FlowRecord,
     GenerationRecord,
     GenerationState,
     HostRecord,
@@ -72,7 +70,7 @@ class MemoryStore(MemoryAccess):
         self._losses: list[tuple[str, int, int]] = []
         self._events: list[EventRecord] = []
         self._audit: list[Entry] = []
-        self._flows = MemoryFlows(self._limits)
+        self._hits = MemoryHits()
 
     def prove_writable(self) -> None:
         return None
@@ -132,7 +130,7 @@ class MemoryStore(MemoryAccess):
         host = admit(redeemed, self._hosts.get)
         self._tokens[token.id] = redeemed
         self._forget(host.name)
-        self._flows.begin_anew(host.name)
+        self._hits.begin_anew(host.name)
         self._hosts[host.name] = host
         self.add_entry(entry(host))
         return host
@@ -183,7 +181,7 @@ class MemoryStore(MemoryAccess):
         if name not in self._hosts:
             raise NotFoundError(no_host(name))
         self._forget(name)
-        self._flows.forget_hits(name)
+        self._hits.forget(name)
         self.add_entry(entry)
 
     def _forget(self, name: str) -> None:
@@ -192,7 +190,6 @@ class MemoryStore(MemoryAccess):
         self._told = {pair for pair in self._told if pair[0] != name}
         self._denials = {key: row for key, row in self._denials.items() if row.host != name}
         self._losses = [loss for loss in self._losses if loss[0] != name]
-        self._flows.forget(name)
 
     def add_token(self, token: TokenRecord, entry: Entry) -> None:
         self._tokens[token.id] = token
@@ -253,7 +250,7 @@ class MemoryStore(MemoryAccess):
         stored = tuple(self._merge(denial) for denial in batch.denials)
         kept = _pruned(sorted(self._denials.values(), key=lambda row: row.id), self._limits.denials)
         self._denials = {(row.host, row.key): row for row in kept}
-        self._flows.add(batch)
+        self._hits.add(batch)
         for event in batch.events:
             self.add_event(event)
         if batch.lost:
@@ -289,20 +286,11 @@ class MemoryStore(MemoryAccess):
         told = (n for name, hour, n in self._losses if host in ("", name) and hour > since_us - HOUR_US)
         return min(sum(told), LARGEST_COUNT)
 
-    def flows(self, wanted: FlowFilter) -> tuple[FlowRecord, ...]:
-        return self._flows.sums(wanted)
-
-    def flows_lost(self, host: str, since_us: int) -> int:
-        return self._flows.lost(host, since_us)
-
-    def far_ends(self, asked: Sequence[FarEnd]) -> tuple[str, ...]:
-        return self._flows.far_ends(asked)
-
     def rule_use(self, rule: str) -> tuple[RuleUse, ...]:
-        return self._flows.rule_use(rule)
+        return self._hits.rule_use(rule)
 
     def rules_hit(self, host: str) -> frozenset[str]:
-        return self._flows.rules_hit(host)
+        return self._hits.rules_hit(host)
 
     def add_event(self, event: EventRecord, entry: Entry | None = None) -> None:
         self._events = _pruned([*self._events, event], self._limits.events)

@@ -1,4 +1,4 @@
-"""The store's contract. Every implementation passes tests/contract/test_store.py and test_store_flows.py."""
+"""The store's contract. Every implementation passes tests/contract/test_store.py and test_store_hits.py."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ from segctl_controller.store.records import (
     EntryFilter,
     EventRecord,
     FactsRecord,
-    FarEnd,
-    FlowFilter,
-    FlowRecord,
     GenerationRecord,
     GenerationState,
     GroupRecord,
@@ -38,8 +35,8 @@ Admit = Callable[[TokenRecord, FindHost], HostRecord]
 
 
 class Store(Protocol):
-    """Synchronous; each method is one transaction and one thread calls at a time. What reads flows and hits takes long,
-    and may be called by one second thread.
+    """Synchronous; each method is one transaction and one thread calls at a time. What reads hits takes long, and may
+    be called by one second thread.
 
     A method that takes an `Entry` writes it to the audit log in the same transaction. Raises StoreFullError when the
     disk is full (nothing of the call is stored) and StateError when the database cannot be used.
@@ -135,16 +132,6 @@ class Store(Protocol):
 
     def lost(self, host: str, since_us: int) -> int:
         """How many denials were counted but never described; `host` empty: of all."""
-
-    def flows(self, wanted: FlowFilter) -> tuple[FlowRecord, ...]:
-        """Summed over the hours since `since_us`; the newest, oldest first. Flows of whole hours go when they are too
-        old or too many: then those of the host that has most rows."""
-
-    def flows_lost(self, host: str, since_us: int) -> int:
-        """How many flows are in no row: their host could not tell them, or they were too many. `host` empty: of all."""
-
-    def far_ends(self, asked: Sequence[FarEnd]) -> tuple[str, ...]:
-        """The workload for each, empty where that host told of none or of several."""
 
     def rule_use(self, rule: str) -> tuple[RuleUse, ...]:
         """Every rule with a hit, by name; `rule` empty: all."""

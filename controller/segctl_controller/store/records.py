@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import ClassVar
 
 from segctl.model.inventory import Address
 from segctl.model.policy import Network, Tags
 from segctl.policy.source import SourceFile
+
+HOUR_US = 3_600_000_000
+LARGEST_COUNT = 2**53
+"""Counts stop here: what a host says must not add up to a number that SQLite turns into a float."""
 
 
 class Role(StrEnum):
@@ -209,41 +213,6 @@ class EventRecord:
     culprit_name: str = ""
 
 
-class FlowVerdict(IntEnum):
-    """The numbers are those of the wire and of the database."""
-
-    ALLOWED = 0
-    WOULD_DENY = 1
-    OBSERVED = 2
-
-
-@dataclass(frozen=True, slots=True)
-class FlowKey:
-    """Flows that differ in none of these are one row. `remote` has 16 bytes, IPv4 as ::ffff:a.b.c.d; `protocol` is the
-    IP protocol number, `port` the destination port or the ICMP type; `rule` is empty where none permitted it."""
-
-    host: str
-    workload: str
-    ingress: bool
-    remote: bytes
-    protocol: int
-    port: int
-    rule: str
-    verdict: FlowVerdict
-
-
-@dataclass(frozen=True, slots=True)
-class FlowRecord:
-    """Accepted flows of one key, of one hour where it is stored, and of all hours asked for where it is an answer."""
-
-    key: FlowKey
-    flows: int
-    bytes_sent: int
-    bytes_received: int
-    first_us: int
-    last_us: int
-
-
 @dataclass(frozen=True, slots=True)
 class HitRecord:
     """How often the rule permitted something on this host in one direction, since the host was enrolled."""
@@ -267,32 +236,8 @@ class RuleUse:
 
 
 @dataclass(frozen=True, slots=True)
-class FarEnd:
-    """Asks which workload of `host` was the other end of a flow that was last seen at `last_us`: the row of that host
-    in the other direction, about one of `remotes` (16 bytes each)."""
-
-    host: str
-    ingress: bool
-    remotes: tuple[bytes, ...]
-    protocol: int
-    port: int
-    last_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class FlowFilter:
-    """Empty fields: all. Only what was seen since `since_us`, by whole hours."""
-
-    limit: int = 100
-    host: str = ""
-    workload: str = ""
-    rule: str = ""
-    since_us: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
-    """What one report brought, stored in one transaction with its place in the agent's sequence."""
+    """What one report brought but flows, stored in one transaction with its place in the agent's sequence."""
 
     host: str
     epoch: str
@@ -301,9 +246,11 @@ class Batch:
     denials: tuple[DenialRecord, ...] = ()
     events: tuple[EventRecord, ...] = ()
     lost: int = 0
-    flows: tuple[FlowRecord, ...] = ()
-    flows_lost: int = 0
     hits: tuple[HitRecord, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return not (self.denials or self.events or self.lost or self.hits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,10 +263,8 @@ class DenialFilter:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many rows the store keeps, proofs of each host, and flows for how many days; the oldest go."""
+    """How many rows the store keeps, proofs of each host; the oldest go."""
 
     denials: int = 100_000
     events: int = 10_000
     proofs: int = 1_000
-    flows: int = 1_000_000
-    flow_days: int = 30

@@ -6,14 +6,19 @@ from sqlalchemy import Connection, Table, delete, func, insert, select
 
 from segctl_controller.store import hits, rows
 from segctl_controller.store.dialect import greatest, least, sum_of, upsert
-from segctl_controller.store.flows import HOUR_US, LARGEST_COUNT, FlowTable
-from segctl_controller.store.records import Batch, DenialFilter, DenialRecord, EventRecord, Limits
+from segctl_controller.store.records import (
+    HOUR_US,
+    LARGEST_COUNT,
+    Batch,
+    DenialFilter,
+    DenialRecord,
+    EventRecord,
+    Limits,
+)
 from segctl_controller.store.tables import cursors, denials, events, hosts, losses
 
 
-def add_batch(
-    connection: Connection, batch: Batch, limits: Limits, flow_table: FlowTable
-) -> tuple[DenialRecord, ...] | None:
+def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[DenialRecord, ...] | None:
     """See Store.add_batch. The batch of a host that was just removed is dropped and counts as stored."""
     if not connection.scalar(select(func.count()).where(hosts.c.name == batch.host)):
         return ()
@@ -33,7 +38,6 @@ def add_batch(
         next_id += 1
     if stored:
         _prune(connection, denials, limits.denials)
-    flow_table.add(connection, batch)
     hits.add(connection, batch.hits)
     for event in batch.events:
         add_event(connection, event, limits)

@@ -10,7 +10,7 @@ from segctl.model.policy import Tags
 from sqlalchemy import Connection
 
 from segctl_controller.errors import NotFoundError
-from segctl_controller.store import access, audit, flows, generations, hits, hosts, operators, reports, rows, tokens
+from segctl_controller.store import access, audit, generations, hits, hosts, operators, reports, rows, tokens
 from segctl_controller.store.database import Database
 from segctl_controller.store.leadership import Leadership
 from segctl_controller.store.notices import Notices, Topic
@@ -25,9 +25,6 @@ from segctl_controller.store.records import (
     EntryFilter,
     EventRecord,
     FactsRecord,
-    FarEnd,
-    FlowFilter,
-    FlowRecord,
     GenerationRecord,
     GenerationState,
     GroupRecord,
@@ -52,7 +49,6 @@ class SqlStore:
         self._limits = limits or Limits()
         self._engine = self._database.writer
         self._transactions = Transactions(self._database)
-        self._flow_table = flows.FlowTable(self._limits)
 
     def close(self) -> None:
         self._database.close()
@@ -197,7 +193,7 @@ class SqlStore:
 
     def add_batch(self, batch: Batch) -> tuple[DenialRecord, ...] | None:
         with self._transaction() as connection:
-            return reports.add_batch(connection, batch, self._limits, self._flow_table)
+            return reports.add_batch(connection, batch, self._limits)
 
     def denials(self, wanted: DenialFilter) -> tuple[DenialRecord, ...]:
         with self._transaction() as connection:
@@ -206,18 +202,6 @@ class SqlStore:
     def lost(self, host: str, since_us: int) -> int:
         with self._transaction() as connection:
             return reports.lost(connection, host, since_us)
-
-    def flows(self, wanted: FlowFilter) -> tuple[FlowRecord, ...]:
-        with self._reading() as connection:
-            return flows.sums(connection, wanted)
-
-    def flows_lost(self, host: str, since_us: int) -> int:
-        with self._reading() as connection:
-            return flows.lost(connection, host, since_us)
-
-    def far_ends(self, asked: Sequence[FarEnd]) -> tuple[str, ...]:
-        with self._reading() as connection:
-            return flows.far_ends(connection, asked)
 
     def rule_use(self, rule: str) -> tuple[RuleUse, ...]:
         with self._reading() as connection:

@@ -144,6 +144,8 @@ flow_losses = Table(
     Column("lost", BigInteger, nullable=False),
 )
 
+"""Both hold nothing any more: flows of controllers before the flow store, which takes them over when it is opened."""
+
 rule_hits = Table(
     "rule_hits",
     metadata,

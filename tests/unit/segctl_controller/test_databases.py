@@ -29,11 +29,8 @@ from segctl_controller.store.records import (
     DenialRecord,
     Entry,
     EventRecord,
-    FlowFilter,
-    FlowKey,
-    FlowRecord,
-    FlowVerdict,
     GenerationRecord,
+    HitRecord,
     HostRecord,
     ProofRecord,
     TokenRecord,
@@ -91,11 +88,10 @@ def fill(store: SqlStore) -> None:
     store.add_generation(GenerationRecord("d" * 64, "root", "ü\n", 1, (POLICY,)), 0, ENTRY)
     store.add_proofs([ProofRecord("web1", 1, "d", "k", 1)])
     store.add_told("web1", "one", ENTRY)
-    key = FlowKey("web1", "shop", False, b"\0" * 16, 6, 443, "r", FlowVerdict.ALLOWED)
-    flows = tuple(FlowRecord(replace(key, port=port), 1, 2, 3, DAY, DAY) for port in range(5000))
+    hits = tuple(HitRecord("web1", f"r{number}", False, number + 1, DAY) for number in range(5000))
     denial = DenialRecord("web1", "shop", "k", 1, 2, 3, b"\0body")
     event = EventRecord("web1", "tamper", "with a NUL: \0", 4)
-    store.add_batch(Batch("web1", "e", 1, DAY, (denial,), (event,), 5, flows, 6))
+    store.add_batch(Batch("web1", "e", 1, DAY, (denial,), (event,), 5, hits))
 
 
 def content(store: SqlStore) -> tuple[object, ...]:
@@ -108,8 +104,8 @@ def content(store: SqlStore) -> tuple[object, ...]:
         store.proofs("web1", 9),
         store.denials(DenialFilter()),
         [event.message.replace("\0", "\ufffd") for event in store.events(9)],
-        store.flows(FlowFilter(limit=9999)),
-        (store.lost("", 0), store.flows_lost("", 0)),
+        store.rule_use(""),
+        store.lost("", 0),
         [entry for entry in store.entries(99) if entry.action in ("act", "admin-add")],
     )
 

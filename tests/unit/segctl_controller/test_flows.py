@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from segctl.errors import SegctlError, WireError
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl_controller.errors import LimitError
-from segctl_controller.flowbatch import ADDRESS, MOST_FLOWS, OLDEST, check_flows, flows_of, hits_of
-from segctl_controller.store.flows import HOUR_US
-from segctl_controller.store.records import FlowKey, FlowRecord, FlowVerdict, HitRecord
+from segctl_controller.flowbatch import MOST_FLOWS, OLDEST, columns_of, hits_of
+from segctl_controller.flowstore.columns import SHARED, joined_remote
+from segctl_controller.flowstore.records import HOUR_US
+from segctl_controller.store.records import HitRecord
 
 from tests.controller_harness import ControllerLab, FakeAgent, running_controller
 from tests.unit.segctl_controller.policies import SHOP, WIDER
@@ -57,14 +58,21 @@ def batch(sequence: int = 1, **fields: Any) -> agent_pb2.ReportBatch:
     return agent_pb2.ReportBatch(epoch="e1", sequence=sequence, **fields)
 
 
-def test_columns_become_rows() -> None:
-    check_flows(flows())
-    out = FlowKey("web1", "shop-web", False, mapped("10.0.0.2"), 6, 5432, "web-db", FlowVerdict.ALLOWED)
-    into = FlowKey("web1", "host", True, ip_address("2001:db8::1").packed, 58, 128, "", FlowVerdict.OBSERVED)
-    assert tuple(flows_of("web1", flows(), NOW)) == (
-        FlowRecord(out, 3, 700, 9000, NOW - 9 * SECOND, NOW - SECOND),
-        FlowRecord(into, 1, 0, 0, NOW - 10 * SECOND, NOW),
-    )
+def times(message: agent_pb2.FlowBatch) -> list[tuple[int, int]]:
+    columns = columns_of(message, NOW)
+    return list(zip(columns.first_us.tolist(), columns.last_us.tolist(), strict=True))
+
+
+def test_columns_are_taken_as_they_are() -> None:
+    columns = columns_of(flows(), NOW)
+    assert (columns.workloads, columns.rules, len(columns)) == (("host", "shop-web"), ("", "web-db"), 2)
+    told = {name: getattr(columns, name).tolist() for name in ("workload", "rule", "ingress", "protocol", "port")}
+    assert told == {"workload": [1, 0], "rule": [1, 0], "ingress": [0, 1], "protocol": [6, 58], "port": [5432, 128]}
+    counts = (columns.verdict, columns.flows, columns.bytes_sent, columns.bytes_received)
+    assert [column.tolist() for column in counts] == [[0, 2], [3, 1], [700, 0], [9000, 0]]
+    remotes = zip(columns.remote_high.tolist(), columns.remote_low.tolist(), strict=True)
+    assert [joined_remote(*halves) for halves in remotes] == [mapped("10.0.0.2"), ip_address("2001:db8::1").packed]
+    assert times(flows()) == [(NOW - 9 * SECOND, NOW - SECOND), (NOW - 10 * SECOND, NOW)]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +100,7 @@ def test_columns_become_rows() -> None:
 )
 def test_columns_that_do_not_hold_together_are_refused(columns: dict[str, Any], words: str) -> None:
     with pytest.raises(WireError) as caught:
-        check_flows(flows(**columns))
+        columns_of(flows(**columns), NOW)
     assert words in str(caught.value)
 
 
@@ -101,7 +109,7 @@ def test_columns_that_do_not_hold_together_are_refused(columns: dict[str, Any], 
 )
 def test_a_batch_over_the_bounds_is_refused_before_its_columns_are_read(large: dict[str, Any]) -> None:
     with pytest.raises(LimitError, match="at most 10000 flows"):
-        check_flows(flows(**large))
+        columns_of(flows(**large), NOW)
 
 
 @given(st.binary(max_size=300))
@@ -113,37 +121,31 @@ def test_whatever_the_bytes_a_batch_is_refused_or_becomes_rows(data: bytes) -> N
     except Exception:  # noqa: BLE001 - protobuf's own error: grpc refuses such a message before we see it
         return
     try:
-        check_flows(message)
+        columns = columns_of(message, NOW)
     except SegctlError:
         return
-    for row in flows_of("web1", message, NOW):
-        assert len(row.key.remote) == ADDRESS
-        assert 0 <= row.first_us <= row.last_us <= NOW + HOUR_US
+    assert len({len(getattr(columns, name)) for name in SHARED}) == 1
+    for first, last in times(message):
+        assert 0 <= first <= last <= NOW + HOUR_US
 
 
 @pytest.mark.parametrize("clock", [NOW - OLDEST - HOUR_US, 20 * SECOND, NOW + 2 * HOUR_US, 2**62])
 def test_a_window_of_a_wrong_clock_ends_when_it_was_told(clock: int) -> None:
     wrong = flows(from_us=clock - 10 * SECOND, until_us=clock)
-    check_flows(wrong)
-    times = [(row.first_us, row.last_us) for row in flows_of("web1", wrong, NOW)]
-    assert times == [(NOW - 9 * SECOND, NOW - SECOND), (NOW - 10 * SECOND, NOW)]
+    assert times(wrong) == [(NOW - 9 * SECOND, NOW - SECOND), (NOW - 10 * SECOND, NOW)]
 
 
 @pytest.mark.parametrize("start", [NOW + 1, NOW - 25 * HOUR_US, -(2**63)])
 def test_flows_of_a_window_that_is_none_were_just_now(start: int) -> None:
-    strange = flows(from_us=start)
-    check_flows(strange)
-    assert {(row.first_us, row.last_us) for row in flows_of("web1", strange, NOW)} == {(NOW, NOW)}
+    assert set(times(flows(from_us=start))) == {(NOW, NOW)}
 
 
 def test_a_flow_never_begins_after_it_was_last_seen() -> None:
-    [row, _] = flows_of("web1", flows(first_ms=[9001, 0]), NOW)
-    assert row.first_us == row.last_us == NOW - SECOND
+    assert times(flows(first_ms=[9001, 0]))[0] == (NOW - SECOND, NOW - SECOND)
 
 
 def test_times_beyond_the_window_are_brought_to_its_end() -> None:
-    [row, _] = flows_of("web1", flows(first_ms=[60_000, 0], last_ms=[3_600_000, 0]), NOW)
-    assert (row.first_us, row.last_us) == (NOW, NOW)
+    assert times(flows(first_ms=[60_000, 0], last_ms=[3_600_000, 0]))[0] == (NOW, NOW)
 
 
 def test_a_host_counts_hits_of_its_own_rules_only() -> None:

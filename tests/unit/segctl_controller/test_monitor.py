@@ -32,7 +32,7 @@ modes: [{select: {}, mode: observe}]
 def monitor_of(lab: ControllerLab) -> Monitor:
     c, now = lab.controller, datetime.now(UTC)
     database = lab.state / DATABASE_FILE
-    return Monitor(c.fleet, c.db, c.feed, lambda: (now, now), lambda: True, database, lambda: c.trust.cas)
+    return Monitor(c.fleet, c.db, c.flows, c.feed, lambda: (now, now), lambda: True, database, lambda: c.trust.cas)
 
 
 async def fetch(where: Where, path: str) -> tuple[int, str]:

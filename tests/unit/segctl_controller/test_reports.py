@@ -374,6 +374,7 @@ async def test_denials_are_described_in_turns_with_the_rest(tmp_path: Path) -> N
             lab.controller.config.fleet,
             lab.controller.registry,
             lab.controller.db,
+            lab.controller.flows,
             lab.controller.clock,
             lab.controller.feed,
         )

@@ -28,6 +28,22 @@ class Duration(click.ParamType[int]):
         return seconds
 
 
+class Service(click.ParamType[tuple[str, int | None]]):
+    """`5432`, `tcp/5432` or `udp`: a protocol, empty for any, and a port, None for any."""
+
+    name = "service"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int | None]:
+        if isinstance(value, tuple):
+            return value[0], value[1]
+        match = re.fullmatch(r"(?:(tcp|udp|icmp|icmpv6|\d{1,3})/)?(\d{1,5})|(tcp|udp|icmp|icmpv6)", str(value))
+        if not match or int(match[2] or 0) > 65535:
+            self.fail(f"{value!r} is no port. Write 5432, tcp/5432, or a protocol: udp.", param, ctx)
+        return match[1] or match[3] or "", int(match[2]) if match[2] else None
+
+
 class TagPair(click.ParamType[tuple[str, str]]):
     """`KEY=VALUE` as a pair."""
 

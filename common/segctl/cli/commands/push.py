@@ -45,6 +45,9 @@ def plan(app: App, paths: tuple[str, ...]) -> Exit:
     """Show what a policy would change on the fleet: what becomes allowed or denied, on which hosts, in which mode, and
     which live connections a push would cut.
 
+    Of the flows of the last day, those that the policy would block are judged and counted, each end by itself; for each
+    kind a host is named as an example. They were accepted, whatever permitted them.
+
     Connected hosts whose rules change look through their live connections and answer within 3 s. Those that did not
     are named: an agent may be too old to tell. COUNT is how many connections differ in their ports only; RULE NOW is
     what permits them today.

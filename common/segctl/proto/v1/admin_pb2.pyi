@@ -301,6 +301,7 @@ class PlanReply(google.protobuf.message.Message):
     CUT_TOTAL_FIELD_NUMBER: builtins.int
     UNASKED_FIELD_NUMBER: builtins.int
     BEHIND_FIELD_NUMBER: builtins.int
+    IMPACT_FIELD_NUMBER: builtins.int
     base_generation: builtins.int
     digest: builtins.str
     tests: builtins.int
@@ -329,6 +330,10 @@ class PlanReply(google.protobuf.message.Message):
     def unasked(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """connected hosts that gave no answer"""
 
+    @property
+    def impact(self) -> global___DraftImpactFlowsReply:
+        """of flows of the last day; unset when the flow store could not tell"""
+
     def __init__(
         self,
         *,
@@ -343,8 +348,10 @@ class PlanReply(google.protobuf.message.Message):
         cut_total: builtins.int = ...,
         unasked: collections.abc.Iterable[builtins.str] | None = ...,
         behind: builtins.bool = ...,
+        impact: global___DraftImpactFlowsReply | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["base_generation", b"base_generation", "behind", b"behind", "changes", b"changes", "cut_total", b"cut_total", "cuts", b"cuts", "digest", b"digest", "findings", b"findings", "hosts", b"hosts", "modes", b"modes", "tests", b"tests", "unasked", b"unasked"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["impact", b"impact"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["base_generation", b"base_generation", "behind", b"behind", "changes", b"changes", "cut_total", b"cut_total", "cuts", b"cuts", "digest", b"digest", "findings", b"findings", "hosts", b"hosts", "impact", b"impact", "modes", b"modes", "tests", b"tests", "unasked", b"unasked"]) -> None: ...
 
 global___PlanReply = PlanReply
 
@@ -1557,7 +1564,9 @@ global___DeniedConnection = DeniedConnection
 
 @typing.final
 class FlowsRequest(google.protobuf.message.Message):
-    """Accepted flows, aggregated by host, workload, direction, remote, service, rule and verdict. Newest last."""
+    """Accepted flows, aggregated by host, workload, direction, remote, service, rule and verdict. Newest last. Of the verdict
+    `denied`, and where a process is asked for, denied connections in the same form: only they are told with a process.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1566,6 +1575,12 @@ class FlowsRequest(google.protobuf.message.Message):
     WORKLOAD_FIELD_NUMBER: builtins.int
     SINCE_US_FIELD_NUMBER: builtins.int
     RULE_FIELD_NUMBER: builtins.int
+    ADDRESS_FIELD_NUMBER: builtins.int
+    PROTOCOL_FIELD_NUMBER: builtins.int
+    PORT_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
+    PROCESS_FIELD_NUMBER: builtins.int
     limit: builtins.int
     """0: 100"""
     host: builtins.str
@@ -1573,6 +1588,18 @@ class FlowsRequest(google.protobuf.message.Message):
     workload: builtins.str
     since_us: builtins.int
     rule: builtins.str
+    address: builtins.str
+    """an address or a network, of the peer"""
+    protocol: builtins.str
+    """tcp, udp, icmp, icmpv6, or the number of another IP protocol"""
+    port: builtins.int
+    """with the protocols that have none, the message type"""
+    verdict: builtins.str
+    """allowed, would-deny, observed, denied"""
+    until_us: builtins.int
+    """0: until now"""
+    process: builtins.str
+    """a program's name or path, or a unit"""
     def __init__(
         self,
         *,
@@ -1581,8 +1608,16 @@ class FlowsRequest(google.protobuf.message.Message):
         workload: builtins.str = ...,
         since_us: builtins.int = ...,
         rule: builtins.str = ...,
+        address: builtins.str = ...,
+        protocol: builtins.str = ...,
+        port: builtins.int | None = ...,
+        verdict: builtins.str = ...,
+        until_us: builtins.int = ...,
+        process: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["host", b"host", "limit", b"limit", "rule", b"rule", "since_us", b"since_us", "workload", b"workload"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_port", b"_port", "port", b"port"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_port", b"_port", "address", b"address", "host", b"host", "limit", b"limit", "port", b"port", "process", b"process", "protocol", b"protocol", "rule", b"rule", "since_us", b"since_us", "until_us", b"until_us", "verdict", b"verdict", "workload", b"workload"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_port", b"_port"]) -> typing.Literal["port"] | None: ...
 
 global___FlowsRequest = FlowsRequest
 
@@ -1624,6 +1659,7 @@ class FlowRecord(google.protobuf.message.Message):
     BYTES_RECEIVED_FIELD_NUMBER: builtins.int
     FIRST_SEEN_US_FIELD_NUMBER: builtins.int
     LAST_SEEN_US_FIELD_NUMBER: builtins.int
+    PROCESS_FIELD_NUMBER: builtins.int
     host: builtins.str
     workload: builtins.str
     ingress: builtins.bool
@@ -1641,6 +1677,8 @@ class FlowRecord(google.protobuf.message.Message):
     bytes_received: builtins.int
     first_seen_us: builtins.int
     last_seen_us: builtins.int
+    process: builtins.str
+    """of a denied connection"""
     @property
     def service(self) -> segctl.proto.v1.hostpolicy_pb2.PortRange: ...
     def __init__(
@@ -1661,11 +1699,369 @@ class FlowRecord(google.protobuf.message.Message):
         bytes_received: builtins.int = ...,
         first_seen_us: builtins.int = ...,
         last_seen_us: builtins.int = ...,
+        process: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["service", b"service"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bytes_received", b"bytes_received", "bytes_sent", b"bytes_sent", "first_seen_us", b"first_seen_us", "flows", b"flows", "host", b"host", "ingress", b"ingress", "last_seen_us", b"last_seen_us", "peer_host", b"peer_host", "peer_workload", b"peer_workload", "remote", b"remote", "rule", b"rule", "service", b"service", "service_name", b"service_name", "verdict", b"verdict", "workload", b"workload"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes_received", b"bytes_received", "bytes_sent", b"bytes_sent", "first_seen_us", b"first_seen_us", "flows", b"flows", "host", b"host", "ingress", b"ingress", "last_seen_us", b"last_seen_us", "peer_host", b"peer_host", "peer_workload", b"peer_workload", "process", b"process", "remote", b"remote", "rule", b"rule", "service", b"service", "service_name", b"service_name", "verdict", b"verdict", "workload", b"workload"]) -> None: ...
 
 global___FlowRecord = FlowRecord
+
+@typing.final
+class TagGroup(google.protobuf.message.Message):
+    """Hosts with the same tags, as they were at the time of the flow; or all addresses that no enrolled host held."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class TagsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    TAGS_FIELD_NUMBER: builtins.int
+    OUTSIDE_FIELD_NUMBER: builtins.int
+    outside: builtins.bool
+    @property
+    def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        outside: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["outside", b"outside", "tags", b"tags"]) -> None: ...
+
+global___TagGroup = TagGroup
+
+@typing.final
+class FlowMapRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SINCE_US_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    BY_FIELD_NUMBER: builtins.int
+    since_us: builtins.int
+    until_us: builtins.int
+    """0: until now"""
+    limit: builtins.int
+    """0: 1000 edges, those with most flows"""
+    @property
+    def by(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """only these tag keys make groups; empty: all"""
+
+    def __init__(
+        self,
+        *,
+        since_us: builtins.int = ...,
+        until_us: builtins.int = ...,
+        limit: builtins.int = ...,
+        by: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["by", b"by", "limit", b"limit", "since_us", b"since_us", "until_us", b"until_us"]) -> None: ...
+
+global___FlowMapRequest = FlowMapRequest
+
+@typing.final
+class FlowMapReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EDGES_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    LOST_FIELD_NUMBER: builtins.int
+    more: builtins.bool
+    """there are more edges than were asked for"""
+    lost: builtins.int
+    @property
+    def edges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MapEdge]: ...
+    def __init__(
+        self,
+        *,
+        edges: collections.abc.Iterable[global___MapEdge] | None = ...,
+        more: builtins.bool = ...,
+        lost: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["edges", b"edges", "lost", b"lost", "more", b"more"]) -> None: ...
+
+global___FlowMapReply = FlowMapReply
+
+@typing.final
+class MapEdge(google.protobuf.message.Message):
+    """Of a connection between two hosts both ends tell: the end that saw more has seen all of it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: builtins.int
+    DESTINATION_FIELD_NUMBER: builtins.int
+    SERVICE_FIELD_NUMBER: builtins.int
+    SERVICE_NAME_FIELD_NUMBER: builtins.int
+    FLOWS_FIELD_NUMBER: builtins.int
+    WOULD_DENY_FIELD_NUMBER: builtins.int
+    OBSERVED_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    LAST_SEEN_US_FIELD_NUMBER: builtins.int
+    service_name: builtins.str
+    flows: builtins.int
+    would_deny: builtins.int
+    """of these flows"""
+    observed: builtins.int
+    bytes: builtins.int
+    """in both directions"""
+    last_seen_us: builtins.int
+    @property
+    def source(self) -> global___TagGroup: ...
+    @property
+    def destination(self) -> global___TagGroup: ...
+    @property
+    def service(self) -> segctl.proto.v1.hostpolicy_pb2.PortRange: ...
+    def __init__(
+        self,
+        *,
+        source: global___TagGroup | None = ...,
+        destination: global___TagGroup | None = ...,
+        service: segctl.proto.v1.hostpolicy_pb2.PortRange | None = ...,
+        service_name: builtins.str = ...,
+        flows: builtins.int = ...,
+        would_deny: builtins.int = ...,
+        observed: builtins.int = ...,
+        bytes: builtins.int = ...,
+        last_seen_us: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["destination", b"destination", "service", b"service", "source", b"source"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bytes", b"bytes", "destination", b"destination", "flows", b"flows", "last_seen_us", b"last_seen_us", "observed", b"observed", "service", b"service", "service_name", b"service_name", "source", b"source", "would_deny", b"would_deny"]) -> None: ...
+
+global___MapEdge = MapEdge
+
+@typing.final
+class TopTalkersRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SINCE_US_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    since_us: builtins.int
+    until_us: builtins.int
+    limit: builtins.int
+    """0: 20"""
+    def __init__(
+        self,
+        *,
+        since_us: builtins.int = ...,
+        until_us: builtins.int = ...,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "since_us", b"since_us", "until_us", b"until_us"]) -> None: ...
+
+global___TopTalkersRequest = TopTalkersRequest
+
+@typing.final
+class TopTalkersReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TALKERS_FIELD_NUMBER: builtins.int
+    @property
+    def talkers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Talker]: ...
+    def __init__(
+        self,
+        *,
+        talkers: collections.abc.Iterable[global___Talker] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["talkers", b"talkers"]) -> None: ...
+
+global___TopTalkersReply = TopTalkersReply
+
+@typing.final
+class Talker(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: builtins.int
+    WORKLOAD_FIELD_NUMBER: builtins.int
+    FLOWS_FIELD_NUMBER: builtins.int
+    BYTES_SENT_FIELD_NUMBER: builtins.int
+    BYTES_RECEIVED_FIELD_NUMBER: builtins.int
+    LAST_SEEN_US_FIELD_NUMBER: builtins.int
+    host: builtins.str
+    workload: builtins.str
+    flows: builtins.int
+    bytes_sent: builtins.int
+    bytes_received: builtins.int
+    last_seen_us: builtins.int
+    def __init__(
+        self,
+        *,
+        host: builtins.str = ...,
+        workload: builtins.str = ...,
+        flows: builtins.int = ...,
+        bytes_sent: builtins.int = ...,
+        bytes_received: builtins.int = ...,
+        last_seen_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes_received", b"bytes_received", "bytes_sent", b"bytes_sent", "flows", b"flows", "host", b"host", "last_seen_us", b"last_seen_us", "workload", b"workload"]) -> None: ...
+
+global___Talker = Talker
+
+@typing.final
+class DraftImpactFlowsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: builtins.int
+    SINCE_US_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    since_us: builtins.int
+    until_us: builtins.int
+    limit: builtins.int
+    """0: 100 kinds"""
+    @property
+    def source(self) -> global___PolicySource: ...
+    def __init__(
+        self,
+        *,
+        source: global___PolicySource | None = ...,
+        since_us: builtins.int = ...,
+        until_us: builtins.int = ...,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["source", b"source"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "since_us", b"since_us", "source", b"source", "until_us", b"until_us"]) -> None: ...
+
+global___DraftImpactFlowsRequest = DraftImpactFlowsRequest
+
+@typing.final
+class DraftImpactFlowsReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BLOCKED_FIELD_NUMBER: builtins.int
+    BLOCKED_KINDS_FIELD_NUMBER: builtins.int
+    BLOCKED_FLOWS_FIELD_NUMBER: builtins.int
+    JUDGED_FLOWS_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    blocked_kinds: builtins.int
+    """with those that are not listed"""
+    blocked_flows: builtins.int
+    judged_flows: builtins.int
+    more: builtins.bool
+    """not every kind of flow was judged: there are too many"""
+    @property
+    def blocked(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BlockedFlow]:
+        """those with most flows first"""
+
+    def __init__(
+        self,
+        *,
+        blocked: collections.abc.Iterable[global___BlockedFlow] | None = ...,
+        blocked_kinds: builtins.int = ...,
+        blocked_flows: builtins.int = ...,
+        judged_flows: builtins.int = ...,
+        more: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["blocked", b"blocked", "blocked_flows", b"blocked_flows", "blocked_kinds", b"blocked_kinds", "judged_flows", b"judged_flows", "more", b"more"]) -> None: ...
+
+global___DraftImpactFlowsReply = DraftImpactFlowsReply
+
+@typing.final
+class BlockedFlow(google.protobuf.message.Message):
+    """Flows that were accepted, and would not be under the policy asked about."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class TagsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class PeerTagsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    HOST_FIELD_NUMBER: builtins.int
+    WORKLOAD_FIELD_NUMBER: builtins.int
+    INGRESS_FIELD_NUMBER: builtins.int
+    TAGS_FIELD_NUMBER: builtins.int
+    PEER_HOST_FIELD_NUMBER: builtins.int
+    PEER_TAGS_FIELD_NUMBER: builtins.int
+    REMOTE_FIELD_NUMBER: builtins.int
+    SERVICE_FIELD_NUMBER: builtins.int
+    SERVICE_NAME_FIELD_NUMBER: builtins.int
+    FLOWS_FIELD_NUMBER: builtins.int
+    LAST_SEEN_US_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    host: builtins.str
+    """one of those with these tags that had such a flow"""
+    workload: builtins.str
+    ingress: builtins.bool
+    peer_host: builtins.str
+    """likewise; empty: an address nobody held"""
+    remote: builtins.bytes
+    """4 or 16 bytes, where nobody held it"""
+    service_name: builtins.str
+    flows: builtins.int
+    last_seen_us: builtins.int
+    reason: builtins.str
+    """boundary, default"""
+    rule: builtins.str
+    """the boundary"""
+    @property
+    def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    @property
+    def peer_tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    @property
+    def service(self) -> segctl.proto.v1.hostpolicy_pb2.PortRange: ...
+    def __init__(
+        self,
+        *,
+        host: builtins.str = ...,
+        workload: builtins.str = ...,
+        ingress: builtins.bool = ...,
+        tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        peer_host: builtins.str = ...,
+        peer_tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        remote: builtins.bytes = ...,
+        service: segctl.proto.v1.hostpolicy_pb2.PortRange | None = ...,
+        service_name: builtins.str = ...,
+        flows: builtins.int = ...,
+        last_seen_us: builtins.int = ...,
+        reason: builtins.str = ...,
+        rule: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["service", b"service"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["flows", b"flows", "host", b"host", "ingress", b"ingress", "last_seen_us", b"last_seen_us", "peer_host", b"peer_host", "peer_tags", b"peer_tags", "reason", b"reason", "remote", b"remote", "rule", b"rule", "service", b"service", "service_name", b"service_name", "tags", b"tags", "workload", b"workload"]) -> None: ...
+
+global___BlockedFlow = BlockedFlow
 
 @typing.final
 class RuleUseRequest(google.protobuf.message.Message):

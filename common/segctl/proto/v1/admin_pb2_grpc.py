@@ -87,6 +87,21 @@ class AdminStub(object):
                 request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.FlowsRequest.SerializeToString,
                 response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.FlowsReply.FromString,
                 _registered_method=True)
+        self.FlowMap = channel.unary_unary(
+                '/segctl.v1.Admin/FlowMap',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.FlowMapRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.FlowMapReply.FromString,
+                _registered_method=True)
+        self.TopTalkers = channel.unary_unary(
+                '/segctl.v1.Admin/TopTalkers',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.TopTalkersRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.TopTalkersReply.FromString,
+                _registered_method=True)
+        self.DraftImpactFlows = channel.unary_unary(
+                '/segctl.v1.Admin/DraftImpactFlows',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DraftImpactFlowsRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DraftImpactFlowsReply.FromString,
+                _registered_method=True)
         self.RuleUse = channel.unary_unary(
                 '/segctl.v1.Admin/RuleUse',
                 request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseRequest.SerializeToString,
@@ -217,6 +232,25 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FlowMap(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TopTalkers(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DraftImpactFlows(self, request, context):
+        """of a policy; nothing is stored
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RuleUse(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -343,6 +377,21 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Flows,
                     request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.FlowsRequest.FromString,
                     response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.FlowsReply.SerializeToString,
+            ),
+            'FlowMap': grpc.unary_unary_rpc_method_handler(
+                    servicer.FlowMap,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.FlowMapRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.FlowMapReply.SerializeToString,
+            ),
+            'TopTalkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.TopTalkers,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.TopTalkersRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.TopTalkersReply.SerializeToString,
+            ),
+            'DraftImpactFlows': grpc.unary_unary_rpc_method_handler(
+                    servicer.DraftImpactFlows,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DraftImpactFlowsRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DraftImpactFlowsReply.SerializeToString,
             ),
             'RuleUse': grpc.unary_unary_rpc_method_handler(
                     servicer.RuleUse,
@@ -678,6 +727,87 @@ class Admin(object):
             '/segctl.v1.Admin/Flows',
             segctl_dot_proto_dot_v1_dot_admin__pb2.FlowsRequest.SerializeToString,
             segctl_dot_proto_dot_v1_dot_admin__pb2.FlowsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FlowMap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/FlowMap',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.FlowMapRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.FlowMapReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TopTalkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/TopTalkers',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.TopTalkersRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.TopTalkersReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DraftImpactFlows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/DraftImpactFlows',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.DraftImpactFlowsRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.DraftImpactFlowsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -76,6 +76,22 @@ class AdminStub:
         segctl.proto.v1.admin_pb2.FlowsReply,
     ]
 
+    FlowMap: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.FlowMapRequest,
+        segctl.proto.v1.admin_pb2.FlowMapReply,
+    ]
+
+    TopTalkers: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.TopTalkersRequest,
+        segctl.proto.v1.admin_pb2.TopTalkersReply,
+    ]
+
+    DraftImpactFlows: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.DraftImpactFlowsRequest,
+        segctl.proto.v1.admin_pb2.DraftImpactFlowsReply,
+    ]
+    """of a policy; nothing is stored"""
+
     RuleUse: grpc.UnaryUnaryMultiCallable[
         segctl.proto.v1.admin_pb2.RuleUseRequest,
         segctl.proto.v1.admin_pb2.RuleUseReply,
@@ -195,6 +211,22 @@ class AdminAsyncStub:
         segctl.proto.v1.admin_pb2.FlowsRequest,
         segctl.proto.v1.admin_pb2.FlowsReply,
     ]
+
+    FlowMap: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.FlowMapRequest,
+        segctl.proto.v1.admin_pb2.FlowMapReply,
+    ]
+
+    TopTalkers: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.TopTalkersRequest,
+        segctl.proto.v1.admin_pb2.TopTalkersReply,
+    ]
+
+    DraftImpactFlows: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.DraftImpactFlowsRequest,
+        segctl.proto.v1.admin_pb2.DraftImpactFlowsReply,
+    ]
+    """of a policy; nothing is stored"""
 
     RuleUse: grpc.aio.UnaryUnaryMultiCallable[
         segctl.proto.v1.admin_pb2.RuleUseRequest,
@@ -335,6 +367,28 @@ class AdminServicer(metaclass=abc.ABCMeta):
         request: segctl.proto.v1.admin_pb2.FlowsRequest,
         context: _ServicerContext,
     ) -> typing.Union[segctl.proto.v1.admin_pb2.FlowsReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.FlowsReply]]: ...
+
+    @abc.abstractmethod
+    def FlowMap(
+        self,
+        request: segctl.proto.v1.admin_pb2.FlowMapRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.FlowMapReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.FlowMapReply]]: ...
+
+    @abc.abstractmethod
+    def TopTalkers(
+        self,
+        request: segctl.proto.v1.admin_pb2.TopTalkersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.TopTalkersReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.TopTalkersReply]]: ...
+
+    @abc.abstractmethod
+    def DraftImpactFlows(
+        self,
+        request: segctl.proto.v1.admin_pb2.DraftImpactFlowsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.DraftImpactFlowsReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.DraftImpactFlowsReply]]:
+        """of a policy; nothing is stored"""
 
     @abc.abstractmethod
     def RuleUse(

@@ -101,6 +101,14 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
         self.rolled_back_to = 0
         self.explanation = pb.ExplainReply(verdict="denied", generation=8)
         self.flows = pb.FlowsReply(flows=[FLOW], lost=7)
+        group = pb.TagGroup(tags={"role": "web", "app": "shop"})
+        edge = pb.MapEdge(
+            source=group, destination=pb.TagGroup(outside=True), service=FLOW.service, flows=3, bytes=9700
+        )
+        self.map = pb.FlowMapReply(edges=[edge], more=True)
+        self.talkers = pb.TopTalkersReply(
+            talkers=[pb.Talker(host="web1", workload="shop-web", flows=3, bytes_sent=700)]
+        )
         self.rules = pb.RuleUseReply(
             rules=[
                 pb.RuleUse(rule="idle", in_policy=True),
@@ -181,6 +189,14 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
     def Flows(self, request, context):
         self._take(request, context)
         return self.flows
+
+    def FlowMap(self, request, context):
+        self._take(request, context)
+        return self.map
+
+    def TopTalkers(self, request, context):
+        self._take(request, context)
+        return self.talkers
 
     def RuleUse(self, request, context):
         self._take(request, context)

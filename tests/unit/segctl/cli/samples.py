@@ -391,6 +391,34 @@ FLOWS = v.Flows(
     ),
     lost=1234,
 )
+DENIED_FLOWS = v.Flows((replace(FLOW, process="/usr/bin/curl", verdict="denied", rule="", flows=4),))
+TALKERS = (
+    v.Talker("db1", "shop-db", 12_345, 91_234_567, 740_000, before(5)),
+    v.Talker("web1", "host", 3, 0, 0, before(7000)),
+)
+_WEB, _DB = {"app": "shop", "env": "prod", "role": "web"}, {"app": "shop", "env": "prod", "role": "db"}
+MAP = v.FlowMap(
+    (
+        v.MapEdge(_WEB, _DB, "tcp/5432", "postgres", 12_345, 0, 0, 91_974_567, before(5)),
+        v.MapEdge(_WEB, None, "tcp/443", "https", 20, 20, 0, 0, before(90)),
+        v.MapEdge(None, _WEB, "tcp/443", "https", 900, 0, 900, 4_000_000, before(1)),
+        v.MapEdge({}, _DB, "udp/8125", "", 7, 0, 2, 700, before(80_000)),
+    ),
+    lost=17,
+)
+_BLOCKED = v.BlockedFlow(
+    "web1", "shop-web", "egress", _WEB, "db1", _DB, "", "tcp/5432", "postgres", 12_345, before(5), "default", ""
+)
+IMPACT = v.FlowImpact(
+    (
+        _BLOCKED,
+        replace(_BLOCKED, direction="ingress", peer_host="", peer_tags={}, peer_address="203.0.113.9", flows=3),
+        replace(_BLOCKED, reason="boundary", rule="dev-stays-out-of-prod", service="tcp/22", service_name="", flows=1),
+    ),
+    blocked_kinds=14,
+    blocked_flows=12_360,
+    judged_flows=98_765,
+)
 USES = (
     v.RuleUse("idle", 0, None, 0, True),
     v.RuleUse("office-ssh", 7, before(200_000), 1, False),

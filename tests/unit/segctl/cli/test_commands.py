@@ -383,6 +383,42 @@ def test_flows_says_when_there_are_none_or_may_be_more(cli: Cli, controller: Scr
     assert cli("flows", "--csv").out.startswith("host,workload,direction")
 
 
+def test_flows_are_searched_by_every_field(cli: Cli, controller: ScriptedAdmin) -> None:
+    cli("flows", "--address", "10.0.0.0/8", "--port", "tcp/5432", "--verdict", "denied", "--process", "curl")
+    asked = controller.asked[-1]
+    assert (asked.address, asked.protocol, asked.port) == ("10.0.0.0/8", "tcp", 5432)
+    assert (asked.verdict, asked.process, asked.until_us) == ("denied", "curl", 0)
+    cli("flows", "--port", "443", "--since", "2h", "--until", "1h")
+    asked = controller.asked[-1]
+    assert (asked.protocol, asked.port, asked.until_us) == ("", 443, int(NOW.timestamp() - 3600) * 10**6)
+    cli("flows", "--port", "udp")
+    assert (controller.asked[-1].protocol, controller.asked[-1].HasField("port")) == ("udp", False)
+    for wrong in (("--port", "http"), ("--port", "70000"), ("--until", "2d"), ("--verdict", "no"), ("--top", "--csv")):
+        assert cli("flows", *wrong).code == Exit.USAGE
+
+
+def test_flows_top(cli: Cli, controller: ScriptedAdmin) -> None:
+    assert "web1/shop-web  700 B         -      3  never" in cli("flows", "--top", "--limit", "7").out
+    assert controller.asked[-1].limit == 7
+    assert cli("flows", "--top", "--json").json[0]["host"] == "web1"
+    controller.talkers = pb.TopTalkersReply()
+    assert "No host has told of a flow" in cli("flows", "--top").err
+    assert cli("flows", "--top", "--host", "web1").code == Exit.USAGE
+
+
+def test_map_as_text_json_and_graph(cli: Cli, controller: ScriptedAdmin) -> None:
+    ran = cli("map", "--by", "app, role")
+    assert "app=shop role=web\n  →  outside  tcp/5432      3  9.7 kB" in ran.out
+    assert "There are more edges" in ran.err
+    assert list(controller.asked[-1].by) == ["app", "role"]
+    [edge] = cli("map", "--json").json["edges"]
+    assert (edge["source"], edge["destination"], edge["flows"]) == ({"app": "shop", "role": "web"}, None, 3)
+    assert '"app=shop role=web" -> "outside" [label="tcp/5432"' in cli("map", "--dot").out
+    assert cli("map", "--dot", "--json").code == Exit.USAGE
+    controller.map = pb.FlowMapReply()
+    assert "No host has told of a flow" in cli("map").err
+
+
 def test_report_rules(cli: Cli, controller: ScriptedAdmin) -> None:
     text = cli("report", "rules").out
     assert "web-to-db  1,234" in text

@@ -16,6 +16,7 @@ from segctl.cli import (
     output_flows,
     output_hosts,
     output_lists,
+    output_map,
     output_plan,
     output_push,
     output_status,
@@ -143,6 +144,14 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "denied-wide": lambda w: _denials(w, True, True),
     "denied-follow": lambda w: _denials(w, False, False, follow=True),
     "flows": lambda w: output_flows.render_flows(s.FLOWS, s.NOW, w),
+    "flows-denied": lambda w: output_flows.render_flows(s.DENIED_FLOWS, s.NOW, w),
+    "flows-top": lambda w: output_map.render_talkers(s.TALKERS, s.NOW, w),
+    "map": lambda w: output_map.render_map(s.MAP, s.NOW, w),
+    "map-dot": lambda w: [line(text) for text in output_map.dot_lines(s.MAP)],
+    "plan-impact": lambda w: output_plan.render_plan(replace(s.PLAN, impact=s.IMPACT), w, s.SERVICES),
+    "plan-no-impact": lambda w: output_plan.render_plan(
+        replace(s.PLAN, impact=v.FlowImpact(judged_flows=98_765)), w, s.SERVICES
+    ),
     "flows-csv": lambda w: [line(text) for text in output_flows.csv_lines(s.FLOWS.flows)],
     "report-rules": lambda w: output_flows.render_rule_use(s.USES, s.NOW, w),
     "report-rules-unused": lambda w: output_flows.render_rule_use(s.USES, s.NOW, w, unused=True),

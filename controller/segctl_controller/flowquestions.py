@@ -1,0 +1,216 @@
+"""What operators ask of flows: a search, the map between tag groups, who talks most, what a draft would block."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from segctl.model.policy import Policy, PortRange
+from segctl.proto.v1 import admin_pb2
+from segctl.wire import port_range_to_wire
+
+from segctl_controller.deniedflows import denied_flows
+from segctl_controller.enrich import declared_service
+from segctl_controller.errors import InvalidRequestError, NotFoundError
+from segctl_controller.fleet import Fleet
+from segctl_controller.flowmap import edges_of
+from segctl_controller.flowstore.draft import Blocked, judge, keys_of, parse_tags
+from segctl_controller.flowstore.records import MAPPED, FarEnd, FlowFilter, FlowRecord, FlowVerdict
+from segctl_controller.flowstore.thread import FlowThread
+from segctl_controller.flowstore.wire import PROTOCOLS, address_of, remote_of, remotes_of, service_of
+from segctl_controller.store.records import DenialFilter
+from segctl_controller.store.refusals import no_host
+from segctl_controller.store_thread import StoreThread
+
+MOST_FLOWS = 10_000
+MOST_DENIALS = 100_000
+MOST_MAP_ROWS = 50_000
+MOST_EDGES = 10_000
+MOST_KINDS = 200_000
+"""Kinds of flows that a draft is judged by, those with most flows first."""
+LONGEST_NAME = 64
+LONGEST_PROCESS = 4096
+LATEST = 2**62
+VERDICTS = {FlowVerdict.ALLOWED: "allowed", FlowVerdict.WOULD_DENY: "would-deny", FlowVerdict.OBSERVED: "observed"}
+DENIED = "denied"
+
+
+class FlowQuestions:
+    """Questions wait for one another, and nothing else waits for them: each may read a million rows."""
+
+    def __init__(self, fleet: Fleet, db: StoreThread, flows: FlowThread) -> None:
+        self._fleet = fleet
+        self._db = db
+        self._flows = flows
+
+    async def search(self, request: admin_pb2.FlowsRequest) -> admin_pb2.FlowsReply:
+        """Raises InvalidRequestError, or NotFoundError for a host that is not enrolled."""
+        if max(map(len, (request.host, request.workload, request.rule))) > LONGEST_NAME:
+            raise InvalidRequestError(f"host, workload and rule have at most {LONGEST_NAME} characters")
+        if len(request.process) > LONGEST_PROCESS:
+            raise InvalidRequestError(f"process has at most {LONGEST_PROCESS} characters")
+        if request.host and request.host not in self._fleet.hosts:
+            raise NotFoundError(no_host(request.host))
+        wanted = _filter(request)
+        if request.verdict == DENIED or request.process:
+            return await self._denied(request, wanted)
+        store = self._flows.store
+        rows = await self._flows.read(store.flows, wanted)
+        lost = await self._flows.read(store.lost, request.host, wanted.since_us)
+        asked = {row: self._far_end(row) for row in rows if row.peer}
+        told = await self._flows.read(store.far_ends, tuple(asked.values())) if asked else ()
+        workloads = dict(zip(asked, told, strict=True))
+        ends = [(row, workloads.get(row) or row.peer_workload) for row in rows]
+        # In a thread: ten thousand rows take longer than the heartbeats of the fleet should wait.
+        return await asyncio.to_thread(_found, ends, lost, self._fleet.active.policy)
+
+    def _far_end(self, row: FlowRecord) -> FarEnd:
+        """Of our addresses only those of the family that the flow has: the others cannot be meant."""
+        ours = self._fleet.hosts.get(row.key.host)
+        version = 4 if row.key.remote.startswith(MAPPED) else 6
+        remotes = tuple(remote_of(a) for a in (ours.addresses if ours else ()) if a.version == version)
+        return FarEnd(row.peer, not row.key.ingress, remotes, row.key.protocol, row.key.port, row.last_us)
+
+    async def _denied(self, request: admin_pb2.FlowsRequest, wanted: FlowFilter) -> admin_pb2.FlowsReply:
+        """They are in the controller's database, and not by the minute: each row is seen from its first to its last."""
+        every = DenialFilter(MOST_DENIALS, request.host, request.workload, wanted.since_us)
+        rows = await self._db.call(self._db.store.denials, every)
+        lost = await self._db.call(self._db.store.lost, request.host, wanted.since_us)
+        flows = await asyncio.to_thread(denied_flows, rows, wanted, request.verdict, request.process)
+        return admin_pb2.FlowsReply(flows=flows, lost=lost)
+
+    async def map(self, request: admin_pb2.FlowMapRequest) -> admin_pb2.FlowMapReply:
+        """Raises InvalidRequestError."""
+        since, until = _span(request.since_us, request.until_us)
+        if len(request.by) > LONGEST_NAME or any(len(key) > LONGEST_NAME for key in request.by):
+            raise InvalidRequestError(f"by names at most {LONGEST_NAME} tag keys of {LONGEST_NAME} characters")
+        limit = min(request.limit or 1000, MOST_EDGES)
+        store, policy = self._flows.store, self._fleet.active.policy
+        rows = await self._flows.read(store.map, since, until, MOST_MAP_ROWS, tuple(request.by) or None)
+        lost = await self._flows.read(store.lost, "", since)
+        edges = await asyncio.to_thread(edges_of, rows, policy)
+        more = len(edges) > limit or len(rows) == MOST_MAP_ROWS
+        return admin_pb2.FlowMapReply(edges=edges[:limit], more=more, lost=lost)
+
+    async def top(self, request: admin_pb2.TopTalkersRequest) -> admin_pb2.TopTalkersReply:
+        """Raises InvalidRequestError."""
+        since, until = _span(request.since_us, request.until_us)
+        found = await self._flows.read(self._flows.store.talkers, since, until, min(request.limit or 20, MOST_FLOWS))
+        talkers = [
+            admin_pb2.Talker(
+                host=one.host,
+                workload=one.workload,
+                flows=one.flows,
+                bytes_sent=one.bytes_sent,
+                bytes_received=one.bytes_received,
+                last_seen_us=one.last_us,
+            )
+            for one in found
+        ]
+        return admin_pb2.TopTalkersReply(talkers=talkers)
+
+    async def impact(
+        self, policy: Policy, now: datetime, since_us: int, until_us: int, limit: int
+    ) -> admin_pb2.DraftImpactFlowsReply:
+        """Raises InvalidRequestError."""
+        since, until = _span(since_us, until_us)
+        rows = await self._flows.read(self._flows.store.judged_alike, since, until, MOST_KINDS, keys_of(policy))
+        verdicts = await asyncio.to_thread(judge, rows, policy, now)
+        return admin_pb2.DraftImpactFlowsReply(
+            blocked=[_blocked(one, policy) for one in verdicts.blocked[: min(limit or 100, MOST_FLOWS)]],
+            blocked_kinds=len(verdicts.blocked),
+            blocked_flows=sum(one.row.flows for one in verdicts.blocked),
+            judged_flows=verdicts.judged,
+            more=len(rows) == MOST_KINDS,
+        )
+
+
+def _filter(request: admin_pb2.FlowsRequest) -> FlowFilter:
+    since, until = _span(request.since_us, request.until_us)
+    verdicts = {name: verdict for verdict, name in VERDICTS.items()}
+    if request.verdict not in ("", DENIED, *verdicts):
+        raise InvalidRequestError(f"no verdict {request.verdict[:40]!r}: it is {', '.join(verdicts)} or {DENIED}")
+    low, high = remotes_of(_network(request.address)) if request.address else (b"", b"")
+    return FlowFilter(
+        limit=min(request.limit or 100, MOST_FLOWS),
+        host=request.host,
+        workload=request.workload,
+        rule=request.rule,
+        since_us=since,
+        until_us=until,
+        low=low,
+        high=high,
+        protocol=_protocol(request.protocol) if request.protocol else None,
+        port=request.port if request.HasField("port") else None,
+        verdict=verdicts.get(request.verdict),
+    )
+
+
+def _span(since_us: int, until_us: int) -> tuple[int, int]:
+    if since_us < 0 or until_us < 0:
+        raise InvalidRequestError("since_us or until_us is out of bounds")
+    return min(since_us, LATEST), min(until_us, LATEST)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text[:64], strict=False)
+    except ValueError as error:
+        raise InvalidRequestError(f"{text[:64]!r} is neither an address nor a network such as 10.0.0.0/8") from error
+
+
+def _protocol(text: str) -> int:
+    number = PROTOCOLS.get(text) or (int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else -1)
+    if not 0 <= number <= 255:
+        raise InvalidRequestError(f"no protocol {text[:40]!r}: {', '.join(PROTOCOLS)}, or a number up to 255")
+    return number
+
+
+def _found(ends: Sequence[tuple[FlowRecord, str]], lost: int, policy: Policy) -> admin_pb2.FlowsReply:
+    """Of rows, each with its peer's workload."""
+    services = {service_of(row.key.protocol, row.key.port) for row, _ in ends}
+    names = {service: declared_service(policy, service) for service in services}
+    return admin_pb2.FlowsReply(flows=[_view(row, workload, names) for row, workload in ends], lost=lost)
+
+
+def _view(row: FlowRecord, peer_workload: str, names: dict[PortRange, str]) -> admin_pb2.FlowRecord:
+    key = row.key
+    service = service_of(key.protocol, key.port)
+    return admin_pb2.FlowRecord(
+        host=key.host,
+        workload=key.workload,
+        ingress=key.ingress,
+        remote=key.remote.removeprefix(MAPPED),
+        peer_host=row.peer,
+        peer_workload=peer_workload,
+        service=port_range_to_wire(service),
+        service_name=names[service],
+        rule=key.rule,
+        verdict=VERDICTS[key.verdict],
+        flows=row.flows,
+        bytes_sent=row.bytes_sent,
+        bytes_received=row.bytes_received,
+        first_seen_us=row.first_us,
+        last_seen_us=row.last_us,
+    )
+
+
+def _blocked(one: Blocked, policy: Policy) -> admin_pb2.BlockedFlow:
+    row = one.row
+    return admin_pb2.BlockedFlow(
+        host=row.host,
+        workload=row.workload,
+        ingress=row.ingress,
+        tags=dict(parse_tags(row.tags).pairs),
+        peer_host=row.peer,
+        peer_tags=dict(parse_tags(row.peer_tags or "").pairs),
+        remote=b"" if row.peer_tags is not None else address_of(row.remote).packed,
+        service=port_range_to_wire(one.service),
+        service_name=declared_service(policy, one.service),
+        flows=row.flows,
+        last_seen_us=row.last_us,
+        reason=one.decision.reason,
+        rule=one.decision.name,
+    )

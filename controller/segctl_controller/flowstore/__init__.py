@@ -1,0 +1,1 @@
+"""Accepted flows: told by agents in columns, stored by the minute, read by tag group, host and service."""

@@ -1,0 +1,64 @@
+"""The flow store's contract. Both engines pass tests/contract/test_flowstore.py."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from segctl_controller.flowstore.records import (
+    DraftRow,
+    FarEnd,
+    FlowFilter,
+    FlowRecord,
+    FlowReport,
+    FlowSize,
+    MapRow,
+    Talker,
+)
+
+Keys = Collection[str] | None
+
+
+class FlowStore(Protocol):
+    """Synchronous. What changes it is called from one thread, questions from one other. Raises StoreFullError when the
+    disk is full (nothing of the call is stored) and StateError when the database cannot be used."""
+
+    def add(self, reports: Sequence[FlowReport]) -> tuple[bool, ...]:
+        """Store them in one transaction, durably, with the tag groups of now; for each whether it is new. Of one host
+        and epoch, a sequence is stored once, and none that is below another one."""
+
+    def forget(self, host: str) -> None:
+        """The host left the fleet, or another machine has its name: all that it told goes."""
+
+    def hosts(self) -> frozenset[str]:
+        """Those that told anything and were not forgotten."""
+
+    def keep(self, now_us: int) -> None:
+        """Fold minutes and hours, and drop what is too old or too much: whole hours, those of the hosts with most rows.
+        What is dropped before its age counts as lost."""
+
+    @property
+    def due(self) -> bool:
+        """Whether so much came in since the last `keep` that the next one should not wait."""
+
+    def flows(self, wanted: FlowFilter) -> tuple[FlowRecord, ...]:
+        """Summed over the time asked for; the newest, oldest first."""
+
+    def lost(self, host: str, since_us: int) -> int:
+        """How many flows are in no row: their host could not tell them, or they were too many. `host` empty: of all."""
+
+    def far_ends(self, asked: Sequence[FarEnd]) -> tuple[str, ...]:
+        """The workload for each, empty where that host told of none or of several in about that hour."""
+
+    def talkers(self, since_us: int, until_us: int, limit: int) -> tuple[Talker, ...]:
+        """Those with most bytes, the largest first."""
+
+    def map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[MapRow, ...]:
+        """Between tag groups, most flows first. Of the tags, only those with one of `keys` count; None: all."""
+
+    def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[DraftRow, ...]:
+        """What a policy that asks for tags of `keys` has to decide once each, most flows first."""
+
+    def size(self) -> FlowSize: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,152 @@
+"""The questions to the flow store, each one statement for every engine. Numbers of names are in and out; the store
+translates them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Join,
+    Select,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    true,
+)
+
+from segctl_controller.flowstore.columns import split_remote
+from segctl_controller.flowstore.records import HOUR_US, LARGEST_COUNT, MINUTE_US, FlowFilter, FlowVerdict
+from segctl_controller.flowstore.tables import SUMS, losses, rows
+
+r = rows.c
+MINUTES = 60
+"""Of an hour."""
+MOST_ENDS = 200_000
+LAST = func.max(r.last_us).label("last_us")
+WIRE_KEY = (r.host, r.workload, r.ingress, r.remote_high, r.remote_low, r.protocol, r.port, r.rule, r.verdict, r.peer)
+
+
+def total(column: ColumnElement[int]) -> ColumnElement[int]:
+    """Of at most LARGEST_COUNT: the sum itself is wider than 64 bits in both engines."""
+    return cast(func.least(func.coalesce(func.sum(column), 0), LARGEST_COUNT), BigInteger)
+
+
+TOTALS = tuple(total(column).label(column.name) for column in SUMS)
+
+
+def within(since_us: int, until_us: int) -> ColumnElement[bool]:
+    """Rows that tell of this time; a row of an hour is at its first minute."""
+    seen = and_(r.minute > since_us // MINUTE_US - MINUTES, r.last_us >= since_us)
+    return and_(seen, r.minute <= until_us // MINUTE_US, r.first_us <= until_us) if until_us else seen
+
+
+def search(wanted: FlowFilter, host: int | None, workload: int | None, rule: int | None) -> Select[Any]:
+    """Of WIRE_KEY, the sums, the first and the last time, and the peer's workload; the newest first."""
+    last = func.max(r.last_us).label("last_us")
+    others = (func.min(r.first_us).label("first_us"), last, func.max(r.peer_workload).label("peer_workload"))
+    query = select(*WIRE_KEY, *TOTALS, *others).where(within(wanted.since_us, wanted.until_us))
+    exact = ((r.host, host), (r.workload, workload), (r.rule, rule), (r.protocol, wanted.protocol))
+    for column, value in (*exact, (r.port, wanted.port), (r.verdict, wanted.verdict)):
+        if value is not None:
+            query = query.where(column == int(value))
+    if wanted.low:
+        query = query.where(_among(wanted.low, wanted.high))
+    return query.group_by(*WIRE_KEY).order_by(last.desc(), *WIRE_KEY).limit(wanted.limit)
+
+
+def _among(low: bytes, high: bytes) -> ColumnElement[bool]:
+    """Addresses of a network. A half in which they differ in sign is one in which they may differ in all bits."""
+    (low_high, low_low), (high_high, high_low) = split_remote(low), split_remote(high)
+    if low_high != high_high:
+        return r.remote_high.between(low_high, high_high) if low_high < high_high else true()
+    same = r.remote_high == low_high
+    return and_(same, r.remote_low.between(low_low, high_low)) if low_low <= high_low else same
+
+
+def far_ends(hosts: Sequence[int], remotes: Sequence[bytes], first_us: int, last_us: int) -> Select[Any]:
+    """(host, ingress, high, low, protocol, port, workload, hour) that these hosts told about these remotes."""
+    halves = [split_remote(remote) for remote in remotes]
+    hour = (r.minute - r.minute % MINUTES).label("hour")
+    columns = (r.host, r.ingress, r.remote_high, r.remote_low, r.protocol, r.port, r.workload, hour)
+    told = and_(
+        r.minute >= first_us // MINUTE_US - 2 * MINUTES,
+        r.minute <= last_us // MINUTE_US + 2 * MINUTES,
+        r.host.in_(hosts),
+        r.remote_low.in_([low for _, low in halves]),
+        r.remote_high.in_({high for high, _ in halves}),
+    )
+    return select(*columns).where(told).distinct().limit(MOST_ENDS)
+
+
+def talkers(since_us: int, until_us: int, limit: int) -> Select[Any]:
+    """(host, workload, flows, sent, received, last), those with most bytes first, and with most flows where none are
+    counted."""
+    octets = func.sum(r.bytes_sent) + func.sum(r.bytes_received)
+    query = select(r.host, r.workload, *TOTALS, LAST).where(within(since_us, until_us)).group_by(r.host, r.workload)
+    return query.order_by(octets.desc(), func.sum(r.flows).desc(), r.host, r.workload).limit(limit)
+
+
+Groups = Mapping[int, int]
+"""By tag group, the one that stands for it: all that do not differ in the tags asked for."""
+
+
+def _merged(groups: Groups) -> tuple[ColumnElement[int], ColumnElement[int], Join]:
+    """The columns for the tags of both ends, and the rows that are joined with them."""
+    numbers, into = list(groups), list(groups.values())
+    pairs = select(
+        func.unnest(cast(bindparam(None, numbers, ARRAY(Integer)), ARRAY(Integer))).label("number"),
+        func.unnest(cast(bindparam(None, into, ARRAY(Integer)), ARRAY(Integer))).label("into_group"),
+    ).cte("merged")
+    near, far = pairs.alias("near"), pairs.alias("far")
+    joined = rows.join(near, r.tags == near.c.number).join(far, r.peer_tags == far.c.number)
+    return near.c.into_group, far.c.into_group, joined
+
+
+def mapped(since_us: int, until_us: int, limit: int, groups: Groups) -> Select[Any]:
+    """(tags, peer tags, ingress, protocol, port, flows, would-deny, observed, bytes sent, received, last), most flows
+    first."""
+    tags, peer_tags, joined = _merged(groups)
+    key = (tags, peer_tags, r.ingress, r.protocol, r.port)
+
+    def of(verdict: FlowVerdict) -> ColumnElement[int]:
+        return total(case((r.verdict == int(verdict), r.flows), else_=0))
+
+    verdicts = (of(FlowVerdict.WOULD_DENY), of(FlowVerdict.OBSERVED))
+    query = select(*key, TOTALS[0], *verdicts, *TOTALS[1:], LAST).select_from(joined)
+    return query.where(within(since_us, until_us)).group_by(*key).order_by(TOTALS[0].desc(), *key).limit(limit)
+
+
+def judged_alike(since_us: int, until_us: int, limit: int, groups: Groups) -> Select[Any]:
+    """(tags, workload, ingress, peer tags, high, low, protocol, port, flows, last, a host, a peer). The address counts
+    where no host held it."""
+    none = literal(0, BigInteger)
+    high = case((r.peer == 0, r.remote_high), else_=none).label("high")
+    low = case((r.peer == 0, r.remote_low), else_=none).label("low")
+    tags, peer_tags, joined = _merged(groups)
+    key = (tags, r.workload, r.ingress, peer_tags, high, low, r.protocol, r.port)
+    examples = (func.min(r.host), func.min(r.peer))
+    query = select(*key, TOTALS[0], LAST, *examples).select_from(joined).where(within(since_us, until_us))
+    return query.group_by(*key).order_by(TOTALS[0].desc()).limit(limit)
+
+
+def lost(host: int | None, since_us: int) -> Select[Any]:
+    query = select(total(losses.c.lost)).where(losses.c.hour > since_us // HOUR_US - 1)
+    return query if host is None else query.where(losses.c.host == host)
+
+
+def hours_of(hosts: Sequence[int]) -> Select[Any]:
+    """(host, hour, flows, rows in this hour and the newer ones)."""
+    hour = cast(r.minute - r.minute % MINUTES, Integer).label("hour")
+    counted = select(r.host, hour, TOTALS[0], func.count().label("number")).where(r.host.in_(hosts))
+    by_hour = counted.group_by(r.host, hour).subquery()
+    newer = func.sum(by_hour.c.number).over(partition_by=by_hour.c.host, order_by=by_hour.c.hour.desc())
+    return select(by_hour.c.host, by_hour.c.hour, by_hour.c.flows, newer)

@@ -1,0 +1,167 @@
+"""The flow store's values. Times are Unix microseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segctl_controller.flowstore.columns import FlowColumns
+
+MINUTE_US = 60_000_000
+HOUR_US = 60 * MINUTE_US
+DAY_US = 24 * HOUR_US
+LARGEST_COUNT = 2**53
+"""Counts stop here, also in sums: what a host says must not add up to a number that JSON or a float cannot tell."""
+MAPPED = b"\0" * 10 + b"\xff\xff"
+"""What stands before an IPv4 address in the 16 bytes of a remote (RFC 4291 2.5.5.2)."""
+
+
+class FlowVerdict(IntEnum):
+    """The numbers are those of the wire and of the database."""
+
+    ALLOWED = 0
+    WOULD_DENY = 1
+    OBSERVED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLimits:
+    """What the store keeps: minutes for `minute_hours`, then hours, until `days` are over or there are more than `rows`
+    rows or `megabytes` on the disk."""
+
+    rows: int = 20_000_000
+    megabytes: int = 4096
+    days: int = 30
+    minute_hours: int = 24
+
+
+@dataclass(frozen=True, slots=True)
+class FlowReport:
+    """What one report brought, with its place in the agent's sequence. `lost` flows are in no row."""
+
+    host: str
+    epoch: str
+    sequence: int
+    at_us: int
+    columns: FlowColumns
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FlowKey:
+    """Flows that differ in none of these are one row. `remote` has 16 bytes, IPv4 as ::ffff:a.b.c.d; `protocol` is the
+    IP protocol number, `port` the destination port or the ICMP type; `rule` is empty where none permitted it."""
+
+    host: str
+    workload: str
+    ingress: bool
+    remote: bytes
+    protocol: int
+    port: int
+    rule: str
+    verdict: FlowVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRecord:
+    """Accepted flows of one key, summed over the time asked for. `peer` held the remote address when they were told;
+    `peer_workload` is who listened there by that host's facts, as far as it is known."""
+
+    key: FlowKey
+    flows: int
+    bytes_sent: int
+    bytes_received: int
+    first_us: int
+    last_us: int
+    peer: str = ""
+    peer_workload: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowFilter:
+    """Empty fields: all. `low` and `high` are the first and last address of a network, 16 bytes each. Only what was
+    seen at `since_us` or later and at `until_us` or earlier (0: until now)."""
+
+    limit: int = 100
+    host: str = ""
+    workload: str = ""
+    rule: str = ""
+    since_us: int = 0
+    until_us: int = 0
+    low: bytes = b""
+    high: bytes = b""
+    protocol: int | None = None
+    port: int | None = None
+    verdict: FlowVerdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FarEnd:
+    """Asks which workload of `host` was the other end of a flow that was last seen at `last_us`: the row of that host
+    in the other direction, about one of `remotes` (16 bytes each)."""
+
+    host: str
+    ingress: bool
+    remotes: tuple[bytes, ...]
+    protocol: int
+    port: int
+    last_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Talker:
+    """A workload with all that it took part in."""
+
+    host: str
+    workload: str
+    flows: int
+    bytes_sent: int
+    bytes_received: int
+    last_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapRow:
+    """What the hosts of one tag group told about another one. Tags are of the hosts, at the time of the flow, as
+    `key=value,key=value`; `peer_tags` is None where no enrolled host held the address. `flows` holds `would_deny` and
+    `observed`."""
+
+    tags: str
+    peer_tags: str | None
+    ingress: bool
+    protocol: int
+    port: int
+    flows: int
+    would_deny: int
+    observed: int
+    bytes_sent: int
+    bytes_received: int
+    last_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class DraftRow:
+    """Flows that a policy judges alike: one local workload and tag group, and a peer's tag group, or its address (16
+    bytes) where no enrolled host held it. `host` and `peer` are one of the hosts, as an example; `hosts` how many."""
+
+    tags: str
+    workload: str
+    ingress: bool
+    peer_tags: str | None
+    remote: bytes
+    protocol: int
+    port: int
+    flows: int
+    last_us: int
+    host: str
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSize:
+    """`bytes` on the disk."""
+
+    rows: int
+    bytes: int

@@ -1,0 +1,263 @@
+"""SqlFlowStore: the flow store in SQL, on DuckDB or PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from segctl.errors import StateError
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from segctl_controller.flowstore import queries
+from segctl_controller.flowstore.columns import joined_remote, split_remote
+from segctl_controller.flowstore.database import Database, Work
+from segctl_controller.flowstore.dictionary import NONE, Dictionary
+from segctl_controller.flowstore.protocol import Keys
+from segctl_controller.flowstore.records import (
+    HOUR_US,
+    LARGEST_COUNT,
+    DraftRow,
+    FarEnd,
+    FlowFilter,
+    FlowKey,
+    FlowLimits,
+    FlowRecord,
+    FlowReport,
+    FlowSize,
+    FlowVerdict,
+    MapRow,
+    Talker,
+)
+from segctl_controller.flowstore.retention import Retention, lose
+from segctl_controller.flowstore.stamping import NO_TAGS, Ends, Stamper
+from segctl_controller.flowstore.tables import SCHEMA, VERSION, cursors, losses, meta, names, rows, tag_groups
+from segctl_controller.store.conninfo import Conninfo
+
+MOVE_ON = "UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
+Place = tuple[str, int]
+
+
+class SqlFlowStore:
+    """Implements segctl_controller.flowstore.protocol.FlowStore."""
+
+    def __init__(self, database: Database, ends: Ends, limits: FlowLimits | None = None) -> None:
+        """Raises StateError for a database that is newer than this code."""
+        self._database = database
+        database.prepare(SCHEMA)
+        with database.transaction() as work:
+            work.run(insert(meta).values(name="version", value=VERSION).on_conflict_do_nothing())
+            [(version,)] = work.rows(select(meta.c.value).where(meta.c.name == "version"))
+        if version > VERSION:
+            raise StateError(
+                f"the flow store has version {version} of its tables, and this segctl-controller knows {VERSION}: "
+                "install the newer one again"
+            )
+        self._names = Dictionary(database, names)
+        self._groups = Dictionary(database, tag_groups)
+        self._stamper = Stamper(self._names, self._groups, ends)
+        self._retention = Retention(database, limits or FlowLimits())
+        self._places: dict[str, Place] = {}
+        if not database.shared:
+            with database.reading() as work:
+                self._places = self._read_places(work, None)
+
+    def close(self) -> None:
+        self._database.close()
+
+    # What changes it
+
+    def add(self, reports: Sequence[FlowReport]) -> tuple[bool, ...]:
+        stamped, which, refused = self._stamper.stamped(reports)
+        with self._database.transaction() as work:
+            hosts = sorted({report.host for report in reports})
+            known = self._lock_places(work, hosts) if self._database.shared else self._places
+            fresh, places = _fresh(reports, known)
+            if not all(fresh):
+                taken = np.array(fresh)[which]
+                stamped = {name: column[taken] for name, column in stamped.items()}
+            if len(stamped["minute"]):
+                work.append(rows, stamped)
+            self._lose(work, reports, fresh, refused)
+            if places:
+                self._move(work, places)
+        self._places.update(places if not self._database.shared else {})
+        self._retention.added(len(stamped["minute"]))
+        return tuple(fresh)
+
+    def _lose(self, work: Work, reports: Sequence[FlowReport], fresh: Sequence[bool], refused: Sequence[int]) -> None:
+        lost: dict[tuple[int, int], int] = {}
+        for report, new, more in zip(reports, fresh, refused, strict=True):
+            if new and report.lost + more:
+                key = (self._names.number(report.host), report.at_us // HOUR_US)
+                lost[key] = min(lost.get(key, 0) + report.lost + more, LARGEST_COUNT)
+        lose(work, lost)
+
+    def _move(self, work: Work, places: dict[str, Place]) -> None:
+        epochs = np.array([epoch for epoch, _ in places.values()], dtype=object)
+        sequences = np.array([sequence for _, sequence in places.values()], dtype=np.int64)
+        hosts = np.array([self._names.number(host) for host in places], dtype=np.int64)
+        work.merge(cursors, {"host": hosts, "epoch": epochs, "sequence": sequences}, "host", MOVE_ON)
+
+    def _lock_places(self, work: Work, hosts: Sequence[str]) -> dict[str, Place]:
+        """Each row is made first, for one that is not there cannot be locked; in one order, so that replicas do not
+        wait for each other in a circle."""
+        ids = sorted(self._names.number(host) for host in hosts)
+        new = [{"host": number, "epoch": "", "sequence": 0} for number in ids]
+        work.run(insert(cursors).values(new).on_conflict_do_nothing())
+        return self._read_places(work, ids)
+
+    def _read_places(self, work: Work, hosts: Sequence[int] | None) -> dict[str, Place]:
+        query = select(cursors.c.host, cursors.c.epoch, cursors.c.sequence)
+        if hosts is not None:
+            query = query.where(cursors.c.host.in_(hosts)).order_by(cursors.c.host).with_for_update()
+        return {self._names.text(host): (epoch, sequence) for host, epoch, sequence in work.rows(query)}
+
+    def forget(self, host: str) -> None:
+        number = self._names.find(host)
+        if number is None:
+            return
+        with self._database.transaction() as work:
+            for table in (rows, losses, cursors):
+                work.run(delete(table).where(table.c.host == number))
+        self._places.pop(host, None)
+
+    def hosts(self) -> frozenset[str]:
+        with self._database.reading() as work:
+            return frozenset(self._read_places(work, None))
+
+    def keep(self, now_us: int) -> None:
+        self._retention.keep(now_us)
+
+    @property
+    def due(self) -> bool:
+        return self._retention.due
+
+    # Questions
+
+    def flows(self, wanted: FlowFilter) -> tuple[FlowRecord, ...]:
+        asked = {name: self._names.find(name) for name in (wanted.host, wanted.workload, wanted.rule) if name}
+        if None in asked.values():
+            return ()
+        query = queries.search(wanted, *(asked.get(name) for name in (wanted.host, wanted.workload, wanted.rule)))
+        with self._database.reading() as work:
+            found = work.rows(query)
+        return tuple(self._record(row) for row in reversed(found))
+
+    def _record(self, row: tuple[int, ...]) -> FlowRecord:
+        host, workload, ingress, high, low, protocol, port, rule, verdict, peer, *sums, first, last, peer_workload = row
+        text = self._names.text
+        remote = joined_remote(high, low)
+        key = FlowKey(
+            text(host), text(workload), bool(ingress), remote, protocol, port, text(rule), FlowVerdict(verdict)
+        )
+        flows, sent, received = sums
+        return FlowRecord(key, flows, sent, received, first, last, text(peer), text(peer_workload))
+
+    def lost(self, host: str, since_us: int) -> int:
+        number = self._names.find(host) if host else None
+        if host and number is None:
+            return 0
+        with self._database.reading() as work:
+            return int(work.rows(queries.lost(number, since_us))[0][0])
+
+    def far_ends(self, asked: Sequence[FarEnd]) -> tuple[str, ...]:
+        hosts = [number for name in {one.host for one in asked} if (number := self._names.find(name)) is not None]
+        remotes = sorted({remote for one in asked for remote in one.remotes})
+        if not hosts or not remotes:
+            return ("",) * len(asked)
+        moments = [one.last_us for one in asked]
+        told: dict[tuple[object, ...], set[int]] = {}
+        with self._database.reading() as work:
+            for *place, workload, hour in work.rows(queries.far_ends(hosts, remotes, min(moments), max(moments))):
+                told.setdefault((*place, hour), set()).add(workload)
+        return tuple(self._far_end(one, told) for one in asked)
+
+    def _far_end(self, one: FarEnd, told: dict[tuple[object, ...], set[int]]) -> str:
+        hour = one.last_us // HOUR_US * queries.MINUTES
+        found: set[int] = set()
+        for remote in one.remotes:
+            high, low = split_remote(remote)
+            place = (self._names.find(one.host), int(one.ingress), high, low, one.protocol, one.port)
+            for near in (hour - queries.MINUTES, hour, hour + queries.MINUTES):
+                found |= told.get((*place, near), set())
+        return self._names.text(found.pop()) if len(found) == 1 else ""
+
+    def talkers(self, since_us: int, until_us: int, limit: int) -> tuple[Talker, ...]:
+        with self._database.reading() as work:
+            found = work.rows(queries.talkers(since_us, until_us, limit))
+        return tuple(
+            Talker(self._names.text(host), self._names.text(workload), *sums) for host, workload, *sums in found
+        )
+
+    def map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[MapRow, ...]:
+        groups, shown = self._merged_groups(keys)
+        with self._database.reading() as work:
+            found = work.rows(queries.mapped(since_us, until_us, limit, groups))
+        return tuple(
+            MapRow(shown[tags] or "", shown[peer_tags], bool(ingress), *rest)
+            for tags, peer_tags, ingress, *rest in found
+        )
+
+    def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[DraftRow, ...]:
+        groups, shown = self._merged_groups(keys)
+        with self._database.reading() as work:
+            found = work.rows(queries.judged_alike(since_us, until_us, limit, groups))
+        text = self._names.text
+        return tuple(
+            DraftRow(
+                shown[tags] or "",
+                text(workload),
+                bool(ingress),
+                shown[peer_tags],
+                joined_remote(high, low) if not peer_tags else b"",
+                protocol,
+                port,
+                flows,
+                last_us,
+                text(host),
+                text(peer),
+            )
+            for tags, workload, ingress, peer_tags, high, low, protocol, port, flows, last_us, host, peer in found
+        )
+
+    def _merged_groups(self, keys: Keys) -> tuple[dict[int, int], dict[int, str | None]]:
+        """By tag group the one that stands for it; and the tags of those, as far as they count. 0, no group, is itself:
+        None."""
+        groups, first, shown = {NONE: NONE}, dict[str, int](), dict[int, str | None]({NONE: None})
+        for number, text in self._groups.all().items():
+            pairs = [] if text == NO_TAGS else text.split(",")
+            tags = ",".join(pair for pair in pairs if keys is None or pair.partition("=")[0] in keys)
+            groups[number] = first.setdefault(tags, number)
+            shown[groups[number]] = tags
+        return groups, shown
+
+    def size(self) -> FlowSize:
+        with self._database.reading() as work:
+            [(number,)] = work.rows(select(func.count()).select_from(rows))
+            return FlowSize(number, self._database.bytes(work))
+
+
+def _fresh(reports: Sequence[FlowReport], known: dict[str, Place]) -> tuple[list[bool], dict[str, Place]]:
+    """Which reports were not stored before, also not by an earlier one of them; and where their hosts are then."""
+    places: dict[str, Place] = {}
+    fresh = []
+    for report in reports:
+        epoch, sequence = places.get(report.host) or known.get(report.host) or ("", 0)
+        new = epoch != report.epoch or sequence < report.sequence
+        fresh.append(new)
+        if new:
+            places[report.host] = (report.epoch, report.sequence)
+    return fresh, places
+
+
+def flow_store_on(where: Path | Conninfo, ends: Ends, limits: FlowLimits | None = None) -> SqlFlowStore:
+    """In a file of DuckDB, or in a PostgreSQL database. Raises StateError."""
+    if isinstance(where, Path):
+        from segctl_controller.flowstore.duck import DuckDatabase
+
+        return SqlFlowStore(DuckDatabase(where), ends, limits)
+    from segctl_controller.flowstore.postgres import PostgresDatabase  # its driver is an extra
+
+    return SqlFlowStore(PostgresDatabase(where), ends, limits)

@@ -1,0 +1,349 @@
+"""The contract of FlowStore, on DuckDB and on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from segctl_controller.flowstore.protocol import FlowStore
+from segctl_controller.flowstore.records import (
+    DAY_US,
+    HOUR_US,
+    MINUTE_US,
+    DraftRow,
+    FarEnd,
+    FlowFilter,
+    FlowKey,
+    FlowLimits,
+    FlowRecord,
+    FlowVerdict,
+    MapRow,
+    Talker,
+)
+from segctl_controller.flowstore.stamping import NAMES_A_HOST
+from segctl_controller.flowstore.store import flow_store_on
+from segctl_controller.store.conninfo import Conninfo, parse_conninfo
+
+from tests.flowrows import NOW, KnownEnds, addresses, flow, key, mapped, report
+from tests.postgres import Server
+
+LIMITS = FlowLimits(rows=10, days=30)
+
+
+@pytest.fixture
+def ends() -> KnownEnds:
+    return KnownEnds(
+        {"web1": "app=shop,role=web", "db1": "app=shop,role=db"},
+        addresses({"10.0.0.1": "web1", "10.0.0.2": "db1"}),
+        {("db1", 6, 5432): "shop-db"},
+    )
+
+
+def empty_database(server: Server) -> Conninfo:
+    return parse_conninfo(server.conninfo(server.database("template0")), server.directory)
+
+
+@pytest.fixture(params=["duckdb", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | Conninfo:
+    if request.param == "duckdb":
+        return tmp_path / "flows.duckdb"
+    return empty_database(request.getfixturevalue("postgres_server"))
+
+
+@pytest.fixture
+def store(where: Path | Conninfo, ends: KnownEnds) -> Iterator[FlowStore]:
+    made = flow_store_on(where, ends, LIMITS)
+    yield made
+    made.close()
+
+
+def told(store: FlowStore, sequence: int, *flows: FlowRecord, **fields: object) -> None:
+    assert store.add([report(sequence, *flows, **fields)]) == (True,)  # type: ignore[arg-type]
+
+
+def bare(rows: tuple[FlowRecord, ...]) -> list[FlowRecord]:
+    """Without the peers."""
+    return [replace(row, peer="", peer_workload="") for row in rows]
+
+
+def test_flows_of_one_key_add_up_over_minutes_and_hours(store: FlowStore) -> None:
+    told(store, 1, flow(), flow(at=NOW + 9), flow(at=NOW - HOUR_US, flows=3))
+    [row] = store.flows(FlowFilter())
+    assert row == replace(FlowRecord(key(), 5, 30, 60, NOW - HOUR_US - 5, NOW + 9), peer="db1", peer_workload="shop-db")
+    assert [type(n) for n in (row.flows, row.bytes_sent, row.bytes_received)] == [int] * 3
+    assert bare(store.flows(FlowFilter(since_us=NOW))) == [FlowRecord(key(), 2, 20, 40, NOW - 5, NOW + 9)]
+    assert bare(store.flows(FlowFilter(until_us=NOW - 6))) == [
+        FlowRecord(key(), 3, 10, 20, NOW - HOUR_US - 5, NOW - HOUR_US)
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        key(ingress=True),
+        key(workload="host"),
+        key(remote=ip_address("2001:db8::1").packed),
+        key(remote=ip_address("fe80::").packed),
+        key(protocol=17),
+        key(port=80),
+        key(rule=""),
+        key(verdict=FlowVerdict.OBSERVED),
+    ],
+)
+def test_what_differs_is_a_row_of_its_own(store: FlowStore, other: FlowKey) -> None:
+    told(store, 1, flow(), flow(other, at=NOW + 1))
+    assert [row.key for row in store.flows(FlowFilter())] == [key(), other]
+
+
+def test_flows_are_filtered_and_the_newest_come_last(store: FlowStore) -> None:
+    told(store, 1, *(flow(key(port=n), at=NOW + n) for n in (3, 1, 2)))
+    denied = key("db1", ingress=True, workload="shop-db", rule="", protocol=17, verdict=FlowVerdict.WOULD_DENY)
+    told(store, 1, flow(denied), host="db1")
+    assert [row.key.port for row in store.flows(FlowFilter(limit=2))] == [2, 3]
+    assert [row.key.port for row in store.flows(FlowFilter(rule="web-db"))] == [1, 2, 3]
+    assert [row.key.port for row in store.flows(FlowFilter(since_us=NOW + 2))] == [2, 3]
+    assert [row.key.port for row in store.flows(FlowFilter(port=2))] == [2]
+    for wanted in (
+        FlowFilter(host="db1"),
+        FlowFilter(workload="shop-db"),
+        FlowFilter(protocol=17),
+        FlowFilter(verdict=FlowVerdict.WOULD_DENY),
+    ):
+        assert [row.key for row in store.flows(wanted)] == [denied]
+    assert store.flows(FlowFilter(host="nobody")) == ()
+
+
+@pytest.mark.parametrize(
+    ("network", "found"),
+    [
+        ("10.0.0.2/32", ["10.0.0.2"]),
+        ("10.0.0.0/8", ["10.0.0.2", "10.255.255.255"]),
+        ("0.0.0.0/0", ["10.0.0.2", "10.255.255.255", "200.0.0.1"]),
+        ("2001:db8::/64", ["2001:db8::1", "2001:db8::ffff:0:0:1"]),
+        ("2001:db8::/112", ["2001:db8::1"]),
+        ("2001:db8::/32", ["2001:db8::1", "2001:db8::ffff:0:0:1", "2001:db8:1::1"]),
+        ("fe80::/10", ["fe80::1"]),
+        ("::/0", None),
+    ],
+)
+def test_addresses_are_found_by_network(store: FlowStore, network: str, found: list[str] | None) -> None:
+    every = [
+        "10.0.0.2",
+        "10.255.255.255",
+        "200.0.0.1",
+        "2001:db8::1",
+        "2001:db8::ffff:0:0:1",
+        "2001:db8:1::1",
+        "fe80::1",
+    ]
+    packed = [mapped(a) if "." in a else ip_address(a).packed for a in every]
+    told(store, 1, *(flow(key(remote=remote), at=NOW + n) for n, remote in enumerate(packed)))
+    net = ip_network(network)
+    low, high = ((mapped(str(a)) if a.version == 4 else a.packed) for a in (net[0], net[-1]))
+    rows = [row.key.remote for row in store.flows(FlowFilter(low=low, high=high))]
+    assert rows == [remote for text, remote in zip(every, packed, strict=True) if found is None or text in found]
+
+
+def test_a_report_is_stored_once(store: FlowStore) -> None:
+    first = report(1, flow(), lost=4)
+    assert store.add([first]) == (True,)
+    assert store.add([first, report(2, flow()), report(2, flow()), first]) == (False, True, False, False)
+    assert store.add([report(1, flow(), epoch="f")]) == (True,)
+    assert [row.flows for row in store.flows(FlowFilter())] == [3]
+    assert store.lost("web1", 0) == 4
+
+
+def test_what_is_stored_is_there_after_a_restart(where: Path | Conninfo, ends: KnownEnds) -> None:
+    for stored in (True, False):
+        store = flow_store_on(where, ends, LIMITS)
+        assert store.add([report(7, flow(), lost=2)]) == (stored,)
+        assert ([row.flows for row in store.flows(FlowFilter())], store.lost("", 0)) == ([1], 2)
+        store.close()
+
+
+def test_many_hosts_are_stored_at_once(store: FlowStore) -> None:
+    hosts = [f"h{n}" for n in range(50)]
+    assert store.add([report(1, flow(key(host)), host=host, lost=1) for host in hosts]) == (True,) * 50
+    assert sorted(row.key.host for row in store.flows(FlowFilter())) == sorted(hosts)
+    assert store.lost("", 0) == 50
+
+
+def test_a_report_without_flows_moves_its_host_on(store: FlowStore) -> None:
+    told(store, 1, lost=1)
+    assert store.add([report(1, flow())]) == (False,)
+    assert store.flows(FlowFilter()) == ()
+
+
+def test_flows_end_with_their_age(store: FlowStore) -> None:
+    told(store, 1, flow(), lost=3)
+    store.keep(NOW + 30 * DAY_US)
+    assert (len(store.flows(FlowFilter())), store.lost("", 0)) == (1, 3)
+    store.keep(NOW + 30 * DAY_US + HOUR_US)
+    assert (store.flows(FlowFilter()), store.lost("", 0)) == ((), 0)
+
+
+def test_a_host_that_floods_loses_its_own_oldest_hours_and_they_are_counted(store: FlowStore) -> None:
+    told(store, 1, flow(key("db1"), at=NOW - 9 * HOUR_US), host="db1")
+    told(store, 1, *(flow(key(port=n), at=NOW - 2 * HOUR_US) for n in range(5)))
+    told(store, 2, *(flow(key(port=n), at=NOW - HOUR_US, flows=2) for n in range(4)))
+    store.keep(NOW)
+    assert len(store.flows(FlowFilter())) == 6
+    assert store.lost("", 0) == 0
+    told(store, 3, flow(key(port=99)))
+    assert store.due
+    store.keep(NOW)
+    assert store.lost("", 0) == 5
+    assert store.lost("web1", NOW - HOUR_US) == 0
+    assert store.lost("db1", 0) == 0
+    assert [row.key.host for row in store.flows(FlowFilter())] == ["db1", *["web1"] * 5]
+    assert not store.due
+
+
+def test_rows_become_minutes_and_then_hours_and_add_up_to_the_same(store: FlowStore) -> None:
+    told(store, 1, *(flow(key(), at=NOW + n * MINUTE_US + s, flows=n + 1) for n in range(3) for s in (6, 7)))
+    told(store, 2, flow(key(port=80), at=NOW + 6))
+    before = store.flows(FlowFilter())
+    assert store.size().rows == 7
+    store.keep(NOW + 5 * MINUTE_US)
+    assert (store.size().rows, store.flows(FlowFilter())) == (4, before)
+    store.keep(NOW + HOUR_US + 24 * HOUR_US - 1)
+    assert store.size().rows == 4
+    store.keep(NOW + HOUR_US + 24 * HOUR_US)
+    assert (store.size().rows, store.flows(FlowFilter())) == (2, before)
+    assert bare(store.flows(FlowFilter(port=80, since_us=NOW + 6))) == [flow(key(port=80), at=NOW + 6)]
+    told(store, 3, flow(key(port=80), at=NOW + 7))  # that late is a host that was cut off
+    store.keep(NOW + HOUR_US + 24 * HOUR_US)
+    assert [row.flows for row in store.flows(FlowFilter(port=80))] == [2]
+
+
+def test_flow_counts_stop_before_they_overflow(store: FlowStore) -> None:
+    large = replace(flow(), flows=2**53, bytes_sent=2**53, bytes_received=2**53)
+    told(store, 1, large, large, replace(large, last_us=NOW - HOUR_US), lost=2**53)
+    told(store, 2, lost=2**53)
+    for _ in range(2):
+        [row] = store.flows(FlowFilter())
+        assert (row.flows, row.bytes_sent, row.bytes_received) == (2**53, 2**53, 2**53)
+        assert store.lost("", 0) == 2**53
+        store.keep(NOW + 2 * DAY_US)
+
+
+def test_the_other_end_is_found_where_it_told_of_one_workload(store: FlowStore) -> None:
+    there = key("db1", ingress=True, workload="shop-db", remote=mapped("10.0.0.1"), rule="")
+    told(store, 1, flow(there, at=NOW - HOUR_US), host="db1")
+    asked = FarEnd("db1", True, (mapped("10.0.0.9"), mapped("10.0.0.1")), 6, 5432, NOW)
+    others = (
+        replace(asked, host="web1"),
+        replace(asked, ingress=False),
+        replace(asked, remotes=(mapped("10.0.0.9"),)),
+        replace(asked, protocol=17),
+        replace(asked, port=80),
+        replace(asked, last_us=NOW + HOUR_US),
+    )
+    assert store.far_ends((asked, *others)) == ("shop-db", *[""] * 6)
+    told(store, 2, flow(replace(there, workload="host"), at=NOW), host="db1")
+    assert store.far_ends((asked,)) == ("",)
+
+
+def test_a_host_that_left_takes_its_flows_along_and_may_begin_anew(store: FlowStore) -> None:
+    told(store, 1, flow(), lost=1)
+    told(store, 1, flow(key("db1")), host="db1")
+    store.forget("web1")
+    store.forget("nobody")
+    assert [row.key.host for row in store.flows(FlowFilter())] == ["db1"]
+    assert store.lost("", 0) == 0
+    told(store, 1, flow())
+
+
+def test_tags_and_peers_are_those_of_the_time_of_the_flow(store: FlowStore, ends: KnownEnds) -> None:
+    told(store, 1, flow())
+    ends.tags_of["web1"], ends.holders, ends.revision = "app=blog,role=web", addresses({"10.0.0.2": "db2"}), 1
+    told(store, 2, flow(at=NOW + 1))
+    old, new = store.flows(FlowFilter())
+    assert ((old.peer, old.peer_workload), (new.peer, new.peer_workload)) == (("db1", "shop-db"), ("db2", ""))
+    shown = {(row.tags, row.peer_tags) for row in store.map(0, 0, 10)}
+    assert shown == {("app=shop,role=web", "app=shop,role=db"), ("app=blog,role=web", "")}
+
+
+def test_the_map_is_between_tag_groups_and_ports(store: FlowStore) -> None:
+    outside = mapped("203.0.113.9")
+    told(
+        store, 1, flow(flows=3), flow(key(verdict=FlowVerdict.OBSERVED, rule=""), at=NOW + 5), flow(key(remote=outside))
+    )
+    told(store, 1, flow(key("db1", ingress=True, remote=mapped("10.0.0.1")), flows=4), host="db1")
+    web, db = "app=shop,role=web", "app=shop,role=db"
+    assert set(store.map(NOW, 0, 10)) == {
+        MapRow(web, db, False, 6, 5432, 4, 0, 1, 20, 40, NOW + 5),
+        MapRow(web, None, False, 6, 5432, 1, 0, 0, 10, 20, NOW),
+        MapRow(db, web, True, 6, 5432, 4, 0, 0, 10, 20, NOW),
+    }
+    assert len(store.map(NOW, 0, 2)) == 2
+    whole = {(row.tags, row.peer_tags, row.ingress, row.flows) for row in store.map(NOW, 0, 10, ["app", "env"])}
+    assert whole == {
+        ("app=shop", "app=shop", False, 4),
+        ("app=shop", None, False, 1),
+        ("app=shop", "app=shop", True, 4),
+    }
+    assert {(row.tags, row.peer_tags) for row in store.map(NOW, 0, 10, [])} == {("", ""), ("", None)}
+    assert store.map(NOW + HOUR_US, 0, 10) == ()
+    assert store.map(0, NOW - HOUR_US, 10) == ()
+
+
+def test_those_who_talk_most_come_first(store: FlowStore) -> None:
+    told(store, 1, flow(sent=10), flow(key(port=80), sent=5), flow(key(workload="host"), sent=90))
+    told(store, 1, flow(key("db1", workload="shop-db"), sent=40), host="db1")
+    assert store.talkers(0, 0, 2) == (
+        Talker("web1", "host", 1, 90, 180, NOW),
+        Talker("db1", "shop-db", 1, 40, 80, NOW),
+    )
+    assert store.talkers(0, 0, 9)[2] == Talker("web1", "shop-web", 2, 15, 30, NOW)
+
+
+def test_what_a_policy_judges_alike_is_one_row_with_an_example(store: FlowStore, ends: KnownEnds) -> None:
+    ends.tags_of["web2"] = ends.tags_of["web1"]
+    outside = mapped("203.0.113.9")
+    told(
+        store, 1, flow(flows=2), flow(key(rule="")), flow(key(remote=outside)), flow(key(remote=mapped("203.0.113.8")))
+    )
+    told(store, 1, flow(key("web2"), at=NOW + 1), host="web2")
+    web, db = "app=shop,role=web", "app=shop,role=db"
+    first, *others = store.judged_alike(0, 0, 10)
+    assert replace(first, host="") == DraftRow(web, "shop-web", False, db, b"", 6, 5432, 4, NOW + 1, "", "db1")
+    assert first.host in ("web1", "web2")
+    assert store.judged_alike(0, 0, 10, ["role"])[0].tags == "role=web"
+    assert {(row.peer_tags, row.remote, row.peer) for row in others} == {
+        (None, outside, ""),
+        (None, mapped("203.0.113.8"), ""),
+    }
+
+
+def test_one_host_brings_up_so_many_names_and_no_more(store: FlowStore) -> None:
+    many = [flow(key(rule=f"r{n}")) for n in range(NAMES_A_HOST)]
+    told(store, 1, *many)
+    assert store.lost("web1", 0) == len(many)  # with its workload that is one name too many
+    told(store, 2, *(flow(key(rule=f"s{n}"), flows=2**53) for n in range(NAMES_A_HOST + 1)))
+    assert store.lost("web1", 0) == 2**53
+    told(store, 3, flow(key(rule="r1")))
+    told(store, 1, flow(key("db1", rule="r2")), host="db1")
+    told(store, 4, flow(key(rule="r2")))
+    assert {(row.key.host, row.key.rule) for row in store.flows(FlowFilter())} == {
+        ("web1", "r1"),
+        ("web1", "r2"),
+        ("db1", "r2"),
+    }
+
+
+def test_two_replicas_share_one_database(postgres_server: Server, ends: KnownEnds) -> None:
+    url = empty_database(postgres_server)
+    one, other = (flow_store_on(url, ends, LIMITS) for _ in range(2))
+    assert one.add([report(1, flow())]) == (True,)
+    assert other.add([report(1, flow()), report(2, flow(key(rule="new")))]) == (False, True)
+    assert one.add([report(2, flow(key(rule="new")))]) == (False,)
+    assert [row.key.rule for row in one.flows(FlowFilter(rule="new"))] == ["new"]
+    assert [row.flows for row in other.flows(FlowFilter(rule="web-db"))] == [1]
+    one.keep(NOW + HOUR_US)
+    assert other.size().rows == 2
+    one.close()
+    other.close()
