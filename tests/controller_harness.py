@@ -26,13 +26,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from segctl.bodywire import apply_delta
 from segctl.model.hostpolicy import HostPolicy
+from segctl.model.policy import Tags
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import admin_pb2, admin_pb2_grpc, agent_pb2, agent_pb2_grpc, hostpolicy_pb2
 from segctl.wire import PROTOCOL_VERSION, host_policy_from_wire
 from segctl_controller.clock import Clock
-from segctl_controller.config import DATABASE_FILE, Config, load_config
+from segctl_controller.config import CONFIG_FILE, DATABASE_FILE, Config, load_config
 from segctl_controller.server import Controller, open_controller
-from segctl_controller.setup import add_operator, create_controller, open_store
+from segctl_controller.setup import add_operator, create_controller, open_store, write_client
 from segctl_controller.store.records import Role
 
 NAME = "127.0.0.1"
@@ -70,6 +71,25 @@ class ControllerLab:
     def enrol_address(self) -> str:
         return f"{NAME}:{self.controller.config.enrol_port}"
 
+    @property
+    def api_address(self) -> str:
+        return f"{NAME}:{self.controller.config.api_port}"
+
+    def anonymous(self, address: str) -> grpc.aio.Channel:
+        """Without a client certificate."""
+        ca = (self.state / "ca.pem").read_bytes()
+        channel = grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(ca))
+        self._channels.append(channel)
+        return channel
+
+    def client(self) -> Path:
+        """A client configuration for whoever shows a token."""
+        out = self.operators.parent / "client"
+        write_client(self.state, out)
+        found = json.loads((out / "client.json").read_text())
+        (out / "client.json").write_text(json.dumps({**found, "controller": self.address, "api": self.api_address}))
+        return out
+
     def channel(self, identity: Identity) -> grpc.aio.Channel:
         credentials = grpc.ssl_channel_credentials(identity.ca, identity.key, identity.certificate)
         channel = grpc.aio.secure_channel(
@@ -78,12 +98,12 @@ class ControllerLab:
         self._channels.append(channel)
         return channel
 
-    def operator(self, name: str, role: Role) -> Path:
+    def operator(self, name: str, role: Role, scope: Mapping[str, str] = MappingProxyType({})) -> Path:
         """Make an operator; its credential directory is what SEGCTL_CONFIG wants."""
         out = self.operators / name
         store = open_store(self.state)
         try:
-            add_operator(self.state, store, name, role, out, self.controller.clock)
+            add_operator(self.state, store, name, role, out, self.controller.clock, Tags.of(scope))
         finally:
             store.close()
         write_client_address(out, self.address)
@@ -394,12 +414,16 @@ def init_state(base: Path, clock: Clock | None = None, heartbeat: int = 10) -> P
 
 @asynccontextmanager
 async def running_controller(
-    base: Path, clock: Clock | None = None, heartbeat: int = 10, ports: tuple[int, int] = (0, 0)
+    base: Path, clock: Clock | None = None, heartbeat: int = 10, ports: tuple[int, int] = (0, 0), **settings: Any
 ) -> AsyncIterator[ControllerLab]:
-    """A controller with its state in `base`; a second use of the same `base` restarts it, with `ports` where it was."""
+    """A controller with its state in `base`; a second use of the same `base` restarts it, with `ports` where it was.
+    `settings`: more of its controller.json."""
     state = base / "controller"
     if not (state / DATABASE_FILE).exists():
         init_state(base, clock, heartbeat)
+    if settings:
+        file = state / CONFIG_FILE
+        file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
     config: Config = replace(load_config(state), port=ports[0], enrol_port=ports[1])
     controller = open_controller(state, config, open_store(state), clock)
     await controller.start()

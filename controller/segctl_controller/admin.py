@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
@@ -14,6 +13,7 @@ from segctl.errors import StateError
 from segctl.proto.v1 import admin_pb2, admin_pb2_grpc
 from segctl.wire import findings_to_wire, source_from_wire
 
+from segctl_controller.apitokens import ApiTokenAdmin
 from segctl_controller.clock import Clock
 from segctl_controller.errors import InvalidRequestError, LimitError, NotFoundError
 from segctl_controller.feed import Feed
@@ -28,9 +28,9 @@ from segctl_controller.probing import explained
 from segctl_controller.push import Proposal, Publisher
 from segctl_controller.registry import Registry
 from segctl_controller.review import Review, compare, review
-from segctl_controller.revocation import RECHECK, while_admitted
-from segctl_controller.rpc import Context, caller_of
-from segctl_controller.store.records import DenialFilter, DenialRecord, Role
+from segctl_controller.rpc import Context
+from segctl_controller.scoped import scope_findings
+from segctl_controller.store.records import DenialFilter, DenialRecord, EntryFilter, Role
 from segctl_controller.store.refusals import no_host
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.tokens import TokenAdmin
@@ -57,6 +57,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         publisher: Publisher,
         hosts: HostAdmin,
         tokens: TokenAdmin,
+        api_tokens: ApiTokenAdmin,
         ca: CaView,
         flows: FlowThread,
     ) -> None:
@@ -70,6 +71,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._publisher = publisher
         self._hosts = hosts
         self._tokens = tokens
+        self._api_tokens = api_tokens
         self._ca = ca
         self._turns = Turns(db)
         self._usage = Usage(registry.fleet, db)
@@ -83,7 +85,10 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 role=operator.role.value,
                 fleet=self._fleet_id,
                 controller_version=__version__,
-                certificate_until_us=caller_of(context, self._fleet_id, "admin").until_us,
+                certificate_until_us=operator.until_us if operator.identity.startswith("certificate") else 0,
+                identity=operator.identity,
+                scopes=[admin_pb2.Scope(tags=dict(scope.pairs)) for scope in operator.scopes],
+                until_us=operator.until_us,
                 trust=self._ca.trusted(),
             )
 
@@ -134,6 +139,10 @@ class Admin(admin_pb2_grpc.AdminServicer):
             )
             if found.policy is None:
                 return reply
+            outside = await self._turns.take(
+                operator.name, partial(scope_findings, operator, active.policy, found.policy)
+            )
+            reply.findings.extend(findings_to_wire(outside))
             difference = await self._turns.take(operator.name, partial(compare, active, found.policy, inventory, now))
             reply.digest = difference.digest
             reply.hosts.extend(difference.hosts)
@@ -148,7 +157,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 )
             for mode in difference.diff.modes:
                 reply.modes.add(host=mode.host, workload=mode.workload, before=mode.before, after=mode.after)
-            if not found.refused:
+            if not found.refused and not outside:
                 cuts = await self._impact.of(difference.drafts, active.number + 1, difference.digest)
                 reply.cuts.extend(cuts.connections)
                 reply.cut_total = cuts.total
@@ -197,7 +206,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
             return await explained(request, self._registry, self._clock)
 
     async def Denied(self, request: admin_pb2.DeniedRequest, context: Context) -> AsyncIterator[admin_pb2.DeniedReply]:
-        async with self._gate.open(context, Role.VIEWER):
+        async with (passage := self._gate.open(context, Role.VIEWER)):
             if request.since_us < 0 or len(request.host) > 64 or len(request.workload) > 64:
                 raise InvalidRequestError("since_us, host or workload is out of bounds")
             if request.follow and self._feed.full:
@@ -217,63 +226,55 @@ class Admin(admin_pb2_grpc.AdminServicer):
                     yield admin_pb2.DeniedReply(lost=lost)
                 for row in rows:
                     yield _reply(row)
-                loop = asyncio.get_running_loop()
-                recheck = loop.time() + RECHECK
                 while request.follow:
                     if missed:
                         yield admin_pb2.DeniedReply(lost=missed)
                     for row in fresh:
                         yield _reply(row)
-                    fresh, missed = (), 0
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout_at(recheck):
-                            fresh, missed = await follower.take()
-                    # By the clock and not only in a pause: where denials never stop there is none.
-                    if loop.time() >= recheck:
-                        await self._gate.admit(context, Role.VIEWER)
-                        recheck = loop.time() + RECHECK
+                    fresh, missed = await passage.within(follower.take())
 
     async def Push(self, request: admin_pb2.PushRequest, context: Context) -> AsyncIterator[admin_pb2.PushProgress]:
-        async with self._gate.open(context, Role.EDITOR) as operator:
+        async with (passage := self._gate.open(context, Role.OWNER)) as operator:
             proposal = Proposal(
                 source_from_wire(request.source),
                 operator.name,
                 request.message,
                 request.expect_digest,
                 min(request.expect_base_generation, 2**62),
+                by=operator,
             )
             way = way_from(request.wait_seconds, request.rollout)
             rollout = await self._publisher.publish(proposal, way)
-            async for progress in while_admitted(partial(self._gate.admit, context, Role.EDITOR), rollout.follow()):
+            async for progress in passage.each(rollout.follow()):
                 yield progress
 
     async def Rollback(
         self, request: admin_pb2.RollbackRequest, context: Context
     ) -> AsyncIterator[admin_pb2.PushProgress]:
-        async with self._gate.open(context, Role.EDITOR) as operator:
+        async with (passage := self._gate.open(context, Role.OWNER)) as operator:
             number = min(request.generation, 2**62)
             expect_base = min(request.expect_base_generation, 2**62)
             way = way_from(request.wait_seconds, request.rollout)
             if request.end_trial:
-                rollout = self._publisher.end(request.end_trial, operator.name)
+                rollout = self._publisher.end(request.end_trial, operator)
             else:
-                rollout = await self._publisher.rollback(number, operator.name, request.message, expect_base, way)
-            async for progress in while_admitted(partial(self._gate.admit, context, Role.EDITOR), rollout.follow()):
+                rollout = await self._publisher.rollback(number, operator, request.message, expect_base, way)
+            async for progress in passage.each(rollout.follow()):
                 yield progress
 
     async def SetTags(self, request: admin_pb2.SetTagsRequest, context: Context) -> admin_pb2.HostStatus:
         async with self._gate.open(context, Role.ADMIN) as operator:
-            await self._hosts.set_tags(request.host, dict(request.set), request.remove, operator.name)
+            await self._hosts.set_tags(request.host, dict(request.set), request.remove, operator)
             return host_view(self._fleet, request.host, self._clock.now_us())
 
     async def RemoveHost(self, request: admin_pb2.RemoveHostRequest, context: Context) -> admin_pb2.RemoveHostReply:
         async with self._gate.open(context, Role.ADMIN) as operator:
-            await self._hosts.remove(request.host, operator.name)
+            await self._hosts.remove(request.host, operator)
             return admin_pb2.RemoveHostReply()
 
     async def CreateToken(self, request: admin_pb2.CreateTokenRequest, context: Context) -> admin_pb2.CreateTokenReply:
         async with self._gate.open(context, Role.ADMIN) as operator:
-            return await self._tokens.create(request, operator.name)
+            return await self._tokens.create(request, operator)
 
     async def ListTokens(self, request: admin_pb2.ListTokensRequest, context: Context) -> admin_pb2.ListTokensReply:
         async with self._gate.open(context, Role.ADMIN):
@@ -281,13 +282,40 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     async def RevokeToken(self, request: admin_pb2.RevokeTokenRequest, context: Context) -> admin_pb2.RevokeTokenReply:
         async with self._gate.open(context, Role.ADMIN) as operator:
-            await self._tokens.revoke(request.id, operator.name)
+            await self._tokens.revoke(request.id, operator)
             return admin_pb2.RevokeTokenReply()
 
     async def Audit(self, request: admin_pb2.AuditRequest, context: Context) -> admin_pb2.AuditReply:
         async with self._gate.open(context, Role.ADMIN):
-            found = await self._db.call(self._db.store.entries, min(request.limit or 100, MOST_ROWS))
+            wanted = EntryFilter(
+                request.actor,
+                request.action,
+                request.subject,
+                request.since_us,
+                min(request.after, 2**62),
+                request.oldest_first,
+            )
+            found = await self._db.call(self._db.store.entries, min(request.limit or 100, MOST_ROWS), wanted)
             return admin_pb2.AuditReply(entries=[entry_view(entry) for entry in found])
+
+    async def CreateApiToken(
+        self, request: admin_pb2.CreateApiTokenRequest, context: Context
+    ) -> admin_pb2.CreateApiTokenReply:
+        async with self._gate.open(context, Role.ADMIN) as operator:
+            return await self._api_tokens.create(request, operator)
+
+    async def ListApiTokens(
+        self, request: admin_pb2.ListApiTokensRequest, context: Context
+    ) -> admin_pb2.ListApiTokensReply:
+        async with self._gate.open(context, Role.ADMIN):
+            return await self._api_tokens.list()
+
+    async def RevokeApiToken(
+        self, request: admin_pb2.RevokeApiTokenRequest, context: Context
+    ) -> admin_pb2.RevokeApiTokenReply:
+        async with self._gate.open(context, Role.ADMIN) as operator:
+            await self._api_tokens.revoke(request.id, operator)
+            return admin_pb2.RevokeApiTokenReply()
 
 
 def _reply(row: DenialRecord) -> admin_pb2.DeniedReply:

@@ -26,6 +26,7 @@ from typing import IO
 from urllib.parse import quote
 
 from segctl import __version__
+from segctl.auditchain import GENESIS, link_hash
 from segctl.errors import StateError
 
 from segctl_controller import rotation
@@ -172,12 +173,19 @@ def _look_through(path: Path) -> tuple[int, int]:
 
 def _note(path: Path, entry: Entry) -> None:
     """By SQL, and not through the store: that one might bring the schema up under an older controller that runs."""
+    values: dict[str, str | int] = {"at_us": entry.at_us, **dict(zip(entry.TEXTS, entry.texts, strict=True))}
     try:
         with closing(_open(path, "rw")) as connection, connection:
-            connection.execute(
-                "INSERT INTO audit (at_us, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)",
-                (entry.at_us, entry.actor, entry.action, entry.subject, entry.detail),
-            )
+            connection.execute("BEGIN IMMEDIATE")
+            known = {name for _, name, *_ in connection.execute("PRAGMA table_info(audit)")}
+            if "hash" in known:  # else it is of before the chain, and is chained when a newer controller starts
+                newest = connection.execute("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1")
+                sequence, previous = newest.fetchone() or (0, GENESIS)
+                values |= {"sequence": sequence + 1, "previous": previous}
+                values["hash"] = link_hash(previous, sequence + 1, entry.at_us, *entry.texts)
+            names = sorted(values.keys() & known)
+            marks = ", ".join(f":{name}" for name in names)
+            connection.execute(f"INSERT INTO audit ({', '.join(names)}) VALUES ({marks})", values)  # noqa: S608
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StateError(
             f"{path}: the backup cannot be noted in the audit log, so it was not taken: {error}"

@@ -17,6 +17,19 @@ CONFIG_FILE = "controller.json"
 DATABASE_FILE = "controller.db"
 FLOWS_FILE = "flows.duckdb"
 LONGEST_DAYS = 825
+SCOPES = ("openid", "profile", "offline_access")
+
+
+@dataclass(frozen=True, slots=True)
+class Oidc:
+    """The OpenID provider whose users may sign in. `client_id` is the audience of its ID tokens; the claims say which
+    groups a user is in, and what the user is called."""
+
+    issuer: str
+    client_id: str
+    groups_claim: str = "groups"
+    name_claim: str = "preferred_username"
+    scopes: tuple[str, ...] = SCOPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,9 @@ class Config:
     host_certificate_days: float = 90
     database: str = ""
     host_certificate_grace_days: float = 30
+    api_port: int | None = None
+    """Where a token instead of a client certificate is taken; None: nowhere."""
+    oidc: Oidc | None = None
     flow_days: int = 30
     flow_minute_hours: int = 24
     flow_rows: int = 20_000_000
@@ -73,6 +89,21 @@ def endpoint(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _oidc(fields: object) -> Oidc | None:
+    """Raises ValueError or TypeError."""
+    if fields is None:
+        return None
+    if not isinstance(fields, dict):
+        raise ValueError("oidc must be an object with issuer and client_id")
+    found = Oidc(**{**fields, "scopes": tuple(fields.get("scopes", SCOPES))})
+    texts = (found.issuer, found.client_id, found.groups_claim, found.name_claim, *found.scopes)
+    if not all(isinstance(text, str) and text for text in texts):
+        raise ValueError("oidc: issuer, client_id, groups_claim, name_claim and scopes must be texts")
+    if not found.issuer.startswith("https://"):
+        raise ValueError("oidc: the issuer must be an https address")
+    return found
+
+
 def save_config(directory: Path, config: Config) -> None:
     (directory / CONFIG_FILE).write_text(config_text(config), encoding="utf-8")
 
@@ -86,10 +117,15 @@ def load_config(directory: Path) -> Config:
     path = directory / CONFIG_FILE
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        config = Config(**{**fields, "names": tuple(str(n) for n in fields["names"])})
+        oidc = _oidc(fields.get("oidc"))
+        config = Config(**{**fields, "names": tuple(str(n) for n in fields["names"]), "oidc": oidc})
         numbers = (config.port, config.enrol_port, config.heartbeat_seconds)
         if not all(isinstance(n, int) and 0 <= n <= 65535 for n in numbers) or config.heartbeat_seconds < 1:
             raise ValueError("port, enrol_port and heartbeat_seconds must be whole numbers in range")
+        if config.api_port is not None and not (type(config.api_port) is int and 0 <= config.api_port <= 65535):
+            raise ValueError("api_port must be a port, or null")
+        if oidc is not None and config.api_port is None:
+            raise ValueError("oidc needs an api_port, where ID tokens are taken")
         days, grace = config.host_certificate_days, config.host_certificate_grace_days
         if isinstance(days, bool) or not isinstance(days, int | float) or not 0 < days <= LONGEST_DAYS:
             raise ValueError(f"host_certificate_days must be a number above 0 and at most {LONGEST_DAYS}")

@@ -54,6 +54,9 @@ def diagnose(state: Path, metrics: Where | None) -> Diagnosis:
         ("enrol-port", lambda: look_port("enrol-port", state, config, config.enrol_port, datetime.now(UTC))),
         ("ready", lambda: look_ready(metrics)),
     ]
+    api = config.api_port
+    if api is not None:
+        checks.append(("api-port", lambda: look_port("api-port", state, config, api, datetime.now(UTC))))
     return examine(f"controller of the fleet {config.fleet}", checks)
 
 

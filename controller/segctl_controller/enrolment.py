@@ -42,21 +42,24 @@ log = logging.getLogger(__name__)
 
 
 class FailureLimit:
-    """At most `FAILURES` failed attempts a peer in `WINDOW` seconds (monotonic), for a bounded number of peers."""
+    """At most `most` failed attempts a peer in `WINDOW` seconds (monotonic), for a bounded number of peers."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, most: int = FAILURES) -> None:
         self._now = now
+        self._most = most
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
 
     def admit(self, peer: str) -> None:
         """Raises LimitError for a peer that failed too often."""
         recent = [t for t in self._failures.get(peer, ()) if t > self._now() - WINDOW]
-        if len(recent) >= FAILURES:
-            raise LimitError(f"too many failed attempts from {peer}; wait {WINDOW:.0f} seconds and use a valid token")
+        if len(recent) >= self._most:
+            raise LimitError(
+                f"too many failed attempts from {peer}; wait {WINDOW:.0f} seconds and use a valid token or certificate"
+            )
 
     def failed(self, peer: str) -> None:
         recent = [t for t in self._failures.pop(peer, ()) if t > self._now() - WINDOW]
-        self._failures[peer] = [*recent, self._now()][-FAILURES:]
+        self._failures[peer] = [*recent, self._now()][-self._most :]
         while len(self._failures) > REMEMBERED_PEERS:
             self._failures.popitem(last=False)
 

@@ -50,6 +50,10 @@ class SilentPeerError(SegctlError):
     """A peer sent nothing within the time the protocol gives it."""
 
 
+class ProviderError(SegctlError):
+    """The OpenID provider cannot be asked."""
+
+
 class StoppingError(SegctlError):
     """The controller stops; connect again in a moment."""
 
@@ -70,6 +74,7 @@ STATUS: tuple[tuple[type[SegctlError], StatusCode], ...] = (
     (StoreFullError, StatusCode.RESOURCE_EXHAUSTED),
     (SilentPeerError, StatusCode.DEADLINE_EXCEEDED),
     (StoppingError, StatusCode.UNAVAILABLE),
+    (ProviderError, StatusCode.UNAVAILABLE),
     (StateError, StatusCode.UNAVAILABLE),
 )
 """First match wins: a subclass stands before its base."""

@@ -1,5 +1,5 @@
-"""segctl-controller: init, run, doctor, backup, restore, migrate, move, admin add, renew, list and remove. What it does
-with the CA is in ca_commands.py."""
+"""segctl-controller: init, run, doctor, backup, restore, migrate, move; and admin: operators, groups and client files.
+What it does with the CA is in ca_commands.py."""
 
 from __future__ import annotations
 
@@ -29,9 +29,19 @@ from segctl_controller.doctor import diagnose
 from segctl_controller.lock import alone
 from segctl_controller.moving import move
 from segctl_controller.names import checked_name
+from segctl_controller.principal import parse_scope
 from segctl_controller.reload import describe_reload
 from segctl_controller.server import open_controller
-from segctl_controller.setup import add_operator, create_controller, open_store, remove_operator, renew_operator
+from segctl_controller.setup import (
+    add_operator,
+    create_controller,
+    map_group,
+    open_store,
+    remove_operator,
+    renew_operator,
+    unmap_group,
+    write_client,
+)
 from segctl_controller.store.records import Role
 
 SERVING = "serving agents and operators"
@@ -57,7 +67,7 @@ SQLITE = "sqlite"
 AFTER_RESTORE = """\
 - hosts go on enforcing what they have, and take no older generation: segctl status names those that hold a newer one;
   push again
-- what was removed since the backup is back: remove those hosts and operators again
+- what was removed since the backup is back: remove those hosts, operators, groups and API tokens again
 - hosts that were enrolled since are unknown: enrol them again, with segctl-agent enrol --replace
 - join tokens were removed, since they may be used up or revoked by now: make new ones
 next: systemctl start segctl-controller; then: segctl status"""
@@ -71,6 +81,15 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except SegctlError as error:
             raise click.ClickException(str(error)) from error
+
+
+ROLE = click.option("--role", required=True, type=click.Choice([r.value for r in Role]))
+SCOPE = click.option(
+    "--scope",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Of an owner: the tags of what belongs to it; repeat for each key.",
+)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,6 +112,11 @@ def main() -> None:
     help="How long a host's certificate holds; its agent renews it at half of that.",
 )
 @click.option("--database", default="", metavar="CONNINFO", help=f"{POSTGRES} Left out: SQLite, in --state.")
+@click.option(
+    "--api-port",
+    type=click.IntRange(1, 65535),
+    help="Take API tokens and sign-ins here, such as 7446.  [default: nowhere]",
+)
 @click.option("--ca-certificate", type=CA_FILE, help="An intermediate of your own CA, PEM; those above may follow it.")
 @click.option("--ca-key", type=CA_FILE, help="Its key, PEM.")
 @click.option("--admin", required=True, metavar="NAME", help="The first operator, with the role admin.")
@@ -105,6 +129,7 @@ def init(
     enrol_port: int,
     host_certificate_days: float,
     database: str,
+    api_port: int | None,
     ca_certificate: Path | None,
     ca_key: Path | None,
     admin: str,
@@ -113,8 +138,9 @@ def init(
     """Make a new fleet: its CA, its database and the first operator's credentials. Overwrites nothing."""
     external = external_files(ca_certificate, ca_key)
     checked_name(admin, "the operator")
-    if port == enrol_port:
-        raise click.UsageError("--port and --enrol-port must differ")
+    ports = [p for p in (port, enrol_port, api_port) if p is not None]
+    if len(set(ports)) != len(ports):
+        raise click.UsageError("--port, --enrol-port and --api-port must differ")
     config = create_controller(
         state,
         listen,
@@ -124,6 +150,7 @@ def init(
         Clock(),
         host_certificate_days=host_certificate_days,
         database=database,
+        api_port=api_port,
         external=external,
     )
     store = open_store(state)
@@ -284,22 +311,72 @@ def move_command(to: str, state: Path) -> None:
 
 @main.group()
 def admin() -> None:
-    """Operators: who may use the CLI, and in which role."""
+    """Who may use the CLI, and in which role: operators, and groups of the OpenID provider."""
 
 
 @admin.command("add")
 @click.argument("name")
-@click.option("--role", required=True, type=click.Choice([r.value for r in Role]))
+@ROLE
+@SCOPE
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 @STATE
-def admin_add(name: str, role: str, out: Path, state: Path) -> None:
+def admin_add(name: str, role: str, scope: tuple[str, ...], out: Path, state: Path) -> None:
     """Make credentials for NAME in DIR. Works while the controller runs."""
     store = open_store(state)
     try:
-        add_operator(state, store, name, Role(role), out, Clock())
+        add_operator(state, store, name, Role(role), out, Clock(), parse_scope(scope))
     finally:
         store.close()
     click.echo(f"credentials of {name} ({role}) in {out}", err=True)
+
+
+@admin.command("client")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@STATE
+def admin_client(out: Path, state: Path) -> None:
+    """Write what whoever shows a token needs into DIR: client.json and ca.pem, which are no secrets."""
+    write_client(state, out)
+    click.echo(f"client configuration in {out}: for segctl login, or with an API token in SEGCTL_TOKEN_FILE", err=True)
+
+
+@admin.command("map-group")
+@click.argument("group")
+@ROLE
+@SCOPE
+@STATE
+def admin_map_group(group: str, role: str, scope: tuple[str, ...], state: Path) -> None:
+    """Give a role to the members of GROUP at the OpenID provider. Again with another scope: they own that too."""
+    store = open_store(state)
+    try:
+        map_group(store, group, Role(role), parse_scope(scope), Clock())
+    finally:
+        store.close()
+    click.echo(f"members of {group} are {role}{f' of {parse_scope(scope)}' if scope else ''}", err=True)
+
+
+@admin.command("unmap-group")
+@click.argument("group")
+@STATE
+def admin_unmap_group(group: str, state: Path) -> None:
+    """Take every role from the members of GROUP, at once."""
+    store = open_store(state)
+    try:
+        unmap_group(store, group, Clock())
+    finally:
+        store.close()
+    click.echo(f"group {group} has no role any more", err=True)
+
+
+@admin.command("groups")
+@STATE
+def admin_groups(state: Path) -> None:
+    """Print group, role and scope, one a line."""
+    store = open_store(state)
+    try:
+        for group in store.groups():
+            click.echo(f"{group.name}\t{group.role.value}\t{group.scope}")
+    finally:
+        store.close()
 
 
 @admin.command("renew")
@@ -319,12 +396,12 @@ def admin_renew(name: str, out: Path, state: Path) -> None:
 @admin.command("list")
 @STATE
 def admin_list(state: Path) -> None:
-    """Print name, role and the time of making, one operator a line."""
+    """Print name, role, the time of making and the scope, one operator a line."""
     store = open_store(state)
     try:
         for operator in store.operators():
             made = datetime.fromtimestamp(operator.created_us / 1e6, UTC)
-            click.echo(f"{operator.name}\t{operator.role.value}\t{made:%Y-%m-%dT%H:%M:%SZ}")
+            click.echo(f"{operator.name}\t{operator.role.value}\t{made:%Y-%m-%dT%H:%M:%SZ}\t{operator.scope}".rstrip())
     finally:
         store.close()
 

@@ -32,7 +32,7 @@ def export(where: Conninfo, copy: Path, entry: Entry) -> None:
         if not schema:
             raise StateError(f"{database.name}: has no tables of a controller, so there is nothing to back up")
         with database.translated(), database.writer.begin() as connection:
-            audit.append(connection, entry)
+            (audit.append if schema >= audit.CHAINED else audit.append_unchained)(connection, entry)
         with database.snapshot() as source, new_file(copy, schema) as target:
             copy_rows(source, target)
 

@@ -1,8 +1,9 @@
-"""How fast one host may make work: token buckets by host, so that more streams give no more."""
+"""How fast one host or caller may make work: token buckets by name, so that more streams give no more."""
 
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 
@@ -23,6 +24,14 @@ class Pace:
         self._at = now
         return max(0.0, -self._tokens / self._rate)
 
+    def take(self, longest: float) -> float | None:
+        """Like `delay` for one token; None, and nothing is taken, where that would be more than `longest` seconds."""
+        wait = self.delay()
+        if wait <= longest:
+            return wait
+        self._tokens += 1
+        return None
+
 
 class Paces:
     """One bucket a host; only names of enrolled hosts come here, so their number is bounded."""
@@ -34,3 +43,20 @@ class Paces:
 
     def delay(self, host: str, tokens: int = 1) -> float:
         return self._by_host.setdefault(host, Pace(self._rate, self._burst)).delay(tokens)
+
+
+class BoundedPaces:
+    """One bucket for each of the last `most` names: who is forgotten was idle for longest, and begins anew."""
+
+    def __init__(self, most: int = 4096, now: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._now = now
+        self._by_name: OrderedDict[tuple[str, str], Pace] = OrderedDict()
+
+    def take(self, name: tuple[str, str], rate: float, burst: float, longest: float) -> float | None:
+        """See Pace.take."""
+        pace = self._by_name.pop(name, None) or Pace(rate, burst, self._now)
+        self._by_name[name] = pace
+        while len(self._by_name) > self._most:
+            self._by_name.popitem(last=False)
+        return pace.take(longest)

@@ -15,9 +15,11 @@ from segctl.policy.source import SourceFile
 from segctl_controller.clock import Clock
 from segctl_controller.errors import ConflictError, InvalidRequestError, NotFoundError
 from segctl_controller.fleet import Fleet
+from segctl_controller.principal import Principal
 from segctl_controller.registry import Registry
 from segctl_controller.review import review
 from segctl_controller.rollout import Rollout
+from segctl_controller.scoped import is_owner, refuse_ending, refuse_outside, refuse_way
 from segctl_controller.store.records import Entry, GenerationRecord, GenerationState
 from segctl_controller.store.refusals import no_host, not_on_trial, on_trial
 from segctl_controller.store_thread import StoreThread
@@ -40,6 +42,8 @@ class Proposal:
     expect_digest: str = ""
     expect_base: int = 0
     rollback_of: int = 0
+    by: Principal | None = None
+    """Who asks, where that bounds what may change."""
 
 
 class Publisher:
@@ -88,6 +92,9 @@ class Publisher:
             inventory, controller = self.fleet.inventory, self._registry.controller_addresses
             look = partial(review, proposal.files, inventory, self._clock.now(), controller)
             policy = (await asyncio.to_thread(look)).accepted()
+            if proposal.by is not None:
+                await asyncio.to_thread(refuse_outside, proposal.by, self.fleet.active.policy, policy)
+                refuse_way(proposal.by, way, self.fleet.hosts)
             digest = policy_digest(policy)
             if proposal.expect_digest and proposal.expect_digest != digest:
                 raise ConflictError(
@@ -115,9 +122,12 @@ class Publisher:
         back = f"to generation {proposal.rollback_of}" if proposal.rollback_of else ""
         detail = ": ".join(part for part in (back, proposal.message) if part)
         detail = f"{detail} (digest {digest[:12]})".lstrip()
-        entry = Entry(now, proposal.author, action, "", detail)
+        by = proposal.by
+        entry = by.entry(now, action, "", detail) if by else Entry(now, proposal.author, action, "", detail)
         above = self.fleet.newest_held()
-        stored = await self._db.call(self._db.store.add_generation, new, proposal.expect_base, entry, above)
+        # What an owner may change was judged against this one.
+        base = proposal.expect_base or (self.fleet.active.number if is_owner(by) else 0)
+        stored = await self._db.call(self._db.store.add_generation, new, base, entry, above)
         told = about(Event(action), generation=stored.number, digest=digest, actor=stored.author)
         log.info("%s generation=%d author=%s digest=%s", action, stored.number, stored.author, digest[:12], extra=told)
         return stored
@@ -156,17 +166,18 @@ class Publisher:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
 
-    def cancel(self, author: str) -> Rollout | None:
+    def cancel(self, by: Principal) -> Rollout | None:
         """End what is on trial; None when nothing is."""
         if self.rollout is None or self.rollout.over:
             return None
-        self.rollout.stop(f"{author} ended it")
+        refuse_ending(by, self.rollout.stored.author)
+        self.rollout.stop(f"{by.name} ended it")
         return self.rollout
 
-    def end(self, number: int, author: str) -> Rollout:
+    def end(self, number: int, by: Principal) -> Rollout:
         """End the trial of this generation. Raises ConflictError when it is not on trial any more: somebody may have
         been asked for a while whether to end it."""
-        if self.rollout is None or self.rollout.stored.number != number or self.cancel(author) is None:
+        if self.rollout is None or self.rollout.stored.number != number or self.cancel(by) is None:
             raise ConflictError(f"{not_on_trial(number)}, and nothing was changed; segctl history tells its end")
         return self.rollout
 
@@ -174,11 +185,11 @@ class Publisher:
         self.fleet.activate(Active(stored.number, stored.digest, policy))
 
     async def rollback(
-        self, number: int, author: str, message: str, expect_base: int = 0, way: Way | None = None
+        self, number: int, by: Principal, message: str, expect_base: int = 0, way: Way | None = None
     ) -> Rollout:
         """A new generation with the content of an old one, checked again against the fleet of today. With number 0 and
         a generation on trial, the end of that."""
-        running = self.cancel(author) if not number else None
+        running = self.cancel(by) if not number else None
         if running is not None:
             return running
         active = expect_base or self.fleet.active.number
@@ -192,7 +203,7 @@ class Publisher:
         if old is None:
             what = f"generation {number}" if number else "a generation before the current one"
             raise NotFoundError(f"there is no {what}; segctl history shows what there is")
-        return await self.publish(Proposal(old.files, author, message, "", active, old.number), way)
+        return await self.publish(Proposal(old.files, by.name, message, "", active, old.number, by), way)
 
     async def _before(self, active: int) -> GenerationRecord | None:
         """The generation that was in force before the active one."""

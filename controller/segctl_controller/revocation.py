@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Coroutine
+from typing import Any
 
 from segctl.errors import SegctlError
 
-T = TypeVar("T")
 RECHECK = 1.0
 """Seconds between two looks at an operator's rights, which another process may take away."""
 
@@ -44,31 +43,3 @@ class Revocations:
                 left.discard(ended)
                 if not left:
                     del self._open[host]
-
-
-async def while_admitted(admit: Callable[[], Awaitable[object]], stream: AsyncIterator[T]) -> AsyncIterator[T]:
-    """What `stream` gives, as long as `admit` does not raise: it is asked every RECHECK seconds, whether nothing comes
-    or very much does."""
-    loop = asyncio.get_running_loop()
-    recheck = loop.time() + RECHECK
-    coming: asyncio.Task[T] | None = None
-    try:
-        while True:
-            coming = coming or asyncio.create_task(_next(stream))
-            await asyncio.wait({coming}, timeout=max(0.0, recheck - loop.time()))
-            if loop.time() >= recheck:
-                await admit()
-                recheck = loop.time() + RECHECK
-            if coming.done():
-                item, coming = coming, None
-                try:
-                    yield item.result()
-                except StopAsyncIteration:
-                    return
-    finally:
-        if coming is not None:
-            coming.cancel()
-
-
-async def _next(stream: AsyncIterator[T]) -> T:
-    return await anext(stream)

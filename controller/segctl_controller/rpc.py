@@ -17,6 +17,7 @@ from segctl.logs import Event, about
 
 from segctl_controller.authority import BACKDATED, public_bytes, serial_text
 from segctl_controller.errors import ForbiddenError, UnauthenticatedError, status_of
+from segctl_controller.limits import check_size
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 log = logging.getLogger(__name__)
@@ -97,7 +98,11 @@ class Refusing:
         self._context = context
 
     async def __aenter__(self) -> None:
-        return None
+        try:
+            check_size()
+        except SegctlError as error:
+            await self.__aexit__(type(error), error, None)
+            raise
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         refused = _first(error) if isinstance(error, BaseExceptionGroup) else error

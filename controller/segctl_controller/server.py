@@ -1,4 +1,4 @@
-"""The controller as a whole: store, fleet, two gRPC servers. Starts, serves and stops cleanly."""
+"""The controller as a whole: store, fleet, gRPC servers. Starts, serves and stops cleanly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from segctl.proto.v1 import admin_pb2_grpc, agent_pb2, agent_pb2_grpc
 from segctl.statuspage import Where
 
 from segctl_controller.admin import Admin
+from segctl_controller.apitokens import ApiTokenAdmin
 from segctl_controller.authority import certificate_end
+from segctl_controller.bearers import Bearers
 from segctl_controller.clock import Clock
 from segctl_controller.config import DATABASE_FILE, FLOWS_FILE, Config, endpoint
 from segctl_controller.enrolment import Enrolment
@@ -35,7 +37,9 @@ from segctl_controller.hasten import Hastening
 from segctl_controller.holders import CaView
 from segctl_controller.hostaudit import HostAuditService
 from segctl_controller.hosts import HostAdmin
+from segctl_controller.limits import Bounds
 from segctl_controller.monitor import Monitor
+from segctl_controller.oidc import OidcVerifier
 from segctl_controller.push import Publisher
 from segctl_controller.registry import Registry
 from segctl_controller.reissue import ReissueService
@@ -45,6 +49,7 @@ from segctl_controller.review import LARGEST_SOURCE
 from segctl_controller.rpc import Context, Refusing, caller_of
 from segctl_controller.servercert import ServerCertificate
 from segctl_controller.sessions import SessionService
+from segctl_controller.signin import SignIn
 from segctl_controller.store.conninfo import parse_conninfo
 from segctl_controller.store.protocol import Store
 from segctl_controller.store.records import GenerationRecord, HostRecord
@@ -68,6 +73,8 @@ COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_concurrent_streams", 128),
 )
 MUTUAL_OPTIONS = (*COMMON_OPTIONS, ("grpc.max_receive_message_length", LARGEST_SOURCE + 1024 * 1024))
+API_OPTIONS = (*MUTUAL_OPTIONS, ("grpc.max_metadata_size", 16 * 1024))
+"""An ID token with many groups is longer than the 8 KiB that gRPC takes otherwise."""
 ENROL_OPTIONS = (*COMMON_OPTIONS, ("grpc.max_receive_message_length", 64 * 1024))
 log = logging.getLogger(__name__)
 
@@ -118,8 +125,10 @@ class Controller:
         enrolment = Enrolment(self.trust, self.db, self.clock, self._enrolled, reissue.serve)
         agent_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, enrol)
         self.fleet.of_retired_ca = self.trust.of_retired
-        admin_pb2_grpc.add_AdminServicer_to_server(self._admin(certificate), mutual)
+        admin = self._admin(certificate)
+        admin_pb2_grpc.add_AdminServicer_to_server(admin, mutual)
         mutual.add_generic_rpc_handlers((self._agent(),))
+        self._take_tokens(admin, certificate)
         for server in self._servers:
             await server.start()
         self._start_monitor(certificate)
@@ -151,6 +160,17 @@ class Controller:
                 await asyncio.gather(task, return_exceptions=True)
         await asyncio.to_thread(self.flows.close)
         await asyncio.to_thread(self.db.close)
+
+    def _take_tokens(self, admin: Admin, certificate: ServerCertificate) -> None:
+        """A listener of its own: grpc can require a client certificate or not ask for one, and agents must have one."""
+        if self.config.api_port is None:
+            return
+        server = self._server(API_OPTIONS)
+        port = self._bind(server, self.config.api_port, certificate.credentials(mutual=False))
+        self.config = replace(self.config, api_port=port)
+        admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
+        admin_pb2_grpc.add_SignInServicer_to_server(SignIn(self.config.oidc), server)
+        log.info("listening tokens=%s", endpoint(self.config.listen, port))
 
     def _start_monitor(self, certificate: ServerCertificate) -> None:
         """A port that is taken is no reason to leave the fleet alone."""
@@ -210,7 +230,7 @@ class Controller:
         self.registry.expel(host.name, replaced)
 
     def _server(self, options: tuple[tuple[str, int], ...]) -> grpc.aio.Server:
-        server = grpc.aio.server(options=options)
+        server = grpc.aio.server(options=options, interceptors=(Bounds(),))
         self._servers.append(server)
         return server
 
@@ -226,9 +246,12 @@ class Controller:
         return bound
 
     def _admin(self, certificate: ServerCertificate) -> Admin:
+        oidc = self.config.oidc
+        bearers = Bearers(self.db, self.clock, OidcVerifier(oidc, self.clock) if oidc is not None else None)
+        gate = Gate(self.config.fleet, self.db, self.clock, bearers)
         return Admin(
             self.config.fleet,
-            Gate(self.config.fleet, self.db),
+            gate,
             self.registry,
             self.db,
             self.clock,
@@ -236,6 +259,7 @@ class Controller:
             self.publisher,
             HostAdmin(self.registry, self.db, self.flows, self.clock),
             TokenAdmin(self.config, self.trust, self.fleet, self.db, self.clock),
+            ApiTokenAdmin(gate, self.db, self.clock, taken=self.config.api_port is not None),
             CaView(certificate, self.fleet.hosts),
             self.flows,
         )

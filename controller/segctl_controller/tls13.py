@@ -6,4 +6,4 @@ certificates fits no ECDSA certificate, and ours are all ECDSA; TLS 1.3 has ciph
 
 import os
 
-os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
+os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"

@@ -14,7 +14,8 @@ from segctl_controller.config import Config, endpoint
 from segctl_controller.errors import InvalidRequestError
 from segctl_controller.fleet import Fleet
 from segctl_controller.names import checked_name, checked_networks, checked_tags
-from segctl_controller.store.records import Entry, TokenRecord
+from segctl_controller.principal import Principal
+from segctl_controller.store.records import TokenRecord
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.trust import Trust
 from segctl_controller.views import token_view
@@ -47,7 +48,7 @@ class TokenAdmin:
         self._db = db
         self._clock = clock
 
-    async def create(self, request: admin_pb2.CreateTokenRequest, actor: str) -> admin_pb2.CreateTokenReply:
+    async def create(self, request: admin_pb2.CreateTokenRequest, by: Principal) -> admin_pb2.CreateTokenReply:
         """Raises InvalidRequestError naming the field."""
         active = self._fleet.active
         tags = checked_tags(dict(request.tags), active.policy if active.number else None)
@@ -73,11 +74,11 @@ class TokenAdmin:
             uses=uses,
             expires_us=now + seconds * 1_000_000,
             replace=request.replace,
-            created_by=actor,
+            created_by=by.name,
             networks=checked_networks(request.networks),
         )
         detail = f"tags {tags}; host {token.host or 'any'}; uses {uses}; {seconds} s; replace {token.replace}"
-        entry = Entry(now, actor, "token", f"token {token.id}", detail)
+        entry = by.entry(now, "token", f"token {token.id}", detail)
         await self._db.call(self._db.store.add_token, token, entry)
         current, *others = self._trust.cas.der
         return admin_pb2.CreateTokenReply(
@@ -88,7 +89,7 @@ class TokenAdmin:
         found = await self._db.call(self._db.store.tokens, self._clock.now_us())
         return admin_pb2.ListTokensReply(tokens=[token_view(token) for token in found])
 
-    async def revoke(self, token_id: str, actor: str) -> None:
+    async def revoke(self, token_id: str, by: Principal) -> None:
         """Raises NotFoundError."""
-        entry = Entry(self._clock.now_us(), actor, "revoke", f"token {token_id[:80]}")
+        entry = by.entry(self._clock.now_us(), "revoke", f"token {token_id[:80]}")
         await self._db.call(self._db.store.remove_token, token_id[:80], entry)

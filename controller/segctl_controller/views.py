@@ -178,6 +178,10 @@ def entry_view(entry: Entry) -> admin_pb2.AuditEntry:
         action=entry.action,
         subject=entry.subject,
         detail=entry.detail,
+        identity=entry.identity,
+        peer=entry.peer,
+        previous=entry.previous,
+        hash=entry.hash,
     )
 
 

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from segctl.auditchain import Link, Verifier
 from segctl.errors import EnrolmentError, SegctlError
 from segctl.model.policy import Tags
 from segctl.policy.source import SourceFile
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
 from segctl_controller.store.protocol import FindHost, Store
 from segctl_controller.store.records import (
+    ApiTokenRecord,
     Batch,
     DenialFilter,
     DenialRecord,
     Entry,
+    EntryFilter,
     EventRecord,
     FactsRecord,
     GenerationRecord,
     GenerationState,
+    GroupRecord,
     HostRecord,
     Limits,
     OperatorRecord,
@@ -465,3 +469,68 @@ def test_names_are_sorted_by_code_point(store: Store) -> None:
     for name in reversed(names):
         join(store, name)
     assert [host.name for host in store.hosts()] == names
+
+
+def test_the_audit_log_is_one_chain_that_its_reader_verifies(store: Store) -> None:
+    for number in range(1, 8):
+        store.add_entry(
+            Entry(number, "ann" if number % 2 else "bob", "push", "x", "d\u00e9tail\n", 0, "api-token 1", "::1")
+        )
+    verifier = Verifier()
+    for after in (0, 3, 6):
+        for entry in store.entries(3, EntryFilter(after=after, oldest_first=True)):
+            verifier.take(Link(**asdict(entry)))
+    assert (verifier.count, verifier.head) == (7, store.entries(1)[0].hash)
+    assert len({e.hash for e in store.entries(10)}) == 7
+
+
+def test_audit_entries_are_found_by_who_what_and_when(store: Store) -> None:
+    for number, (actor, action) in enumerate((("ann", "push"), ("bob", "push"), ("ann", "tag")), 1):
+        store.add_entry(Entry(number, actor, action, f"s{number}"))
+
+    def found(**fields: object) -> list[int]:
+        return [e.sequence for e in store.entries(10, EntryFilter(**fields))]  # type: ignore[arg-type]
+
+    assert found(actor="ann") == [3, 1]
+    assert found(actor="ann", oldest_first=True) == [1, 3]
+    assert found(action="push", after=1) == [2]
+    assert found(subject="s2") == [2]
+    assert found(since_us=3) == [3]
+
+
+def test_api_tokens_are_kept_by_the_hash_of_their_secret(store: Store) -> None:
+    scope = Tags.of({"app": "shop"})
+    token = ApiTokenRecord("a-1", SECRET, "ci", Role.OWNER, scope, "root", 5, 100)
+    store.add_api_token(token, ENTRY)
+    with pytest.raises(AlreadyExistsError, match="'ci'"):
+        store.add_api_token(replace(token, id="a-2", sha256=b"other"), ENTRY)
+    assert store.api_token(SECRET) == token
+    assert store.api_token(b"other") is None
+    store.use_api_token("a-1", 77)
+    store.use_api_token("a-9", 77)
+    assert store.api_tokens() == (replace(token, last_used_us=77),)
+    store.remove_api_token("a-1", ENTRY)
+    assert store.api_token(SECRET) is None
+    with pytest.raises(NotFoundError, match="a-1"):
+        store.remove_api_token("a-1", ENTRY)
+    assert len(store.entries(10)) == 2
+
+
+def test_a_group_may_have_several_scopes(store: Store) -> None:
+    shop, crm = (GroupRecord("dev", Role.OWNER, Tags.of({"app": app})) for app in ("shop", "crm"))
+    for group in (shop, crm, GroupRecord("ops", Role.ADMIN)):
+        store.map_group(group, ENTRY)
+    with pytest.raises(AlreadyExistsError, match="dev"):
+        store.map_group(shop, ENTRY)
+    assert store.groups() == (crm, shop, GroupRecord("ops", Role.ADMIN))
+    store.unmap_group("dev", ENTRY)
+    assert store.groups() == (GroupRecord("ops", Role.ADMIN),)
+    with pytest.raises(NotFoundError, match="dev"):
+        store.unmap_group("dev", ENTRY)
+    assert len(store.entries(10)) == 4
+
+
+def test_an_owner_keeps_its_scope(store: Store) -> None:
+    owner = OperatorRecord("olga", Role.OWNER, "ab", 5, Tags.of({"app": "shop"}))
+    store.add_operator(owner, ENTRY)
+    assert store.operator("olga") == owner

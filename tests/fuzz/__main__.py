@@ -21,8 +21,8 @@ def main() -> int:
         print("atheris is not installed: .venv/bin/pip install atheris", file=sys.stderr)
         return 2
     with atheris.instrument_imports(include=["segctl", "segctl_agent", "segctl_controller"]):
-        from tests.fuzz import kernel, network
-    targets = {target.name: target for target in (*kernel.TARGETS, *network.TARGETS)}
+        from tests.fuzz import access, kernel, network
+    targets = {target.name: target for target in (*kernel.TARGETS, *network.TARGETS, *access.TARGETS)}
     if len(sys.argv) < 2 or sys.argv[1] not in targets:
         print("name one of:", *targets, file=sys.stderr)
         return 2

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz import kernel, network
+from tests.fuzz import access, kernel, network
 from tests.fuzz.target import Edit, Kind, Target, mutated
 
-TARGETS = (*kernel.TARGETS, *network.TARGETS)
+TARGETS = (*kernel.TARGETS, *network.TARGETS, *access.TARGETS)
 _LARGE = 1 << 18
 _MEMORY_EACH_BYTE = 400
 """A decoded element, a minimal attribute of 4 bytes above all, is Python objects of some hundred bytes."""

@@ -40,10 +40,12 @@ class App:
         """The controller of the configuration. grpc is imported here: commands that stay offline start without it."""
         # gRPC writes its own lines about failed handshakes to stderr; ours say more. It reads this when it is imported.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        from segctl.cli.bearer import bearer_of
         from segctl.cli.client import Controller
         from segctl.cli.config import load_config
 
-        return Controller(load_config(self.configuration))
+        config = load_config(self.configuration)
+        return Controller(config, bearer_of(self.environment, config))
 
     def result(self, value: object, lines: Iterable[Line]) -> None:
         """The result of a command: one JSON document, or the lines."""

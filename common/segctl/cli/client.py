@@ -1,4 +1,4 @@
-"""The controller's admin API as methods that give views. Synchronous gRPC over mutual TLS, a deadline on every call."""
+"""The controller's admin API as methods that give views. Synchronous gRPC over TLS, a deadline on every call."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Self, TypeVar
 
 import grpc
 
+from segctl.auditchain import Link
 from segctl.cli import convert
 from segctl.cli import views as v
+from segctl.cli.bearer import Bearer
 from segctl.cli.config import ClientConfig
 from segctl.cli.exits import CliError, Exit
 from segctl.cli.flowsearch import FlowsWanted
@@ -29,6 +31,8 @@ Reply = TypeVar("Reply")
 Step = v.Generation | v.Proof | v.Phase | v.Done
 
 QUICK = 15.0
+PAGE = 2000
+"""Entries of the audit log in one answer."""
 THOROUGH = 120.0
 FOLLOW = 3600.0
 """Seconds of a following stream, after which the caller opens the next one."""
@@ -47,10 +51,11 @@ OPTIONS = (
 class Controller:
     """One connection. Every method raises CliError with the exit code and the mend of its failure."""
 
-    def __init__(self, config: ClientConfig) -> None:
-        self.config = config
-        credentials = grpc.ssl_channel_credentials(config.ca, config.key, config.certificate)
-        self._channel = grpc.secure_channel(config.controller, credentials, options=OPTIONS)
+    def __init__(self, config: ClientConfig, bearer: Bearer | None = None) -> None:
+        """With a `bearer` token, or by the certificate of `config`."""
+        self._bearer = bearer
+        self.config = config.by_token() if bearer else config
+        self._channel = grpc.secure_channel(self.config.controller, _credentials(self.config), options=OPTIONS)
         self._admin = admin_pb2_grpc.AdminStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -62,8 +67,17 @@ class Controller:
     def whoami(self) -> v.WhoAmI:
         m = self._call(self._admin.WhoAmI, pb.WhoAmIRequest())
         keep_trust(self.config, m.trust)
-        until = convert.moment(m.certificate_until_us)
-        return v.WhoAmI(m.name, m.role, m.fleet, self.config.controller, m.controller_version, until)
+        return v.WhoAmI(
+            name=m.name,
+            role=m.role,
+            fleet=m.fleet,
+            controller=self.config.controller,
+            controller_version=m.controller_version,
+            certificate_until=convert.moment(m.certificate_until_us),
+            identity=m.identity,
+            scopes=tuple(dict(sorted(scope.tags.items())) for scope in m.scopes),
+            until=convert.moment(m.until_us),
+        )
 
     def check(self, files: Sequence[SourceFile]) -> tuple[tuple[Finding, ...], int]:
         """The findings and the number of enrolled hosts that were looked at."""
@@ -197,25 +211,60 @@ class Controller:
     def rule_use(self, rule: str) -> tuple[v.RuleUse, ...]:
         return tuple(map(convert.rule_use, self._call(self._admin.RuleUse, pb.RuleUseRequest(rule=rule)).rules))
 
-    def audit(self, limit: int) -> tuple[v.AuditEntry, ...]:
-        return tuple(map(convert.audit_entry, self._call(self._admin.Audit, pb.AuditRequest(limit=limit)).entries))
+    def audit(
+        self, limit: int, actor: str = "", action: str = "", subject: str = "", since: datetime | None = None
+    ) -> tuple[v.AuditEntry, ...]:
+        """The newest first; empty texts: all."""
+        request = pb.AuditRequest(
+            limit=limit, actor=actor, action=action, subject=subject, since_us=_microseconds(since)
+        )
+        return tuple(map(convert.audit_entry, self._call(self._admin.Audit, request, THOROUGH).entries))
+
+    def audit_links(self) -> Iterator[Link]:
+        """The whole audit log, oldest first, as it is hashed."""
+        after = 0
+        while True:
+            request = pb.AuditRequest(limit=PAGE, after=after, oldest_first=True)
+            page = self._call(self._admin.Audit, request, THOROUGH).entries
+            yield from map(convert.audit_link, page)
+            if not page or page[-1].sequence <= after:
+                return
+            after = page[-1].sequence
+
+    def create_api_token(self, name: str, role: str, scope: Mapping[str, str], valid_seconds: int) -> v.NewApiToken:
+        request = pb.CreateApiTokenRequest(name=name, role=role, scope=scope, valid_seconds=valid_seconds)
+        m = self._call(self._admin.CreateApiToken, request)
+        return v.NewApiToken(convert.api_token(m.token), m.secret)
+
+    def api_tokens(self) -> tuple[v.ApiToken, ...]:
+        reply = self._call(self._admin.ListApiTokens, pb.ListApiTokensRequest())
+        return tuple(map(convert.api_token, reply.tokens))
+
+    def revoke_api_token(self, identifier: str) -> None:
+        self._call(self._admin.RevokeApiToken, pb.RevokeApiTokenRequest(id=identifier))
+
+    def _metadata(self) -> tuple[tuple[str, str], ...] | None:
+        """A token travels in here, and the channel is always TLS."""
+        return (("authorization", f"Bearer {self._bearer()}"),) if self._bearer else None
 
     def _call(
         self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request, seconds: float = QUICK
     ) -> Reply:
+        metadata = self._metadata()
         try:
-            (reply,) = read_stream(lambda: Single(method.future(request, timeout=seconds)))
+            (reply,) = read_stream(lambda: Single(method.future(request, timeout=seconds, metadata=metadata)))
         except grpc.RpcError as error:
-            raise self._translated(error) from error
+            raise _translated(error, self.config) from error
         return reply
 
     def _stream(
         self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float
     ) -> Iterator[Reply]:
+        metadata = self._metadata()
         try:
-            yield from read_stream(lambda: method(request, timeout=seconds))
+            yield from read_stream(lambda: method(request, timeout=seconds, metadata=metadata))
         except grpc.RpcError as error:
-            raise self._translated(error) from error
+            raise _translated(error, self.config) from error
 
     def _progress(self, messages: Iterable[pb.PushProgress]) -> Iterator[Step]:
         for message in messages:
@@ -223,10 +272,26 @@ class Controller:
             if step is not None:
                 yield step
 
-    def _translated(self, error: grpc.RpcError) -> CliError:
-        if not isinstance(error, grpc.Call):
-            return CliError(f"controller {self.config.controller}: {error}", exit_code=Exit.UNREACHABLE)
-        return translate(error.code(), error.details() or "", self.config)
+
+def _credentials(config: ClientConfig) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(config.ca, config.key or None, config.certificate or None)
+
+
+def sign_in_options(config: ClientConfig) -> tuple[str, str, tuple[str, ...]]:
+    """Issuer (empty: the controller knows none), client id and scopes. Raises CliError."""
+    config = config.by_token()
+    with grpc.secure_channel(config.controller, _credentials(config), options=OPTIONS) as channel:
+        try:
+            m = admin_pb2_grpc.SignInStub(channel).Options(pb.SignInOptionsRequest(), timeout=QUICK)
+        except grpc.RpcError as error:
+            raise _translated(error, config) from error
+    return m.issuer, m.client_id, tuple(m.scopes)
+
+
+def _translated(error: grpc.RpcError, config: ClientConfig) -> CliError:
+    if not isinstance(error, grpc.Call):
+        return CliError(f"controller {config.controller}: {error}", exit_code=Exit.UNREACHABLE)
+    return translate(error.code(), error.details() or "", config)
 
 
 def _rollout(way: Way) -> pb.Rollout:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from segctl.auditchain import Link
 from segctl.cli import views as v
 from segctl.wire import findings_from_wire
 
@@ -266,7 +267,36 @@ def token(m: pb.Token) -> v.Token:
 
 
 def audit_entry(m: pb.AuditEntry) -> v.AuditEntry:
-    return v.AuditEntry(m.sequence, moment(m.at_us), m.actor, m.action, m.subject, m.detail)
+    return v.AuditEntry(
+        sequence=m.sequence,
+        at=moment(m.at_us),
+        actor=m.actor,
+        action=m.action,
+        subject=m.subject,
+        detail=m.detail,
+        identity=m.identity,
+        peer=m.peer,
+        previous=m.previous,
+        hash=m.hash,
+    )
+
+
+def audit_link(m: pb.AuditEntry) -> Link:
+    """The entry as it is hashed."""
+    return Link(m.sequence, m.at_us, m.actor, m.action, m.subject, m.detail, m.identity, m.peer, m.previous, m.hash)
+
+
+def api_token(m: pb.ApiToken) -> v.ApiToken:
+    return v.ApiToken(
+        id=m.id,
+        name=m.name,
+        role=m.role,
+        scope=dict(sorted(m.scope.items())),
+        created_by=m.created_by,
+        created=moment(m.created_us),
+        expires=moment(m.expires_us),
+        last_used=moment(m.last_used_us),
+    )
 
 
 def address(packed: bytes) -> str:

@@ -23,7 +23,7 @@ def diagnose(config: ClientConfig) -> tuple[str, str] | None:
     host, port = config.address
     try:
         context = _context(config, ssl.PROTOCOL_TLS_CLIENT)
-        refusal = _own_refusal(config)
+        refusal = _own_refusal(config) if config.certificate else None
     except (ssl.SSLError, OSError, ValueError) as error:
         return f"the certificate in {config.directory} cannot be used: {_words(error)}", RENEW
     if refusal:
@@ -34,7 +34,7 @@ def diagnose(config: ClientConfig) -> tuple[str, str] | None:
             with context.wrap_socket(plain, server_hostname=host) as secured:
                 # TLS 1.3 refuses a client's certificate only after the handshake. gRPC then closes without a word,
                 # and otherwise speaks first (RFC 9113 3.4, SETTINGS).
-                if not secured.recv(1):
+                if config.certificate and not secured.recv(1):
                     return "the controller does not accept your certificate", RENEW
     except ssl.SSLCertVerificationError as error:
         return _server_refused(config, error)
@@ -109,6 +109,8 @@ def _context(config: ClientConfig, protocol: int) -> ssl.SSLContext:
     context.set_alpn_protocols(["h2"])
     context.load_verify_locations(cadata=config.ca.decode("ascii"))
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the fleet's CA need not be a root
+    if not config.certificate:
+        return context
     with _in_memory(config.certificate) as certificate, _in_memory(config.key) as key:
         context.load_cert_chain(certificate, key)
     return context

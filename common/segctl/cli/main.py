@@ -34,14 +34,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "flows": ("flows", "Search flows: who talks to whom, by which rule, how much."),
     "map": ("map", "Draw who talks to whom, between tag groups."),
     "report": ("report", "Report which rules are used, and which never were."),
-    "audit": ("account", "Show who changed what, and when."),
+    "audit": ("audit", "Show who changed what, and when; prove that the log is whole."),
     "whoami": ("account", "Show who you are to the controller, and your role."),
+    "login": ("account", "Sign in at the OpenID provider, with a browser."),
+    "logout": ("account", "Forget the sign-in."),
+    "api-token": ("apitoken", "Create, list and revoke API tokens for automation."),
     "completion": ("setup", "Print the shell completion for bash, zsh or fish."),
 }
 GROUPS = {
     "Policy": ("check", "plan", "push", "rollback", "history"),
     "Fleet": ("status", "doctor", "host", "tag", "token"),
-    "Questions": ("explain", "denied", "flows", "map", "report", "audit", "whoami"),
+    "Questions": ("explain", "denied", "flows", "map", "report", "audit"),
+    "Access": ("whoami", "login", "logout", "api-token"),
     "Setting up": ("init", "completion"),
 }
 
@@ -59,7 +63,7 @@ class Root(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"segctl.cli.commands.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def resolve_command(

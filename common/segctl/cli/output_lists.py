@@ -1,15 +1,13 @@
-"""The plain lists: generations, tokens, the audit log, and who we are."""
+"""The plain lists: generations and join tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from segctl.cli.output import Cell, Line, ago, ahead, bad, bold, dim, good, line, note, stamp, table, warn
+from segctl.cli.output import Cell, Line, ago, ahead, bold, dim, good, line, note, stamp, table, warn
 from segctl.cli.output_hosts import tags
-from segctl.cli.views import AuditEntry, Generation, NewToken, Token, WhoAmI
-
-ENDS_SOON = timedelta(days=30)
+from segctl.cli.views import Generation, NewToken, Token
 
 
 def render_history(generations: Sequence[Generation], now: datetime, width: int) -> list[Line]:
@@ -83,25 +81,3 @@ def render_new_token(token: NewToken, now: datetime) -> list[Line]:
         line(f"  {where} holds it: keep it secret"),
         line("  ", note("→ "), f"on the new host: segctl-agent enrol --token-file {enrol}"),
     ]
-
-
-def render_audit(entries: Sequence[AuditEntry], width: int) -> list[Line]:
-    if not entries:
-        return [line("The audit log is empty.")]
-    rows: list[list[Cell]] = [
-        [str(e.sequence), stamp(e.at), e.actor, bold(e.action), e.subject, e.detail] for e in entries
-    ]
-    return table(("SEQ", "TIME (UTC)", "WHO", "DID", "TO", "DETAIL"), rows, width, last_gives=True)
-
-
-def render_whoami(who: WhoAmI, now: datetime) -> list[Line]:
-    lines = [
-        line(bold(who.name), ", ", good(who.role), f" of the fleet {who.fleet}"),
-        line(dim(f"controller {who.controller}, version {who.controller_version}")),
-    ]
-    if who.certificate_until is not None:
-        until = f"your certificate ends {who.certificate_until:%Y-%m-%d}"
-        if who.certificate_until - now > ENDS_SOON:
-            return [*lines, line(dim(until))]
-        lines.append(line(bad(until), f": have it renewed, segctl-controller admin renew {who.name} --out DIR"))
-    return lines

@@ -22,6 +22,7 @@ NO_ROLE = (
     "segctl whoami shows your role. For another one, on the controller: segctl-controller admin remove NAME, "
     "then admin add NAME --role ROLE --out DIR"
 )
+SIGN_IN = "Sign in again (segctl login), or ask an administrator for an API token: segctl api-token create NAME"
 OLD = "Compare `segctl --version` with `segctl whoami`: client and controller should have the same version."
 BROKEN = "Look in the log of the controller: journalctl -u segctl-controller"
 
@@ -55,4 +56,5 @@ def translate(code: grpc.StatusCode, details: str, config: ClientConfig) -> CliE
         cause, mend = diagnose(config) or (details or "the connection broke", "Try again.")
         return CliError(f"{where}: {meaning.prefix}: {cause}", mend, meaning.exit_code)
     text = f"{where}: {meaning.prefix}: {details}" if details else f"{where}: {meaning.prefix}"
-    return CliError(text, meaning.mend, meaning.exit_code)
+    by_token = code is grpc.StatusCode.UNAUTHENTICATED and not config.certificate
+    return CliError(text, SIGN_IN if by_token else meaning.mend, meaning.exit_code)

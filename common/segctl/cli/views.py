@@ -14,7 +14,8 @@ from segctl.model.findings import Finding
 
 @dataclass(frozen=True, slots=True)
 class WhoAmI:
-    """`certificate_until` is null where the controller does not tell."""
+    """`certificate_until` is null without a certificate, and where the controller does not tell. `scopes` are those of
+    an owner; `identity` what was shown (certificate SERIAL, api-token ID, oidc SUBJECT), good until `until`."""
 
     name: str
     role: str
@@ -22,6 +23,9 @@ class WhoAmI:
     controller: str
     controller_version: str
     certificate_until: datetime | None = None
+    identity: str = ""
+    scopes: tuple[Mapping[str, str], ...] = ()
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,3 +461,39 @@ class AuditEntry:
     action: str
     subject: str
     detail: str
+    identity: str = ""
+    peer: str = ""
+    previous: str = ""
+    hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditProof:
+    """`entries` were verified, the last of which has the hash `head`; `since` is a head that was among them."""
+
+    entries: int
+    head: str
+    since: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """`last_used` is right to a minute, null for one that never was."""
+
+    id: str
+    name: str
+    role: str
+    scope: Mapping[str, str]
+    created_by: str
+    created: datetime | None
+    expires: datetime | None
+    last_used: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewApiToken:
+    """`secret` is empty when it was written to `file`."""
+
+    token: ApiToken
+    secret: str = field(repr=False)
+    file: str = ""

@@ -52,6 +52,8 @@ CODES = MappingProxyType(
         "peer-to-peer": "both ends are peers",
         "bad-test": "a test that does not say one thing",
         "rescue-none": "`rescue: none` beside a rescue list",
+        # What a controller finds of who pushes.
+        "outside-scope": "a change that the owner of a part of the fleet may not make",
         # Findings of the check.
         "test-failed": "a policy test that does not hold",
         "placeholder": "an owner or reason that still says CHANGE-ME",

@@ -8,21 +8,25 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
+from segctl.auditchain import GENESIS, link_hash
 from segctl.errors import EnrolmentError
 from segctl.model.policy import Tags
 
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
 from segctl_controller.store.leadership import Alone
+from segctl_controller.store.memory_access import MemoryAccess
 from segctl_controller.store.memory_hits import MemoryHits
 from segctl_controller.store.notices import NoNotices
 from segctl_controller.store.protocol import Admit
 from segctl_controller.store.records import (
+    EVERY_ENTRY,
     HOUR_US,
     LARGEST_COUNT,
     Batch,
     DenialFilter,
     DenialRecord,
     Entry,
+    EntryFilter,
     EventRecord,
     FactsRecord,
     GenerationRecord,
@@ -48,10 +52,11 @@ from segctl_controller.store.refusals import (
 Row = TypeVar("Row", DenialRecord, EventRecord)
 
 
-class MemoryStore:
+class MemoryStore(MemoryAccess):
     """Implements segctl_controller.store.protocol.Store."""
 
     def __init__(self, limits: Limits | None = None) -> None:
+        super().__init__()
         self._limits = limits or Limits()
         self._generations: list[GenerationRecord] = []
         self._hosts: dict[str, HostRecord] = {}
@@ -296,10 +301,20 @@ class MemoryStore:
         return tuple(self._events[::-1][:limit])
 
     def add_entry(self, entry: Entry) -> None:
-        self._audit.append(replace(entry, sequence=len(self._audit) + 1))
+        sequence, previous = len(self._audit) + 1, self._audit[-1].hash if self._audit else GENESIS
+        chained = link_hash(previous, sequence, entry.at_us, *entry.texts)
+        self._audit.append(replace(entry, sequence=sequence, previous=previous, hash=chained))
 
-    def entries(self, limit: int) -> tuple[Entry, ...]:
-        return tuple(self._audit[::-1][:limit])
+    def entries(self, limit: int, wanted: EntryFilter = EVERY_ENTRY) -> tuple[Entry, ...]:
+        chosen = [
+            e
+            for e in self._audit[wanted.after :]
+            if e.at_us >= wanted.since_us
+            and wanted.actor in ("", e.actor)
+            and wanted.action in ("", e.action)
+            and wanted.subject in ("", e.subject)
+        ]
+        return tuple(chosen if wanted.oldest_first else chosen[::-1])[:limit]
 
 
 def _pruned(rows: Iterable[Row], keep: int) -> list[Row]:

@@ -11,14 +11,18 @@ from segctl.model.policy import Tags
 from segctl_controller.store.leadership import Leadership
 from segctl_controller.store.notices import Notices
 from segctl_controller.store.records import (
+    EVERY_ENTRY,
+    ApiTokenRecord,
     Batch,
     DenialFilter,
     DenialRecord,
     Entry,
+    EntryFilter,
     EventRecord,
     FactsRecord,
     GenerationRecord,
     GenerationState,
+    GroupRecord,
     HostRecord,
     OperatorRecord,
     ProofRecord,
@@ -142,8 +146,31 @@ class Store(Protocol):
 
     def add_entry(self, entry: Entry) -> None: ...
 
-    def entries(self, limit: int) -> tuple[Entry, ...]:
-        """The audit log, newest first."""
+    def entries(self, limit: int, wanted: EntryFilter = EVERY_ENTRY) -> tuple[Entry, ...]:
+        """Of the audit log. Each holds the hash of the one before it: see segctl.auditchain."""
+
+    def add_api_token(self, token: ApiTokenRecord, entry: Entry) -> None:
+        """Raises AlreadyExistsError for a name that a token has."""
+
+    def api_tokens(self) -> tuple[ApiTokenRecord, ...]:
+        """By name, those that have expired too."""
+
+    def api_token(self, sha256: bytes) -> ApiTokenRecord | None: ...
+
+    def use_api_token(self, token_id: str, at_us: int) -> None:
+        """It was used. Unknown ones are ignored: it was just revoked."""
+
+    def remove_api_token(self, token_id: str, entry: Entry) -> None:
+        """Raises NotFoundError."""
+
+    def groups(self) -> tuple[GroupRecord, ...]:
+        """By name."""
+
+    def map_group(self, group: GroupRecord, entry: Entry) -> None:
+        """Raises AlreadyExistsError when it is mapped so."""
+
+    def unmap_group(self, name: str, entry: Entry) -> None:
+        """All that the group was given. Raises NotFoundError."""
 
     def prove_writable(self) -> None:
         """A durable write that changes nothing."""

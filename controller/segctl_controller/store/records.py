@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 from segctl.model.inventory import Address
 from segctl.model.policy import Network, Tags
@@ -15,18 +16,26 @@ LARGEST_COUNT = 2**53
 
 
 class Role(StrEnum):
+    """Each may do what those before it may, of the whole fleet; an OWNER changes the policy of its scope alone."""
+
     VIEWER = "viewer"
+    OWNER = "owner"
     EDITOR = "editor"
     ADMIN = "admin"
 
     @property
     def rank(self) -> int:
-        return ("viewer", "editor", "admin").index(self.value)
+        return ("viewer", "owner", "editor", "admin").index(self.value)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the audit log; `sequence` is 0 until it is stored."""
+    """One line of the audit log; `sequence`, `previous` and `hash` (see segctl.auditchain) are set when it is stored.
+
+    `identity` is what the actor showed (certificate SERIAL, api-token ID, oidc SUBJECT), `peer` where it came from.
+    """
+
+    TEXTS: ClassVar = ("actor", "action", "subject", "detail", "identity", "peer")
 
     at_us: int
     actor: str
@@ -34,6 +43,31 @@ class Entry:
     subject: str
     detail: str = ""
     sequence: int = 0
+    identity: str = ""
+    peer: str = ""
+    previous: str = ""
+    hash: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What of it is stored and hashed beside its number and time, in order. Without NUL, which PostgreSQL cannot
+        store: the hash must be that of what comes back."""
+        return tuple(getattr(self, name).replace("\0", "\ufffd") for name in self.TEXTS)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """The newest first, or `oldest_first`; those with a higher number than `after`. Empty texts: all."""
+
+    actor: str = ""
+    action: str = ""
+    subject: str = ""
+    since_us: int = 0
+    after: int = 0
+    oldest_first: bool = False
+
+
+EVERY_ENTRY = EntryFilter()
 
 
 class GenerationState(StrEnum):
@@ -97,10 +131,37 @@ class TokenRecord:
 
 @dataclass(frozen=True, slots=True)
 class OperatorRecord:
+    """`scope` are the tags of an owner's part of the fleet, and empty for every other role."""
+
     name: str
     role: Role
     serial: str
     created_us: int
+    scope: Tags = Tags()  # noqa: RUF009 - frozen
+
+
+@dataclass(frozen=True, slots=True)
+class ApiTokenRecord:
+    """A token for automation; only the SHA-256 of its secret is kept. `last_used_us` is right to a minute."""
+
+    id: str
+    sha256: bytes
+    name: str
+    role: Role
+    scope: Tags
+    created_by: str
+    created_us: int
+    expires_us: int
+    last_used_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRecord:
+    """What the members of a group of the OpenID provider may do. A group may be the owner of several scopes."""
+
+    name: str
+    role: Role
+    scope: Tags = Tags()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True, slots=True)

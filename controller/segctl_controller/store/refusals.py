@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from segctl_controller.store.records import GroupRecord
+
 NO_TOKEN = "this token is unknown, used up, expired or revoked"  # noqa: S105 - a sentence
 
 
@@ -37,3 +39,19 @@ def no_operator(name: str) -> str:
 
 def operator_taken(name: str) -> str:
     return f"an operator {name!r} exists already; remove it first: segctl-controller admin remove {name}"
+
+
+def api_token_taken(name: str) -> str:
+    return f"an API token {name!r} exists already; revoke it first, or choose another name"
+
+
+def no_api_token(token_id: str) -> str:
+    return f"no API token {token_id!r}; segctl api-token list shows them"
+
+
+def group_taken(group: GroupRecord) -> str:
+    return f"the group {group.name!r} has the role {group.role.value} already ({group.scope or 'the whole fleet'})"
+
+
+def no_group(name: str) -> str:
+    return f"no group {name!r} is mapped; segctl-controller admin groups shows them"

@@ -14,9 +14,11 @@ from segctl.model.policy import Network, Tags
 from segctl.policy.source import SourceFile
 
 from segctl_controller.store.records import (
+    ApiTokenRecord,
     DenialRecord,
     GenerationRecord,
     GenerationState,
+    GroupRecord,
     HostRecord,
     OperatorRecord,
     Role,
@@ -148,11 +150,38 @@ def operator_values(record: OperatorRecord) -> dict[str, Any]:
         "role": record.role.value,
         "serial": record.serial,
         "created_us": record.created_us,
+        "scope": tags_text(record.scope),
     }
 
 
 def operator_of(row: Row) -> OperatorRecord:
-    return OperatorRecord(row["name"], Role(row["role"]), row["serial"], row["created_us"])
+    return OperatorRecord(row["name"], Role(row["role"]), row["serial"], row["created_us"], tags_of(row["scope"]))
+
+
+def group_values(record: GroupRecord) -> dict[str, Any]:
+    return {"name": record.name, "role": record.role.value, "scope": tags_text(record.scope)}
+
+
+def api_token_values(record: ApiTokenRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "sha256": record.sha256,
+        "name": record.name,
+        "role": record.role.value,
+        "scope": tags_text(record.scope),
+        "created_by": record.created_by,
+        "created_us": record.created_us,
+        "expires_us": record.expires_us,
+        "last_used_us": record.last_used_us,
+    }
+
+
+def api_token_of(row: Row) -> ApiTokenRecord:
+    return ApiTokenRecord(**{**row, "role": Role(row["role"]), "scope": tags_of(row["scope"])})
+
+
+def group_of(row: Row) -> GroupRecord:
+    return GroupRecord(row["name"], Role(row["role"]), tags_of(row["scope"]))
 
 
 def denial_of(row: Row) -> DenialRecord:

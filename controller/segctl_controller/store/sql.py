@@ -10,20 +10,24 @@ from segctl.model.policy import Tags
 from sqlalchemy import Connection
 
 from segctl_controller.errors import NotFoundError
-from segctl_controller.store import audit, generations, hits, hosts, operators, reports, rows, tokens
+from segctl_controller.store import access, audit, generations, hits, hosts, operators, reports, rows, tokens
 from segctl_controller.store.database import Database
 from segctl_controller.store.leadership import Leadership
 from segctl_controller.store.notices import Notices, Topic
 from segctl_controller.store.protocol import Admit
 from segctl_controller.store.records import (
+    EVERY_ENTRY,
+    ApiTokenRecord,
     Batch,
     DenialFilter,
     DenialRecord,
     Entry,
+    EntryFilter,
     EventRecord,
     FactsRecord,
     GenerationRecord,
     GenerationState,
+    GroupRecord,
     HostRecord,
     Limits,
     OperatorRecord,
@@ -221,6 +225,40 @@ class SqlStore:
         with self._transaction() as connection:
             audit.append(connection, entry)
 
-    def entries(self, limit: int) -> tuple[Entry, ...]:
+    def entries(self, limit: int, wanted: EntryFilter = EVERY_ENTRY) -> tuple[Entry, ...]:
         with self._transaction() as connection:
-            return audit.newest(connection, limit)
+            return audit.page(connection, limit, wanted)
+
+    def add_api_token(self, token: ApiTokenRecord, entry: Entry) -> None:
+        with self._transaction() as connection:
+            access.add_api_token(connection, token, entry)
+
+    def api_tokens(self) -> tuple[ApiTokenRecord, ...]:
+        with self._transaction() as connection:
+            return access.every_api_token(connection)
+
+    def api_token(self, sha256: bytes) -> ApiTokenRecord | None:
+        with self._transaction() as connection:
+            return access.api_token(connection, sha256)
+
+    def use_api_token(self, token_id: str, at_us: int) -> None:
+        with self._transaction() as connection:
+            access.use_api_token(connection, token_id, at_us)
+
+    def remove_api_token(self, token_id: str, entry: Entry) -> None:
+        with self._transaction() as connection:
+            access.remove_api_token(connection, token_id, entry)
+            self._transactions.note(Topic.OPERATORS)
+
+    def groups(self) -> tuple[GroupRecord, ...]:
+        with self._transaction() as connection:
+            return access.groups(connection)
+
+    def map_group(self, group: GroupRecord, entry: Entry) -> None:
+        with self._transaction() as connection:
+            access.map_group(connection, group, entry)
+
+    def unmap_group(self, name: str, entry: Entry) -> None:
+        with self._transaction() as connection:
+            access.unmap_group(connection, name, entry)
+            self._transactions.note(Topic.OPERATORS)

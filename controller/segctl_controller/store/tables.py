@@ -68,6 +68,7 @@ operators = Table(
     Column("role", Text, nullable=False),
     Column("serial", Text, nullable=False),
     Column("created_us", BigInteger, nullable=False),
+    Column("scope", Text, nullable=False, server_default="{}"),
 )
 
 proofs = Table(
@@ -179,7 +180,33 @@ audit = Table(
     Column("action", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("detail", Text, nullable=False),
+    Column("identity", Text, nullable=False, server_default=""),
+    Column("peer", Text, nullable=False, server_default=""),
+    Column("previous", Text, nullable=False, server_default=""),
+    Column("hash", Text, nullable=False, server_default=""),
     sqlite_autoincrement=True,
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("sha256", LargeBinary, nullable=False, unique=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("role", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Column("last_used_us", BigInteger, nullable=False),
+)
+
+group_roles = Table(
+    "group_roles",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
 )
 
 notices = Table(

@@ -326,7 +326,7 @@ async def test_a_host_that_goes_hides_no_later_denial_from_followers(tmp_path: P
 async def test_a_removed_operator_stops_reading_even_while_denials_never_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segctl_controller.admin.RECHECK", 0.2)
+    monkeypatch.setattr("segctl_controller.gate.RECHECK", 0.2)
     async with running_controller(tmp_path) as lab:
         db = await lab.enrol("db1", {})
         lab.operator("vera", Role.VIEWER)

@@ -12,7 +12,10 @@ import grpc
 import pytest
 from segctl.proto.v1 import admin_pb2, agent_pb2, agent_pb2_grpc
 from segctl_controller.errors import UnauthenticatedError
-from segctl_controller.revocation import RECHECK, Revocations, while_admitted
+from segctl_controller.gate import Passage
+from segctl_controller.limits import Limit
+from segctl_controller.principal import Principal
+from segctl_controller.revocation import RECHECK, Revocations
 from segctl_controller.setup import open_store, remove_operator, renew_operator
 from segctl_controller.store.records import Role
 
@@ -170,23 +173,37 @@ async def test_only_the_streams_of_that_host_end_and_what_a_stream_raises_is_rai
 
 
 async def test_a_flood_does_not_outrun_the_look_at_rights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segctl_controller.revocation.RECHECK", 0.05)
+    monkeypatch.setattr("segctl_controller.gate.RECHECK", 0.05)
     asked = 0
 
-    async def admit() -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 3:
-            raise UnauthenticatedError("no more")
+    class Asked:
+        """Of a gate, what a stream needs. The third look finds the rights gone."""
+
+        async def admit(self, _context: object, _need: Role) -> Principal:
+            nonlocal asked
+            asked += 1
+            if asked == 3:
+                raise UnauthenticatedError("no more")
+            return Principal("ann", Role.VIEWER, "certificate 1", "::1")
+
+        async def pace(self, _who: Principal) -> Limit:
+            return Limit(1, streams=1)
+
+        def began(self, _passage: Passage) -> None: ...
+
+    def passage() -> Passage:
+        return Passage(Asked(), None, Role.VIEWER)  # type: ignore[arg-type]
 
     async def flood() -> AsyncIterator[int]:
         while True:
             yield 1
             await asyncio.sleep(0)
 
+    drowned = passage()
+    await drowned.__aenter__()
     with pytest.raises(UnauthenticatedError, match="no more"):
         async with asyncio.timeout(5):
-            async for _ in while_admitted(admit, flood()):
+            async for _ in drowned.each(flood()):
                 pass
 
     async def three() -> AsyncIterator[int]:
@@ -194,4 +211,6 @@ async def test_a_flood_does_not_outrun_the_look_at_rights(monkeypatch: pytest.Mo
             yield number
 
     asked = 100
-    assert [number async for number in while_admitted(admit, three())] == [0, 1, 2]
+    calm = passage()
+    await calm.__aenter__()
+    assert [number async for number in calm.each(three())] == [0, 1, 2]

@@ -18,6 +18,8 @@ from segctl_controller.store.sqlite import open_engine
 from segctl_controller.store.tables import metadata
 from sqlalchemy.exc import OperationalError
 
+from tests.unit.segctl_controller.oldschema import without_access
+
 ENTRY = Entry(1, "root", "act", "subject")
 
 
@@ -140,6 +142,7 @@ def test_a_database_of_the_first_schema_is_brought_up_and_keeps_what_it_holds(tm
     store = SqlStore(path)
     store.add_entry(ENTRY)
     store.close()
+    without_access(path)
     connection = sqlite3.connect(path)
     for table in ("flows", "flow_losses", "rule_hits", "told", "notices"):
         connection.execute(f"DROP TABLE {table}")

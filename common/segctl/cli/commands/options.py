@@ -6,7 +6,7 @@ import re
 
 import click
 
-from segctl.cli.app import insert_options, take_common_options
+from segctl.cli.app import Verb, insert_options, take_common_options
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 TAG = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=([A-Za-z0-9][A-Za-z0-9_.-]*)")
@@ -67,3 +67,7 @@ class VerbGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         take_common_options(ctx)
         return super().invoke(ctx)
+
+
+class QuestionGroup(Verb, click.Group):
+    """A group that answers by itself where no verb below it is named (`segctl audit`)."""

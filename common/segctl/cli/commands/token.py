@@ -69,7 +69,7 @@ def create_token(
         if out is None:
             made = controller.create_token(wanted, host, uses, valid, ranges, take_over)
         else:
-            with _new_secret_file(out) as descriptor:
+            with new_secret_file(out) as descriptor:
                 made = controller.create_token(wanted, host, uses, valid, ranges, take_over)
                 os.write(descriptor, made.join.encode() + b"\n")
             made = replace(made, join="", file=str(out))
@@ -116,7 +116,7 @@ def _network(text: str) -> str:
 
 
 @contextmanager
-def _new_secret_file(path: Path) -> Iterator[int]:
+def new_secret_file(path: Path) -> Iterator[int]:
     """A new file that only we may read. It is opened before the token exists and goes again when none is made, so a
     token never exists without a place. Raises CliError when there is a file already."""
     try:

@@ -15,6 +15,40 @@ import typing
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
+class SignInOptionsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___SignInOptionsRequest = SignInOptionsRequest
+
+@typing.final
+class SignInOptionsReply(google.protobuf.message.Message):
+    """Where to sign in; empty: this controller knows no OpenID provider."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ISSUER_FIELD_NUMBER: builtins.int
+    CLIENT_ID_FIELD_NUMBER: builtins.int
+    SCOPES_FIELD_NUMBER: builtins.int
+    issuer: builtins.str
+    client_id: builtins.str
+    @property
+    def scopes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        issuer: builtins.str = ...,
+        client_id: builtins.str = ...,
+        scopes: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["client_id", b"client_id", "issuer", b"issuer", "scopes", b"scopes"]) -> None: ...
+
+global___SignInOptionsReply = SignInOptionsReply
+
+@typing.final
 class WhoAmIRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -34,15 +68,26 @@ class WhoAmIReply(google.protobuf.message.Message):
     CONTROLLER_VERSION_FIELD_NUMBER: builtins.int
     CERTIFICATE_UNTIL_US_FIELD_NUMBER: builtins.int
     TRUST_FIELD_NUMBER: builtins.int
+    IDENTITY_FIELD_NUMBER: builtins.int
+    SCOPES_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
     name: builtins.str
     role: builtins.str
     fleet: builtins.str
     controller_version: builtins.str
     certificate_until_us: builtins.int
-    """of the caller's certificate"""
+    """of the caller's certificate; 0: came with a token"""
+    identity: builtins.str
+    """certificate SERIAL, api-token ID, oidc SUBJECT"""
+    until_us: builtins.int
+    """when what the caller showed ends"""
     @property
     def trust(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """DER; every CA of the fleet, two while its CA is rotated"""
+
+    @property
+    def scopes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Scope]:
+        """of an owner"""
 
     def __init__(
         self,
@@ -53,10 +98,45 @@ class WhoAmIReply(google.protobuf.message.Message):
         controller_version: builtins.str = ...,
         certificate_until_us: builtins.int = ...,
         trust: collections.abc.Iterable[builtins.bytes] | None = ...,
+        identity: builtins.str = ...,
+        scopes: collections.abc.Iterable[global___Scope] | None = ...,
+        until_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["certificate_until_us", b"certificate_until_us", "controller_version", b"controller_version", "fleet", b"fleet", "name", b"name", "role", b"role", "trust", b"trust"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate_until_us", b"certificate_until_us", "controller_version", b"controller_version", "fleet", b"fleet", "identity", b"identity", "name", b"name", "role", b"role", "scopes", b"scopes", "trust", b"trust", "until_us", b"until_us"]) -> None: ...
 
 global___WhoAmIReply = WhoAmIReply
+
+@typing.final
+class Scope(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class TagsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    TAGS_FIELD_NUMBER: builtins.int
+    @property
+    def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tags", b"tags"]) -> None: ...
+
+global___Scope = Scope
 
 @typing.final
 class SourceFile(google.protobuf.message.Message):
@@ -2047,16 +2127,36 @@ global___RuleUse = RuleUse
 
 @typing.final
 class AuditRequest(google.protobuf.message.Message):
+    """The newest first, or with `oldest_first` from the one after `after` on. Empty filters: all; a filter is the whole text."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LIMIT_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
+    SUBJECT_FIELD_NUMBER: builtins.int
+    SINCE_US_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    OLDEST_FIRST_FIELD_NUMBER: builtins.int
     limit: builtins.int
+    actor: builtins.str
+    action: builtins.str
+    subject: builtins.str
+    since_us: builtins.int
+    after: builtins.int
+    oldest_first: builtins.bool
     def __init__(
         self,
         *,
         limit: builtins.int = ...,
+        actor: builtins.str = ...,
+        action: builtins.str = ...,
+        subject: builtins.str = ...,
+        since_us: builtins.int = ...,
+        after: builtins.int = ...,
+        oldest_first: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["limit", b"limit"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "limit", b"limit", "oldest_first", b"oldest_first", "since_us", b"since_us", "subject", b"subject"]) -> None: ...
 
 global___AuditRequest = AuditRequest
 
@@ -2070,12 +2170,24 @@ class AuditEntry(google.protobuf.message.Message):
     ACTION_FIELD_NUMBER: builtins.int
     SUBJECT_FIELD_NUMBER: builtins.int
     DETAIL_FIELD_NUMBER: builtins.int
+    IDENTITY_FIELD_NUMBER: builtins.int
+    PEER_FIELD_NUMBER: builtins.int
+    PREVIOUS_FIELD_NUMBER: builtins.int
+    HASH_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     at_us: builtins.int
     actor: builtins.str
     action: builtins.str
     subject: builtins.str
     detail: builtins.str
+    identity: builtins.str
+    """of the actor: certificate SERIAL, api-token ID, oidc SUBJECT; empty: not over the network"""
+    peer: builtins.str
+    """the address it came from"""
+    previous: builtins.str
+    """the hash of the entry before, in hexadecimal"""
+    hash: builtins.str
+    """SHA-256 over `previous` and the fields: segctl/auditchain.py"""
     def __init__(
         self,
         *,
@@ -2085,8 +2197,12 @@ class AuditEntry(google.protobuf.message.Message):
         action: builtins.str = ...,
         subject: builtins.str = ...,
         detail: builtins.str = ...,
+        identity: builtins.str = ...,
+        peer: builtins.str = ...,
+        previous: builtins.str = ...,
+        hash: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["action", b"action", "actor", b"actor", "at_us", b"at_us", "detail", b"detail", "sequence", b"sequence", "subject", b"subject"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "actor", b"actor", "at_us", b"at_us", "detail", b"detail", "hash", b"hash", "identity", b"identity", "peer", b"peer", "previous", b"previous", "sequence", b"sequence", "subject", b"subject"]) -> None: ...
 
 global___AuditEntry = AuditEntry
 
@@ -2105,3 +2221,173 @@ class AuditReply(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["entries", b"entries"]) -> None: ...
 
 global___AuditReply = AuditReply
+
+@typing.final
+class ApiToken(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ScopeEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    SCOPE_FIELD_NUMBER: builtins.int
+    CREATED_BY_FIELD_NUMBER: builtins.int
+    CREATED_US_FIELD_NUMBER: builtins.int
+    EXPIRES_US_FIELD_NUMBER: builtins.int
+    LAST_USED_US_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    name: builtins.str
+    role: builtins.str
+    created_by: builtins.str
+    created_us: builtins.int
+    expires_us: builtins.int
+    last_used_us: builtins.int
+    """to a minute; 0: never"""
+    @property
+    def scope(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        name: builtins.str = ...,
+        role: builtins.str = ...,
+        scope: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        created_by: builtins.str = ...,
+        created_us: builtins.int = ...,
+        expires_us: builtins.int = ...,
+        last_used_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["created_by", b"created_by", "created_us", b"created_us", "expires_us", b"expires_us", "id", b"id", "last_used_us", b"last_used_us", "name", b"name", "role", b"role", "scope", b"scope"]) -> None: ...
+
+global___ApiToken = ApiToken
+
+@typing.final
+class CreateApiTokenRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ScopeEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    NAME_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    SCOPE_FIELD_NUMBER: builtins.int
+    VALID_SECONDS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    role: builtins.str
+    valid_seconds: builtins.int
+    """0: 90 days"""
+    @property
+    def scope(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """of the role owner"""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        role: builtins.str = ...,
+        scope: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        valid_seconds: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "role", b"role", "scope", b"scope", "valid_seconds", b"valid_seconds"]) -> None: ...
+
+global___CreateApiTokenRequest = CreateApiTokenRequest
+
+@typing.final
+class CreateApiTokenReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: builtins.int
+    TOKEN_FIELD_NUMBER: builtins.int
+    secret: builtins.str
+    """shown once; the controller keeps its SHA-256"""
+    @property
+    def token(self) -> global___ApiToken: ...
+    def __init__(
+        self,
+        *,
+        secret: builtins.str = ...,
+        token: global___ApiToken | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["token", b"token"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["secret", b"secret", "token", b"token"]) -> None: ...
+
+global___CreateApiTokenReply = CreateApiTokenReply
+
+@typing.final
+class ListApiTokensRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListApiTokensRequest = ListApiTokensRequest
+
+@typing.final
+class ListApiTokensReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: builtins.int
+    @property
+    def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ApiToken]: ...
+    def __init__(
+        self,
+        *,
+        tokens: collections.abc.Iterable[global___ApiToken] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tokens", b"tokens"]) -> None: ...
+
+global___ListApiTokensReply = ListApiTokensReply
+
+@typing.final
+class RevokeApiTokenRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id"]) -> None: ...
+
+global___RevokeApiTokenRequest = RevokeApiTokenRequest
+
+@typing.final
+class RevokeApiTokenReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___RevokeApiTokenReply = RevokeApiTokenReply

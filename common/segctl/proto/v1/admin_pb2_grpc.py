@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class AdminStub(object):
-    """What `segctl` and the web speak. Mutual TLS; the role (viewer < editor < admin) is in the controller's records.
+    """What `segctl` and the web speak: mutual TLS, or on a listener of its own a bearer token (an API token, or an ID token
+    of the OpenID provider) in the metadata `authorization`. The role (viewer < owner < editor < admin) is in the
+    controller's records; an owner has a scope.
     """
 
     def __init__(self, channel):
@@ -145,10 +147,27 @@ class AdminStub(object):
                 request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.AuditRequest.SerializeToString,
                 response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.AuditReply.FromString,
                 _registered_method=True)
+        self.CreateApiToken = channel.unary_unary(
+                '/segctl.v1.Admin/CreateApiToken',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.CreateApiTokenRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.CreateApiTokenReply.FromString,
+                _registered_method=True)
+        self.ListApiTokens = channel.unary_unary(
+                '/segctl.v1.Admin/ListApiTokens',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ListApiTokensRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ListApiTokensReply.FromString,
+                _registered_method=True)
+        self.RevokeApiToken = channel.unary_unary(
+                '/segctl.v1.Admin/RevokeApiToken',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RevokeApiTokenRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RevokeApiTokenReply.FromString,
+                _registered_method=True)
 
 
 class AdminServicer(object):
-    """What `segctl` and the web speak. Mutual TLS; the role (viewer < editor < admin) is in the controller's records.
+    """What `segctl` and the web speak: mutual TLS, or on a listener of its own a bearer token (an API token, or an ID token
+    of the OpenID provider) in the metadata `authorization`. The role (viewer < owner < editor < admin) is in the
+    controller's records; an owner has a scope.
     """
 
     def WhoAmI(self, request, context):
@@ -239,7 +258,7 @@ class AdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Push(self, request, context):
-        """editor
+        """owner, within the scope; editor
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -283,6 +302,24 @@ class AdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Audit(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateApiToken(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApiTokens(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeApiToken(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -401,6 +438,21 @@ def add_AdminServicer_to_server(servicer, server):
                     request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.AuditRequest.FromString,
                     response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.AuditReply.SerializeToString,
             ),
+            'CreateApiToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateApiToken,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.CreateApiTokenRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.CreateApiTokenReply.SerializeToString,
+            ),
+            'ListApiTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApiTokens,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ListApiTokensRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ListApiTokensReply.SerializeToString,
+            ),
+            'RevokeApiToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeApiToken,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RevokeApiTokenRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RevokeApiTokenReply.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'segctl.v1.Admin', rpc_method_handlers)
@@ -410,7 +462,9 @@ def add_AdminServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Admin(object):
-    """What `segctl` and the web speak. Mutual TLS; the role (viewer < editor < admin) is in the controller's records.
+    """What `segctl` and the web speak: mutual TLS, or on a listener of its own a bearer token (an API token, or an ID token
+    of the OpenID provider) in the metadata `authorization`. The role (viewer < owner < editor < admin) is in the
+    controller's records; an owner has a scope.
     """
 
     @staticmethod
@@ -997,6 +1051,162 @@ class Admin(object):
             '/segctl.v1.Admin/Audit',
             segctl_dot_proto_dot_v1_dot_admin__pb2.AuditRequest.SerializeToString,
             segctl_dot_proto_dot_v1_dot_admin__pb2.AuditReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateApiToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/CreateApiToken',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.CreateApiTokenRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.CreateApiTokenReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApiTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/ListApiTokens',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.ListApiTokensRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.ListApiTokensReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeApiToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/RevokeApiToken',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.RevokeApiTokenRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.RevokeApiTokenReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class SignInStub(object):
+    """Beside Admin where bearer tokens are taken. Asked by whoever is nobody yet.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Options = channel.unary_unary(
+                '/segctl.v1.SignIn/Options',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.SignInOptionsRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.SignInOptionsReply.FromString,
+                _registered_method=True)
+
+
+class SignInServicer(object):
+    """Beside Admin where bearer tokens are taken. Asked by whoever is nobody yet.
+    """
+
+    def Options(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SignInServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Options': grpc.unary_unary_rpc_method_handler(
+                    servicer.Options,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.SignInOptionsRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.SignInOptionsReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'segctl.v1.SignIn', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('segctl.v1.SignIn', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class SignIn(object):
+    """Beside Admin where bearer tokens are taken. Asked by whoever is nobody yet.
+    """
+
+    @staticmethod
+    def Options(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.SignIn/Options',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.SignInOptionsRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.SignInOptionsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,7 +18,10 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class AdminStub:
-    """What `segctl` and the web speak. Mutual TLS; the role (viewer < editor < admin) is in the controller's records."""
+    """What `segctl` and the web speak: mutual TLS, or on a listener of its own a bearer token (an API token, or an ID token
+    of the OpenID provider) in the metadata `authorization`. The role (viewer < owner < editor < admin) is in the
+    controller's records; an owner has a scope.
+    """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     WhoAmI: grpc.UnaryUnaryMultiCallable[
@@ -98,7 +101,7 @@ class AdminStub:
         segctl.proto.v1.admin_pb2.PushRequest,
         segctl.proto.v1.admin_pb2.PushProgress,
     ]
-    """editor"""
+    """owner, within the scope; editor"""
 
     Rollback: grpc.UnaryStreamMultiCallable[
         segctl.proto.v1.admin_pb2.RollbackRequest,
@@ -136,8 +139,26 @@ class AdminStub:
         segctl.proto.v1.admin_pb2.AuditReply,
     ]
 
+    CreateApiToken: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.CreateApiTokenRequest,
+        segctl.proto.v1.admin_pb2.CreateApiTokenReply,
+    ]
+
+    ListApiTokens: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.ListApiTokensRequest,
+        segctl.proto.v1.admin_pb2.ListApiTokensReply,
+    ]
+
+    RevokeApiToken: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.RevokeApiTokenRequest,
+        segctl.proto.v1.admin_pb2.RevokeApiTokenReply,
+    ]
+
 class AdminAsyncStub:
-    """What `segctl` and the web speak. Mutual TLS; the role (viewer < editor < admin) is in the controller's records."""
+    """What `segctl` and the web speak: mutual TLS, or on a listener of its own a bearer token (an API token, or an ID token
+    of the OpenID provider) in the metadata `authorization`. The role (viewer < owner < editor < admin) is in the
+    controller's records; an owner has a scope.
+    """
 
     WhoAmI: grpc.aio.UnaryUnaryMultiCallable[
         segctl.proto.v1.admin_pb2.WhoAmIRequest,
@@ -216,7 +237,7 @@ class AdminAsyncStub:
         segctl.proto.v1.admin_pb2.PushRequest,
         segctl.proto.v1.admin_pb2.PushProgress,
     ]
-    """editor"""
+    """owner, within the scope; editor"""
 
     Rollback: grpc.aio.UnaryStreamMultiCallable[
         segctl.proto.v1.admin_pb2.RollbackRequest,
@@ -254,8 +275,26 @@ class AdminAsyncStub:
         segctl.proto.v1.admin_pb2.AuditReply,
     ]
 
+    CreateApiToken: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.CreateApiTokenRequest,
+        segctl.proto.v1.admin_pb2.CreateApiTokenReply,
+    ]
+
+    ListApiTokens: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.ListApiTokensRequest,
+        segctl.proto.v1.admin_pb2.ListApiTokensReply,
+    ]
+
+    RevokeApiToken: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.RevokeApiTokenRequest,
+        segctl.proto.v1.admin_pb2.RevokeApiTokenReply,
+    ]
+
 class AdminServicer(metaclass=abc.ABCMeta):
-    """What `segctl` and the web speak. Mutual TLS; the role (viewer < editor < admin) is in the controller's records."""
+    """What `segctl` and the web speak: mutual TLS, or on a listener of its own a bearer token (an API token, or an ID token
+    of the OpenID provider) in the metadata `authorization`. The role (viewer < owner < editor < admin) is in the
+    controller's records; an owner has a scope.
+    """
 
     @abc.abstractmethod
     def WhoAmI(
@@ -364,7 +403,7 @@ class AdminServicer(metaclass=abc.ABCMeta):
         request: segctl.proto.v1.admin_pb2.PushRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[segctl.proto.v1.admin_pb2.PushProgress], collections.abc.AsyncIterator[segctl.proto.v1.admin_pb2.PushProgress]]:
-        """editor"""
+        """owner, within the scope; editor"""
 
     @abc.abstractmethod
     def Rollback(
@@ -416,4 +455,54 @@ class AdminServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[segctl.proto.v1.admin_pb2.AuditReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.AuditReply]]: ...
 
+    @abc.abstractmethod
+    def CreateApiToken(
+        self,
+        request: segctl.proto.v1.admin_pb2.CreateApiTokenRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.CreateApiTokenReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.CreateApiTokenReply]]: ...
+
+    @abc.abstractmethod
+    def ListApiTokens(
+        self,
+        request: segctl.proto.v1.admin_pb2.ListApiTokensRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.ListApiTokensReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.ListApiTokensReply]]: ...
+
+    @abc.abstractmethod
+    def RevokeApiToken(
+        self,
+        request: segctl.proto.v1.admin_pb2.RevokeApiTokenRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.RevokeApiTokenReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.RevokeApiTokenReply]]: ...
+
 def add_AdminServicer_to_server(servicer: AdminServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class SignInStub:
+    """Beside Admin where bearer tokens are taken. Asked by whoever is nobody yet."""
+
+    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
+    Options: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.SignInOptionsRequest,
+        segctl.proto.v1.admin_pb2.SignInOptionsReply,
+    ]
+
+class SignInAsyncStub:
+    """Beside Admin where bearer tokens are taken. Asked by whoever is nobody yet."""
+
+    Options: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.SignInOptionsRequest,
+        segctl.proto.v1.admin_pb2.SignInOptionsReply,
+    ]
+
+class SignInServicer(metaclass=abc.ABCMeta):
+    """Beside Admin where bearer tokens are taken. Asked by whoever is nobody yet."""
+
+    @abc.abstractmethod
+    def Options(
+        self,
+        request: segctl.proto.v1.admin_pb2.SignInOptionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.SignInOptionsReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.SignInOptionsReply]]: ...
+
+def add_SignInServicer_to_server(servicer: SignInServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -428,7 +428,34 @@ USES = (
 
 TOKEN = v.Token("3f9a12", {"role": "web"}, "", ("10.0.0.0/24",), 1, NOW + timedelta(hours=1), "alice")
 NEW_TOKEN = v.NewToken("3f9a12", NOW + timedelta(hours=1), "eyJjIjpbXX0", "")
-AUDIT = v.AuditEntry(12, before(300), "alice", "push", "generation 8", "checkout may reach the db")
+AUDIT = v.AuditEntry(
+    12,
+    before(300),
+    "alice",
+    "push",
+    "generation 8",
+    "checkout may reach the db",
+    "certificate 3f9a12bc",
+    "10.0.9.7",
+    "aa" * 32,
+    "9f2c51e07a3b" + "00" * 26,
+)
+PROOF = v.AuditProof(1234, "9f2c51e07a3b" + "00" * 26, "77aa51e07a3b")
+API_TOKENS = (
+    v.ApiToken("a-3f9a12bc", "ci", "owner", {"app": "shop"}, "alice", before(99), NOW + timedelta(days=90), before(60)),
+    v.ApiToken("a-77120044", "dashboard", "viewer", {}, "oidc/alice@example.net", before(9e6), before(3600), None),
+)
+OWNER = v.WhoAmI(
+    "token/ci",
+    "owner",
+    "shop",
+    "controller:7446",
+    "0.1.0",
+    None,
+    "api-token a-3f9a12bc",
+    ({"app": "shop"},),
+    NOW + timedelta(days=90),
+)
 WHO = v.WhoAmI("alice", "admin", "shop", "controller:7443", "0.1.0", datetime(2040, 1, 2, tzinfo=UTC))
 
 TRIED = replace(WELL, trial=v.Trial(ON_TRIAL, v.Phase("watching", 1, 1, 3, 3), 3))

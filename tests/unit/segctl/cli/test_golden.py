@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from segctl.cli import (
+    output_access,
     output_check,
     output_denied,
     output_explain,
@@ -156,8 +157,15 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "report-rules-unused": lambda w: output_flows.render_rule_use(s.USES, s.NOW, w, unused=True),
     "history": lambda w: output_lists.render_history((s.GENERATION, s.OLDER), s.NOW, w),
     "tokens": lambda w: output_lists.render_tokens((s.TOKEN,), s.NOW, w),
-    "audit": lambda w: output_lists.render_audit((s.AUDIT,), w),
-    "whoami": lambda w: output_lists.render_whoami(s.WHO, s.NOW),
+    "audit": lambda w: output_access.render_audit((s.AUDIT,), w),
+    "audit-wide": lambda w: output_access.render_audit((s.AUDIT,), w, wide=True),
+    "audit-proof": lambda w: output_access.render_proof(s.PROOF),
+    "whoami": lambda w: output_access.render_whoami(s.WHO, s.NOW),
+    "whoami-owner": lambda w: output_access.render_whoami(s.OWNER, s.NOW),
+    "api-tokens": lambda w: output_access.render_api_tokens(s.API_TOKENS, s.NOW, w),
+    "api-token-new": lambda w: output_access.render_new_api_token(
+        v.NewApiToken(s.API_TOKENS[0], "", "ci.token"), s.NOW
+    ),
 }
 
 
@@ -190,6 +198,7 @@ def test_every_golden_file_has_a_case() -> None:
         "plan",
         "plan-cuts",
         "tokens",
+        "api-tokens",
         "audit",
     ],
 )

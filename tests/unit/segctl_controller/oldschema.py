@@ -1,0 +1,18 @@
+"""Databases as earlier versions of the schema left them."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+
+def without_access(path: Path) -> None:
+    """Before 0007: no chain in the audit log, no scopes, no API tokens, no groups."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for column in ("identity", "peer", "previous", "hash"):
+            connection.execute(f"ALTER TABLE audit DROP COLUMN {column}")
+        connection.execute("ALTER TABLE operators DROP COLUMN scope")
+        connection.execute("DROP TABLE api_tokens")
+        connection.execute("DROP TABLE group_roles")
+        connection.execute("UPDATE alembic_version SET version_num = '0005'")
