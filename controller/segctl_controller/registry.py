@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from itertools import islice
 from typing import Protocol
 
 from segctl.errors import SegctlError, StateError
@@ -24,6 +25,8 @@ from segctl_controller.store.records import Entry, EventRecord, FactsRecord, Hos
 from segctl_controller.store_thread import Gather, StoreThread
 from segctl_controller.trial import Order
 
+AT_ONCE = 16
+"""Sessions that are offered something between two turns of the event loop."""
 MOST_ERRORS = 32
 LONGEST_ERROR = 512
 log = logging.getLogger(__name__)
@@ -63,6 +66,8 @@ class Registry:
         self._proofs: Gather[ProofRecord] = Gather(lambda proofs: db.call(db.store.add_proofs, proofs))
         self._proved: dict[str, ProofRecord] = {}
         self._left: dict[str, int] = {}
+        self._due: dict[str, str] = {}
+        self._offering: asyncio.Task[None] | None = None
         self.controller_addresses: tuple[Address, ...] = ()
         self.revocations = Revocations()
 
@@ -147,9 +152,24 @@ class Registry:
         self._db.post(self._db.store.seen, left)
 
     def _offer(self, host: str) -> None:
-        session = self._sessions.get(host)
-        if session is not None:
-            session.offer(self.fleet.orders(host), self.fleet.withdrawn)
+        """A few sessions at a time: a thousand that are woken at once would keep the loop from everything else."""
+        if host not in self._sessions:
+            return
+        self._due[host] = self.fleet.withdrawn
+        if self._offering is None:
+            self._offering = asyncio.get_running_loop().create_task(self._offer_due(), name="offer")
+
+    async def _offer_due(self) -> None:
+        try:
+            while self._due:
+                for host in [*islice(self._due, AT_ONCE)]:
+                    withdrawn = self._due.pop(host)
+                    session = self._sessions.get(host)
+                    if session is not None:
+                        session.offer(self.fleet.orders(host), withdrawn)
+                await asyncio.sleep(0)
+        finally:
+            self._offering = None
 
     def close(self, reason: SegctlError) -> None:
         """End every session, so that a controller that stops need not wait for streams that never end."""

@@ -18,7 +18,7 @@ from segctl_controller.contest import Origin
 from segctl_controller.errors import LimitError
 from segctl_controller.impact import NAMED_BY_HOST, SECONDS, check_reply
 from segctl_controller.messages import PART, draft_messages
-from segctl_controller.sessions import MOST_IMPACTS, Session
+from segctl_controller.session import HEARTBEAT, MOST_IMPACTS, Session
 
 from tests.controller_harness import ControllerLab, FakeSession, eventually, running_controller
 from tests.unit.segctl_controller.policies import BROKEN_TEST, SHOP
@@ -232,7 +232,8 @@ async def test_a_draft_that_nobody_waits_for_is_not_sent() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await session.impact(b"draft", 5)
-    assert await session.next_messages(0.01) == []
+    session.beat()
+    assert await session.next_messages() == [HEARTBEAT]
 
 
 async def test_open_questions_of_one_host_are_bounded() -> None:
@@ -241,6 +242,6 @@ async def test_open_questions_of_one_host_are_bounded() -> None:
     await asyncio.sleep(0)
     with pytest.raises(LimitError, match="host web1 has 4 open questions"):
         await session.impact(b"draft", 5)
-    assert len(await session.next_messages(1)) == MOST_IMPACTS
+    assert len(await session.next_messages()) == MOST_IMPACTS
     for task in waiting:
         task.cancel()

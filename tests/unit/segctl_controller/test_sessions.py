@@ -18,7 +18,8 @@ from segctl.wire import PROTOCOL_VERSION
 from segctl_controller.contest import Origin
 from segctl_controller.errors import UnauthenticatedError
 from segctl_controller.messages import PART, policy_messages
-from segctl_controller.sessions import BURST, PROOF_BURST, PROOF_RATE, Session, SessionService
+from segctl_controller.session import Session
+from segctl_controller.sessions import BURST, PROOF_BURST, PROOF_RATE, SessionService
 from segctl_controller.store.sql import SqlStore
 from segctl_controller.trial import Desired, Kind, Order
 
@@ -284,7 +285,7 @@ async def test_a_slow_agent_gets_the_latest_policy_only() -> None:
     policies = [Desired("web1", number, "d", NO_BODY) for number in range(1, 6)]
     for policy in policies:
         session.offer((Order(Kind.HOLD, policy),))
-    await session.next_messages(1.0)
+    await session.next_messages()
     assert session.sent_generation(policies[4].digest) == 5
     assert session.sent_generation(policies[3].digest) is None
 
