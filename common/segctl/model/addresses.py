@@ -12,8 +12,9 @@ from sys import byteorder
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-FEW = 16
-"""Changes that are put in one by one: each copies the whole set, and no key is looked at."""
+FEW = 8
+"""Of a set at least this many times as large as its changes, each is put in by itself: that copies the set, and looks at
+no other key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class AddressSet:
 
     def updated(self, added: Collection[bytes] = (), removed: Collection[bytes] = ()) -> AddressSet:
         """Like `changed`, of packed addresses: few are put in one by one, many all at once."""
-        if len(added) + len(removed) > FEW:
+        if (len(added) + len(removed)) * FEW > len(self):
             return AddressSet.packing(set(self.keys()).difference(removed).union(added))
         v4, v6 = self.v4, self.v6
         for keys, edit in ((removed, without), (added, with_key)):

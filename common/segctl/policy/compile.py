@@ -124,7 +124,10 @@ class Compiler:
     def _place(self, name: str, host: Host | None, batch: _Batch) -> None:
         """Into its profile; which addresses came and went there is noted."""
         was = self._hosts.pop(name, None)
-        known = self._profile(host, batch) if host is not None else None
+        if was is not None and host is not None and was.host.tags == host.tags:
+            known: _Known | None = was.known
+        else:
+            known = self._profile(host, batch) if host is not None else None
         packed = frozenset(a.packed for a in host.addresses) if host is not None else frozenset()
         stays = was is not None and was.known is known
         if was is not None:
