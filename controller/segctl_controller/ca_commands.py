@@ -15,6 +15,7 @@ from segctl_controller.clock import Clock
 from segctl_controller.config import load_config
 from segctl_controller.errors import PreconditionError
 from segctl_controller.holders import Holders, count_holders
+from segctl_controller.options import STATE
 from segctl_controller.rotation import CaSet, Stage, load_cas, rotating
 from segctl_controller.setup import SHELL, new_authority, open_store
 from segctl_controller.store.protocol import Store
@@ -22,14 +23,6 @@ from segctl_controller.store.records import Entry
 
 MOST_NAMES = 10
 CA_FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
-STATE = click.option(
-    "--state",
-    type=click.Path(file_okay=False, path_type=Path),
-    default="/var/lib/segctl-controller",
-    envvar="SEGCTL_CONTROLLER_STATE",
-    show_default=True,
-    help="The controller's state directory: CA, database, configuration.",
-)
 NEXT_STEP = {
     Stage.STEADY: "segctl-controller ca rotate makes the next CA",
     Stage.PREPARED: "segctl-controller ca activate has it sign, once every controller of the fleet has these files",
