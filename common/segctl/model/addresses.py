@@ -13,8 +13,8 @@ from sys import byteorder
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 FEW = 8
-"""Of a set at least this many times as large as its changes, each is put in by itself: that copies the set, and looks at
-no other key."""
+"""Of a set that is this many times as large as its changes, or more, each change is put in by itself: that copies the
+set, and looks at no other key."""
 
 
 @dataclass(frozen=True, slots=True)
