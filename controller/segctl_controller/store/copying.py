@@ -14,12 +14,14 @@ from segctl_controller.store import dialect
 from segctl_controller.store.migrate import VERSION, newest, upgrade
 from segctl_controller.store.sqlite import create_file
 
+PASSING = frozenset({"presence", "replicas", "trials"})
+"""Tables of what controllers tell each other while they run."""
 ROWS = 2000
 """At a time."""
 
 
 def copy_rows(source: Connection, target: Connection) -> None:
-    """Every row of every table. Both have the same schema, and the tables of `target` are empty."""
+    """Every row of every table, but for those that are PASSING. Both have the same schema, and the tables of `target` are empty."""
     for table in _tables(source if source.dialect.name == "sqlite" else target):
         found = source.execute(select(table), execution_options={"yield_per": ROWS}).mappings()
         for rows in found.partitions():
@@ -39,7 +41,7 @@ def _tables(described: Connection) -> list[Table]:
         for column in table.columns:
             if isinstance(column.type, types.Text):
                 column.type = dialect.Text()
-    return [table for table in metadata.sorted_tables if table.name != VERSION]
+    return [table for table in metadata.sorted_tables if table.name not in (VERSION, *PASSING)]
 
 
 def _copy_in(target: Connection, table: Table, rows: Sequence[RowMapping]) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Connection, Engine
 
 from segctl_controller.store.leadership import Leadership
 from segctl_controller.store.notices import Notices
+
+if TYPE_CHECKING:
+    from segctl_controller.store.shared import SharedStore
+    from segctl_controller.store.transactions import Transactions
 
 
 class Database(Protocol):
@@ -38,5 +42,8 @@ class Database(Protocol):
         """What all others but `origin` change."""
 
     def leadership(self) -> Leadership: ...
+
+    def shared(self, transactions: Transactions) -> SharedStore | None:
+        """None: one controller at a time has it."""
 
     def close(self) -> None: ...

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from segctl_controller.errors import ConflictError
 from segctl_controller.store import audit, rows
 from segctl_controller.store.records import Entry, GenerationRecord, GenerationState
 from segctl_controller.store.refusals import base_moved, not_on_trial, on_trial
-from segctl_controller.store.tables import generations
+from segctl_controller.store.tables import generations, trials
 
 _CONFIRMED = generations.c.state == GenerationState.CONFIRMED.value
 _TRIAL = generations.c.state == GenerationState.TRIAL.value
@@ -35,6 +35,7 @@ def settle(connection: Connection, number: int, state: GenerationState, why: str
     change = update(generations).where(generations.c.number == number, _TRIAL).values(state=state.value, why=why)
     if connection.execute(change).rowcount != 1:
         raise ConflictError(not_on_trial(number))
+    connection.execute(delete(trials))
     audit.append(connection, entry)
     row = connection.execute(select(generations).where(generations.c.number == number)).mappings().one()
     return rows.generation_of(dict(row), with_files=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,13 +14,18 @@ from segctl_controller.store import audit, hits, rows, tokens
 from segctl_controller.store.protocol import Admit
 from segctl_controller.store.records import Entry, FactsRecord, HostRecord, ProofRecord
 from segctl_controller.store.refusals import NO_TOKEN, no_host
-from segctl_controller.store.tables import hosts, proofs, told
+from segctl_controller.store.tables import hosts, presence, proofs, told
 from segctl_controller.store.tables import tokens as token_table
 
 
 def every(connection: Connection) -> tuple[HostRecord, ...]:
     found = connection.execute(select(hosts).order_by(hosts.c.name)).mappings()
     return tuple(rows.host_of(dict(row)) for row in found)
+
+
+def named(connection: Connection, names: Collection[str]) -> tuple[HostRecord, ...]:
+    wanted = select(hosts).where(hosts.c.name.in_(names)).order_by(hosts.c.name)
+    return tuple(rows.host_of(dict(row)) for row in connection.execute(wanted).mappings())
 
 
 def enrol(
@@ -72,6 +77,7 @@ def remove(connection: Connection, name: str, entry: Entry) -> None:
     if not connection.execute(delete(hosts).where(hosts.c.name == name)).rowcount:
         raise NotFoundError(no_host(name))
     hits.forget(connection, name)
+    connection.execute(delete(presence).where(presence.c.host == name))
     audit.append(connection, entry)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
@@ -84,6 +84,9 @@ class MemoryStore(MemoryAccess):
     def leadership(self) -> Alone:
         return Alone()
 
+    def shared(self) -> None:
+        """Nobody else has it."""
+
     def batch(self) -> AbstractContextManager[None]:
         """Nothing here outlives the process, and each call checks before it changes anything."""
         return nullcontext()
@@ -120,7 +123,10 @@ class MemoryStore(MemoryAccess):
         return tuple(replace(g, files=()) for g in self._generations[::-1][:limit])
 
     def hosts(self) -> tuple[HostRecord, ...]:
-        return tuple(self._hosts[name] for name in sorted(self._hosts))
+        return self.hosts_named(self._hosts)
+
+    def hosts_named(self, names: Collection[str]) -> tuple[HostRecord, ...]:
+        return tuple(self._hosts[name] for name in sorted(names) if name in self._hosts)
 
     def enrol(self, sha256: bytes, now_us: int, admit: Admit, entry: Callable[[HostRecord], Entry]) -> HostRecord:
         token = next((t for t in self.tokens(now_us) if t.sha256 == sha256), None)
@@ -279,6 +285,7 @@ class MemoryStore(MemoryAccess):
             if row.last_us >= wanted.since_us
             and wanted.host in ("", row.host)
             and wanted.workload in ("", row.workload)
+            and row.id > wanted.after
         )
         return tuple(sorted(chosen, key=lambda row: row.id)[-wanted.limit :])
 

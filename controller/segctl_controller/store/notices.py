@@ -21,7 +21,7 @@ from segctl_controller.store.tables import notices
 
 KEPT = 10_000
 """Rows, at least; they go when a twentieth more are there."""
-MANY = 200
+MANY = 1_000
 """More hosts in one transaction are not named."""
 
 
@@ -32,10 +32,12 @@ class Topic(IntFlag):
     HOSTS = 2
     OPERATORS = 4
     TOKENS = 8
+    PRESENCE = 16
+    TRIALS = 32
 
 
 NOTHING = Topic(0)
-ALL = Topic.GENERATIONS | Topic.HOSTS | Topic.OPERATORS | Topic.TOKENS
+ALL = Topic.GENERATIONS | Topic.HOSTS | Topic.OPERATORS | Topic.TOKENS | Topic.PRESENCE | Topic.TRIALS
 
 
 @dataclass(frozen=True, slots=True)

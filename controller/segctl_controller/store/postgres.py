@@ -20,7 +20,9 @@ from segctl_controller.store.conninfo import Conninfo
 from segctl_controller.store.leadership import Leadership
 from segctl_controller.store.migrate import VERSION, current, newest, upgrade
 from segctl_controller.store.notices import Notices
+from segctl_controller.store.shared import SharedStore
 from segctl_controller.store.tables import metadata
+from segctl_controller.store.transactions import Transactions
 
 OLDEST = 14
 LOCKS = 0x73656763
@@ -203,6 +205,11 @@ class Postgres:
         from segctl_controller.store.postgres_sessions import PostgresLeadership
 
         return PostgresLeadership(self._where)
+
+    def shared(self, transactions: Transactions) -> SharedStore:
+        from segctl_controller.store.postgres_shared import PostgresShared
+
+        return PostgresShared(transactions, self._where)
 
     def close(self) -> None:
         self.reader.dispose()

@@ -31,7 +31,8 @@ SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives
 log = logging.getLogger(__name__)
 
 
-async def _connect(where: Conninfo) -> psycopg.AsyncConnection[Any]:
+async def connect(where: Conninfo) -> psycopg.AsyncConnection[Any]:
+    """A session on the event loop, each statement a transaction."""
     connection = await psycopg.AsyncConnection.connect(**where.parameters, autocommit=True)  # type: ignore[arg-type]
     try:
         await connection.execute(SESSION)
@@ -41,7 +42,7 @@ async def _connect(where: Conninfo) -> psycopg.AsyncConnection[Any]:
     return connection
 
 
-def _tell(where: Conninfo, what: str, error: Exception) -> None:
+def tell(where: Conninfo, what: str, error: Exception) -> None:
     said = " ".join(str(error).split()) or "no answer"
     log.warning("%s: %s (%s)", where.name, what, said, extra=about(Event.STORE))
 
@@ -57,7 +58,7 @@ class PostgresNotices:
     async def listen(self) -> AsyncIterator[Notice]:
         while True:
             try:
-                async with await _connect(self._where) as connection:
+                async with await connect(self._where) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}".encode())
                     while True:
                         async with asyncio.timeout(IDLE_SECONDS):
@@ -66,7 +67,7 @@ class PostgresNotices:
                             yield notice
                         await self._wait(connection)
             except (psycopg.Error, OSError) as error:  # TimeoutError is an OSError
-                _tell(self._where, "changes of other controllers are not heard of until it is back", error)
+                tell(self._where, "changes of other controllers are not heard of until it is back", error)
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def _read(self, connection: psycopg.AsyncConnection[Any]) -> Notice | None:
@@ -100,7 +101,7 @@ class PostgresLeadership:
         led = False
         while True:
             try:
-                async with await _connect(self._where) as connection:
+                async with await connect(self._where) as connection:
                     await connection.execute(f"SET idle_session_timeout = '{SERVER_SECONDS:g}s'".encode())
                     # Waits for as long as another has it, and then is the next at once.
                     await connection.execute("SELECT pg_advisory_lock(%s, %s)", (LOCKS, LEADER))
@@ -111,7 +112,7 @@ class PostgresLeadership:
                         await asyncio.sleep(BEAT_SECONDS)
                         await self._renew(connection)
             except (psycopg.Error, OSError) as error:
-                _tell(self._where, "it leads no more" if led else "it cannot stand for leader", error)
+                tell(self._where, "it leads no more" if led else "it cannot stand for leader", error)
             finally:
                 self._until = 0.0
             if led:

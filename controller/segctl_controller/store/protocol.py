@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from segctl.model.policy import Tags
 
@@ -29,6 +29,9 @@ from segctl_controller.store.records import (
     RuleUse,
     TokenRecord,
 )
+
+if TYPE_CHECKING:
+    from segctl_controller.store.shared import SharedStore
 
 FindHost = Callable[[str], HostRecord | None]
 Admit = Callable[[TokenRecord, FindHost], HostRecord]
@@ -61,6 +64,9 @@ class Store(Protocol):
 
     def hosts(self) -> tuple[HostRecord, ...]:
         """Sorted by name."""
+
+    def hosts_named(self, names: Collection[str]) -> tuple[HostRecord, ...]:
+        """Those of them that are enrolled, sorted by name. `names` are some thousands at most."""
 
     def enrol(self, sha256: bytes, now_us: int, admit: Admit, entry: Callable[[HostRecord], Entry]) -> HostRecord:
         """Use up one use of the token and store the host that `admit` makes of it.
@@ -180,5 +186,8 @@ class Store(Protocol):
 
     def leadership(self) -> Leadership:
         """Among the processes that have the same database."""
+
+    def shared(self) -> SharedStore | None:
+        """What controllers that have the same database tell each other. None: there is only one."""
 
     def close(self) -> None: ...

@@ -259,6 +259,7 @@ class DenialFilter:
     host: str = ""
     workload: str = ""
     since_us: int = 0
+    after: int = 0  # ids above it
 
 
 @dataclass(frozen=True, slots=True)

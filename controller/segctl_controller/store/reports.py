@@ -90,7 +90,7 @@ def _prune(connection: Connection, table: Table, keep: int) -> None:
 
 
 def newest_denials(connection: Connection, wanted: DenialFilter) -> tuple[DenialRecord, ...]:
-    query = select(denials).where(denials.c.last_us >= wanted.since_us)
+    query = select(denials).where(denials.c.last_us >= wanted.since_us, denials.c.id > wanted.after)
     if wanted.host:
         query = query.where(denials.c.host == wanted.host)
     if wanted.workload:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from segctl_controller.store.records import (
     TokenRecord,
 )
 from segctl_controller.store.refusals import no_host
+from segctl_controller.store.shared import SharedStore
 from segctl_controller.store.sqlite import Sqlite
 from segctl_controller.store.transactions import Transactions
 
@@ -58,6 +59,9 @@ class SqlStore:
 
     def leadership(self) -> Leadership:
         return self._database.leadership()
+
+    def shared(self) -> SharedStore | None:
+        return self._database.shared(self._transactions)
 
     def batch(self) -> AbstractContextManager[None]:
         return self._transactions.batch()
@@ -96,6 +100,10 @@ class SqlStore:
     def hosts(self) -> tuple[HostRecord, ...]:
         with self._transaction() as connection:
             return hosts.every(connection)
+
+    def hosts_named(self, names: Collection[str]) -> tuple[HostRecord, ...]:
+        with self._transaction() as connection:
+            return hosts.named(connection, names)
 
     def enrol(self, sha256: bytes, now_us: int, admit: Admit, entry: Callable[[HostRecord], Entry]) -> HostRecord:
         with self._transaction() as connection:

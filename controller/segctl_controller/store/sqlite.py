@@ -18,6 +18,7 @@ from segctl_controller.errors import StoreFullError
 from segctl_controller.store.leadership import Alone
 from segctl_controller.store.migrate import current, upgrade
 from segctl_controller.store.sqlite_notices import SqliteNotices
+from segctl_controller.store.transactions import Transactions
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000")
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -55,6 +56,9 @@ class Sqlite:
 
     def leadership(self) -> Alone:
         return Alone()
+
+    def shared(self, transactions: Transactions) -> None:
+        """A state directory has one controller."""
 
     def close(self) -> None:
         self.reader.dispose()

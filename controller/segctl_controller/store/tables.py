@@ -217,3 +217,40 @@ notices = Table(
     Column("topics", Integer, nullable=False),
     Column("hosts", Text, nullable=False),
 )
+
+fleet = Table(
+    "fleet",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("presence", BigInteger, nullable=False),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("endpoint", Text, nullable=False),
+    Column("beats", BigInteger, nullable=False),
+)
+
+presence = Table(
+    "presence",
+    metadata,
+    Column("host", Text, primary_key=True),
+    Column("replica", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("standing", Text, nullable=False),
+)
+
+Index("presence_version", presence.c.version)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("generation", BigInteger, primary_key=True, autoincrement=False),
+    Column("replica", Text, nullable=False),
+    Column("phases", Text, nullable=False),
+    Column("accept_denials", Boolean, nullable=False),
+    Column("step", LargeBinary, nullable=False),
+    Column("ended_by", Text, nullable=False),
+)
