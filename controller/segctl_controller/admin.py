@@ -214,12 +214,15 @@ class Admin(admin_pb2_grpc.AdminServicer):
             limit = min(request.limit or 100, MOST_ROWS)
             wanted = DenialFilter(limit, request.host, request.workload, request.since_us)
             # Listening begins before history is read, so that nothing falls between the two.
+            if request.follow:
+                await self._feed.begin()
             with self._feed.follow(request.host, request.workload) as follower:
                 # Tells a client that nothing is missed from here on, even when there is nothing to show yet.
                 await context.send_initial_metadata(())
                 rows = await self._db.call(self._db.store.denials, wanted)
                 lost = await self._db.call(self._db.store.lost, request.host, request.since_us)
                 # Only what waits by now can be in the history too: a host that goes frees its ids for later rows.
+                follower.after = rows[-1].id if rows else 0
                 fresh, missed = follower.take_waiting()
                 fresh = tuple(row for row in fresh if not rows or row.id > rows[-1].id)
                 if lost:

@@ -56,6 +56,7 @@ class Standing:
     refused_addresses: tuple[tuple[Address, str], ...] = ()
     released: str = ""  # who took the rules off the host and when; nothing is enforced there
     contest: Contest = field(default_factory=Contest)
+    elsewhere: str = ""  # the endpoint of the controller that it talks to; empty: this one
 
 
 class Fleet:
@@ -80,6 +81,8 @@ class Fleet:
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
         self._watchers: set[asyncio.Event] = set()
+        self.on_standing: Callable[[str], None] = _ignore
+        self.on_trial: Callable[[], None] = lambda: None
 
     def put_host(self, record: HostRecord) -> None:
         """A host that is new, or whose tags or addresses may have changed."""
@@ -97,6 +100,7 @@ class Fleet:
         self.desired.pop(name, None)
         if self.trial is not None:  # another machine that comes by this name takes no part
             self.trial.phases.pop(name, None)
+            self.on_trial()
         self.rulebook.forget(name)
         self._membership(name)
 
@@ -114,12 +118,27 @@ class Fleet:
 
     async def begin(self, trial: Trial) -> None:
         """Returns when it is known what each host of the trial must hold; each is told to keep it ready."""
-        self.trial, self.withdrawn = trial, ""
         with self.watch() as changed:
-            self._at_once()
+            self.join(trial)
             while not trial.drafts.keys() >= trial.phases.keys() & self.hosts.keys():
                 changed.clear()
                 await changed.wait()
+
+    def join(self, trial: Trial) -> None:
+        """Like `begin`, for who does not wait: another controller runs it, and `step` follows that."""
+        self.trial, self.withdrawn = trial, ""
+        self._at_once()
+        self.on_trial()
+
+    def step(self, phases: Mapping[str, Phase]) -> None:
+        """How far the hosts of the trial are to go now, in the order of phases; who is not named takes no part."""
+        trial = self._running()
+        for host in trial.phases.keys() - phases.keys():
+            self.leave_out(host)
+        for host, phase in phases.items():
+            if phase is Phase.WIDE and host in trial.phases:
+                self._widened(trial, host)
+            self._to(trial, host, phase)
 
     async def widen(self, hosts: Iterable[str]) -> tuple[str, ...]:
         """Tell the hosts to permit what either generation permits; answers those for which that is a change."""
@@ -170,6 +189,7 @@ class Fleet:
         """It takes no part any more, and holds what is confirmed."""
         if self.trial is not None and self.trial.phases.pop(host, None) is not None:
             self._on_desired(host)
+            self.on_trial()
 
     def takes_part(self, host: str) -> bool:
         return self.trial is not None and host in self.trial.phases
@@ -207,6 +227,7 @@ class Fleet:
         if host in trial.phases and trial.phases[host] is not phase:
             trial.phases[host] = phase
             self._on_desired(host)
+            self.on_trial()
 
     def orders(self, host: str) -> tuple[Order, ...]:
         """What the host is to do now, in this order; nothing before the first push, and until it is known what it must
@@ -272,8 +293,10 @@ class Fleet:
             return "refused"
         return "pending"
 
-    def notify(self) -> None:
-        """Tell those who watch that a standing changed."""
+    def notify(self, host: str = "") -> None:
+        """Tell those who watch that a standing changed. `host`: the one of a host that is, or was, connected here."""
+        if host:
+            self.on_standing(host)
         for watcher in self._watchers:
             watcher.set()
 
@@ -370,6 +393,9 @@ class Fleet:
         log.info(
             "compiled generation=%d hosts=%d changed=%d", made.active.number, len(self.hosts), told, extra=about_it
         )
+
+
+def _ignore(_host: str) -> None: ...
 
 
 def _moves(old: Mapping[str, Desired], new: Mapping[str, Desired]) -> bool:

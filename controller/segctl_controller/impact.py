@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from segctl.errors import SegctlError, WireError
@@ -68,8 +68,14 @@ class Impact:
         return Cuts(
             tuple(named[:MOST_NAMED]),
             min(sum(reply.cut for reply in answers.values()), LARGEST_COUNT),
-            tuple(host for host in connected or self._offline(drafts) if host not in answers),
+            tuple(host for host in self._asked(connected, drafts) if host not in answers),
         )
+
+    def _asked(self, connected: Iterable[str], drafts: Mapping[str, HostPolicy]) -> tuple[str, ...]:
+        """Those who have a say, whether they could be asked or are connected to another controller."""
+        standing = self._registry.fleet.standing
+        elsewhere = (h for h in drafts if standing(h).elsewhere and not standing(h).released)
+        return tuple(sorted({*connected, *elsewhere})) or self._offline(drafts)
 
     def _offline(self, drafts: Mapping[str, HostPolicy]) -> tuple[str, ...]:
         """Their connections live on without an agent. Where no host at all could be asked, "none is cut" would be said

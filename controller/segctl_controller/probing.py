@@ -93,7 +93,9 @@ async def _ask(registry: Registry, view: admin_pb2.EndVerdict, remotes: Sequence
     """Fill in the kernel's verdict: the strictest over the remote addresses."""
     session = registry.session(view.host)
     if session is None:
-        view.kernel_detail = "not asked: its agent is not connected"
+        where = registry.fleet.standing(view.host).elsewhere
+        told = f"it is connected to {where}; ask with that controller" if where else "its agent is not connected"
+        view.kernel_detail = f"not asked: {told}"
         return
     if not remotes:
         view.kernel_detail = "not asked: the other host holds no address"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from segctl.logs import Event, about
 from segctl.model.policy import Policy
 from segctl.policy.digest import policy_digest
 from segctl.policy.source import SourceFile
+from segctl.proto.v1 import admin_pb2 as pb
 
 from segctl_controller.clock import Clock
 from segctl_controller.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -46,6 +49,23 @@ class Proposal:
     """Who asks, where that bounds what may change."""
 
 
+class Running(Protocol):
+    """A push, whoever runs it."""
+
+    stored: GenerationRecord
+    phase: pb.PushPhase
+
+    @property
+    def over(self) -> bool: ...
+    @property
+    def proven(self) -> int: ...
+    def stop(self, why: str) -> None: ...
+    def follow(self) -> AsyncIterator[pb.PushProgress]: ...
+
+
+async def _nothing() -> None: ...
+
+
 class Publisher:
     """Turns proposals into generations, one at a time."""
 
@@ -55,7 +75,11 @@ class Publisher:
         self._clock = clock
         self._one = asyncio.Lock()
         self._running: asyncio.Task[None] | None = None
-        self.rollout: Rollout | None = None
+        self.rollout: Running | None = None
+        self.catch_up: Callable[[], Awaitable[None]] = _nothing
+        """Before anything begins: what another controller may have begun or ended."""
+        self.abandoned: Callable[[int], bool] = lambda _number: True
+        """Whether nobody runs the trial of this generation, which is not ours."""
 
     @property
     def fleet(self) -> Fleet:
@@ -86,6 +110,7 @@ class Publisher:
 
     async def _publish(self, proposal: Proposal, way: Way) -> Rollout:
         async with self._one:
+            await self.catch_up()
             if self.rollout is not None and not self.rollout.over:
                 raise ConflictError(on_trial(self.rollout.stored.number))
             await self.settle_leftovers()
@@ -103,9 +128,9 @@ class Publisher:
                 )
             stored = await self._store(proposal, digest)
             settle = partial(self._settle, stored, proposal.author)
-            self.rollout = Rollout(self.fleet, stored, policy, way, settle)
-            self._running = asyncio.create_task(self._run(self.rollout), name="rollout")
-        return self.rollout
+            self.rollout = rollout = Rollout(self.fleet, stored, policy, way, settle)
+            self._running = asyncio.create_task(self._run(rollout), name="rollout")
+        return rollout
 
     async def _store(self, proposal: Proposal, digest: str) -> GenerationRecord:
         now = self._clock.now_us()
@@ -153,7 +178,7 @@ class Publisher:
     async def settle_leftovers(self) -> None:
         """What was on trial when the controller ended is undone: so it is at the agents, who lost their controller."""
         for newest in await self._db.call(self._db.store.generations, 1):
-            if newest.state is GenerationState.TRIAL:
+            if newest.state is GenerationState.TRIAL and self.abandoned(newest.number):
                 told = about(Event.UNDONE, generation=newest.number)
                 text = "generation %d was on trial when the controller ended: it is undone"
                 log.warning(text, newest.number, extra=told)
@@ -166,7 +191,7 @@ class Publisher:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
 
-    def cancel(self, by: Principal) -> Rollout | None:
+    def cancel(self, by: Principal) -> Running | None:
         """End what is on trial; None when nothing is."""
         if self.rollout is None or self.rollout.over:
             return None
@@ -174,7 +199,7 @@ class Publisher:
         self.rollout.stop(f"{by.name} ended it")
         return self.rollout
 
-    def end(self, number: int, by: Principal) -> Rollout:
+    def end(self, number: int, by: Principal) -> Running:
         """End the trial of this generation. Raises ConflictError when it is not on trial any more: somebody may have
         been asked for a while whether to end it."""
         if self.rollout is None or self.rollout.stored.number != number or self.cancel(by) is None:
@@ -186,9 +211,10 @@ class Publisher:
 
     async def rollback(
         self, number: int, by: Principal, message: str, expect_base: int = 0, way: Way | None = None
-    ) -> Rollout:
+    ) -> Running:
         """A new generation with the content of an old one, checked again against the fleet of today. With number 0 and
         a generation on trial, the end of that."""
+        await self.catch_up()
         running = self.cancel(by) if not number else None
         if running is not None:
             return running

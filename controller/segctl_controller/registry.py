@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Protocol
@@ -16,7 +16,7 @@ from segctl.proto.v1 import agent_pb2
 
 from segctl_controller.clock import Clock
 from segctl_controller.contest import Origin
-from segctl_controller.errors import UnauthenticatedError
+from segctl_controller.errors import StoppingError, UnauthenticatedError
 from segctl_controller.facts import Claims, judge
 from segctl_controller.fleet import Fleet, Refusal, Standing
 from segctl_controller.revocation import Revocations
@@ -70,6 +70,17 @@ class Registry:
         self._offering: asyncio.Task[None] | None = None
         self.controller_addresses: tuple[Address, ...] = ()
         self.revocations = Revocations()
+        self.closed = ""
+        """Why no session may begin; empty: they may."""
+
+    def admit(self) -> None:
+        """Raises StoppingError while no session may begin: the agent goes on to the next controller."""
+        if self.closed:
+            raise StoppingError(self.closed)
+
+    @property
+    def sessions(self) -> Mapping[str, LiveSession]:
+        return self._sessions
 
     def session(self, host: str) -> LiveSession | None:
         return self._sessions.get(host)
@@ -100,7 +111,7 @@ class Registry:
         """Make the session the host's live one; an older one ends with `reason`."""
         older = self._sessions.get(session.host)
         if older is not None:
-            self._contested(older, session)
+            self._contested(older, session.origin)
             older.end(reason)
         self._sessions[session.host] = session
         self._versions[session.host] = hello.agent_version
@@ -114,16 +125,24 @@ class Registry:
         standing.released = _release(hello.released)
         if hello.HasField("trial_ended"):
             self._ended(standing, hello.trial_ended)
+        standing.elsewhere = ""
         session.offer(self.fleet.orders(session.host))
         if hello.generation > hello.confirmed and self.fleet.holds_nothing(session.host):
             # Else it is sent what it must hold, which ends a trial.
             session.withdraw(hello.generation, hello.digest, self.fleet.withdrawn or "it is on trial no more")
-        self.fleet.notify()
+        self.fleet.notify(session.host)
 
-    def _contested(self, older: LiveSession, newer: LiveSession) -> None:
-        host, now = newer.host, self._clock.now_us()
+    def displace(self, host: str, newer: Origin, reason: SegctlError) -> None:
+        """The host has a session with another controller, which is newer than the one here."""
+        older = self._sessions.get(host)
+        if older is not None:
+            self._contested(older, newer)
+            self.expel(host, reason)
+
+    def _contested(self, older: LiveSession, newer: Origin) -> None:
+        host, now = older.host, self._clock.now_us()
         contest = self.fleet.standing(host).contest
-        if not contest.replaced(older.origin, newer.origin, older.lives, now):
+        if not contest.replaced(older.origin, newer, older.lives, now):
             return
         message = contest.problem(host, now)
         log.warning("identity host=%s: %s", host, message, extra=about(Event.IDENTITY, host=host))
@@ -141,7 +160,7 @@ class Registry:
         now = self._clock.now_us()
         self.fleet.hosts[session.host] = replace(record, last_seen_us=now)
         self.fleet.standing(session.host).connected = False
-        self.fleet.notify()
+        self.fleet.notify(session.host)
         if not self._left:
             asyncio.get_running_loop().call_soon(self._store_left)
         self._left[session.host] = now
@@ -176,6 +195,12 @@ class Registry:
         for session in tuple(self._sessions.values()):
             session.end(reason)
 
+    def end(self, host: str, reason: SegctlError) -> None:
+        """End its session, if it has one: its agent comes back, here or to another controller."""
+        session = self._sessions.get(host)
+        if session is not None:
+            session.end(reason)
+
     def expel(self, host: str, reason: SegctlError) -> None:
         session = self._sessions.pop(host, None)
         self._claims.pop(host, None)
@@ -200,6 +225,12 @@ class Registry:
             if session is not None:
                 await self._judge(session, self._claims[host])
 
+    async def rejudge(self, host: str) -> None:
+        """An address of the host turned out to be another's."""
+        session, claims = self._sessions.get(host), self._claims.get(host)
+        if session is not None and claims is not None:
+            await self._judge(session, claims)
+
     async def _judge(self, session: LiveSession, claims: Claims) -> bool:
         """True when the host let go of an address."""
         record = self.fleet.hosts.get(session.host)
@@ -218,7 +249,9 @@ class Registry:
         )
         standing = self.fleet.standing(session.host)
         news = [pair for pair in judged.refused if pair not in standing.refused_addresses]
-        standing.refused_addresses = judged.refused
+        if judged.refused != standing.refused_addresses:
+            standing.refused_addresses = judged.refused
+            self.fleet.notify(session.host)
         if (record.addresses, record.agent_version, record.facts) != (told.addresses, version, told.facts):
             await self._keep(self._facts.add(told))
         await self._announce(session.host, news, now)
@@ -253,7 +286,7 @@ class Registry:
             log.warning("not staged host=%s: %s", session.host, texts[0], extra=told)
         else:
             standing.staged = digest
-        self.fleet.notify()
+        self.fleet.notify(session.host)
 
     def took_back(self, session: LiveSession, ended: agent_pb2.TrialEnded) -> None:
         """The host's agent returned by itself to the generation before."""
@@ -267,7 +300,7 @@ class Registry:
         session.repeat()
         if not self.fleet.takes_part(session.host):
             self._offer(session.host)  # it was confirmed meanwhile, or is undone
-        self.fleet.notify()
+        self.fleet.notify(session.host)
 
     @staticmethod
     def _ended(standing: Standing, ended: agent_pb2.TrialEnded) -> None:
@@ -295,7 +328,7 @@ class Registry:
             told = about(Event.PROVED, host=host, generation=proof.generation, digest=proof.digest)
             words = "proved host=%s generation=%d kernel=%s"
             log.info(words, host, proof.generation, proof.kernel_digest[:12], extra=told)
-        self.fleet.notify()
+        self.fleet.notify(host)
 
     async def refused(self, session: LiveSession, generation: int, digest: str, errors: Iterable[str]) -> None:
         host = session.host
@@ -313,7 +346,7 @@ class Registry:
             standing.proof = None  # what it proved once it cannot hold any more
         told = about(Event.POLICY_REFUSED, host=host, generation=generation, digest=digest)
         log.warning("refused host=%s generation=%d: %s", host, generation, texts[0], extra=told)
-        self.fleet.notify()
+        self.fleet.notify(host)
 
     def resend(self, session: LiveSession) -> None:
         """The host does not have what a change of members was to change."""
@@ -335,7 +368,7 @@ class Registry:
         session.repeat()
         if not standing.released:
             self._offer(session.host)
-        self.fleet.notify()
+        self.fleet.notify(session.host)
 
     def load(self, hosts: Iterable[HostRecord], proofs: dict[str, ProofRecord]) -> None:
         self._proved = dict(proofs)

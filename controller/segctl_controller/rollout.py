@@ -323,16 +323,7 @@ class Rollout:
         return host not in self._fleet.hosts or self._state_of(host)[0] != "waiting"
 
     def _finish(self, undone: str = "") -> None:
-        states = [self._state_of(host)[0] for host in self._fleet.hosts]
-        done = pb.PushDone(
-            proven=states.count("proven"),
-            refused=states.count("refused"),
-            offline=states.count("offline"),
-            waiting=states.count("waiting"),
-            released=states.count("released"),
-            undone=bool(undone),
-            why=undone,
-        )
+        done = push_done(self._fleet, undone)
         self._tell(pb.PushProgress(done=done))
 
     # What is told
@@ -340,6 +331,7 @@ class Rollout:
     def _enter(self, name: str, wave: int = 0, waves: int = 0, hosts: int = 0, seconds: float = 0) -> None:
         self.phase = pb.PushPhase(name=name, wave=wave, waves=waves, hosts=hosts, seconds=round(seconds))
         self._tell(pb.PushProgress(phase=self.phase))
+        self._fleet.on_trial()
 
     def _tell_host(self, host: str, *, returned: bool = False) -> None:
         if host not in self._fleet.hosts:
@@ -373,6 +365,20 @@ def _proven(fleet: Fleet, name: str) -> bool:
     if wanted is None or standing.proof is None or not standing.connected or standing.released:
         return False
     return standing.proof.digest == wanted.digest
+
+
+def push_done(fleet: Fleet, undone: str = "") -> pb.PushDone:
+    """How a push ended, and where all hosts stand now. `undone`: why it was."""
+    states = [host_proof(fleet, host).state for host in fleet.hosts]
+    return pb.PushDone(
+        proven=states.count("proven"),
+        refused=states.count("refused"),
+        offline=states.count("offline"),
+        waiting=states.count("waiting"),
+        released=states.count("released"),
+        undone=bool(undone),
+        why=undone,
+    )
 
 
 def host_proof(fleet: Fleet, name: str) -> pb.HostProof:

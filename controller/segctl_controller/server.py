@@ -44,6 +44,8 @@ from segctl_controller.push import Publisher
 from segctl_controller.registry import Registry
 from segctl_controller.reissue import ReissueService
 from segctl_controller.renewal import RenewalService
+from segctl_controller.replicas.peers import Peers
+from segctl_controller.replicas.replica import Replica
 from segctl_controller.reports import ReportService
 from segctl_controller.review import LARGEST_SOURCE
 from segctl_controller.rpc import Context, Refusing, caller_of
@@ -103,15 +105,18 @@ class Controller:
         self.fleet = self.registry.fleet
         self.flows = FlowThread(open_flows(FleetEnds(self.fleet)), self.clock)
         self.publisher = Publisher(self.registry, self.db, self.clock)
+        self.replica = Replica(self.registry, self.db, self._peers(store))
         self._servers: list[grpc.aio.Server] = []
         self._compiling: asyncio.Task[None] | None = None
         self._hastening: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._metrics, self._database = metrics, database
         self._monitor: Monitor | None = None
         self.renewal = RenewalService(self.trust, self.registry, self.db, self.clock)
 
     async def start(self) -> None:
         """Raises StateError when a port is taken or the active generation cannot be read."""
+        await self.replica.attach(self.config.fleet)
         await self._load()
         self._compiling = asyncio.create_task(self.fleet.run(), name="compile")
         self._hastening = asyncio.create_task(Hastening(self.trust, self.registry).run(), name="hasten")
@@ -129,6 +134,7 @@ class Controller:
         admin_pb2_grpc.add_AdminServicer_to_server(admin, mutual)
         mutual.add_generic_rpc_handlers((self._agent(),))
         self._take_tokens(admin, certificate)
+        self._following = asyncio.create_task(self.replica.run(), name="follow")
         for server in self._servers:
             await server.start()
         self._start_monitor(certificate)
@@ -136,11 +142,10 @@ class Controller:
         log.info("listening mutual=%s enrol=%s", endpoint(self.config.listen, port), enrol_port, extra=told)
 
     async def run(self, stopped: asyncio.Event) -> None:
-        """Until `stopped` is set. An unexpected end of the compiler ends the controller: it must not fall behind."""
+        """Until `stopped` is set. An unexpected end of what compiles, or follows other processes, ends the controller:
+        it must not fall behind."""
         stopping = asyncio.create_task(stopped.wait(), name="stop")
-        waiting: set[asyncio.Task[Any]] = {stopping}
-        if self._compiling is not None:
-            waiting.add(self._compiling)
+        waiting: set[asyncio.Task[Any]] = {stopping, *self._tasks()}
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if stopping not in done:
             stopping.cancel()
@@ -154,10 +159,10 @@ class Controller:
         await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
         if self._monitor is not None:
             await self._monitor.close()
-        for task in (self._compiling, self._hastening):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        for task in self._tasks():
+            task.cancel()
+        await asyncio.gather(*self._tasks(), return_exceptions=True)
+        await self.replica.leave()
         await asyncio.to_thread(self.flows.close)
         await asyncio.to_thread(self.db.close)
 
@@ -171,6 +176,17 @@ class Controller:
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
         admin_pb2_grpc.add_SignInServicer_to_server(SignIn(self.config.oidc), server)
         log.info("listening tokens=%s", endpoint(self.config.listen, port))
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [task for task in (self._compiling, self._hastening, self._following) if task is not None]
+
+    def _peers(self, store: Store) -> Peers | None:
+        shared = store.shared()
+        if shared is None:
+            return None
+        # The port of 0, which only tests have, is not known yet.
+        where = endpoint(self.config.names[0], self.config.port)
+        return Peers(shared, self.registry, self.publisher, self.db, self.clock, self.feed, where)
 
     def _start_monitor(self, certificate: ServerCertificate) -> None:
         """A port that is taken is no reason to leave the fleet alone."""

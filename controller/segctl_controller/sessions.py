@@ -47,6 +47,7 @@ class SessionService:
         """The handler of Agent.Session; messages are written as bytes."""
         async with Refusing(context):
             caller = caller_of(context, self._fleet, "host")
+            self._registry.admit()
             self._registry.verify(caller.name, caller.serial, caller.issued_us)
             hello = await self._hello(context)
             claims = read_claims(hello.facts)

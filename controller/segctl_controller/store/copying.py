@@ -21,7 +21,7 @@ ROWS = 2000
 
 
 def copy_rows(source: Connection, target: Connection) -> None:
-    """Every row of every table, but for those that are PASSING. Both have the same schema, and the tables of `target` are empty."""
+    """Every row of every table that is not PASSING. Both have the same schema, and the tables of `target` are empty."""
     for table in _tables(source if source.dialect.name == "sqlite" else target):
         found = source.execute(select(table), execution_options={"yield_per": ROWS}).mappings()
         for rows in found.partitions():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import NamedTuple, Protocol
@@ -57,7 +57,7 @@ EVERYTHING = Notice(ALL, None)
 
 
 class Notices(Protocol):
-    def listen(self) -> AsyncIterator[Notice]:
+    def listen(self) -> AsyncGenerator[Notice, None]:
         """EVERYTHING as soon as it listens: who reads the store after that misses nothing. Then what other processes
         changed, many changes as one when they come fast, after each was committed. Runs until it is closed: when the
         database is away it connects again, and tells what changed meanwhile."""
@@ -66,7 +66,7 @@ class Notices(Protocol):
 class NoNotices:
     """Of a store that nobody else has."""
 
-    async def listen(self) -> AsyncIterator[Notice]:
+    async def listen(self) -> AsyncGenerator[Notice, None]:
         yield EVERYTHING
         await asyncio.Event().wait()
 

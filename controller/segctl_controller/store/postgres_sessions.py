@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import psycopg
@@ -55,7 +55,7 @@ class PostgresNotices:
         self._origin = origin
         self._seen: int | None = None
 
-    async def listen(self) -> AsyncIterator[Notice]:
+    async def listen(self) -> AsyncGenerator[Notice, None]:
         while True:
             try:
                 async with await connect(self._where) as connection:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncGenerator
 from contextlib import closing
 from pathlib import Path
 
@@ -20,7 +21,7 @@ class SqliteNotices:
         self._path = path
         self._origin = origin
 
-    async def listen(self) -> AsyncIterator[Notice]:
+    async def listen(self) -> AsyncGenerator[Notice, None]:
         with closing(_Poll(self._path, self._origin)) as poll:
             await asyncio.to_thread(poll.start)
             yield EVERYTHING
@@ -37,18 +38,32 @@ class _Poll:
 
     def __init__(self, path: Path, origin: str) -> None:
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
+        self._lock = threading.Lock()
+        self._closed = False
         self._origin = origin
         self._version = self._seen = 0
 
     def close(self) -> None:
-        self._connection.close()
+        """Whoever listened may have been cancelled while a thread looks, and sqlite3 does not survive that."""
+        with self._lock:
+            self._closed = True
+            self._connection.close()
 
     def start(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._start()
+
+    def _start(self) -> None:
         self._connection.execute("PRAGMA query_only=ON")
         self._version = self._read_version()
         (self._seen,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM notices").fetchone()
 
     def look(self) -> Notice | None:
+        with self._lock:
+            return None if self._closed else self._look()
+
+    def _look(self) -> Notice | None:
         version = self._read_version()
         if version == self._version:
             return None

@@ -1,0 +1,1 @@
+"""Several controllers on one database, all alike: each has the sessions of some hosts, and all know of all hosts."""

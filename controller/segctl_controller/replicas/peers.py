@@ -1,0 +1,116 @@
+"""The other controllers of this database: what they must know of us is told, what we must know of them is followed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Coroutine
+from typing import Any
+
+from segctl.errors import StateError
+from segctl.logs import Event, about
+
+from segctl_controller.clock import Clock
+from segctl_controller.errors import StoppingError
+from segctl_controller.feed import Feed
+from segctl_controller.push import Publisher
+from segctl_controller.registry import Registry
+from segctl_controller.replicas.presence import Presences
+from segctl_controller.replicas.roster import Roster
+from segctl_controller.replicas.tail import Tail
+from segctl_controller.replicas.trials import Trials
+from segctl_controller.store.notices import Topic
+from segctl_controller.store.shared import Beat, SharedStore
+from segctl_controller.store_thread import StoreThread
+
+log = logging.getLogger(__name__)
+OUT_OF_TOUCH = "this controller cannot reach its database, and does not know what the others change; go to another one"
+
+
+class Peers:
+    """`await claim()` first; `run()` until it is cancelled; `leave()` last."""
+
+    def __init__(
+        self,
+        shared: SharedStore,
+        registry: Registry,
+        publisher: Publisher,
+        db: StoreThread,
+        clock: Clock,
+        feed: Feed,
+        endpoint: str,
+    ) -> None:
+        self._shared, self._registry, self._db, self._endpoint = shared, registry, db, endpoint
+        self._roster = Roster(secrets.token_hex(8))
+        self._presences = Presences(registry, shared, db, clock, self._roster)
+        self._trials = Trials(publisher, shared, db, self._roster)
+        self._tail = Tail(feed, db)
+        registry.fleet.on_standing = self._presences.changed
+        registry.fleet.on_trial = self._trials.changed
+        publisher.catch_up = self._trials.follow
+        publisher.abandoned = self._trials.abandoned
+        feed.begin = self._tail.begin
+
+    @property
+    def serving(self) -> int:
+        """Controllers, with this one."""
+        return self._roster.size
+
+    async def claim(self, fleet: str) -> None:
+        """Raises StateError for a database of another fleet."""
+        known = await self._db.call(self._shared.claim, fleet)
+        if known != fleet:
+            raise StateError(
+                f"the database is that of the fleet {known}, and controller.json says {fleet}: name the right database "
+                "there, or take the state directory from a controller of that fleet (segctl-controller join)"
+            )
+
+    async def follow(self, topics: Topic) -> None:
+        """What others changed. Raises StateError."""
+        if Topic.PRESENCE in topics:
+            await self._presences.catch_up()
+        if topics & (Topic.TRIALS | Topic.GENERATIONS):
+            await self._trials.follow()
+
+    def parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        return (self._presences.run(), self._trials.run(), self._tail.run(), self._beat())
+
+    async def leave(self) -> None:
+        """The others need not wait until they miss us. Raises StateError."""
+        await self._db.call(self._shared.forget, self._roster.own)
+
+    async def _beat(self) -> None:
+        async for beat in self._shared.beats(self._roster.own, self._endpoint):
+            now = asyncio.get_running_loop().time()
+            gone = self._roster.look(beat, now)
+            if not self._roster.in_touch(now):
+                self._lost_touch()
+            if beat is not None:
+                self._registry.closed = ""
+                try:
+                    await self._look(beat, gone)
+                except StateError as error:
+                    text = "what other controllers know and do is looked at again in a moment: %s"
+                    log.error(text, error, extra=about(Event.STORE))
+
+    async def _look(self, beat: Beat, gone: dict[str, int | None]) -> None:
+        if beat.anew:
+            self._presences.tell_all()
+        for replica, count in gone.items():
+            self._presences.forget(replica)
+            if count is not None:
+                await self._db.call(self._shared.forget, replica, count)
+        if not self._presences.seen(beat.presence):
+            await self._presences.catch_up()
+        await self._trials.settle_abandoned()
+
+    def _lost_touch(self) -> None:
+        """Hosts keep their sessions, for all controllers may have lost the same database. But those on trial may hold
+        what is undone by now: without a word from here they return, or hear it from another controller."""
+        if self._registry.closed:
+            return
+        self._registry.closed = OUT_OF_TOUCH
+        self._trials.lost_touch(OUT_OF_TOUCH)
+        for host in self._trials.tried:
+            self._registry.end(host, StoppingError(OUT_OF_TOUCH))

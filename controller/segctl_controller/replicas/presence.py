@@ -1,0 +1,137 @@
+"""Which controller has each host, and how the host stands there.
+
+Here each change of a host that is connected here is gathered and stored with those of others, and there it is read and
+put in its place. A session that begins claims its host: the claim that was stored last counts, and whoever has an older
+session of that host ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+
+from segctl.errors import StateError
+from segctl.logs import Event, about
+
+from segctl_controller.clock import Clock
+from segctl_controller.errors import ReplacedError
+from segctl_controller.registry import LiveSession, Registry
+from segctl_controller.replicas.roster import Roster
+from segctl_controller.replicas.standings import Told, standing_of, standing_text
+from segctl_controller.store.shared import Presence, SharedStore
+from segctl_controller.store_thread import StoreThread
+
+GATHER_SECONDS = 0.01
+"""Between the first change and the transaction that stores it with those that came meanwhile."""
+AGAIN_SECONDS = 0.5
+MOST_AT_ONCE = 1000
+log = logging.getLogger(__name__)
+
+
+class Presences:
+    """On the event loop. `run` stores, `catch_up` reads; `forget` is for controllers that are gone."""
+
+    def __init__(self, registry: Registry, shared: SharedStore, db: StoreThread, clock: Clock, roster: Roster) -> None:
+        self._registry, self._shared, self._db, self._clock, self._roster = registry, shared, db, clock, roster
+        self._fleet = registry.fleet
+        self._seen = 0
+        self._changed: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self._claimed: dict[str, tuple[LiveSession, int]] = {}  # hosts that are ours, and the version of our claim
+        self._where: dict[str, str] = {}  # the others' hosts: which controller has them
+        self._reading = asyncio.Lock()
+
+    def changed(self, host: str) -> None:
+        """The standing of a host that is connected here, or was."""
+        self._changed[host] = None
+        self._wake.set()
+
+    def tell_all(self) -> None:
+        """Our rows may be gone."""
+        for host in self._registry.sessions:
+            self.changed(host)
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await asyncio.sleep(GATHER_SECONDS)
+            while self._changed:
+                hosts = [*self._changed][:MOST_AT_ONCE]
+                for host in hosts:
+                    del self._changed[host]
+                try:
+                    await self._store(hosts)
+                except StateError as error:
+                    text = "other controllers do not hear of hosts for now: %s"
+                    log.error(text, error, extra=about(Event.STORE))
+                    self._changed.update(dict.fromkeys(hosts))
+                    await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _store(self, hosts: Iterable[str]) -> None:
+        claims, updates, sessions = {}, {}, {}
+        for host in hosts:
+            session = self._registry.session(host)
+            known = self._claimed.get(host)
+            if session is not None and (known is None or known[0] is not session):
+                claims[host], sessions[host] = standing_text(self._fleet.standing(host), session.origin), session
+            elif known is not None:
+                updates[host] = standing_text(self._fleet.standing(host), known[0].origin)
+        if not claims and not updates:
+            return
+        version = await self._db.call(self._shared.tell, self._roster.own, claims, updates)
+        for host, session in sessions.items():
+            self._claimed[host] = (session, version)
+            self._where.pop(host, None)
+
+    async def catch_up(self) -> None:
+        """Raises StateError."""
+        async with self._reading:
+            rows = await self._db.call(self._shared.presences, self._seen, self._roster.own)
+            for row in rows:
+                self._seen = row.version
+                if row.host in self._fleet.hosts:
+                    self._apply(row, standing_of(row.host, row.standing))
+        if rows:
+            self._fleet.notify()
+
+    def seen(self, version: int) -> bool:
+        return self._seen >= version
+
+    def _apply(self, row: Presence, told: Told) -> None:
+        host, session = row.host, self._registry.session(row.host)
+        if session is not None:
+            known = self._claimed.get(host)
+            ours_is_newer = known is None or known[0] is not session or known[1] > row.version
+            if ours_is_newer or not told.standing.connected:
+                return
+            newer = ReplacedError(
+                f"a newer session of host {host}, with another controller, took the place of this one"
+            )
+            self._registry.displace(host, told.origin, newer)
+        self._claimed.pop(host, None)
+        self._where[host] = row.replica
+        before = self._fleet.standing(host)
+        if before.connected and not told.standing.connected:
+            self._left(host)
+        standing = told.standing
+        standing.contest = before.contest
+        standing.elsewhere = self._roster.endpoint(row.replica) if standing.connected else ""
+        self._fleet.standings[host] = standing
+
+    def forget(self, replica: str) -> None:
+        """Its hosts are offline until they come to another one."""
+        gone = [host for host, where in self._where.items() if where == replica]
+        for host in gone:
+            del self._where[host]
+            if host in self._fleet.hosts and self._registry.session(host) is None:
+                standing = self._fleet.standing(host)
+                standing.connected, standing.elsewhere = False, ""
+                self._left(host)
+        if gone:
+            self._fleet.notify()
+
+    def _left(self, host: str) -> None:
+        self._fleet.hosts[host] = replace(self._fleet.hosts[host], last_seen_us=self._clock.now_us())
