@@ -245,19 +245,22 @@ class FakeAgent:
 class FakeSession:
     """`call` is the raw stream. Heartbeats of the controller are answered and not shown.
 
-    It says of every policy that it could be put in force, unless `unready` is set; a policy that is tried out comes as
-    any other does, and is stored when it is confirmed.
+    It says of every policy that it could be put in force, unless `unready` is set, and sends no message of the kind
+    `silent`; a policy that is tried out comes as any other does, and is stored when it is confirmed.
     """
 
     agent: FakeAgent
     call: Any
     unready: str = ""
+    silent: str = ""
     _parts: list[bytes] = field(default_factory=list)
     _staged: dict[str, HostPolicy] = field(default_factory=dict)
     _known: dict[str, HostPolicy] = field(default_factory=dict)
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def send(self, **kind: Any) -> None:
+        if self.silent in kind:
+            return
         async with self._writing:  # a stream takes one writer, and `proving` answers meanwhile
             await self.call.write(agent_pb2.AgentMessage(**kind))
 

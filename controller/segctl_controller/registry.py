@@ -208,6 +208,7 @@ class Registry:
         self.revocations.revoke(host, reason)
         if session is not None:
             session.end(reason)
+            self.fleet.notify(host)
 
     async def claim(self, session: LiveSession, claims: Claims) -> None:
         """Judge the facts of a live session; accepted addresses become the host's."""

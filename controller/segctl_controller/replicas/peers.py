@@ -20,7 +20,7 @@ from segctl_controller.replicas.presence import Presences
 from segctl_controller.replicas.roster import Roster
 from segctl_controller.replicas.tail import Tail
 from segctl_controller.replicas.trials import Trials
-from segctl_controller.store.notices import Topic
+from segctl_controller.store.notices import Notice, Topic
 from segctl_controller.store.shared import Beat, SharedStore
 from segctl_controller.store_thread import StoreThread
 
@@ -66,8 +66,11 @@ class Peers:
                 "there, or take the state directory from a controller of that fleet (segctl-controller join)"
             )
 
-    async def follow(self, topics: Topic) -> None:
-        """What others changed. Raises StateError."""
+    async def follow(self, notice: Notice) -> None:
+        """What others changed, after the hosts were followed. Raises StateError."""
+        topics = notice.topics
+        if Topic.HOSTS in topics:
+            self._presences.enrolled(notice.hosts)
         if Topic.PRESENCE in topics:
             await self._presences.catch_up()
         if topics & (Topic.TRIALS | Topic.GENERATIONS):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from segctl.errors import StateError
@@ -40,7 +40,7 @@ class Presences:
         self._changed: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._claimed: dict[str, tuple[LiveSession, int]] = {}  # hosts that are ours, and the version of our claim
-        self._where: dict[str, str] = {}  # the others' hosts: which controller has them
+        self._rows: dict[str, Presence] = {}  # of hosts that are the others'
         self._reading = asyncio.Lock()
 
     def changed(self, host: str) -> None:
@@ -74,17 +74,23 @@ class Presences:
         claims, updates, sessions = {}, {}, {}
         for host in hosts:
             session = self._registry.session(host)
+            if host not in self._fleet.hosts:
+                self._claimed.pop(host, None)
+                continue
             known = self._claimed.get(host)
             if session is not None and (known is None or known[0] is not session):
-                claims[host], sessions[host] = standing_text(self._fleet.standing(host), session.origin), session
+                claims[host], sessions[host] = self._text(host, session), session
             elif known is not None:
-                updates[host] = standing_text(self._fleet.standing(host), known[0].origin)
+                updates[host] = self._text(host, known[0])
         if not claims and not updates:
             return
         version = await self._db.call(self._shared.tell, self._roster.own, claims, updates)
         for host, session in sessions.items():
             self._claimed[host] = (session, version)
-            self._where.pop(host, None)
+            self._rows.pop(host, None)
+
+    def _text(self, host: str, session: LiveSession) -> str:
+        return standing_text(Told(self._fleet.standing(host), session.origin, self._fleet.hosts[host].enrolled_us))
 
     async def catch_up(self) -> None:
         """Raises StateError."""
@@ -92,16 +98,25 @@ class Presences:
             rows = await self._db.call(self._shared.presences, self._seen, self._roster.own)
             for row in rows:
                 self._seen = row.version
-                if row.host in self._fleet.hosts:
-                    self._apply(row, standing_of(row.host, row.standing))
+                self._apply(row)
         if rows:
             self._fleet.notify()
+
+    def enrolled(self, hosts: Collection[str] | None) -> None:
+        """These, None: all, may be new here, while others spoke of them already."""
+        for host in self._rows.keys() if hosts is None else self._rows.keys() & hosts:
+            if not self._fleet.standing(host).elsewhere:
+                self._apply(self._rows[host])
 
     def seen(self, version: int) -> bool:
         return self._seen >= version
 
-    def _apply(self, row: Presence, told: Told) -> None:
+    def _apply(self, row: Presence) -> None:
         host, session = row.host, self._registry.session(row.host)
+        told, record = standing_of(host, row.standing), self._fleet.hosts.get(host)
+        if record is None or record.enrolled_us != told.enrolled_us:
+            self._rows[host] = row  # of a machine that is not known here yet, or no more
+            return
         if session is not None:
             known = self._claimed.get(host)
             ours_is_newer = known is None or known[0] is not session or known[1] > row.version
@@ -112,7 +127,7 @@ class Presences:
             )
             self._registry.displace(host, told.origin, newer)
         self._claimed.pop(host, None)
-        self._where[host] = row.replica
+        self._rows[host] = row
         before = self._fleet.standing(host)
         if before.connected and not told.standing.connected:
             self._left(host)
@@ -123,9 +138,9 @@ class Presences:
 
     def forget(self, replica: str) -> None:
         """Its hosts are offline until they come to another one."""
-        gone = [host for host, where in self._where.items() if where == replica]
+        gone = [host for host, row in self._rows.items() if row.replica == replica]
         for host in gone:
-            del self._where[host]
+            del self._rows[host]
             if host in self._fleet.hosts and self._registry.session(host) is None:
                 standing = self._fleet.standing(host)
                 standing.connected, standing.elsewhere = False, ""

@@ -63,7 +63,7 @@ class Replica:
                 if Topic.HOSTS in notice.topics:
                     await self._membership.follow(notice.hosts)
                 if self.peers is not None:
-                    await self.peers.follow(notice.topics)
+                    await self.peers.follow(notice)
             except StateError as error:
                 log.error("what others changed is read again in a moment: %s", error, extra=about(Event.STORE))
                 await asyncio.sleep(AGAIN_SECONDS)

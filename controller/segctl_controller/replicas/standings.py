@@ -15,16 +15,20 @@ from segctl_controller.store.records import ProofRecord
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """`origin` is where its session comes from, or came from."""
+    """`origin` is where its session comes from, or came from; `enrolled_us` tells the machine from another one that has
+    its name since."""
 
     standing: Standing
     origin: Origin
+    enrolled_us: int
 
 
-def standing_text(standing: Standing, origin: Origin) -> str:
+def standing_text(told: Told) -> str:
+    standing, origin = told.standing, told.origin
     proof, refusal = standing.proof, standing.refusal
     return json.dumps(
         {
+            "enrolled": told.enrolled_us,
             "connected": standing.connected,
             "proof": [proof.generation, proof.digest, proof.kernel_digest, proof.at_us] if proof else None,
             "refusal": [refusal.digest, *refusal.errors] if refusal else None,
@@ -60,9 +64,9 @@ def standing_of(host: str, text: str) -> Told:
             released=said["released"],
         )
         origin = Origin(ip_address(source) if source else None, boot_id, frozenset(map(ip_address, addresses)))
+        return Told(standing, origin, said["enrolled"])
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise StateError(
             f"host {host}: another controller wrote its standing in a form that this one does not read ({error!r}); "
             "run one version of segctl-controller on all machines"
         ) from error
-    return Told(standing, origin)

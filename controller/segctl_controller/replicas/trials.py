@@ -61,6 +61,7 @@ class Trials:
             if own is None or trial is None or trial.active.number != own.stored.number:
                 continue
             record = _record(self._roster.own, trial, own.phase)
+            self._pending, self._row = record.generation, record  # should its end not be stored
             try:
                 await self._db.call(self._shared.keep_trial, record)
             except StateError as error:

@@ -4,7 +4,7 @@ writer nor for a disk."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import psycopg
@@ -30,7 +30,8 @@ class PostgresShared(SqlShared):
         super().__init__(transactions)
         self._where = where
 
-    async def beats(self, replica: str, endpoint: str) -> AsyncIterator[Beat | None]:
+    async def beats(self, replica: str, endpoint: str) -> AsyncGenerator[Beat | None, None]:
+        lost = False
         while True:
             try:
                 async with await connect(self._where) as connection:
@@ -38,10 +39,13 @@ class PostgresShared(SqlShared):
                     while True:
                         async with asyncio.timeout(LEASE_SECONDS):
                             beat = await _beat(connection, replica, endpoint)
+                        lost = False
                         yield beat
                         await asyncio.sleep(BEAT_SECONDS)
             except (psycopg.Error, OSError) as error:  # TimeoutError is an OSError
-                tell(self._where, "it cannot be asked who serves", error)
+                if not lost:
+                    tell(self._where, "it cannot be asked who serves", error)
+                lost = True
             yield None
             await asyncio.sleep(AGAIN_SECONDS)
 

@@ -4,7 +4,7 @@ one of them runs."""
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -57,7 +57,7 @@ class SharedStore(Protocol):
     def claim(self, fleet_id: str) -> str:
         """The fleet that this database is of: `fleet_id`, where it was of none so far."""
 
-    def beats(self, replica: str, endpoint: str) -> AsyncIterator[Beat | None]:
+    def beats(self, replica: str, endpoint: str) -> AsyncGenerator[Beat | None, None]:
         """Counts for `replica` and looks, once in BEAT_SECONDS, for ever; None: the database did not answer."""
 
     def tell(self, replica: str, claims: Mapping[str, str], updates: Mapping[str, str]) -> int:

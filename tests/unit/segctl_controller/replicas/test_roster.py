@@ -1,0 +1,49 @@
+"""Who counts as gone: only whoever stood still while we looked."""
+
+from __future__ import annotations
+
+from segctl_controller.replicas.roster import LEASE_SECONDS, Roster
+from segctl_controller.store.shared import Beat
+
+STEP = LEASE_SECONDS / 4
+
+
+def beat(**counts: int) -> Beat:
+    return Beat({name: (f"{name}:7443", count) for name, count in counts.items()})
+
+
+def test_one_that_counts_lives_and_one_that_stands_still_is_gone_after_the_lease() -> None:
+    roster = Roster("me")
+    for turn in range(5):
+        assert roster.look(beat(me=turn, you=turn, him=7), turn * STEP) == {}
+    assert roster.size == 3
+    assert roster.endpoint("him") == "him:7443"
+    assert roster.look(beat(me=6, you=6, him=7), 5 * STEP) == {"him": 7}
+    assert (roster.lives("you"), roster.lives("him"), roster.lives("me")) == (True, False, True)
+
+
+def test_one_whose_row_is_gone_is_gone_at_once() -> None:
+    roster = Roster("me")
+    roster.look(beat(me=1, you=1), 0.0)
+    assert roster.look(beat(me=2), STEP) == {"you": None}
+    assert roster.look(beat(me=3), 2 * STEP) == {}
+
+
+def test_who_was_blind_begins_to_measure_anew() -> None:
+    roster = Roster("me")
+    roster.look(beat(me=1, you=1), 0.0)
+    assert roster.look(None, LEASE_SECONDS) == {}
+    back = 3 * LEASE_SECONDS
+    assert roster.look(beat(me=2, you=1), back) == {}  # it may have been blind too
+    for turn in range(1, 5):
+        assert roster.look(beat(me=2 + turn, you=1), back + turn * STEP) == {}
+    assert roster.look(beat(me=9, you=1), back + 5 * STEP) == {"you": 1}
+
+
+def test_in_touch_is_who_looked_within_the_lease() -> None:
+    roster = Roster("me")
+    assert not roster.in_touch(0.0)
+    roster.look(beat(me=1), 10.0)
+    assert roster.in_touch(10.0 + LEASE_SECONDS)
+    roster.look(None, 10.0 + LEASE_SECONDS)
+    assert not roster.in_touch(10.1 + LEASE_SECONDS)
