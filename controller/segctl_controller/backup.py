@@ -17,7 +17,8 @@ import sqlite3
 import tarfile
 import time
 import zlib
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,30 +106,56 @@ def restore(source: Path, directory: Path, replace: bool, clock: Clock, database
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with alone(directory):
-            present = [name for name in FILES if (directory / name).exists()]
-            if present and not replace:
-                raise StateError(
-                    f"{directory}: there is a controller already ({', '.join(present)}); --replace moves its files "
-                    "aside, into a directory replaced-*"
-                )
-            for left in directory.glob(f"{SCRATCH}*"):  # of a restore that was killed
-                shutil.rmtree(left)
-            with TemporaryDirectory(dir=directory, prefix=SCRATCH) as scratch:
-                fresh = Path(scratch)
-                manifest = _unpack(source, fresh)
-                config = _verify(fresh, manifest, source)
-                _note_restore(fresh / DATABASE_FILE, manifest, clock)
-                if database is not None:
-                    config = dataclasses.replace(config, database=database)
-                    save_config(fresh, config)
-                if config.database:
-                    fill(parse_conninfo(config.database, directory), fresh / DATABASE_FILE, replace, clock)
-                    (fresh / DATABASE_FILE).unlink()
-                _put_in_place(fresh, directory, clock)
+        with alone(directory), _unpacked(source, directory, replace) as (fresh, manifest, config):
+            _note_restore(fresh / DATABASE_FILE, manifest, clock)
+            if database is not None:
+                config = dataclasses.replace(config, database=database)
+                save_config(fresh, config)
+            if config.database:
+                fill(parse_conninfo(config.database, directory), fresh / DATABASE_FILE, replace, clock)
+                (fresh / DATABASE_FILE).unlink()
+            _put_in_place(fresh, directory, clock)
     except OSError as error:
         raise StateError(f"{directory}: the restore failed: {error.strerror or error}; run it again") from error
     return manifest
+
+
+def join(source: Path, directory: Path, listen: str, clock: Clock) -> Config:
+    """Makes `directory` that of one more controller of a fleet on PostgreSQL: CA and configuration come from a backup,
+    and the rows stay where they are. `listen`: see Config. Raises StateError."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with alone(directory), _unpacked(source, directory, replace=False) as (fresh, _, config):
+            if not config.database:
+                raise StateError(
+                    f"{source}: that fleet is in an SQLite file, which one controller has; take it to PostgreSQL first "
+                    "(segctl-controller move --to CONNINFO), then take a new backup"
+                )
+            config = dataclasses.replace(config, listen=listen)
+            save_config(fresh, config)
+            (fresh / DATABASE_FILE).unlink()
+            _put_in_place(fresh, directory, clock)
+    except OSError as error:
+        raise StateError(f"{directory}: cannot be prepared: {error.strerror or error}; run it again") from error
+    return config
+
+
+@contextmanager
+def _unpacked(source: Path, directory: Path, replace: bool) -> Iterator[tuple[Path, Manifest, Config]]:
+    """The verified files of a backup, in a directory that goes. Raises StateError, also for a controller that is in
+    `directory` unless it is to be replaced."""
+    present = [name for name in FILES if (directory / name).exists()]
+    if present and not replace:
+        raise StateError(
+            f"{directory}: there is a controller already ({', '.join(present)}); --replace moves its files "
+            "aside, into a directory replaced-*"
+        )
+    for left in directory.glob(f"{SCRATCH}*"):  # of a restore that was killed
+        shutil.rmtree(left)
+    with TemporaryDirectory(dir=directory, prefix=SCRATCH) as scratch:
+        fresh = Path(scratch)
+        manifest = _unpack(source, fresh)
+        yield fresh, manifest, _verify(fresh, manifest, source)
 
 
 def _copy_database(path: Path, copy: Path) -> None:

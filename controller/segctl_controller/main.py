@@ -1,5 +1,5 @@
-"""segctl-controller: init, run, doctor, backup, restore, migrate, move; and admin: operators, groups and client files.
-What it does with the CA is in ca_commands.py."""
+"""segctl-controller: init, run, doctor, backup, restore, join, migrate, move; and admin: operators, groups and client
+files. What it does with the CA is in ca_commands.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from segctl.systemd import Notifier
 
 import segctl_controller.tls13  # noqa: F401 - first of ours: it must run before grpc is imported
 from segctl_controller.admin_commands import admin
-from segctl_controller.backup import restore, take_backup
+from segctl_controller.backup import join, restore, take_backup
 from segctl_controller.ca_commands import CA_FILE, ca, external_files
 from segctl_controller.clock import Clock
 from segctl_controller.config import LONGEST_DAYS, load_config
@@ -261,6 +261,19 @@ def restore_command(source: Path, replace: bool, database: str | None, state: Pa
     found = restore(source, state, replace, Clock(), "" if database == SQLITE else database)
     click.echo(f"restored the fleet {found.fleet} of {found.taken}: generation {found.generation}, {found.hosts} hosts")
     click.echo(AFTER_RESTORE, err=True)
+
+
+@main.command("join")
+@click.option("--from", "source", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
+@click.option("--listen", required=True, metavar="HOST", help="Address to listen on here, such as 0.0.0.0 or ::.")
+@STATE
+def join_command(source: Path, listen: str, state: Path) -> None:
+    """Prepare one more controller of a fleet on PostgreSQL, with the CA and the configuration in a backup."""
+    config = join(source, state, listen, Clock())
+    click.echo(
+        f"one more controller of the fleet {config.fleet} in {state}; it is reached as {', '.join(config.names)}"
+    )
+    click.echo("next, where a password is needed: pgpass in --state; then: systemctl start segctl-controller", err=True)
 
 
 @main.command("migrate")

@@ -62,7 +62,8 @@ METRICS = (
         "segctl_controller_hosts", "gauge", "Enrolled hosts by state, as `segctl status` says it.", ("state",), STATES
     ),
     Metric("segctl_controller_trial", "gauge", "1 while a push is on trial."),
-    Metric("segctl_controller_sessions", "gauge", "Agents that are connected."),
+    Metric("segctl_controller_sessions", "gauge", "Agents that are connected to this controller."),
+    Metric("segctl_controller_replicas", "gauge", "Controllers that serve on this database, with this one."),
     Metric("segctl_controller_events", "counter", "Logged events by SEGCTL_EVENT.", ("event",), EVENTS),
     Metric(
         "segctl_controller_log_lines", "counter", "Logged lines by level.", ("level",), ("info", "warning", "error")
@@ -98,7 +99,7 @@ METRICS = (
 
 class Monitor:
     """`expiries` gives the ends of the CA's and of the controller's own certificate, `cas` the CAs. `compiles` is False
-    when the task that keeps host policies in line has ended."""
+    when the task that keeps host policies in line has ended. `replicas` counts the controllers that serve."""
 
     def __init__(
         self,
@@ -110,10 +111,12 @@ class Monitor:
         compiles: Callable[[], bool],
         database: Path | None = None,
         cas: Callable[[], CaSet] | None = None,
+        replicas: Callable[[], int] = lambda: 1,
     ) -> None:
         self._fleet, self._db, self._flows, self._feed = fleet, db, flows, feed
         self._database, self._cas = database, cas
         self._expiries, self._compiles = expiries, compiles
+        self._replicas = replicas
         self._events, self._lag = EventCounter(), LoopLag()
         self._metrics = Metrics(METRICS, self.values)
         self._proof: asyncio.Task[str] | None = None
@@ -142,7 +145,10 @@ class Monitor:
             "segctl_controller_generation": fleet.active.number,
             "segctl_controller_trial": fleet.trial is not None,
             "segctl_controller_hosts": {s: states.count(s) for s in STATES},
-            "segctl_controller_sessions": sum(fleet.standing(name).connected for name in fleet.hosts),
+            "segctl_controller_sessions": sum(
+                s.connected and not s.elsewhere for s in map(fleet.standing, fleet.hosts)
+            ),
+            "segctl_controller_replicas": self._replicas(),
             "segctl_controller_events": {e: self._events.events[Event(e)] for e in EVENTS},
             "segctl_controller_log_lines": self._events.lines,
             "segctl_controller_reports": self._feed.batches,

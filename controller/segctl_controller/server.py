@@ -192,7 +192,7 @@ class Controller:
         """A port that is taken is no reason to leave the fleet alone."""
         if self._metrics is None:
             return
-        compiling = self._compiling
+        compiling, peers = self._compiling, self.replica.peers
         monitor = Monitor(
             self.fleet,
             self.db,
@@ -202,6 +202,7 @@ class Controller:
             lambda: compiling is not None and not compiling.done(),
             self._database,
             lambda: self.trust.cas,
+            lambda: peers.serving if peers is not None else 1,
         )
         try:
             where = monitor.start(self._metrics)

@@ -16,6 +16,7 @@ from segctl.errors import StateError
 from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import admin_pb2
 from segctl_controller.authority import Authority
+from segctl_controller.backup import join, take_backup
 from segctl_controller.clock import Clock
 from segctl_controller.config import load_config, save_config
 from segctl_controller.replicas import roster, trials
@@ -25,8 +26,8 @@ from segctl_controller.store import postgres_sessions, postgres_shared
 from segctl_controller.store.conninfo import Conninfo
 
 from tests.contract.test_notices import end_sessions
-from tests.controller_harness import SECONDS, ControllerLab, FakeSession, eventually
-from tests.replica_harness import at, kill, replicas
+from tests.controller_harness import NAME, SECONDS, ControllerLab, FakeSession, eventually
+from tests.replica_harness import at, controller_at, kill, replicas
 from tests.unit.segctl_controller.policies import SHOP, WIDER
 
 HOSTS = {"db1": "db", "web1": "web"}
@@ -309,6 +310,23 @@ async def test_the_hosts_of_one_that_is_gone_are_offline(tmp_path: Path, postgre
             return {n: h.state for n, h in (await f.two.hosts()).items()} == {"db1": "offline", "web1": "in-sync"}
 
         await eventually(offline)
+
+
+async def test_one_more_joins_with_a_backup(tmp_path: Path, postgres: Conninfo) -> None:
+    async with replicas(tmp_path, postgres, count=1) as (one,):
+        take_backup(one.state, tmp_path / "backup", Clock())
+        agent = await one.enrol("web1", {"role": "web"})  # since
+        state = tmp_path / "more"
+        assert join(tmp_path / "backup", state, NAME, Clock()).fleet == one.controller.config.fleet
+        with pytest.raises(StateError, match="there is a controller already"):
+            join(tmp_path / "backup", state, NAME, Clock())
+        async with controller_at(tmp_path, state) as two, at(two, agent).session() as session, session.proving():
+            await one.push(SHOP, wait=10)
+
+            async def holds() -> bool:
+                return (await one.hosts())["web1"].state == "in-sync"
+
+            await eventually(holds)
 
 
 async def test_a_controller_of_another_fleet_is_refused(tmp_path: Path, postgres: Conninfo) -> None:

@@ -104,8 +104,8 @@ class Peers:
             self._presences.forget(replica)
             if count is not None:
                 await self._db.call(self._shared.forget, replica, count)
-        if not self._presences.seen(beat.presence):
-            await self._presences.catch_up()
+        if beat.presence:
+            await self._presences.catch_up(beat.presence)
         await self._trials.settle_abandoned()
 
     def _lost_touch(self) -> None:

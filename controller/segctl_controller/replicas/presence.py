@@ -92,12 +92,14 @@ class Presences:
     def _text(self, host: str, session: LiveSession) -> str:
         return standing_text(Told(self._fleet.standing(host), session.origin, self._fleet.hosts[host].enrolled_us))
 
-    async def catch_up(self) -> None:
-        """Raises StateError."""
+    async def catch_up(self, to: int = 0) -> None:
+        """`to`: the newest version that there is at least, ours too. Raises StateError."""
         async with self._reading:
+            if to and self._seen >= to:
+                return
             rows = await self._db.call(self._shared.presences, self._seen, self._roster.own)
+            self._seen = max([self._seen, to, *(row.version for row in rows)])
             for row in rows:
-                self._seen = row.version
                 self._apply(row)
         if rows:
             self._fleet.notify()
@@ -108,12 +110,14 @@ class Presences:
             if not self._fleet.standing(host).elsewhere:
                 self._apply(self._rows[host])
 
-    def seen(self, version: int) -> bool:
-        return self._seen >= version
-
     def _apply(self, row: Presence) -> None:
         host, session = row.host, self._registry.session(row.host)
-        told, record = standing_of(host, row.standing), self._fleet.hosts.get(host)
+        try:
+            told = standing_of(host, row.standing)
+        except StateError as error:
+            log.error("%s", error, extra=about(Event.STORE))
+            return
+        record = self._fleet.hosts.get(host)
         if record is None or record.enrolled_us != told.enrolled_us:
             self._rows[host] = row  # of a machine that is not known here yet, or no more
             return
