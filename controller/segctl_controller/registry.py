@@ -139,6 +139,10 @@ class Registry:
             self._contested(older, newer)
             self.expel(host, reason)
 
+    def elsewhere(self, host: str) -> None:
+        """The host proves at another controller what is stored next."""
+        self._proved.pop(host, None)
+
     def _contested(self, older: LiveSession, newer: Origin) -> None:
         host, now = older.host, self._clock.now_us()
         contest = self.fleet.standing(host).contest

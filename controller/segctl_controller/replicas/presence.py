@@ -132,6 +132,7 @@ class Presences:
             self._registry.displace(host, told.origin, newer)
         self._claimed.pop(host, None)
         self._rows[host] = row
+        self._registry.elsewhere(host)
         before = self._fleet.standing(host)
         if before.connected and not told.standing.connected:
             self._left(host)
