@@ -51,7 +51,7 @@ def _kill_rows(stage: Stage, kills: int) -> list[Row]:
         sleep(random.uniform(*REPORTING_SECONDS))
         sessions = fleet.totals()["sessions"]
         controller.kill()
-        told, missing = _compare(fleet, controller, checked, since - _SLACK_SECONDS)
+        told, missing = compare(fleet, controller, checked, since - _SLACK_SECONDS)
         acknowledged, lost = acknowledged + told, lost + missing
         controller.start()
         back.append(fleet.connected_after(monotonic(), sessions))
@@ -76,7 +76,7 @@ def _kill_rows(stage: Stage, kills: int) -> list[Row]:
     ]
 
 
-def _compare(fleet: Crowds, controller: ControllerProcess, checked: dict[str, int], since: float) -> tuple[int, int]:
+def compare(fleet: Crowds, controller: ControllerProcess, checked: dict[str, int], since: float) -> tuple[int, int]:
     """How many reports were acknowledged since they were `checked` last, and how many of them the database lacks."""
     sleep(0.2)  # what the controller sent before it died may still be on its way
     store = open_store(controller.state)
