@@ -42,7 +42,7 @@ class Replica:
         async with asyncio.TaskGroup() as group:
             for part in self.peers.parts() if self.peers is not None else ():
                 group.create_task(part)
-            await self._follow(EVERYTHING)
+            await self._follow(Notice(EVERYTHING.topics & ~Topic.HOSTS))  # those were loaded
             async for notice in self._heard:
                 await self._follow(notice)
 

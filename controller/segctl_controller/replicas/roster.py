@@ -51,8 +51,9 @@ class Roster:
         """Whether the others can still count on us, and we on what we know of them."""
         return now - self._looked <= LEASE_SECONDS
 
-    def lives(self, replica: str) -> bool:
-        return replica == self.own or replica in self._others
+    def gone(self, replica: str, since: float) -> bool:
+        """Whether it serves no more. `since`: when we heard of it; one that just came is known after the next look."""
+        return replica != self.own and replica not in self._others and self._looked > since
 
     def endpoint(self, replica: str) -> str:
         """Of one that just came, it is not known yet."""

@@ -43,6 +43,7 @@ class Trials:
         self._following = asyncio.Lock()
         self._distant: DistantRollout | None = None
         self._row: TrialRecord | None = None
+        self._row_since = 0.0  # when its controller was first heard to run it
         self._pending = 0  # the generation that is on trial, as far as is known
         self._unowned: tuple[int, float] = (0, 0.0)  # one that nobody may run any more, and since when
 
@@ -61,7 +62,8 @@ class Trials:
             if own is None or trial is None or trial.active.number != own.stored.number:
                 continue
             record = _record(self._roster.own, trial, own.phase)
-            self._pending, self._row = record.generation, record  # should its end not be stored
+            self._pending = record.generation  # should its end not be stored
+            self._read(record)
             try:
                 await self._db.call(self._shared.keep_trial, record)
             except StateError as error:
@@ -83,7 +85,7 @@ class Trials:
         async with self._following:
             store = self._db.store
             newest = next(iter(await self._db.call(store.generations, 1)), None)
-            self._row = await self._db.call(self._shared.trial)
+            self._read(await self._db.call(self._shared.trial))
             self._pending = newest.number if newest is not None and newest.state is GenerationState.TRIAL else 0
             own = self._own()
             if own is not None:
@@ -96,6 +98,11 @@ class Trials:
             if newest.state is GenerationState.TRIAL:
                 await self._join(newest.number)
             await self._activate()
+
+    def _read(self, row: TrialRecord | None) -> None:
+        before, self._row = self._row, row
+        if row is not None and (before is None or before.replica != row.replica):
+            self._row_since = asyncio.get_running_loop().time()
 
     def _heed(self, own: Rollout, newest: GenerationRecord | None) -> None:
         """What others want of our own trial."""
@@ -159,7 +166,7 @@ class Trials:
             return self._unowned[0] == number and self._since_unowned() > LEASE_SECONDS
         if row.replica == self._roster.own:
             return self._own() is None
-        return not self._roster.lives(row.replica)
+        return self._roster.gone(row.replica, self._row_since)
 
     async def settle_abandoned(self) -> None:
         """Also of one that ended before it could say what it runs. Raises StateError."""

@@ -19,7 +19,15 @@ def test_one_that_counts_lives_and_one_that_stands_still_is_gone_after_the_lease
     assert roster.size == 3
     assert roster.endpoint("him") == "him:7443"
     assert roster.look(beat(me=6, you=6, him=7), 5 * STEP) == {"him": 7}
-    assert (roster.lives("you"), roster.lives("him"), roster.lives("me")) == (True, False, True)
+    assert [roster.gone(name, 0.0) for name in ("you", "him", "me")] == [False, True, False]
+
+
+def test_one_that_was_just_heard_of_is_not_gone_before_the_next_look() -> None:
+    roster = Roster("me")
+    roster.look(beat(me=1), 1.0)
+    assert not roster.gone("new", since=1.5)
+    roster.look(beat(me=2), 2.0)
+    assert roster.gone("new", since=1.5)
 
 
 def test_one_whose_row_is_gone_is_gone_at_once() -> None:
