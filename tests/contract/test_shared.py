@@ -71,19 +71,23 @@ def test_a_host_that_is_removed_is_nowhere(store: SqlStore, shared: SharedStore)
 def test_a_trial_is_kept_until_its_generation_is_settled(store: SqlStore, shared: SharedStore) -> None:
     trial = TrialRecord(1, "a", {"STAGED": ["h1", "h2"]}, step=b"x")
     shared.keep_trial(trial)
-    assert shared.trial() is None  # there is no such generation
+    assert shared.pushes().trial is None  # there is no such generation
     store.add_generation(GenerationRecord("d", "root", "m", 1, state=GenerationState.TRIAL), 0, ENTRY)
     shared.keep_trial(trial)
-    assert shared.trial() == trial
+    assert shared.pushes().trial == trial
     shared.end_trial(1, "ann ended it")
     shared.end_trial(1, "bob ended it")
     tried = replace(trial, phases={"STAGED": ["h1"], "TRIED": ["h2"]}, accept_denials=True)
     shared.keep_trial(tried)
-    assert shared.trial() == replace(tried, ended_by="ann ended it")
-    store.settle(1, GenerationState.UNDONE, "", ENTRY)
-    assert shared.trial() is None
+    assert shared.pushes().trial == replace(tried, ended_by="ann ended it")
+    newest = shared.pushes().newest
+    assert newest is not None
+    assert (newest.number, newest.files, shared.pushes().active) == (1, (), 0)
+    store.settle(1, GenerationState.CONFIRMED, "", ENTRY)
+    assert shared.pushes().active == 1
+    assert shared.pushes().trial is None
     shared.keep_trial(tried)
-    assert shared.trial() is None
+    assert shared.pushes().trial is None
 
 
 async def test_who_serves_is_counted(shared: SharedStore, monkeypatch: pytest.MonkeyPatch) -> None:

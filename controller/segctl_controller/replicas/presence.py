@@ -87,7 +87,9 @@ class Presences:
         version = await self._db.call(self._shared.tell, self._roster.own, claims, updates)
         for host, session in sessions.items():
             self._claimed[host] = (session, version)
-            self._rows.pop(host, None)
+            later = self._rows.pop(host, None)
+            if later is not None and later.version > version:
+                self._apply(later)  # it was read before we heard that our claim was stored
 
     def _text(self, host: str, session: LiveSession) -> str:
         return standing_text(Told(self._fleet.standing(host), session.origin, self._fleet.hosts[host].enrolled_us))
@@ -97,7 +99,7 @@ class Presences:
         async with self._reading:
             if to and self._seen >= to:
                 return
-            rows = await self._db.call(self._shared.presences, self._seen, self._roster.own)
+            rows = await self._db.read(self._shared.presences, self._seen, self._roster.own)
             self._seen = max([self._seen, to, *(row.version for row in rows)])
             for row in rows:
                 self._apply(row)
@@ -123,8 +125,10 @@ class Presences:
             return
         if session is not None:
             known = self._claimed.get(host)
-            ours_is_newer = known is None or known[0] is not session or known[1] > row.version
-            if ours_is_newer or not told.standing.connected:
+            if known is None or known[0] is not session:
+                self._rows[host] = row  # our claim is on its way
+                return
+            if known[1] > row.version or not told.standing.connected:
                 return
             newer = ReplacedError(
                 f"a newer session of host {host}, with another controller, took the place of this one"

@@ -83,21 +83,20 @@ class Trials:
     async def follow(self) -> None:
         """Raises StateError."""
         async with self._following:
-            store = self._db.store
-            newest = next(iter(await self._db.call(store.generations, 1)), None)
-            self._read(await self._db.call(self._shared.trial))
+            pushes = await self._db.read(self._shared.pushes)
+            newest = pushes.newest
+            self._read(pushes.trial)
             self._pending = newest.number if newest is not None and newest.state is GenerationState.TRIAL else 0
             own = self._own()
             if own is not None:
                 self._heed(own, newest)
                 return
             if self._distant is not None:
-                await self._advance(self._distant)
-            if newest is None:
-                return
-            if newest.state is GenerationState.TRIAL:
-                await self._join(newest.number)
-            await self._activate()
+                await self._advance(self._distant, newest)
+            if self._pending:
+                await self._join(self._pending)
+            if pushes.active != self._fleet.active.number:
+                await self._activate()
 
     def _read(self, row: TrialRecord | None) -> None:
         before, self._row = self._row, row
@@ -112,8 +111,10 @@ class Trials:
         if newest is not None and newest.number == number and newest.state is GenerationState.UNDONE:
             own.stop(newest.why)
 
-    async def _advance(self, distant: DistantRollout) -> None:
-        stored = await self._db.call(self._db.store.generation, distant.stored.number)
+    async def _advance(self, distant: DistantRollout, newest: GenerationRecord | None) -> None:
+        stored = newest
+        if stored is None or stored.number != distant.stored.number:
+            stored = await self._db.call(self._db.store.generation, distant.stored.number)
         trial = self._fleet.trial
         if stored is None or stored.state is GenerationState.TRIAL:
             if self._row is not None and self._row.generation == distant.stored.number and trial is not None:

@@ -209,7 +209,12 @@ class Postgres:
     def shared(self, transactions: Transactions) -> SharedStore:
         from segctl_controller.store.postgres_shared import PostgresShared
 
-        return PostgresShared(transactions, self._where)
+        return PostgresShared(transactions, self._reading, self._where)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self.translated(), self.reader.begin() as connection:
+            yield connection
 
     def close(self) -> None:
         self.reader.dispose()

@@ -4,10 +4,12 @@ writer nor for a disk."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
+from sqlalchemy import Connection
 
 from segctl_controller.store.conninfo import Conninfo
 from segctl_controller.store.postgres_sessions import AGAIN_SECONDS, LEASE_SECONDS, connect, tell
@@ -26,8 +28,10 @@ PRESENCE = "SELECT coalesce(max(presence), 0) FROM fleet"
 class PostgresShared(SqlShared):
     """Implements segctl_controller.store.shared.SharedStore."""
 
-    def __init__(self, transactions: Transactions, where: Conninfo) -> None:
-        super().__init__(transactions)
+    def __init__(
+        self, transactions: Transactions, reading: Callable[[], AbstractContextManager[Connection]], where: Conninfo
+    ) -> None:
+        super().__init__(transactions, reading)
         self._where = where
 
     async def beats(self, replica: str, endpoint: str) -> AsyncGenerator[Beat | None, None]:

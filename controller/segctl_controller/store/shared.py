@@ -4,15 +4,17 @@ one of them runs."""
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from segctl_controller.store import generations as store_generations
 from segctl_controller.store.dialect import upsert
 from segctl_controller.store.notices import Topic
-from segctl_controller.store.records import GenerationState
+from segctl_controller.store.records import GenerationRecord, GenerationState
 from segctl_controller.store.tables import fleet, generations, presence, replicas, trials
 from segctl_controller.store.transactions import Transactions
 
@@ -51,8 +53,18 @@ class Beat:
     presence: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Pushes:
+    """The newest generation, without files; the number of the one that is active; and the trial that is stored."""
+
+    newest: GenerationRecord | None = None
+    active: int = 0
+    trial: TrialRecord | None = None
+
+
 class SharedStore(Protocol):
-    """Synchronous but for `beats`; called as a Store is."""
+    """Synchronous but for `beats`; called as a Store is. `presences` and `pushes` may be called by a second thread, and
+    wait for nobody who writes."""
 
     def claim(self, fleet_id: str) -> str:
         """The fleet that this database is of: `fleet_id`, where it was of none so far."""
@@ -73,7 +85,7 @@ class SharedStore(Protocol):
     def keep_trial(self, trial: TrialRecord) -> None:
         """All but `ended_by`, while the generation is on trial."""
 
-    def trial(self) -> TrialRecord | None: ...
+    def pushes(self) -> Pushes: ...
 
     def end_trial(self, generation: int, by: str) -> None:
         """Ask the controller that runs it to undo it. The first who asks is told."""
@@ -82,8 +94,9 @@ class SharedStore(Protocol):
 class SqlShared:
     """Implements SharedStore but for `beats`."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
+    def __init__(self, transactions: Transactions, reading: Callable[[], AbstractContextManager[Connection]]) -> None:
+        """`reading` gives transactions that only read."""
+        self._transactions, self._reading = transactions, reading
 
     def claim(self, fleet_id: str) -> str:
         with self._transactions.begin() as connection:
@@ -104,7 +117,7 @@ class SqlShared:
 
     def presences(self, since: int, but: str) -> tuple[Presence, ...]:
         wanted = select(presence).where(presence.c.version > since, presence.c.replica != but)
-        with self._transactions.begin() as connection:
+        with self._reading() as connection:
             found = connection.execute(wanted.order_by(presence.c.version, presence.c.host)).mappings()
             return tuple(Presence(r["host"], r["replica"], r["standing"], r["version"]) for r in found)
 
@@ -133,25 +146,29 @@ class SqlShared:
             connection.execute(kept.on_conflict_do_update(index_elements=["generation"], set_=values))
             self._transactions.note(Topic.TRIALS)
 
-    def trial(self) -> TrialRecord | None:
-        with self._transactions.begin() as connection:
+    def pushes(self) -> Pushes:
+        confirmed = select(func.max(generations.c.number)).where(generations.c.state == GenerationState.CONFIRMED.value)
+        with self._reading() as connection:
             row = connection.execute(select(trials).order_by(trials.c.generation.desc()).limit(1)).mappings().first()
-        if row is None:
-            return None
-        return TrialRecord(
-            row["generation"],
-            row["replica"],
-            json.loads(row["phases"]),
-            bool(row["accept_denials"]),
-            row["step"],
-            row["ended_by"],
-        )
+            newest = next(iter(store_generations.newest(connection, 1)), None)
+            return Pushes(newest, connection.scalar(confirmed) or 0, _trial_of(dict(row)) if row is not None else None)
 
     def end_trial(self, generation: int, by: str) -> None:
         wish = update(trials).where(trials.c.generation == generation, trials.c.ended_by == "").values(ended_by=by)
         with self._transactions.begin() as connection:
             if connection.execute(wish).rowcount:
                 self._transactions.note(Topic.TRIALS)
+
+
+def _trial_of(row: Mapping[str, Any]) -> TrialRecord:
+    return TrialRecord(
+        row["generation"],
+        row["replica"],
+        json.loads(row["phases"]),
+        bool(row["accept_denials"]),
+        row["step"],
+        row["ended_by"],
+    )
 
 
 def _put(connection: Connection, replica: str, version: int, standings: Mapping[str, str], *, taking: bool) -> None:
