@@ -184,6 +184,7 @@ class Publisher:
                 log.warning(text, newest.number, extra=told)
                 why = "the controller ended while it was on trial"
                 await self._settle(newest, "controller", GenerationState.UNDONE, why)
+                await self.catch_up()
 
     async def close(self) -> None:
         """What is on trial stays so until the next start."""

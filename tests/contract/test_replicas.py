@@ -183,6 +183,34 @@ async def test_a_host_that_comes_to_another_controller_leaves_the_one_before(
         await f.agree({"db1": ("offline", 2), "web1": ("in-sync", 2)})
 
 
+async def test_two_machines_with_one_identity_at_two_controllers_are_noticed(
+    tmp_path: Path, postgres: Conninfo
+) -> None:
+    async with fleet(tmp_path, postgres) as f:
+        thief = at(f.two, f.sessions["db1"].agent)
+        async with thief.session(["10.0.0.1"], boot_id="another"):
+
+            async def told() -> bool:
+                reply = await f.two.admin().Audit(admin_pb2.AuditRequest())
+                return any(e.action == "identity-contested" and "of another boot" in e.detail for e in reply.entries)
+
+            await eventually(told)
+
+
+async def test_who_was_taken_for_dead_takes_its_push_back(tmp_path: Path, postgres: Conninfo) -> None:
+    async with fleet(tmp_path, postgres) as f:
+        await f.one.push(SHOP, wait=10)
+        pushing = asyncio.create_task(f.one.push(WIDER, wait=10, rollout=admin_pb2.Rollout(watch_seconds=60)))
+        await trial_at(f.two, "watching")
+        publisher = f.two.controller.publisher
+        publisher.abandoned = lambda _number: True  # it saw nothing of the other for a while
+        await publisher.settle_leftovers()
+        done = (await pushing)[-1].done
+        assert (done.undone, done.why) == (True, "the controller ended while it was on trial")
+        await f.agree(dict.fromkeys(HOSTS, ("in-sync", 1)))
+        assert all(f.numbers(host) == [1, 2, 1] for host in HOSTS)
+
+
 async def test_what_is_done_to_a_host_at_one_holds_at_the_other(tmp_path: Path, postgres: Conninfo) -> None:
     async with fleet(tmp_path, postgres) as f:
         request = admin_pb2.SetTagsRequest(host="db1", set={"role": "web"})
