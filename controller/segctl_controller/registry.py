@@ -70,13 +70,14 @@ class Registry:
         self._offering: asyncio.Task[None] | None = None
         self.controller_addresses: tuple[Address, ...] = ()
         self.revocations = Revocations()
-        self.closed = ""
+        self.closed: Callable[[], str] = lambda: ""
         """Why no session may begin; empty: they may."""
 
     def admit(self) -> None:
         """Raises StoppingError while no session may begin: the agent goes on to the next controller."""
-        if self.closed:
-            raise StoppingError(self.closed)
+        why = self.closed()
+        if why:
+            raise StoppingError(why)
 
     @property
     def sessions(self) -> Mapping[str, LiveSession]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from segctl.errors import StateError
@@ -42,7 +42,8 @@ class Peers:
         endpoint: str,
     ) -> None:
         self._shared, self._registry, self._db, self._endpoint = shared, registry, db, endpoint
-        self._roster = Roster(secrets.token_hex(8))
+        self._roster = Roster(secrets.token_hex(8), time.monotonic())
+        self._blind = False
         self._presences = Presences(registry, shared, db, clock, self._roster)
         self._trials = Trials(publisher, shared, db, self._roster)
         self._tail = Tail(feed, db)
@@ -51,6 +52,7 @@ class Peers:
         publisher.catch_up = self._trials.follow
         publisher.abandoned = self._trials.abandoned
         feed.begin = self._tail.begin
+        registry.closed = self._closed
 
     @property
     def serving(self) -> int:
@@ -76,32 +78,41 @@ class Peers:
         if topics & (Topic.TRIALS | Topic.GENERATIONS):
             await self._trials.follow()
 
-    def parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        return (self._presences.run(), self._trials.run(), self._tail.run(), self._beat())
+    def parts(self, reload: Callable[[], Awaitable[None]]) -> tuple[Coroutine[Any, Any, None], ...]:
+        """`reload` reads everything that others may have changed."""
+        return (self._presences.run(), self._trials.run(), self._tail.run(), self._beat(reload))
 
     async def leave(self) -> None:
         """The others need not wait until they miss us. Raises StateError."""
         await self._db.call(self._shared.forget, self._roster.own)
 
-    async def _beat(self) -> None:
-        async for beat in self._shared.beats(self._roster.own, self._endpoint):
-            now = asyncio.get_running_loop().time()
-            gone = self._roster.look(beat, now)
-            if not self._roster.in_touch(now):
-                self._lost_touch()
-            if beat is not None:
-                self._registry.closed = ""
-                try:
-                    await self._look(beat, gone)
-                except StateError as error:
-                    text = "what other controllers know and do is looked at again in a moment: %s"
-                    log.error(text, error, extra=about(Event.STORE))
+    def _closed(self) -> str:
+        """A controller that was frozen, or that lost its database, may not know who was removed meanwhile."""
+        return OUT_OF_TOUCH if self._blind or not self._roster.in_touch(time.monotonic()) else ""
 
-    async def _look(self, beat: Beat, gone: dict[str, int | None]) -> None:
+    async def _beat(self, reload: Callable[[], Awaitable[None]]) -> None:
+        async for beat in self._shared.beats(self._roster.own, self._endpoint):
+            now = time.monotonic()
+            if not self._blind and not self._roster.in_touch(now):
+                self._lost_touch()
+            gone = self._roster.look(beat, now)
+            for replica in gone:
+                self._presences.forget(replica)
+            if beat is None:
+                continue
+            try:
+                if self._blind:
+                    await reload()
+                    self._blind = False
+                await self._look(beat, gone)
+            except StateError as error:
+                text = "what other controllers know and do is looked at again in a moment: %s"
+                log.error(text, error, extra=about(Event.STORE))
+
+    async def _look(self, beat: Beat, gone: Mapping[str, int | None]) -> None:
         if beat.anew:
             self._presences.tell_all()
         for replica, count in gone.items():
-            self._presences.forget(replica)
             if count is not None:
                 await self._db.call(self._shared.forget, replica, count)
         if beat.presence:
@@ -111,9 +122,7 @@ class Peers:
     def _lost_touch(self) -> None:
         """Hosts keep their sessions, for all controllers may have lost the same database. But those on trial may hold
         what is undone by now: without a word from here they return, or hear it from another controller."""
-        if self._registry.closed:
-            return
-        self._registry.closed = OUT_OF_TOUCH
+        self._blind = True
         self._trials.lost_touch(OUT_OF_TOUCH)
         for host in self._trials.tried:
             self._registry.end(host, StoppingError(OUT_OF_TOUCH))

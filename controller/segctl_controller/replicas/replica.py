@@ -40,7 +40,7 @@ class Replica:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for part in self.peers.parts() if self.peers is not None else ():
+            for part in self.peers.parts(self._reload) if self.peers is not None else ():
                 group.create_task(part)
             await self._follow(Notice(EVERYTHING.topics & ~Topic.HOSTS))  # those were loaded
             async for notice in self._heard:
@@ -60,12 +60,19 @@ class Replica:
         """Until it succeeds: a change that is passed over would never be noticed."""
         while True:
             try:
-                if Topic.HOSTS in notice.topics:
-                    await self._membership.follow(notice.hosts)
-                if self.peers is not None:
-                    await self.peers.follow(notice)
+                await self._read(notice)
             except StateError as error:
                 log.error("what others changed is read again in a moment: %s", error, extra=about(Event.STORE))
                 await asyncio.sleep(AGAIN_SECONDS)
             else:
                 return
+
+    async def _reload(self) -> None:
+        """Raises StateError."""
+        await self._read(EVERYTHING)
+
+    async def _read(self, notice: Notice) -> None:
+        if Topic.HOSTS in notice.topics:
+            await self._membership.follow(notice.hosts)
+        if self.peers is not None:
+            await self.peers.follow(notice)

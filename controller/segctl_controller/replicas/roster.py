@@ -22,12 +22,12 @@ class _Seen:
 
 
 class Roster:
-    """`own` is the id of this controller; times are those of a monotonic clock, in seconds."""
+    """`own` is the id of this controller, which starts `now`; times are those of a monotonic clock, in seconds."""
 
-    def __init__(self, own: str) -> None:
+    def __init__(self, own: str, now: float) -> None:
         self.own = own
         self._others: dict[str, _Seen] = {}
-        self._looked = float("-inf")
+        self._looked = now
 
     def look(self, beat: Beat | None, now: float) -> dict[str, int | None]:
         """The others that are gone now, each with its last count, or None where its row is gone already."""

@@ -137,9 +137,11 @@ class Trials:
         if self._distant is not None or row is None or row.generation != number or row.replica == self._roster.own:
             return
         stored = await self._db.call(self._db.store.generation, number)
-        if stored is None or stored.state is not GenerationState.TRIAL or self._own() is not None:
+        if stored is None or stored.state is not GenerationState.TRIAL:
             return
         active = await _active(stored)
+        if self._fleet.trial is not None:
+            return  # it ended meanwhile, and one of our own began
         self._fleet.join(Trial(active, _phases(row), row.accept_denials))
         self._distant = DistantRollout(self._fleet, stored, partial(self._end, number))
         self._distant.enter(pb.PushPhase.FromString(row.step))
