@@ -180,6 +180,9 @@ async def test_a_host_that_comes_to_another_controller_leaves_the_one_before(
             request = admin_pb2.ExplainRequest(source="web1", destination="db1", service="tcp/5432", live=True)
             reply = await f.one.admin().Explain(request)
             assert {e.kernel_detail.partition(" 127")[0] for e in reply.ends} == {"not asked: it is connected to"}
+            source = admin_pb2.PolicySource(files=[admin_pb2.SourceFile(name="p.yaml", content=WIDER.encode())])
+            plan = await f.one.admin().Plan(source)
+            assert sorted(plan.unasked) == ["db1", "web1"]
         await f.agree({"db1": ("offline", 2), "web1": ("in-sync", 2)})
 
 

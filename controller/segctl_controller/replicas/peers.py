@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 from segctl.errors import StateError
@@ -44,6 +46,10 @@ class Peers:
         self._shared, self._registry, self._db, self._endpoint = shared, registry, db, endpoint
         self._roster = Roster(secrets.token_hex(8), time.monotonic())
         self._blind = False
+        self._losses = 0  # times that touch was lost
+        self._news = Beat()
+        self._gone: dict[str, int | None] = {}
+        self._looked = asyncio.Event()
         self._presences = Presences(registry, shared, db, clock, self._roster)
         self._trials = Trials(publisher, shared, db, self._roster)
         self._tail = Tail(feed, db)
@@ -80,7 +86,7 @@ class Peers:
 
     def parts(self, reload: Callable[[], Awaitable[None]]) -> tuple[Coroutine[Any, Any, None], ...]:
         """`reload` reads everything that others may have changed."""
-        return (self._presences.run(), self._trials.run(), self._tail.run(), self._beat(reload))
+        return (self._presences.run(), self._trials.run(), self._tail.run(), self._beat(), self._react(reload))
 
     async def leave(self) -> None:
         """The others need not wait until they miss us. Raises StateError."""
@@ -90,20 +96,31 @@ class Peers:
         """A controller that was frozen, or that lost its database, may not know who was removed meanwhile."""
         return OUT_OF_TOUCH if self._blind or not self._roster.in_touch(time.monotonic()) else ""
 
-    async def _beat(self, reload: Callable[[], Awaitable[None]]) -> None:
+    async def _beat(self) -> None:
+        """Nothing here waits for the store: a store that is slow must not look like one that is out of reach."""
         async for beat in self._shared.beats(self._roster.own, self._endpoint):
             now = time.monotonic()
-            if not self._blind and not self._roster.in_touch(now):
+            if not self._roster.in_touch(now):
                 self._lost_touch()
             gone = self._roster.look(beat, now)
             for replica in gone:
                 self._presences.forget(replica)
-            if beat is None:
-                continue
+            if beat is not None:
+                self._gone.update(gone)
+                self._news = replace(beat, anew=beat.anew or self._news.anew)
+                self._looked.set()
+
+    async def _react(self, reload: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._looked.wait()
+            self._looked.clear()
+            beat, self._news = self._news, Beat()
+            gone, self._gone = self._gone, {}
             try:
                 if self._blind:
+                    losses = self._losses
                     await reload()
-                    self._blind = False
+                    self._blind = losses != self._losses
                 await self._look(beat, gone)
             except StateError as error:
                 text = "what other controllers know and do is looked at again in a moment: %s"
@@ -122,6 +139,9 @@ class Peers:
     def _lost_touch(self) -> None:
         """Hosts keep their sessions, for all controllers may have lost the same database. But those on trial may hold
         what is undone by now: without a word from here they return, or hear it from another controller."""
+        self._losses += 1
+        if self._blind:
+            return
         self._blind = True
         self._trials.lost_touch(OUT_OF_TOUCH)
         for host in self._trials.tried:
