@@ -144,8 +144,7 @@ def test_a_database_of_the_first_schema_is_brought_up_and_keeps_what_it_holds(tm
     store.close()
     without_access(path)
     connection = sqlite3.connect(path)
-    new = ("flows", "flow_losses", "rule_hits", "told", "notices", "fleet", "replicas", "presence", "trials")
-    for table in new:
+    for table in ("flows", "flow_losses", "rule_hits", "told", "notices"):
         connection.execute(f"DROP TABLE {table}")
     for column in ("state", "why"):
         connection.execute(f"ALTER TABLE generations DROP COLUMN {column}")
