@@ -34,7 +34,7 @@ class Session:
         self._origin = origin
         self._heartbeat = heartbeat
         self._heard_at = self._wrote_at = asyncio.get_running_loop().time()
-        self._writing = self._beats = False
+        self._writing = self._beats = self._handling = False
         self._orders: tuple[Order, ...] = ()
         self._hold: Order | None = None
         self._held = holds  # digests of what the agent was told to hold, keep ready, try
@@ -66,8 +66,10 @@ class Session:
         """Its agent was heard from within the heartbeat interval."""
         return asyncio.get_running_loop().time() - self._heard_at <= self._heartbeat
 
-    def heard(self) -> None:
+    def heard(self, handling: bool = False) -> None:
+        """A message came, and is being handled, or was: its agent is not silent as long as nothing is read."""
         self._heard_at = asyncio.get_running_loop().time()
+        self._handling = handling
 
     def offer(self, orders: tuple[Order, ...], withdrawn: str = "") -> None:
         """The newest orders. One to hold something is followed even when others come before it was sent: it may confirm
@@ -169,7 +171,7 @@ class Session:
         """To be called a few times a heartbeat, at `now` of the loop: ends the session whose agent is silent or does
         not read; whether the agent is to be told a heartbeat."""
         silence = self._heartbeat * SILENT_INTERVALS
-        if now - self._heard_at > silence:
+        if not self._handling and now - self._heard_at > silence:  # else its words wait for us
             self.end(SilentPeerError(f"host {self._host} was silent for {silence:g} seconds"))
         elif self._writing:
             if now - self._wrote_at > silence:

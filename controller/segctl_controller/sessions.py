@@ -125,14 +125,16 @@ class SessionService:
         judging: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as group:
             while (message := await context.read()) is not grpc.aio.EOF:
-                session.heard()
+                session.heard(handling=True)
                 _sized(message)
                 if message.WhichOneof("kind") != "facts":
                     await self._handle(session, message)
+                    session.heard()
                     continue
                 session.put_claims(read_claims(message.facts))
                 if judging is None or judging.done():
                     judging = group.create_task(self._claim(session))
+                session.heard()
             if judging is not None:
                 judging.cancel()
 

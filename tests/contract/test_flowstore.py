@@ -43,7 +43,8 @@ def ends() -> KnownEnds:
 
 
 def empty_database(server: Server) -> Conninfo:
-    return parse_conninfo(server.conninfo(server.database("template0")), server.directory)
+    """Without flows; the state of a fleet has its tables there, too."""
+    return parse_conninfo(server.conninfo(server.database()), server.directory)
 
 
 @pytest.fixture(params=["duckdb", "postgresql"])

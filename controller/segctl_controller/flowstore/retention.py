@@ -20,7 +20,7 @@ OPEN_MINUTES = 2
 """So old is a minute before its rows are folded: agents tell of it every few seconds."""
 SLACK = 20
 """Rows are counted once a twentieth of the limit came in."""
-LOSE_MORE = f"UPDATE SET lost = least(flow_losses.lost + excluded.lost, {LARGEST_COUNT})"
+LOSE_MORE = f"UPDATE SET lost = least(flow_lost.lost + excluded.lost, {LARGEST_COUNT})"
 
 
 class Retention:

@@ -63,7 +63,7 @@ cursors = Table(
     Column("sequence", BigInteger, nullable=False),
 )
 losses = Table(
-    "flow_losses",
+    "flow_lost",
     metadata,
     Column("host", Integer, primary_key=True, autoincrement=False),
     Column("hour", Integer, primary_key=True, autoincrement=False),

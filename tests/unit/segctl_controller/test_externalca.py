@@ -106,7 +106,7 @@ async def test_a_fleet_under_an_intermediate(tmp_path: Path, kind: str) -> None:
     )
     async with running_controller(tmp_path / "c") as lab:
         join = parse_join_token((await lab.token({})).join)
-        await asyncio.to_thread(enrol, tmp_path / "a", join, "web1", False, NOW)
+        await asyncio.to_thread(enrol, tmp_path / "a", join, "web1", False, datetime.now(UTC))
         renewed = await asyncio.to_thread(renew, tmp_path / "a", datetime.now(UTC))
         x509.load_pem_x509_certificate(renewed.certificate).verify_directly_issued_by(intermediate)
         async with FakeAgent(lab, "web1", Identity(renewed.ca, renewed.certificate, renewed.key)).session() as session:

@@ -486,3 +486,23 @@ async def test_a_host_that_cannot_use_a_change_gets_the_whole(tmp_path: Path) ->
             assert policy is not None
             await session.prove(policy)
             await wait_for_state(lab, "web1", "in-sync")
+
+
+async def test_who_is_silent_and_who_is_owed_a_heartbeat() -> None:
+    now = asyncio.get_running_loop().time()
+    session = Session("web1", Origin(), 10.0)
+    assert not session.look(now + 9)
+    assert session.look(now + 11)  # nothing was written for a heartbeat
+    session.heard(handling=True)  # a store that is slow is not the agent's silence
+    assert session.look(now + 100)
+    assert not session.ended.done()
+    session.heard()
+    assert not session.look(now + 100)
+    assert "silent for 30 seconds" in str(session.ended.exception())
+    stuck = Session("web2", Origin(), 10.0)
+    stuck.writes(True)
+    stuck.heard(handling=True)
+    assert not stuck.look(now + 29)
+    assert not stuck.ended.done()
+    stuck.look(now + 100)
+    assert "does not read its stream" in str(stuck.ended.exception())

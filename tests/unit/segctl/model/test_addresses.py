@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from segctl.model.addresses import Address, AddressSet
 
@@ -16,6 +16,7 @@ addresses = st.one_of(
 sets = st.sets(addresses, max_size=30)
 
 
+@settings(deadline=None)
 @given(sets, sets, sets)
 def test_it_is_what_a_set_is(before: set[Address], added: set[Address], removed: set[Address]) -> None:
     found = AddressSet.of(before)
