@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import IPv4Address
 from statistics import median
 from time import perf_counter
@@ -95,19 +96,19 @@ def _burst(compiler: Compiler, hosts: list[Host]) -> list[float]:
     took = []
     for turn in range(ROUNDS):
         changed = [replace(h, addresses=(FIRST + turn * BURST + n,)) for n, h in enumerate(hosts[:BURST])]
-        took.append(_timed(lambda changed=changed: _settle(compiler, changed)))  # type: ignore[misc]
+        took.append(_timed(partial(_settle, compiler, changed)))
     return took
 
 
 def _one(compiler: Compiler, hosts: list[Host]) -> list[float]:
     changes = [[replace(host, addresses=(FIRST - 1 - n,))] for n, host in enumerate(hosts[-ROUNDS:])]
-    return [_timed(lambda changed=changed: _settle(compiler, changed)) for changed in changes]  # type: ignore[misc]
+    return [_timed(partial(_settle, compiler, changed)) for changed in changes]
 
 
 def _relabelled(compiler: Compiler, hosts: list[Host]) -> list[float]:
     some = hosts[-2 * ROUNDS :]
     changes = [[replace(one, tags=other.tags)] for one, other in zip(some[:ROUNDS], some[ROUNDS:], strict=True)]
-    return [_timed(lambda changed=changed: _settle(compiler, changed)) for changed in changes]  # type: ignore[misc]
+    return [_timed(partial(_settle, compiler, changed)) for changed in changes]
 
 
 def _settle(compiler: Compiler, changed: list[Host]) -> None:

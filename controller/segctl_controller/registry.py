@@ -179,7 +179,8 @@ class Registry:
         """A few sessions at a time: a thousand that are woken at once would keep the loop from everything else."""
         if host not in self._sessions:
             return
-        self._due[host] = self.fleet.withdrawn
+        # Why a trial was undone must not get lost when the next one begins before this host was told.
+        self._due[host] = self.fleet.withdrawn or self._due.get(host, "")
         if self._offering is None:
             self._offering = asyncio.get_running_loop().create_task(self._offer_due(), name="offer")
 

@@ -235,13 +235,13 @@ class Rollout:
                 try:
                     async with asyncio.timeout_at(deadline):
                         await changed.wait()
-                        await asyncio.sleep(TOGETHER)
                 except TimeoutError:
                     names = ", ".join([*left][:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
                     what = "was not proven" if self._tried else "was not ready"
                     gone = [h for h in left if not self._fleet.standing(h).connected]
                     why = "; after the change it did not come back to the controller" if gone else ""
                     raise UndoneError(f"{names} {what} within {self._way.wait:g} s{why}") from None
+                await asyncio.sleep(TOGETHER)
 
     async def _pass(self, seconds: float) -> None:
         """Wait, and look out for what speaks against it."""

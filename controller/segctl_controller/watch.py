@@ -31,15 +31,19 @@ class Watch:
         self._sessions.discard(session)
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._sessions:
-            await asyncio.sleep(self._every)
-            beats = 0
-            for number, session in enumerate(tuple(self._sessions), 1):
-                if session.look(loop.time()):
-                    session.beat()
-                    beats += 1
-                if number % TURN == 0 or beats == BEATS:
-                    beats = 0
-                    await asyncio.sleep(0)
-        self._task = None
+        try:
+            while self._sessions:
+                await asyncio.sleep(self._every)
+                await self._look()
+        finally:
+            self._task = None
+
+    async def _look(self) -> None:
+        loop, beats = asyncio.get_running_loop(), 0
+        for number, session in enumerate(tuple(self._sessions), 1):
+            if session.look(loop.time()):
+                session.beat()
+                beats += 1
+            if number % TURN == 0 or beats == BEATS:
+                beats = 0
+                await asyncio.sleep(0)

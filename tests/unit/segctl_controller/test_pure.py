@@ -14,13 +14,16 @@ from segctl.errors import PolicyError, SegctlError, StateError
 from segctl.model.policy import Essentials, Policy, Tags
 from segctl.policy.parse import parse_policy
 from segctl.policy.source import SourceFile
+from segctl.proto.v1 import agent_pb2
 from segctl_controller import errors
 from segctl_controller.authority import CA_LIFE, Authority
 from segctl_controller.clock import Clock
+from segctl_controller.contest import Origin
 from segctl_controller.errors import InvalidRequestError, status_of
 from segctl_controller.facts import judge
 from segctl_controller.fleet import Fleet
 from segctl_controller.names import checked_name, checked_tags
+from segctl_controller.registry import Registry
 from segctl_controller.store.memory import MemoryStore
 from segctl_controller.store.records import Entry, HostRecord
 from segctl_controller.store_thread import StoreThread
@@ -220,3 +223,34 @@ def test_an_address_has_one_holder_whatever_the_order_of_changes() -> None:
     fleet.drop_host("b")
     assert fleet.holders == {}
     assert list(fleet.inventory.hosts) == ["a"]
+
+
+class Offered:
+    """A session that keeps what it is offered."""
+
+    host, origin, lives, previews = "web1", Origin(), True, False
+
+    def __init__(self) -> None:
+        self.withdrawn: list[str] = []
+
+    def offer(self, _orders: object, withdrawn: str = "") -> None:
+        self.withdrawn.append(withdrawn)
+
+
+async def test_why_a_trial_was_undone_is_told_though_the_next_one_began() -> None:
+    db = StoreThread(MemoryStore())
+    registry = Registry(lambda offer: Fleet(Clock(), offer), db, Clock())
+    registry.fleet.put_host(HostRecord("web1", Tags(), "aa", 1))
+    session = Offered()
+    registry.register(session, agent_pb2.Hello(), SegctlError("a newer one"))  # type: ignore[arg-type]
+    session.withdrawn.clear()
+    registry.fleet.withdrawn = "web2 refused it"
+    registry._offer("web1")
+    registry.fleet.withdrawn = ""
+    registry._offer("web1")
+
+    async def told() -> bool:
+        return session.withdrawn == ["web2 refused it"]
+
+    await eventually(told)
+    db.close()
