@@ -19,6 +19,7 @@ from segctl.proto.v1 import hostpolicy_pb2 as hp
 from segctl.wire import addresses_from_wire, entry_to_wire, essentials_to_wire, group_to_wire, workload_to_wire
 
 P = TypeVar("P", Body, Members, Managed)
+_SHORT = tuple(bytes((number,)) for number in range(0x80))
 _WORKLOADS = hp.HostPolicy.WORKLOADS_FIELD_NUMBER
 _INGRESS, _EGRESS = hp.LocalWorkload.INGRESS_FIELD_NUMBER, hp.LocalWorkload.EGRESS_FIELD_NUMBER
 
@@ -125,11 +126,13 @@ def _entry(entry: Entry) -> bytes:
 def framed(field: int, data: bytes) -> bytes:
     """Of a message that is serialized already, as that field of another one: to parse it again would only undo and redo
     what was done once (https://protobuf.dev/programming-guides/encoding/#length-types)."""
-    return varint(field << 3 | 2) + varint(len(data)) + data
+    return b"".join((varint(field << 3 | 2), varint(len(data)), data))
 
 
 def varint(number: int) -> bytes:
     """https://protobuf.dev/programming-guides/encoding/#varints"""
+    if number < len(_SHORT):
+        return _SHORT[number]
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

@@ -248,7 +248,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
             )
             way = way_from(request.wait_seconds, request.rollout)
             rollout = await self._publisher.publish(proposal, way)
-            async for progress in passage.each(rollout.follow()):
+            async for progress in passage.each(rollout.follow(together=request.together)):
                 yield progress
 
     async def Rollback(
@@ -262,7 +262,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 rollout = self._publisher.end(request.end_trial, operator)
             else:
                 rollout = await self._publisher.rollback(number, operator, request.message, expect_base, way)
-            async for progress in passage.each(rollout.follow()):
+            async for progress in passage.each(rollout.follow(together=request.together)):
                 yield progress
 
     async def SetTags(self, request: admin_pb2.SetTagsRequest, context: Context) -> admin_pb2.HostStatus:

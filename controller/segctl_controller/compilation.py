@@ -35,12 +35,14 @@ class Compilation:
         if self._compiler is None:
             self._compiler = await asyncio.to_thread(Compiler, self.active.policy, Inventory(), self._now)
         compiler, noted, self._noted = self._compiler, self._noted, {}
+        turn = time.monotonic()
         for name, host in noted.items():
             if host is None:
                 compiler.drop(name)
             else:
                 compiler.put(host)
-        steps, turn = compiler.settling(), time.monotonic()
+            turn = await paced(turn)
+        steps = compiler.settling()
         while True:
             try:
                 next(steps)

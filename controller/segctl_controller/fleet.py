@@ -15,6 +15,7 @@ from segctl.model.inventory import Address, Host, Inventory
 from segctl.policy.decide import next_end
 from segctl.policy.widen import may_move, moves
 
+from segctl_controller.changes import Changes
 from segctl_controller.clock import Clock
 from segctl_controller.compilation import Compilation, paced
 from segctl_controller.contest import Contest
@@ -80,7 +81,7 @@ class Fleet:
         self._made: Compilation | None = None
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._watchers: set[asyncio.Event] = set()
+        self._watchers: set[Changes] = set()
         self.on_standing: Callable[[str], None] = _ignore
         self.on_trial: Callable[[], None] = lambda: None
 
@@ -118,11 +119,11 @@ class Fleet:
 
     async def begin(self, trial: Trial) -> None:
         """Returns when it is known what each host of the trial must hold; each is told to keep it ready."""
-        with self.watch() as changed:
+        with self.watch() as changes:
             self.join(trial)
             while not trial.drafts.keys() >= trial.phases.keys() & self.hosts.keys():
-                changed.clear()
-                await changed.wait()
+                changes.take()
+                await changes.wait()
 
     def join(self, trial: Trial) -> None:
         """Like `begin`, for who does not wait: another controller runs it, and `step` follows that."""
@@ -241,7 +242,8 @@ class Fleet:
 
     def wanted(self, host: str) -> Desired | None:
         """What the host's kernel must hold now."""
-        return next((o.desired for o in self.orders(host) if o.kind is not Kind.STAGE), None)
+        tried = self.trial.order(host) if self.trial is not None else None
+        return tried.desired if tried is not None and tried.kind is Kind.TRY else self.desired.get(host)
 
     def newest_held(self) -> int:
         """The highest generation that a connected host says its disk holds, or that it tried. Above the active one:
@@ -298,23 +300,23 @@ class Fleet:
         if host:
             self.on_standing(host)
         for watcher in self._watchers:
-            watcher.set()
+            watcher.note(host)
 
     @contextmanager
-    def watch(self) -> Iterator[asyncio.Event]:
-        event = asyncio.Event()
-        self._watchers.add(event)
+    def watch(self) -> Iterator[Changes]:
+        changes = Changes()
+        self._watchers.add(changes)
         try:
-            yield event
+            yield changes
         finally:
-            self._watchers.discard(event)
+            self._watchers.discard(changes)
 
     async def compiled(self, name: str) -> None:
         """Wait until it is known what the host must hold: a controller that starts hears of it before."""
-        with self.watch() as changed:
+        with self.watch() as changes:
             while self.active.number and name in self.hosts and name not in self.desired:
-                changed.clear()
-                await changed.wait()
+                changes.take()
+                await changes.wait()
 
     async def run(self) -> None:
         """Keep what is desired in line with policy, membership and clock, until cancelled."""

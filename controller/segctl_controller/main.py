@@ -40,6 +40,9 @@ from segctl_controller.setup import (
 from segctl_controller.store.records import Role
 
 SERVING = "serving agents and operators"
+SWITCH = 0.0005
+"""Seconds after which a thread that computes lets the event loop go on: Python's 5 ms add up, for the loop gives the
+interpreter away at every look for input and every digest."""
 STOPPED = "every host keeps enforcing what it has, and queues what it has to report"
 log = logging.getLogger("segctl_controller")
 
@@ -189,6 +192,7 @@ def run(state: Path, metrics: Where | None) -> None:
     load_config(state)  # says best what is wrong when there is no controller at all
     faulthandler.enable(2)  # a watchdog's SIGABRT then says where the loop hung
     with alone(state):
+        sys.setswitchinterval(SWITCH)
         asyncio.run(_serve(state, metrics))
 
 

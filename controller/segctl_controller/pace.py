@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -41,8 +42,14 @@ class Paces:
         self._burst = burst
         self._by_host: dict[str, Pace] = {}
 
-    def delay(self, host: str, tokens: int = 1) -> float:
-        return self._by_host.setdefault(host, Pace(self._rate, self._burst)).delay(tokens)
+    async def wait(self, host: str, tokens: int = 1) -> None:
+        """Take tokens of the host; returns when they may be used, which is mostly at once."""
+        pace = self._by_host.get(host)
+        if pace is None:
+            pace = self._by_host[host] = Pace(self._rate, self._burst)
+        delay = pace.delay(tokens)
+        if delay:
+            await asyncio.sleep(delay)
 
 
 class BoundedPaces:

@@ -20,7 +20,7 @@ from segctl_controller.errors import ConflictError, InvalidRequestError, NotFoun
 from segctl_controller.fleet import Fleet
 from segctl_controller.principal import Principal
 from segctl_controller.registry import Registry
-from segctl_controller.review import review
+from segctl_controller.review import Review, review
 from segctl_controller.rollout import Rollout
 from segctl_controller.scoped import is_owner, refuse_ending, refuse_outside, refuse_way
 from segctl_controller.store.records import Entry, GenerationRecord, GenerationState
@@ -60,10 +60,16 @@ class Running(Protocol):
     @property
     def proven(self) -> int: ...
     def stop(self, why: str) -> None: ...
-    def follow(self) -> AsyncIterator[pb.PushProgress]: ...
+    def follow(self, *, together: bool = False) -> AsyncIterator[pb.PushProgress]: ...
 
 
 async def _nothing() -> None: ...
+
+
+def _accepted(look: Callable[[], Review]) -> tuple[Policy, str]:
+    """With its digest. Raises PolicyError."""
+    policy = look().accepted()
+    return policy, policy_digest(policy)
 
 
 class Publisher:
@@ -116,11 +122,10 @@ class Publisher:
             await self.settle_leftovers()
             inventory, controller = self.fleet.inventory, self._registry.controller_addresses
             look = partial(review, proposal.files, inventory, self._clock.now(), controller)
-            policy = (await asyncio.to_thread(look)).accepted()
+            policy, digest = await asyncio.to_thread(_accepted, look)
             if proposal.by is not None:
                 await asyncio.to_thread(refuse_outside, proposal.by, self.fleet.active.policy, policy)
                 refuse_way(proposal.by, way, self.fleet.hosts)
-            digest = policy_digest(policy)
             if proposal.expect_digest and proposal.expect_digest != digest:
                 raise ConflictError(
                     f"the policy is not the one that was planned (planned {proposal.expect_digest[:12]}, sent "

@@ -21,12 +21,11 @@ from segctl_controller.facts import Claims, judge
 from segctl_controller.fleet import Fleet, Refusal, Standing
 from segctl_controller.revocation import Revocations
 from segctl_controller.serials import adoption, in_use
+from segctl_controller.slices import AT_ONCE
 from segctl_controller.store.records import Entry, EventRecord, FactsRecord, HostRecord, ProofRecord
 from segctl_controller.store_thread import Gather, StoreThread
 from segctl_controller.trial import Order
 
-AT_ONCE = 16
-"""Sessions that are offered something between two turns of the event loop."""
 MOST_ERRORS = 32
 LONGEST_ERROR = 512
 log = logging.getLogger(__name__)

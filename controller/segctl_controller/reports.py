@@ -73,8 +73,8 @@ class ReportService:
                 message = await context.read()
                 if message is grpc.aio.EOF:
                     return
-                await asyncio.sleep(self._paces.delay(caller.name))
-                await asyncio.sleep(self._flow_paces.delay(caller.name, min(len(message.flows.workload), MOST_FLOWS)))
+                await self._paces.wait(caller.name)
+                await self._flow_paces.wait(caller.name, min(len(message.flows.workload), MOST_FLOWS))
                 self._registry.verify(caller.name, caller.serial, caller.issued_us)
                 try:
                     check_bounds(message)

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from itertools import islice, takewhile
 
 from segctl.errors import SegctlError
 from segctl.logs import Event, about
 from segctl.model.policy import Policy
 from segctl.proto.v1 import admin_pb2 as pb
 
+from segctl_controller.compilation import paced
 from segctl_controller.fleet import Fleet
+from segctl_controller.hostproof import host_proof, host_state, push_done
 from segctl_controller.store.records import GenerationRecord, GenerationState
 from segctl_controller.trial import Active, Phase, Trial
 from segctl_controller.views import generation_view
@@ -27,6 +31,8 @@ from segctl_controller.way import Way
 
 TOGETHER = 0.005
 """Seconds in which the answers of many hosts are waited for before all of them are looked at."""
+MOST_TOGETHER = 500
+"""Hosts in one message to an operator."""
 CONFIRM_SECONDS = 5.0
 """How long a push waits for the hosts' disks, and for those that took no part: they follow in any case."""
 log = logging.getLogger(__name__)
@@ -62,17 +68,25 @@ class Rollout:
         self._stopped = self._stopped or why
         self._fleet.notify()
 
-    async def follow(self) -> AsyncIterator[pb.PushProgress]:
-        """Every step from the first to the last. Who stops reading changes nothing."""
+    async def follow(self, *, together: bool = False) -> AsyncIterator[pb.PushProgress]:
+        """Every step from the first to the last. Who stops reading changes nothing. `together`: hosts that follow each
+        other come in one message: a thousand of them are as much work as the fleet's own messages."""
         at = 0
         while True:
             more = self._more
             while at < len(self._steps):
-                yield self._steps[at]
-                at += 1
+                step, at = self._steps[at], at + 1
+                if together and step.HasField("host"):
+                    hosts = [step.host, *self._hosts_from(at)]
+                    step, at = pb.PushProgress(hosts=pb.HostProofs(proofs=hosts)), at + len(hosts) - 1
+                yield step
             if self._over:
                 return
             await more.wait()
+
+    def _hosts_from(self, at: int) -> list[pb.HostProof]:
+        following = islice(self._steps, at, at + MOST_TOGETHER)
+        return [step.host for step in takewhile(lambda step: step.HasField("host"), following)]
 
     async def run(self) -> None:
         """Raises nothing but what cannot be stored."""
@@ -98,7 +112,7 @@ class Rollout:
     @property
     def proven(self) -> int:
         """Hosts whose kernel holds it now."""
-        return sum(self._state_of(host)[0] == "proven" for host in self._tried)
+        return sum(self._state_of(host) == "proven" for host in self._tried)
 
     # Forward
 
@@ -190,20 +204,19 @@ class Rollout:
         """Whether the host's kernel holds what it must. One that went away must come back."""
         if not self._in(host):
             return True  # removed, and maybe enrolled anew
-        return _proven(self._fleet, host)
+        return self._state_of(host) == "proven"
 
-    def _state_of(self, host: str) -> tuple[str, tuple[str, ...]]:
-        proof = host_proof(self._fleet, host)
-        return proof.state, tuple(proof.errors)
+    def _state_of(self, host: str) -> str:
+        return host_state(self._fleet, host)
 
-    def _check(self) -> None:
-        """Raises UndoneError for whatever speaks against going on."""
+    def _check(self, news: Iterable[str] | None = None) -> None:
+        """Raises UndoneError for whatever speaks against going on. `news`: the hosts that may; None: any."""
         if self._stopped:
             raise UndoneError(self._stopped)
         trial = self._fleet.trial
         if trial is None:
             return
-        for host in trial.phases:
+        for host in trial.phases if news is None else [h for h in news if h in trial.phases]:
             standing = self._fleet.standing(host)
             if standing.ended[0] == self.stored.number:
                 raise UndoneError(f"{host} took it back: {standing.ended[1]}")
@@ -211,9 +224,10 @@ class Rollout:
                 continue  # it is left out
             if standing.released:
                 raise UndoneError(f"{host} was released while it was on trial: {standing.released}")
+            if standing.refusal is None:
+                continue
             draft, wide = trial.drafts.get(host), trial.wides.get(host)
-            digests = {d.digest for d in (draft, wide) if d is not None}
-            if standing.refusal is not None and standing.refusal.digest in digests:
+            if standing.refusal.digest in {d.digest for d in (draft, wide) if d is not None}:
                 raise UndoneError(f"{host} refused it: {standing.refusal.errors[0]}")
 
     # Waiting
@@ -222,19 +236,22 @@ class Rollout:
         """Raises UndoneError when something speaks against it, or when it takes too long."""
         left, loop = dict.fromkeys(hosts), asyncio.get_running_loop()
         deadline = loop.time() + self._way.wait
-        with self._fleet.watch() as changed:
+        with self._fleet.watch() as changes:
             while True:
-                changed.clear()
-                self._check()
-                for host in [h for h in left if done(h)]:
-                    del left[host]
-                    if not quiet:
-                        self._tell_host(host)
+                news = changes.take()
+                self._check(news)
+                turn = time.monotonic()
+                for host in tuple(_among(left, news)):
+                    if done(host):
+                        del left[host]
+                        if not quiet:
+                            self._tell_host(host)
+                    turn = await paced(turn)
                 if not left:
                     return
                 try:
                     async with asyncio.timeout_at(deadline):
-                        await changed.wait()
+                        await changes.wait()
                 except TimeoutError:
                     names = ", ".join([*left][:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
                     what = "was not proven" if self._tried else "was not ready"
@@ -246,28 +263,30 @@ class Rollout:
     async def _pass(self, seconds: float) -> None:
         """Wait, and look out for what speaks against it."""
         deadline = asyncio.get_running_loop().time() + seconds
-        with self._fleet.watch() as changed:
+        with self._fleet.watch() as changes:
             while True:
-                changed.clear()
-                self._check()
+                self._check(changes.take())
                 try:
                     async with asyncio.timeout_at(deadline):
-                        await changed.wait()
+                        await changes.wait()
                 except TimeoutError:
                     return
 
     async def _settled(self, hosts: Iterable[str], done: Callable[[str], bool], seconds: float) -> None:
         """Wait for the hosts, and no longer than that."""
-        left, deadline = set(hosts), asyncio.get_running_loop().time() + seconds
-        with self._fleet.watch() as changed:
+        left, deadline = dict.fromkeys(hosts), asyncio.get_running_loop().time() + seconds
+        with self._fleet.watch() as changes:
             while True:
-                changed.clear()
-                left = {h for h in left if not done(h)}
+                turn = time.monotonic()
+                for host in tuple(_among(left, changes.take())):
+                    if done(host):
+                        del left[host]
+                    turn = await paced(turn)
                 if not left:
                     return
                 try:
                     async with asyncio.timeout_at(deadline):
-                        await changed.wait()
+                        await changes.wait()
                 except TimeoutError:
                     return
 
@@ -281,9 +300,11 @@ class Rollout:
         log.info("confirmed generation=%d hosts=%d", self.stored.number, len(members), extra=told)
         others = [h for h in fleet.hosts if h not in self._tried]
         await self._settled([*members, *others], self._followed, CONFIRM_SECONDS)
+        turn = time.monotonic()
         for host in sorted(fleet.hosts):
-            if host not in self._tried or self._state_of(host)[0] != "proven":
+            if host not in self._tried or self._state_of(host) != "proven":
                 self._tell_host(host)
+            turn = await paced(turn)
         self._finish()
 
     def _followed(self, host: str) -> bool:
@@ -320,7 +341,7 @@ class Rollout:
         """Whether the host holds again what it held before. Before the first generation that was nothing."""
         if not self._fleet.active.number and self._fleet.standing(host).connected:
             return self._fleet.standing(host).ended[0] == self.stored.number
-        return host not in self._fleet.hosts or self._state_of(host)[0] != "waiting"
+        return host not in self._fleet.hosts or self._state_of(host) != "waiting"
 
     def _finish(self, undone: str = "") -> None:
         done = push_done(self._fleet, undone)
@@ -359,43 +380,6 @@ class Rollout:
         self._more = asyncio.Event()
 
 
-def _proven(fleet: Fleet, name: str) -> bool:
-    """Whether `host_proof` would say so."""
-    standing, wanted = fleet.standing(name), fleet.wanted(name)
-    if wanted is None or standing.proof is None or not standing.connected or standing.released:
-        return False
-    return standing.proof.digest == wanted.digest
-
-
-def push_done(fleet: Fleet, undone: str = "") -> pb.PushDone:
-    """How a push ended, and where all hosts stand now. `undone`: why it was."""
-    states = [host_proof(fleet, host).state for host in fleet.hosts]
-    return pb.PushDone(
-        proven=states.count("proven"),
-        refused=states.count("refused"),
-        offline=states.count("offline"),
-        waiting=states.count("waiting"),
-        released=states.count("released"),
-        undone=bool(undone),
-        why=undone,
-    )
-
-
-def host_proof(fleet: Fleet, name: str) -> pb.HostProof:
-    """Where one host stands with what it must hold now."""
-    standing, wanted = fleet.standing(name), fleet.wanted(name)
-    proof = pb.HostProof(host=name, state="waiting")
-    if not standing.connected:
-        proof.state = "offline"
-        proof.never_connected = fleet.state(name) == "never-connected"
-    elif standing.released:
-        proof.state = "released"
-        proof.errors.append(standing.released)
-    elif wanted is not None:
-        if standing.proof is not None and standing.proof.digest == wanted.digest:
-            proof.state = "proven"
-            proof.kernel_digest = standing.proof.kernel_digest
-        elif standing.refusal is not None and standing.refusal.digest == wanted.digest:
-            proof.state = "refused"
-            proof.errors.extend(standing.refusal.errors)
-    return proof
+def _among(left: Collection[str], news: Iterable[str] | None) -> Iterable[str]:
+    """Those of `left` that may have changed."""
+    return left if news is None else [host for host in news if host in left]

@@ -32,6 +32,7 @@ from segctl_controller.flowstore.protocol import FlowStore
 from segctl_controller.flowstore.stamping import Ends
 from segctl_controller.flowstore.store import flow_store_on
 from segctl_controller.flowstore.thread import FlowThread
+from segctl_controller.garbage import Collector
 from segctl_controller.gate import Gate
 from segctl_controller.hasten import Hastening
 from segctl_controller.holders import CaView
@@ -110,6 +111,7 @@ class Controller:
         self._compiling: asyncio.Task[None] | None = None
         self._hastening: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._collecting: asyncio.Task[None] | None = None
         self._metrics, self._database = metrics, database
         self._monitor: Monitor | None = None
         self.renewal = RenewalService(self.trust, self.registry, self.db, self.clock)
@@ -137,6 +139,7 @@ class Controller:
         self._following = asyncio.create_task(self.replica.run(), name="follow")
         for server in self._servers:
             await server.start()
+        self._collecting = asyncio.create_task(Collector(self._busy).run(), name="collect")
         self._start_monitor(certificate)
         told = about(Event.READY, generation=self.fleet.active.number)
         log.info("listening mutual=%s enrol=%s", endpoint(self.config.listen, port), enrol_port, extra=told)
@@ -178,7 +181,11 @@ class Controller:
         log.info("listening tokens=%s", endpoint(self.config.listen, port))
 
     def _tasks(self) -> list[asyncio.Task[None]]:
-        return [task for task in (self._compiling, self._hastening, self._following) if task is not None]
+        tasks = (self._compiling, self._hastening, self._following, self._collecting)
+        return [task for task in tasks if task is not None]
+
+    def _busy(self) -> bool:
+        return self.publisher.rollout is not None and not self.publisher.rollout.over
 
     def _peers(self, store: Store) -> Peers | None:
         shared = store.shared()

@@ -33,7 +33,8 @@ class Session:
         self._previews = previews
         self._origin = origin
         self._heartbeat = heartbeat
-        self._heard_at = self._wrote_at = asyncio.get_running_loop().time()
+        self._now = asyncio.get_running_loop().time
+        self._heard_at = self._wrote_at = self._now()
         self._writing = self._beats = self._handling = False
         self._orders: tuple[Order, ...] = ()
         self._hold: Order | None = None
@@ -64,11 +65,11 @@ class Session:
     @property
     def lives(self) -> bool:
         """Its agent was heard from within the heartbeat interval."""
-        return asyncio.get_running_loop().time() - self._heard_at <= self._heartbeat
+        return self._now() - self._heard_at <= self._heartbeat
 
     def heard(self, handling: bool = False) -> None:
         """A message came, and is being handled, or was: its agent is not silent as long as nothing is read."""
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = self._now()
         self._handling = handling
 
     def offer(self, orders: tuple[Order, ...], withdrawn: str = "") -> None:
@@ -187,7 +188,7 @@ class Session:
     def writes(self, writing: bool) -> None:
         """A message is being written, or was."""
         self._writing = writing
-        self._wrote_at = asyncio.get_running_loop().time()
+        self._wrote_at = self._now()
 
     def _ordered(self, order: Order) -> list[bytes]:
         """The messages of one order."""

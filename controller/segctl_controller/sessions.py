@@ -19,6 +19,7 @@ from segctl_controller.pace import Paces
 from segctl_controller.registry import Registry
 from segctl_controller.rpc import Context, Refusing, caller_of, source_address
 from segctl_controller.session import Session
+from segctl_controller.slices import Slices
 from segctl_controller.store.records import ProofRecord
 from segctl_controller.watch import Watch
 
@@ -42,6 +43,7 @@ class SessionService:
         self._paces = Paces(RATE, BURST)
         self._proofs = Paces(PROOF_RATE, PROOF_BURST)
         self._watch = Watch(heartbeat)
+        self._slices = Slices()
 
     async def serve(self, context: Context) -> None:
         """The handler of Agent.Session; messages are written as bytes."""
@@ -51,7 +53,7 @@ class SessionService:
             self._registry.verify(caller.name, caller.serial, caller.issued_us)
             hello = await self._hello(context)
             claims = read_claims(hello.facts)
-            await asyncio.sleep(self._paces.delay(caller.name))
+            await self._paces.wait(caller.name)
             origin = Origin(source_address(context), hello.boot_id, frozenset(claims.addresses))
             holds = hello.digest if hello.generation == hello.confirmed else ""
             session = Session(caller.name, origin, self._heartbeat, previews=bool(claims.mark_mask), holds=holds)
@@ -126,6 +128,7 @@ class SessionService:
         async with asyncio.TaskGroup() as group:
             while (message := await context.read()) is not grpc.aio.EOF:
                 session.heard(handling=True)
+                await self._slices.take()
                 _sized(message)
                 if message.WhichOneof("kind") != "facts":
                     await self._handle(session, message)
@@ -142,7 +145,7 @@ class SessionService:
         """The newest facts, and those that come meanwhile."""
         while (claims := session.take_claims()) is not None:
             await self._registry.claim(session, claims)
-            await asyncio.sleep(self._paces.delay(session.host))
+            await self._paces.wait(session.host)
 
     async def _handle(self, session: Session, message: agent_pb2.AgentMessage) -> None:
         kind = message.WhichOneof("kind")
@@ -151,18 +154,18 @@ class SessionService:
         elif kind == "nack":
             generation = session.sent_generation(message.nack.digest)
             if generation is not None:
-                await asyncio.sleep(self._paces.delay(session.host))
+                await self._paces.wait(session.host)
                 await self._registry.refused(session, generation, message.nack.digest, message.nack.errors)
         elif kind == "staged":
             await self._staged(session, message.staged)
         elif kind == "trial_ended":
-            await asyncio.sleep(self._paces.delay(session.host))
+            await self._paces.wait(session.host)
             self._registry.took_back(session, message.trial_ended)
         elif kind == "in_force":
-            await asyncio.sleep(self._paces.delay(session.host))
+            await self._paces.wait(session.host)
             self._registry.in_force(session, message.in_force.released)
         elif kind == "resend":
-            await asyncio.sleep(self._paces.delay(session.host))
+            await self._paces.wait(session.host)
             log.warning("asks for a whole policy host=%s digest=%s", session.host, message.resend.digest[:12])
             self._registry.resend(session)
         elif kind == "probe":
@@ -176,7 +179,7 @@ class SessionService:
         if session.sent_generation(staged.digest) is None:
             return
         if staged.errors:
-            await asyncio.sleep(self._paces.delay(session.host))
+            await self._paces.wait(session.host)
         self._registry.staged(session, staged.digest, staged.errors)
 
     async def _ack(self, session: Session, ack: agent_pb2.Ack) -> None:
@@ -187,7 +190,7 @@ class SessionService:
             return
         if len(ack.kernel_digest) > 128:
             raise WireError("the kernel digest is longer than 128 characters")
-        await asyncio.sleep(self._proofs.delay(session.host))
+        await self._proofs.wait(session.host)
         proof = ProofRecord(session.host, generation, ack.digest, ack.kernel_digest, self._clock.now_us())
         await self._registry.proved(session, proof, ack.notes, stored=ack.stored)
 

@@ -21,6 +21,7 @@ from segctl.errors import SegctlError, StateError
 from segctl.logs import Event, about
 from segctl.measure import Durations
 
+from segctl_controller.slices import AT_ONCE
 from segctl_controller.store.protocol import Store
 
 P = ParamSpec("P")
@@ -170,30 +171,33 @@ class Gather(Generic[T]):
 
     def __init__(self, store: Callable[[list[T]], Awaitable[object]]) -> None:
         self._store = store
-        self._waiting: list[T] = []
-        self._stored: asyncio.Future[None] | None = None
+        self._waiting: list[tuple[T, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
 
     async def add(self, item: T) -> None:
         """Returns when it is stored; raises what storing it did."""
-        self._waiting.append(item)
-        if self._stored is None:
-            self._stored = asyncio.get_running_loop().create_future()
-        stored = self._stored
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, stored))
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-        await asyncio.shield(stored)
+        await stored
 
     async def _run(self) -> None:
         await asyncio.sleep(0)  # whoever is ready to add comes along
-        while self._waiting and self._stored is not None:
-            items, stored = self._waiting, self._stored
-            self._waiting, self._stored = [], None
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            failure: Exception | None = None
             try:
-                await self._store(items)
+                await self._store([item for item, _ in waiting])
             except Exception as error:  # noqa: BLE001 - those who added get it
-                stored.set_exception(error)
-                stored.exception()  # nobody may be left to hear it
-            else:
-                stored.set_result(None)
+                failure = error
+            for number, (_, stored) in enumerate(waiting, 1):
+                if stored.done():
+                    continue  # nobody is left to hear it
+                if failure is None:
+                    stored.set_result(None)
+                else:
+                    stored.set_exception(failure)
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
         self._task = None

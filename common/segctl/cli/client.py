@@ -96,6 +96,7 @@ class Controller:
             expect_base_generation=plan.base_generation,
             wait_seconds=way.wait,
             rollout=_rollout(way),
+            together=True,
         )
         return self._progress(self._stream(self._admin.Push, request, way.longest + THOROUGH))
 
@@ -107,12 +108,14 @@ class Controller:
             wait_seconds=way.wait,
             expect_base_generation=plan.base_generation,
             rollout=_rollout(way),
+            together=True,
         )
         return self._progress(self._stream(self._admin.Rollback, request, way.longest + THOROUGH))
 
     def end_trial(self, number: int) -> Iterator[Step]:
         """Undo the push of this generation, which is on trial; all its steps, from the first one on."""
-        return self._progress(self._stream(self._admin.Rollback, pb.RollbackRequest(end_trial=number), THOROUGH))
+        request = pb.RollbackRequest(end_trial=number, together=True)
+        return self._progress(self._stream(self._admin.Rollback, request, THOROUGH))
 
     def history(self, limit: int) -> tuple[v.Generation, ...]:
         """The newest first, whatever the order on the wire."""
@@ -268,9 +271,7 @@ class Controller:
 
     def _progress(self, messages: Iterable[pb.PushProgress]) -> Iterator[Step]:
         for message in messages:
-            step = convert.progress(message)
-            if step is not None:
-                yield step
+            yield from convert.progress(message)
 
 
 def _credentials(config: ClientConfig) -> grpc.ChannelCredentials:

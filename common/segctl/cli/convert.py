@@ -70,19 +70,24 @@ def phase(m: pb.PushPhase) -> v.Phase:
     return v.Phase(m.name, m.wave, m.waves, m.hosts, m.seconds)
 
 
-def progress(m: pb.PushProgress) -> v.Generation | v.Proof | v.Phase | v.Done | None:
-    """None for a kind that a newer controller may add."""
+def progress(m: pb.PushProgress) -> tuple[v.Generation | v.Proof | v.Phase | v.Done, ...]:
+    """The steps that it tells; none for a kind that a newer controller may add."""
     if m.HasField("stored"):
-        return generation(m.stored)
+        return (generation(m.stored),)
     if m.HasField("host"):
-        h = m.host
-        return v.Proof(h.host, h.state, h.kernel_digest, h.after_us / 1000, tuple(h.errors), h.never_connected)
+        return (_proof(m.host),)
+    if m.HasField("hosts"):
+        return tuple(map(_proof, m.hosts.proofs))
     if m.HasField("done"):
         d = m.done
-        return v.Done(d.proven, d.refused, d.offline, d.waiting, d.released, d.undone, d.why)
+        return (v.Done(d.proven, d.refused, d.offline, d.waiting, d.released, d.undone, d.why),)
     if m.HasField("phase"):
-        return phase(m.phase)
-    return None
+        return (phase(m.phase),)
+    return ()
+
+
+def _proof(h: pb.HostProof) -> v.Proof:
+    return v.Proof(h.host, h.state, h.kernel_digest, h.after_us / 1000, tuple(h.errors), h.never_connected)
 
 
 def host(m: pb.HostStatus) -> v.Host:

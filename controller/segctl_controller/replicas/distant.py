@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from segctl.proto.v1 import admin_pb2 as pb
 
 from segctl_controller.fleet import Fleet
-from segctl_controller.rollout import host_proof, push_done
+from segctl_controller.hostproof import host_state, push_done
 from segctl_controller.store.records import GenerationRecord, GenerationState
 from segctl_controller.trial import Phase
 from segctl_controller.views import generation_view
@@ -31,7 +31,7 @@ class DistantRollout:
         """Hosts whose kernel holds it now."""
         trial = self._fleet.trial
         tried = [h for h, phase in trial.phases.items() if phase is not Phase.STAGED] if trial is not None else []
-        return sum(host_proof(self._fleet, host).state == "proven" for host in tried)
+        return sum(host_state(self._fleet, host) == "proven" for host in tried)
 
     def stop(self, why: str) -> None:
         """Ask that it be undone, unless it is confirmed already."""
@@ -47,7 +47,7 @@ class DistantRollout:
         self.stored = stored
         self._wake()
 
-    async def follow(self) -> AsyncIterator[pb.PushProgress]:
+    async def follow(self, *, together: bool = False) -> AsyncIterator[pb.PushProgress]:
         """From the phase it is in to the end."""
         yield pb.PushProgress(stored=generation_view(self.stored, self._fleet.active.number))
         told = None

@@ -508,3 +508,17 @@ async def test_who_ends_a_push_that_ended_meanwhile_changes_nothing(tmp_path: Pa
             assert ending == await pushing
         assert ending[-1].done.undone
         assert len((await f.lab.admin().History(admin_pb2.HistoryRequest())).generations) == 3
+
+
+async def test_hosts_are_told_together_to_who_asks_for_it(tmp_path: Path) -> None:
+    def told(progress: list[Any]) -> set[tuple[str, str]]:
+        each = [p.host for p in progress if p.WhichOneof("kind") == "host"]
+        return {(h.host, h.state) for h in (*each, *(h for p in progress for h in p.hosts.proofs))}
+
+    async with fleet(tmp_path) as servers:
+        alone = await servers.lab.push(SHOP, rollout=way())
+        together = await servers.lab.push(WIDER, rollout=way(), together=True)
+    assert "hosts" not in {p.WhichOneof("kind") for p in alone}
+    assert "host" not in {p.WhichOneof("kind") for p in together}
+    assert told(alone) == told(together) == {(host, state) for host in HOSTS for state in ("staged", "proven")}
+    assert [p.WhichOneof("kind") for p in together][-1] == "done"

@@ -389,6 +389,7 @@ class PushRequest(google.protobuf.message.Message):
     EXPECT_BASE_GENERATION_FIELD_NUMBER: builtins.int
     WAIT_SECONDS_FIELD_NUMBER: builtins.int
     ROLLOUT_FIELD_NUMBER: builtins.int
+    TOGETHER_FIELD_NUMBER: builtins.int
     message: builtins.str
     expect_digest: builtins.str
     """of the plan that was shown; empty: whatever it is"""
@@ -396,6 +397,8 @@ class PushRequest(google.protobuf.message.Message):
     """refused when another push came between; 0: whatever it is"""
     wait_seconds: builtins.int
     """how long each step may take the hosts; 0: the default of 30"""
+    together: builtins.bool
+    """what several hosts proved may be told in one PushProgress.hosts"""
     @property
     def source(self) -> global___PolicySource: ...
     @property
@@ -409,9 +412,10 @@ class PushRequest(google.protobuf.message.Message):
         expect_base_generation: builtins.int = ...,
         wait_seconds: builtins.int = ...,
         rollout: global___Rollout | None = ...,
+        together: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["rollout", b"rollout", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["expect_base_generation", b"expect_base_generation", "expect_digest", b"expect_digest", "message", b"message", "rollout", b"rollout", "source", b"source", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expect_base_generation", b"expect_base_generation", "expect_digest", b"expect_digest", "message", b"message", "rollout", b"rollout", "source", b"source", "together", b"together", "wait_seconds", b"wait_seconds"]) -> None: ...
 
 global___PushRequest = PushRequest
 
@@ -487,6 +491,7 @@ class RollbackRequest(google.protobuf.message.Message):
     EXPECT_BASE_GENERATION_FIELD_NUMBER: builtins.int
     ROLLOUT_FIELD_NUMBER: builtins.int
     END_TRIAL_FIELD_NUMBER: builtins.int
+    TOGETHER_FIELD_NUMBER: builtins.int
     generation: builtins.int
     """0: the push that is on trial, or else the one before the current one"""
     message: builtins.str
@@ -495,6 +500,8 @@ class RollbackRequest(google.protobuf.message.Message):
     """refused when a push came between; 0: whatever it is"""
     end_trial: builtins.int
     """end the trial of this generation and do nothing else; refused when it is not on trial"""
+    together: builtins.bool
+    """as in PushRequest"""
     @property
     def rollout(self) -> global___Rollout: ...
     def __init__(
@@ -506,9 +513,10 @@ class RollbackRequest(google.protobuf.message.Message):
         expect_base_generation: builtins.int = ...,
         rollout: global___Rollout | None = ...,
         end_trial: builtins.int = ...,
+        together: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["rollout", b"rollout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["end_trial", b"end_trial", "expect_base_generation", b"expect_base_generation", "generation", b"generation", "message", b"message", "rollout", b"rollout", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end_trial", b"end_trial", "expect_base_generation", b"expect_base_generation", "generation", b"generation", "message", b"message", "rollout", b"rollout", "together", b"together", "wait_seconds", b"wait_seconds"]) -> None: ...
 
 global___RollbackRequest = RollbackRequest
 
@@ -520,6 +528,7 @@ class PushProgress(google.protobuf.message.Message):
     HOST_FIELD_NUMBER: builtins.int
     DONE_FIELD_NUMBER: builtins.int
     PHASE_FIELD_NUMBER: builtins.int
+    HOSTS_FIELD_NUMBER: builtins.int
     @property
     def stored(self) -> global___Generation:
         """first: stored, and on trial"""
@@ -534,6 +543,10 @@ class PushProgress(google.protobuf.message.Message):
 
     @property
     def phase(self) -> global___PushPhase: ...
+    @property
+    def hosts(self) -> global___HostProofs:
+        """in place of `host`, for who asked for it"""
+
     def __init__(
         self,
         *,
@@ -541,12 +554,29 @@ class PushProgress(google.protobuf.message.Message):
         host: global___HostProof | None = ...,
         done: global___PushDone | None = ...,
         phase: global___PushPhase | None = ...,
+        hosts: global___HostProofs | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["done", b"done", "host", b"host", "kind", b"kind", "phase", b"phase", "stored", b"stored"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["done", b"done", "host", b"host", "kind", b"kind", "phase", b"phase", "stored", b"stored"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["stored", "host", "done", "phase"] | None: ...
+    def HasField(self, field_name: typing.Literal["done", b"done", "host", b"host", "hosts", b"hosts", "kind", b"kind", "phase", b"phase", "stored", b"stored"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["done", b"done", "host", b"host", "hosts", b"hosts", "kind", b"kind", "phase", b"phase", "stored", b"stored"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["stored", "host", "done", "phase", "hosts"] | None: ...
 
 global___PushProgress = PushProgress
+
+@typing.final
+class HostProofs(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROOFS_FIELD_NUMBER: builtins.int
+    @property
+    def proofs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___HostProof]: ...
+    def __init__(
+        self,
+        *,
+        proofs: collections.abc.Iterable[global___HostProof] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["proofs", b"proofs"]) -> None: ...
+
+global___HostProofs = HostProofs
 
 @typing.final
 class PushPhase(google.protobuf.message.Message):
