@@ -381,5 +381,5 @@ class Rollout:
 
 
 def _among(left: Collection[str], news: Iterable[str] | None) -> Iterable[str]:
-    """Those of `left` that may have changed."""
-    return left if news is None else [host for host in news if host in left]
+    """Those of `left` that may have changed, by name."""
+    return left if news is None else sorted(host for host in news if host in left)

@@ -139,6 +139,7 @@ def test_rollback_shows_the_plan_and_names_the_generation(cli: Cli, controller: 
         wait_seconds=30,
         expect_base_generation=8,
         rollout=pb.Rollout(watch_seconds=0, waves=1),
+        together=True,
     )
 
 
