@@ -48,6 +48,7 @@ def flow(of: FlowKey | None = None, at: int = NOW, flows: int = 1, sent: int = 1
 def columns(flows: Sequence[FlowRecord]) -> FlowColumns:
     workloads = tuple(dict.fromkeys(f.key.workload for f in flows))
     rules = tuple(dict.fromkeys(f.key.rule for f in flows))
+    processes = tuple(dict.fromkeys(f.key.process for f in flows))
     high, low = split_remotes(b"".join(f.key.remote for f in flows))
 
     def of(values: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -56,8 +57,10 @@ def columns(flows: Sequence[FlowRecord]) -> FlowColumns:
     return FlowColumns(
         workloads=workloads,
         rules=rules,
+        processes=processes,
         workload=of([workloads.index(f.key.workload) for f in flows]),
         rule=of([rules.index(f.key.rule) for f in flows]),
+        process=of([processes.index(f.key.process) for f in flows]),
         ingress=of([f.key.ingress for f in flows]),
         remote_high=high,
         remote_low=low,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from segctl.model.processes import USER, executable_identity, identity, is_called, unit_identity
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl.wire import address_from_wire
 
@@ -39,7 +40,12 @@ def _fits(row: DenialRecord, denied: admin_pb2.DeniedConnection, wanted: FlowFil
 
 def _is(denial: agent_pb2.Denial, process: str) -> bool:
     known = denial.process
-    return process in ("", known.exe, known.exe.rsplit("/", 1)[-1], known.unit)
+    return not process or is_called(_identity(known), process) or is_called(unit_identity(known.unit), process)
+
+
+def _identity(known: agent_pb2.ProcessInfo) -> str:
+    """Of a denial the program is known where the socket was found in time, and says most."""
+    return executable_identity(known.exe) or unit_identity(known.unit) or identity(USER, known.user)
 
 
 def _remote(denial: agent_pb2.Denial) -> bytes:
@@ -62,5 +68,5 @@ def _view(row: DenialRecord, denied: admin_pb2.DeniedConnection) -> admin_pb2.Fl
         flows=row.count,
         first_seen_us=row.first_us,
         last_seen_us=row.last_us,
-        process=denial.process.exe,
+        process=_identity(denial.process),
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from segctl.errors import WireError
+from segctl.model.processes import MAX_IDENTITY, is_identity
 from segctl.policy.syntax.grammar import MAX_NAME, NAME_PATTERN
 from segctl.proto.v1 import agent_pb2
 
@@ -43,8 +44,11 @@ _NAME = re.compile(NAME_PATTERN)
 def columns_of(batch: agent_pb2.FlowBatch, now_us: int) -> FlowColumns:
     """Raises LimitError over the bounds, WireError for a batch that does not hold together."""
     rows = len(batch.workload)
-    if rows > MOST_FLOWS or max(len(batch.workloads), len(batch.rules)) > MOST_NAMES:
-        raise LimitError(f"a report holds at most {MOST_FLOWS} flows of {MOST_NAMES} workloads and {MOST_NAMES} rules")
+    if rows > MOST_FLOWS or max(map(len, (batch.workloads, batch.rules, batch.processes))) > MOST_NAMES:
+        raise LimitError(
+            f"a report holds at most {MOST_FLOWS} flows of {MOST_NAMES} workloads, {MOST_NAMES} rules and {MOST_NAMES} "
+            "processes"
+        )
     if batch.lost > LARGEST_COUNT:
         raise WireError("flows need a sane lost count")
     if len(batch.remotes) != rows * ADDRESS:
@@ -53,6 +57,7 @@ def columns_of(batch: agent_pb2.FlowBatch, now_us: int) -> FlowColumns:
     told = {name: _column(name, getattr(batch, name), rows, most) for name, most in largest.items()}
     _check_names("workload", batch.workloads)
     _check_names("rule", (rule for rule in batch.rules if rule))
+    processes, process = _processes(batch, rows)
     start, end = _window(batch.from_us, batch.until_us, now_us)
     last_us = np.minimum(start + told.pop("last_ms") * 1000, end)
     first_us = np.minimum(start + told.pop("first_ms") * 1000, last_us)
@@ -60,6 +65,8 @@ def columns_of(batch: agent_pb2.FlowBatch, now_us: int) -> FlowColumns:
     return FlowColumns(
         workloads=tuple(batch.workloads),
         rules=tuple(batch.rules),
+        processes=processes,
+        process=process,
         ingress=told.pop("direction"),
         remote_high=high,
         remote_low=low,
@@ -67,6 +74,16 @@ def columns_of(batch: agent_pb2.FlowBatch, now_us: int) -> FlowColumns:
         last_us=last_us,
         **told,
     )
+
+
+def _processes(batch: agent_pb2.FlowBatch, rows: int) -> tuple[tuple[str, ...], Integers]:
+    """The dictionary and the column; an older agent tells neither, and knows of no process."""
+    if not batch.processes and not batch.process:
+        return ("",), np.zeros(rows, dtype=np.int64)
+    for text in batch.processes:
+        if text and not is_identity(text):
+            raise WireError(f"{text[:MAX_IDENTITY]!r} in a report is no identity of a process")
+    return tuple(batch.processes), _column("process", batch.process, rows, len(batch.processes) - 1)
 
 
 def _column(name: str, column: Sequence[int], rows: int, largest: int) -> Integers:

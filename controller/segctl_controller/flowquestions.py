@@ -17,7 +17,7 @@ from segctl_controller.errors import InvalidRequestError, NotFoundError
 from segctl_controller.fleet import Fleet
 from segctl_controller.flowmap import edges_of
 from segctl_controller.flowstore.draft import Blocked, judge, keys_of, parse_tags
-from segctl_controller.flowstore.records import MAPPED, FarEnd, FlowFilter, FlowRecord, FlowVerdict
+from segctl_controller.flowstore.records import MAPPED, FarEnd, FlowFilter, FlowRecord, FlowVerdict, OtherEnd
 from segctl_controller.flowstore.thread import FlowThread
 from segctl_controller.flowstore.wire import PROTOCOLS, address_of, remote_of, remotes_of, service_of
 from segctl_controller.store.records import DenialFilter
@@ -54,17 +54,18 @@ class FlowQuestions:
         if request.host and request.host not in self._fleet.hosts:
             raise NotFoundError(no_host(request.host))
         wanted = _filter(request)
-        if request.verdict == DENIED or request.process:
+        if request.verdict == DENIED:
             return await self._denied(request, wanted)
         store = self._flows.store
         rows = await self._flows.read(store.flows, wanted)
         lost = await self._flows.read(store.lost, request.host, wanted.since_us)
         asked = {row: self._far_end(row) for row in rows if row.peer}
         told = await self._flows.read(store.far_ends, tuple(asked.values())) if asked else ()
-        workloads = dict(zip(asked, told, strict=True))
-        ends = [(row, workloads.get(row) or row.peer_workload) for row in rows]
+        others = dict(zip(asked, told, strict=True))
+        ends = [(row, others.get(row, OtherEnd())) for row in rows]
         # In a thread: ten thousand rows take longer than the heartbeats of the fleet should wait.
-        return await asyncio.to_thread(_found, ends, lost, self._fleet.active.policy)
+        found = await asyncio.to_thread(_found, ends, lost, self._fleet.active.policy)
+        return _together(found, await self._denied(request, wanted), wanted.limit) if request.process else found
 
     def _far_end(self, row: FlowRecord) -> FarEnd:
         """Of our addresses only those of the family that the flow has: the others cannot be meant."""
@@ -145,6 +146,7 @@ def _filter(request: admin_pb2.FlowsRequest) -> FlowFilter:
         protocol=_protocol(request.protocol) if request.protocol else None,
         port=request.port if request.HasField("port") else None,
         verdict=verdicts.get(request.verdict),
+        process=request.process,
     )
 
 
@@ -168,14 +170,27 @@ def _protocol(text: str) -> int:
     return number
 
 
-def _found(ends: Sequence[tuple[FlowRecord, str]], lost: int, policy: Policy) -> admin_pb2.FlowsReply:
-    """Of rows, each with its peer's workload."""
+def _together(accepted: admin_pb2.FlowsReply, denied: admin_pb2.FlowsReply, limit: int) -> admin_pb2.FlowsReply:
+    """The newest of both. What would be denied is told as a flow and as a denial: the flow stands for both."""
+    seen = {_wire_place(flow) for flow in accepted.flows if flow.verdict == VERDICTS[FlowVerdict.WOULD_DENY]}
+    others = [flow for flow in denied.flows if flow.verdict == DENIED or _wire_place(flow) not in seen]
+    flows = sorted((*accepted.flows, *others), key=lambda flow: flow.last_seen_us)[-limit:]
+    return admin_pb2.FlowsReply(flows=flows, lost=accepted.lost + denied.lost)
+
+
+def _wire_place(flow: admin_pb2.FlowRecord) -> tuple[object, ...]:
+    service = flow.service
+    return flow.host, flow.workload, flow.ingress, flow.remote, service.protocol, service.low
+
+
+def _found(ends: Sequence[tuple[FlowRecord, OtherEnd]], lost: int, policy: Policy) -> admin_pb2.FlowsReply:
+    """Of rows, each with what its peer told."""
     services = {service_of(row.key.protocol, row.key.port) for row, _ in ends}
     names = {service: declared_service(policy, service) for service in services}
-    return admin_pb2.FlowsReply(flows=[_view(row, workload, names) for row, workload in ends], lost=lost)
+    return admin_pb2.FlowsReply(flows=[_view(row, other, names) for row, other in ends], lost=lost)
 
 
-def _view(row: FlowRecord, peer_workload: str, names: dict[PortRange, str]) -> admin_pb2.FlowRecord:
+def _view(row: FlowRecord, other: OtherEnd, names: dict[PortRange, str]) -> admin_pb2.FlowRecord:
     key = row.key
     service = service_of(key.protocol, key.port)
     return admin_pb2.FlowRecord(
@@ -184,7 +199,7 @@ def _view(row: FlowRecord, peer_workload: str, names: dict[PortRange, str]) -> a
         ingress=key.ingress,
         remote=key.remote.removeprefix(MAPPED),
         peer_host=row.peer,
-        peer_workload=peer_workload,
+        peer_workload=other.workload or row.peer_workload,
         service=port_range_to_wire(service),
         service_name=names[service],
         rule=key.rule,
@@ -194,6 +209,8 @@ def _view(row: FlowRecord, peer_workload: str, names: dict[PortRange, str]) -> a
         bytes_received=row.bytes_received,
         first_seen_us=row.first_us,
         last_seen_us=row.last_us,
+        process=key.process,
+        peer_process=other.process,
     )
 
 

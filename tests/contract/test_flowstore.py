@@ -11,6 +11,7 @@ import pytest
 from segctl_controller.flowstore.protocol import FlowStore
 from segctl_controller.flowstore.records import (
     DAY_US,
+    DAYS,
     HOUR_US,
     MINUTE_US,
     DraftRow,
@@ -21,9 +22,12 @@ from segctl_controller.flowstore.records import (
     FlowRecord,
     FlowVerdict,
     MapRow,
+    Observation,
+    ObservedEnd,
+    OtherEnd,
     Talker,
 )
-from segctl_controller.flowstore.stamping import NAMES_A_HOST
+from segctl_controller.flowstore.stamping import NAMES_A_HOST, PROCESSES_A_HOST
 from segctl_controller.flowstore.store import flow_store_on
 from segctl_controller.store.conninfo import Conninfo, parse_conninfo
 
@@ -92,6 +96,7 @@ def test_flows_of_one_key_add_up_over_minutes_and_hours(store: FlowStore) -> Non
         key(port=80),
         key(rule=""),
         key(verdict=FlowVerdict.OBSERVED),
+        key(process="unit:nginx.service"),
     ],
 )
 def test_what_differs_is_a_row_of_its_own(store: FlowStore, other: FlowKey) -> None:
@@ -231,7 +236,7 @@ def test_flow_counts_stop_before_they_overflow(store: FlowStore) -> None:
         store.keep(NOW + 2 * DAY_US)
 
 
-def test_the_other_end_is_found_where_it_told_of_one_workload(store: FlowStore) -> None:
+def test_the_other_end_is_found_where_it_told_of_one_workload_and_process(store: FlowStore) -> None:
     there = key("db1", ingress=True, workload="shop-db", remote=mapped("10.0.0.1"), rule="")
     told(store, 1, flow(there, at=NOW - HOUR_US), host="db1")
     asked = FarEnd("db1", True, (mapped("10.0.0.9"), mapped("10.0.0.1")), 6, 5432, NOW)
@@ -243,9 +248,11 @@ def test_the_other_end_is_found_where_it_told_of_one_workload(store: FlowStore) 
         replace(asked, port=80),
         replace(asked, last_us=NOW + HOUR_US),
     )
-    assert store.far_ends((asked, *others)) == ("shop-db", *[""] * 6)
-    told(store, 2, flow(replace(there, workload="host"), at=NOW), host="db1")
-    assert store.far_ends((asked,)) == ("",)
+    assert store.far_ends((asked, *others)) == (OtherEnd("shop-db"), *[OtherEnd()] * 6)
+    told(store, 2, flow(replace(there, process="unit:pg.service"), at=NOW), host="db1")
+    assert store.far_ends((asked,)) == (OtherEnd("shop-db", "unit:pg.service"),)
+    told(store, 3, flow(replace(there, workload="host", process="exe:/usr/bin/nc"), at=NOW), host="db1")
+    assert store.far_ends((asked,)) == (OtherEnd(),)
 
 
 def test_a_host_that_left_takes_its_flows_along_and_may_begin_anew(store: FlowStore) -> None:
@@ -333,6 +340,127 @@ def test_one_host_brings_up_so_many_names_and_no_more(store: FlowStore) -> None:
         ("web1", "r1"),
         ("web1", "r2"),
         ("db1", "r2"),
+    }
+
+
+def test_flows_are_found_by_what_their_process_is_called(store: FlowStore) -> None:
+    nginx, psql = "unit:nginx.service", "exe:/usr/bin/psql"
+    told(store, 1, flow(key(process=nginx)), flow(key(process=psql)), flow())
+    for called, found in (
+        ("nginx", [nginx]),
+        ("nginx.service", [nginx]),
+        ("unit:nginx.service", [nginx]),
+        ("psql", [psql]),
+        ("/usr/bin/*", [psql]),
+        ("[np]*", [psql, nginx]),
+        ("web1", []),
+        ("shop-web", []),
+    ):
+        assert sorted(row.key.process for row in store.flows(FlowFilter(process=called))) == sorted(found), called
+
+
+def test_one_host_brings_up_so_many_processes_and_further_ones_are_unknown(store: FlowStore) -> None:
+    told(store, 1, *(flow(key(process=f"exe:/x/{n}")) for n in range(PROCESSES_A_HOST)))
+    told(store, 2, flow(key(port=80, process="exe:/y"), flows=3), flow(key(port=81, process="exe:/x/1")))
+    assert [(r.flows, r.key.process) for r in store.flows(FlowFilter(port=80))] == [(3, "")]
+    assert [(r.flows, r.key.process) for r in store.flows(FlowFilter(port=81))] == [(1, "exe:/x/1")]
+    assert store.lost("web1", 0) == 0
+
+
+WEB, DB = "app=shop,role=web", "app=shop,role=db"
+NGINX, CRON, POSTGRES = "unit:nginx.service", "unit:cron.service", "unit:pg.service"
+
+
+def tell_both_ends(store: FlowStore) -> None:
+    """Two processes of web1 call db1, one calls out; db1 tells of that and of a call from outside."""
+    abroad = [flow(key(process=CRON, remote=mapped(f"203.0.113.{n}"), port=443), at=NOW - DAY_US) for n in (7, 9)]
+    told(store, 1, flow(key(process=NGINX)), flow(key(process=CRON), flows=2), *abroad)
+    here = key("db1", ingress=True, workload="host", process=POSTGRES, rule="", verdict=FlowVerdict.OBSERVED)
+    answered = flow(replace(here, remote=mapped("10.0.0.1")), flows=4)
+    told(store, 1, answered, flow(replace(here, remote=mapped("203.0.113.9"))), host="db1")
+
+
+def test_the_map_by_process_has_one_row_for_what_both_ends_told(store: FlowStore) -> None:
+    tell_both_ends(store)
+    assert set(store.process_map(0, 0, 10)) == {
+        MapRow(WEB, DB, False, 6, 5432, 1, 0, 0, 10, 20, NOW, NGINX, POSTGRES),
+        MapRow(WEB, DB, False, 6, 5432, 2, 0, 0, 10, 20, NOW, CRON, POSTGRES),
+        MapRow(WEB, None, False, 6, 443, 2, 0, 0, 20, 40, NOW - DAY_US, CRON, ""),
+        MapRow(DB, None, True, 6, 5432, 1, 0, 1, 10, 20, NOW, POSTGRES, ""),
+    }
+    assert [(row.tags, row.peer_tags) for row in store.process_map(NOW, 0, 1, ["role"])] == [("role=web", "role=db")]
+    store.keep(NOW + 3 * DAY_US)
+    assert len(store.process_map(0, 0, 10)) == 4
+
+
+def test_where_one_process_called_the_end_that_saw_more_counts(store: FlowStore) -> None:
+    told(store, 1, flow(key(process=NGINX), flows=3))
+    here = key("db1", ingress=True, process=POSTGRES, remote=mapped("10.0.0.1"), verdict=FlowVerdict.WOULD_DENY)
+    told(store, 1, flow(here, flows=5), host="db1")
+    [row] = store.process_map(0, 0, 10)
+    assert (row.flows, row.would_deny, row.observed, row.process, row.peer_process) == (5, 5, 0, NGINX, POSTGRES)
+
+
+def test_a_flow_that_only_the_called_end_told_of_is_observed_too(store: FlowStore) -> None:
+    told(store, 1, flow(key("db1", ingress=True, process=POSTGRES, remote=mapped("10.0.0.1"))), host="db1")
+    [row] = store.observations(0, 0, 10)
+    assert row.source == ObservedEnd(WEB)
+    assert row.destination == ObservedEnd(DB, "shop-web", POSTGRES)
+
+
+def test_observations_have_both_ends_and_when_they_were_seen(store: FlowStore) -> None:
+    tell_both_ends(store)
+    told(store, 2, flow(key(process=CRON), at=NOW - 7 * DAY_US + HOUR_US, flows=6))
+    today, hour = NOW // DAY_US, NOW % DAY_US // HOUR_US
+    days, hours = 1 << today % DAYS, 1 << hour
+    cron, postgres = ObservedEnd(WEB, "shop-web", CRON), ObservedEnd(DB, "host", POSTGRES)
+    found = {(row.source.process, row.destination.tags): row for row in store.observations(0, 0, 10)}
+    assert found == {
+        (NGINX, DB): Observation(replace(cron, process=NGINX), postgres, 6, 5432, 1, 0, 0, NOW - 5, NOW, days, hours),
+        (CRON, DB): Observation(
+            cron,
+            postgres,
+            6,
+            5432,
+            8,
+            0,
+            0,
+            NOW - 7 * DAY_US + HOUR_US - 5,
+            NOW,
+            days | 1 << (today - 7) % DAYS,
+            hours | 1 << hour + 1,
+        ),
+        (CRON, None): Observation(
+            cron,
+            ObservedEnd(None, "", "", mapped("203.0.113.7"), 120, 2),
+            6,
+            443,
+            2,
+            0,
+            0,
+            NOW - DAY_US - 5,
+            NOW - DAY_US,
+            1 << (today - 1) % DAYS,
+            hours,
+        ),
+        ("", DB): Observation(
+            ObservedEnd(None, "", "", mapped("203.0.113.9")), postgres, 6, 5432, 1, 0, 1, NOW - 5, NOW, days, hours
+        ),
+    }
+    assert [row.source.process for row in store.observations(NOW, 0, 10) if row.port == 443] == []
+    assert len(store.observations(0, 0, 2)) == 2
+
+
+def test_observations_count_hosts_and_keep_ipv6_networks_apart(store: FlowStore, ends: KnownEnds) -> None:
+    ends.tags_of["web2"] = WEB
+    for host in ("web1", "web2"):
+        remotes = [ip_address(a).packed for a in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1")]
+        told(store, 1, flow(key(host)), *(flow(key(host, port=80, remote=remote)) for remote in remotes), host=host)
+    rows = store.observations(0, 0, 10)
+    assert {(r.source.hosts, r.destination.hosts, r.destination.prefix, r.destination.remote) for r in rows} == {
+        (2, 1, 128, b""),
+        (2, 2, 64, ip_address("2001:db8::1").packed),
+        (2, 1, 128, ip_address("2001:db8:0:1::1").packed),
     }
 
 

@@ -13,13 +13,15 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class FlowColumns:
-    """`workload` and `rule` count in the dictionaries `workloads` and `rules`. A remote address is two columns of 64
-    bits, signed, so that IPv4 is 0 in the high one."""
+    """`workload`, `rule` and `process` count in the dictionaries `workloads`, `rules` and `processes`. A remote address
+    is two columns of 64 bits, signed, so that IPv4 is 0 in the high one."""
 
     workloads: tuple[str, ...]
     rules: tuple[str, ...]
+    processes: tuple[str, ...]
     workload: Integers
     rule: Integers
+    process: Integers
     ingress: Integers
     remote_high: Integers
     remote_low: Integers
@@ -36,9 +38,8 @@ class FlowColumns:
         return len(self.workload)
 
 
-SHARED = tuple(
-    field.name for field in fields(FlowColumns) if field.name not in ("workloads", "rules", "workload", "rule")
-)
+NAMED = ("workloads", "rules", "processes", "workload", "rule", "process")
+SHARED = tuple(field.name for field in fields(FlowColumns) if field.name not in NAMED)
 """The columns that mean the same in every report."""
 
 

@@ -83,9 +83,9 @@ def _columns(rows: Sequence[tuple[Any, ...]]) -> FlowColumns:
     workload_names, workload = _dictionary(workloads)
     rule_names, rule = _dictionary(rules)
     high, low = split_remotes(b"".join(remotes))
-    return FlowColumns(
-        workload_names, rule_names, workload, rule, _integers(ingress), high, low, *(_integers(n) for n in numbers)
-    )
+    shared = (_integers(ingress), high, low, *(_integers(n) for n in numbers))
+    unknown = np.zeros(len(rows), dtype=np.int64)  # nobody told processes then
+    return FlowColumns(workload_names, rule_names, ("",), workload, rule, unknown, *shared)
 
 
 def _dictionary(texts: Iterable[str]) -> tuple[tuple[str, ...], Integers]:

@@ -13,6 +13,8 @@ from segctl_controller.flowstore.records import (
     FlowReport,
     FlowSize,
     MapRow,
+    Observation,
+    OtherEnd,
     Talker,
 )
 
@@ -47,14 +49,22 @@ class FlowStore(Protocol):
     def lost(self, host: str, since_us: int) -> int:
         """How many flows are in no row: their host could not tell them, or they were too many. `host` empty: of all."""
 
-    def far_ends(self, asked: Sequence[FarEnd]) -> tuple[str, ...]:
-        """The workload for each, empty where that host told of none or of several in about that hour."""
+    def far_ends(self, asked: Sequence[FarEnd]) -> tuple[OtherEnd, ...]:
+        """Who each was in about that hour."""
 
     def talkers(self, since_us: int, until_us: int, limit: int) -> tuple[Talker, ...]:
         """Those with most bytes, the largest first."""
 
     def map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[MapRow, ...]:
         """Between tag groups, most flows first. Of the tags, only those with one of `keys` count; None: all."""
+
+    def process_map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[MapRow, ...]:
+        """Likewise, by the processes of both ends too. What both ends told of is one row, of the end that opened the
+        connection; rows with `ingress` are of those where that end is no host of ours, or told nothing."""
+
+    def observations(self, since_us: int, until_us: int, limit: int) -> tuple[Observation, ...]:
+        """What rules could be made of: by tag group, workload, process and service of both ends, those that most hosts
+        have first."""
 
     def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[DraftRow, ...]:
         """What a policy that asks for tags of `keys` has to decide once each, most flows first."""

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    FromClause,
     Integer,
     Join,
     Select,
@@ -32,7 +33,19 @@ MINUTES = 60
 """Of an hour."""
 MOST_ENDS = 200_000
 LAST = func.max(r.last_us).label("last_us")
-WIRE_KEY = (r.host, r.workload, r.ingress, r.remote_high, r.remote_low, r.protocol, r.port, r.rule, r.verdict, r.peer)
+WIRE_KEY = (
+    r.host,
+    r.workload,
+    r.process,
+    r.ingress,
+    r.remote_high,
+    r.remote_low,
+    r.protocol,
+    r.port,
+    r.rule,
+    r.verdict,
+    r.peer,
+)
 
 
 def total(column: ColumnElement[int]) -> ColumnElement[int]:
@@ -40,7 +53,13 @@ def total(column: ColumnElement[int]) -> ColumnElement[int]:
     return cast(func.least(func.coalesce(func.sum(column), 0), LARGEST_COUNT), BigInteger)
 
 
+def of_verdict(verdict: FlowVerdict) -> ColumnElement[int]:
+    """Flows with it."""
+    return total(case((r.verdict == int(verdict), r.flows), else_=0))
+
+
 TOTALS = tuple(total(column).label(column.name) for column in SUMS)
+VERDICTS = (of_verdict(FlowVerdict.WOULD_DENY).label("would_deny"), of_verdict(FlowVerdict.OBSERVED).label("observed"))
 
 
 def within(since_us: int, until_us: int) -> ColumnElement[bool]:
@@ -49,8 +68,15 @@ def within(since_us: int, until_us: int) -> ColumnElement[bool]:
     return and_(seen, r.minute <= until_us // MINUTE_US, r.first_us <= until_us) if until_us else seen
 
 
-def search(wanted: FlowFilter, host: int | None, workload: int | None, rule: int | None) -> Select[Any]:
-    """Of WIRE_KEY, the sums, the first and the last time, and the peer's workload; the newest first."""
+def search(
+    wanted: FlowFilter,
+    host: int | None,
+    workload: int | None,
+    rule: int | None,
+    processes: Sequence[int] | None = None,
+) -> Select[Any]:
+    """Of WIRE_KEY, the sums, the first and the last time, and the peer's workload; the newest first. `processes` None:
+    all."""
     last = func.max(r.last_us).label("last_us")
     others = (func.min(r.first_us).label("first_us"), last, func.max(r.peer_workload).label("peer_workload"))
     query = select(*WIRE_KEY, *TOTALS, *others).where(within(wanted.since_us, wanted.until_us))
@@ -58,6 +84,8 @@ def search(wanted: FlowFilter, host: int | None, workload: int | None, rule: int
     for column, value in (*exact, (r.port, wanted.port), (r.verdict, wanted.verdict)):
         if value is not None:
             query = query.where(column == int(value))
+    if processes is not None:
+        query = query.where(r.process.in_(processes))
     if wanted.low:
         query = query.where(_among(wanted.low, wanted.high))
     return query.group_by(*WIRE_KEY).order_by(last.desc(), *WIRE_KEY).limit(wanted.limit)
@@ -73,10 +101,10 @@ def _among(low: bytes, high: bytes) -> ColumnElement[bool]:
 
 
 def far_ends(hosts: Sequence[int], remotes: Sequence[bytes], first_us: int, last_us: int) -> Select[Any]:
-    """(host, ingress, high, low, protocol, port, workload, hour) that these hosts told about these remotes."""
+    """(host, ingress, high, low, protocol, port, workload, process, hour) that these hosts told about these remotes."""
     halves = [split_remote(remote) for remote in remotes]
     hour = (r.minute - r.minute % MINUTES).label("hour")
-    columns = (r.host, r.ingress, r.remote_high, r.remote_low, r.protocol, r.port, r.workload, hour)
+    columns = (r.host, r.ingress, r.remote_high, r.remote_low, r.protocol, r.port, r.workload, r.process, hour)
     told = and_(
         r.minute >= first_us // MINUTE_US - 2 * MINUTES,
         r.minute <= last_us // MINUTE_US + 2 * MINUTES,
@@ -99,29 +127,26 @@ Groups = Mapping[int, int]
 """By tag group, the one that stands for it: all that do not differ in the tags asked for."""
 
 
-def _merged(groups: Groups) -> tuple[ColumnElement[int], ColumnElement[int], Join]:
-    """The columns for the tags of both ends, and the rows that are joined with them."""
+def merged(
+    groups: Groups, joined: FromClause, tags: ColumnElement[int], peer_tags: ColumnElement[int]
+) -> tuple[ColumnElement[int], ColumnElement[int], Join]:
+    """The columns for the tags of both ends, and `joined` with them."""
     numbers, into = list(groups), list(groups.values())
     pairs = select(
         func.unnest(cast(bindparam(None, numbers, ARRAY(Integer)), ARRAY(Integer))).label("number"),
         func.unnest(cast(bindparam(None, into, ARRAY(Integer)), ARRAY(Integer))).label("into_group"),
     ).cte("merged")
     near, far = pairs.alias("near"), pairs.alias("far")
-    joined = rows.join(near, r.tags == near.c.number).join(far, r.peer_tags == far.c.number)
-    return near.c.into_group, far.c.into_group, joined
+    both = joined.join(near, tags == near.c.number).join(far, peer_tags == far.c.number)
+    return near.c.into_group, far.c.into_group, both
 
 
 def mapped(since_us: int, until_us: int, limit: int, groups: Groups) -> Select[Any]:
     """(tags, peer tags, ingress, protocol, port, flows, would-deny, observed, bytes sent, received, last), most flows
     first."""
-    tags, peer_tags, joined = _merged(groups)
+    tags, peer_tags, joined = merged(groups, rows, r.tags, r.peer_tags)
     key = (tags, peer_tags, r.ingress, r.protocol, r.port)
-
-    def of(verdict: FlowVerdict) -> ColumnElement[int]:
-        return total(case((r.verdict == int(verdict), r.flows), else_=0))
-
-    verdicts = (of(FlowVerdict.WOULD_DENY), of(FlowVerdict.OBSERVED))
-    query = select(*key, TOTALS[0], *verdicts, *TOTALS[1:], LAST).select_from(joined)
+    query = select(*key, TOTALS[0], *VERDICTS, *TOTALS[1:], LAST).select_from(joined)
     return query.where(within(since_us, until_us)).group_by(*key).order_by(TOTALS[0].desc(), *key).limit(limit)
 
 
@@ -131,7 +156,7 @@ def judged_alike(since_us: int, until_us: int, limit: int, groups: Groups) -> Se
     none = literal(0, BigInteger)
     high = case((r.peer == 0, r.remote_high), else_=none).label("high")
     low = case((r.peer == 0, r.remote_low), else_=none).label("low")
-    tags, peer_tags, joined = _merged(groups)
+    tags, peer_tags, joined = merged(groups, rows, r.tags, r.peer_tags)
     key = (tags, r.workload, r.ingress, peer_tags, high, low, r.protocol, r.port)
     examples = (func.min(r.host), func.min(r.peer))
     query = select(*key, TOTALS[0], LAST, *examples).select_from(joined).where(within(since_us, until_us))

@@ -52,7 +52,8 @@ class FlowReport:
 @dataclass(frozen=True, slots=True)
 class FlowKey:
     """Flows that differ in none of these are one row. `remote` has 16 bytes, IPv4 as ::ffff:a.b.c.d; `protocol` is the
-    IP protocol number, `port` the destination port or the ICMP type; `rule` is empty where none permitted it."""
+    IP protocol number, `port` the destination port or the ICMP type; `rule` is empty where none permitted it;
+    `process` is the identity of that host's process (segctl.model.processes), empty where it is not known."""
 
     host: str
     workload: str
@@ -62,6 +63,7 @@ class FlowKey:
     port: int
     rule: str
     verdict: FlowVerdict
+    process: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,9 @@ class FlowRecord:
 
 @dataclass(frozen=True, slots=True)
 class FlowFilter:
-    """Empty fields: all. `low` and `high` are the first and last address of a network, 16 bytes each. Only what was
-    seen at `since_us` or later and at `until_us` or earlier (0: until now)."""
+    """Empty fields: all. `process` is what somebody calls it (`segctl.model.processes.is_called`). `low` and `high`
+    are the first and last address of a network, 16 bytes each. Only what was seen at `since_us` or later and at
+    `until_us` or earlier (0: until now)."""
 
     limit: int = 100
     host: str = ""
@@ -95,12 +98,13 @@ class FlowFilter:
     protocol: int | None = None
     port: int | None = None
     verdict: FlowVerdict | None = None
+    process: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class FarEnd:
-    """Asks which workload of `host` was the other end of a flow that was last seen at `last_us`: the row of that host
-    in the other direction, about one of `remotes` (16 bytes each)."""
+    """Asks which workload and process of `host` was the other end of a flow that was last seen at `last_us`: the row of
+    that host in the other direction, about one of `remotes` (16 bytes each)."""
 
     host: str
     ingress: bool
@@ -108,6 +112,14 @@ class FarEnd:
     protocol: int
     port: int
     last_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class OtherEnd:
+    """The answer. Each is empty where that host told of none, or of several."""
+
+    workload: str = ""
+    process: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +138,7 @@ class Talker:
 class MapRow:
     """What the hosts of one tag group told about another one. Tags are of the hosts, at the time of the flow, as
     `key=value,key=value`; `peer_tags` is None where no enrolled host held the address. `flows` holds `would_deny` and
-    `observed`."""
+    `observed`. Processes are empty where they are not known, or were not asked for."""
 
     tags: str
     peer_tags: str | None
@@ -139,6 +151,48 @@ class MapRow:
     bytes_sent: int
     bytes_received: int
     last_us: int
+    process: str = ""
+    peer_process: str = ""
+
+
+DAYS = 56
+"""Bits of Observation.days: whole weeks, so that each bit has one day of the week."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedEnd:
+    """One end of what was observed. `tags` are those of its hosts at the time, None where no enrolled host held the
+    address; `remote` (16 bytes) is then the lowest address, and `prefix` how many of its 128 bits all have in common:
+    128 for one address, 120 for several of a /24 of IPv4, 64 for several of a /64 of IPv6. `workload` and `process` are
+    empty where they are not known. `hosts`: how many hosts, or addresses, were this end."""
+
+    tags: str | None
+    workload: str = ""
+    process: str = ""
+    remote: bytes = b""
+    prefix: int = 128
+    hosts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was seen from one kind of end to another one, whichever of both told of it. `flows` began; those that were
+    there before count as none. Of them `would_deny` and `observed` by the end where they were more.
+
+    days: bit N is set for a day D (since 1970, UTC) with D % DAYS == N, so N % 7 is 0 on Thursdays. hours: bit N for
+    the hour N of a day, UTC. Both tell when flows lived, not only when they began."""
+
+    source: ObservedEnd
+    destination: ObservedEnd
+    protocol: int
+    port: int
+    flows: int
+    would_deny: int
+    observed: int
+    first_us: int
+    last_us: int
+    days: int
+    hours: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from segctl_controller.flowstore.records import LARGEST_COUNT, MINUTE_US, FlowRe
 NAMES_A_HOST = 5_000
 """Names of workloads and rules that one host may bring up, since the controller started. Nobody knows which names its
 policies had, so a lie cannot be told from the truth; but it is not stored for ever."""
+PROCESSES_A_HOST = 2_000
+"""Identities of processes, likewise. Beyond it they are stored as unknown: their flows are true all the same."""
 REFUSED = -1
 MOST_KNOWN = 200_000
 """Addresses, and services of peers, that are remembered until the fleet changes."""
@@ -47,6 +49,7 @@ class Stamper:
         self._groups = groups
         self._ends = ends
         self._brought: Counter[str] = Counter()
+        self._brought_processes: Counter[str] = Counter()
         self._revision = -1
         self._asked_at = 0.0
         self._peers = Lookup(self._ask_peers, 2, np.empty(0, dtype="S16"), MOST_KNOWN)
@@ -66,6 +69,7 @@ class Stamper:
         rows["tags"] = np.repeat(_array(self._groups.number(group) for group in groups), lengths)
         rows["workload"] = np.concatenate([self._numbers(one.workloads)[one.workload] for one in columns])
         rows["rule"] = np.concatenate([self._numbers(one.rules)[one.rule] for one in columns])
+        rows["process"] = np.concatenate([self._numbers(one.processes, NONE)[one.process] for one in columns])
         rows["minute"] = rows["last_us"] // MINUTE_US
         rows["folded"] = np.zeros(len(rows["minute"]), dtype=np.int64)
         self._add_peers(rows)
@@ -98,11 +102,15 @@ class Stamper:
             if new - fresh and self._brought[report.host] + len(new) <= NAMES_A_HOST:
                 self._brought[report.host] += len(new)
                 fresh |= new
+            processes = {p for p in report.columns.processes if p and p not in self._names}
+            if processes - fresh and self._brought_processes[report.host] + len(processes) <= PROCESSES_A_HOST:
+                self._brought_processes[report.host] += len(processes)
+                fresh |= processes
         self._names.add(fresh)
 
-    def _numbers(self, names: Sequence[str]) -> Integers:
+    def _numbers(self, names: Sequence[str], otherwise: int = REFUSED) -> Integers:
         known = self._names
-        return _array(NONE if not name else known.number(name) if name in known else REFUSED for name in names)
+        return _array(NONE if not name else known.number(name) if name in known else otherwise for name in names)
 
     def _group(self, host: str) -> str:
         """What a tag group is called in its dictionary, where the empty text means no group."""

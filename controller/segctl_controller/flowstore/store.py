@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from segctl.errors import StateError
-from sqlalchemy import delete, func, select
+from segctl.model.processes import is_called, is_identity
+from sqlalchemy import delete, func, select, update
+from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import insert
 
-from segctl_controller.flowstore import queries
+from segctl_controller.flowstore import connections, queries
 from segctl_controller.flowstore.columns import joined_remote, split_remote
 from segctl_controller.flowstore.database import Database, Work
 from segctl_controller.flowstore.dictionary import NONE, Dictionary
@@ -18,6 +20,7 @@ from segctl_controller.flowstore.protocol import Keys
 from segctl_controller.flowstore.records import (
     HOUR_US,
     LARGEST_COUNT,
+    MAPPED,
     DraftRow,
     FarEnd,
     FlowFilter,
@@ -28,11 +31,14 @@ from segctl_controller.flowstore.records import (
     FlowSize,
     FlowVerdict,
     MapRow,
+    Observation,
+    ObservedEnd,
+    OtherEnd,
     Talker,
 )
 from segctl_controller.flowstore.retention import Retention, lose
 from segctl_controller.flowstore.stamping import NO_TAGS, Ends, Stamper
-from segctl_controller.flowstore.tables import SCHEMA, VERSION, cursors, losses, meta, names, rows, tag_groups
+from segctl_controller.flowstore.tables import CHANGES, SCHEMA, VERSION, cursors, losses, meta, names, rows, tag_groups
 from segctl_controller.store.conninfo import Conninfo
 
 MOVE_ON = "UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
@@ -49,6 +55,9 @@ class SqlFlowStore:
         with database.transaction() as work:
             work.run(insert(meta).values(name="version", value=VERSION).on_conflict_do_nothing())
             [(version,)] = work.rows(select(meta.c.value).where(meta.c.name == "version"))
+            for number in range(version + 1, VERSION + 1):
+                work.run(sql(CHANGES[number]))
+                work.run(update(meta).where(meta.c.name == "version").values(value=number))
         if version > VERSION:
             raise StateError(
                 f"the flow store has version {version} of its tables, and this segctl-controller knows {VERSION}: "
@@ -140,18 +149,40 @@ class SqlFlowStore:
         asked = {name: self._names.find(name) for name in (wanted.host, wanted.workload, wanted.rule) if name}
         if None in asked.values():
             return ()
-        query = queries.search(wanted, *(asked.get(name) for name in (wanted.host, wanted.workload, wanted.rule)))
+        host, workload, rule = (asked.get(name) for name in (wanted.host, wanted.workload, wanted.rule))
+        query = queries.search(wanted, host, workload, rule, self._called(wanted.process))
         with self._database.reading() as work:
             found = work.rows(query)
         return tuple(self._record(row) for row in reversed(found))
 
+    def _called(self, process: str) -> list[int] | None:
+        """None: any."""
+        if not process:
+            return None
+        return [n for n, known in self._names.all().items() if is_identity(known) and is_called(known, process)]
+
     def _record(self, row: tuple[int, ...]) -> FlowRecord:
-        host, workload, ingress, high, low, protocol, port, rule, verdict, peer, *sums, first, last, peer_workload = row
+        (
+            host,
+            workload,
+            process,
+            ingress,
+            high,
+            low,
+            protocol,
+            port,
+            rule,
+            verdict,
+            peer,
+            *sums,
+            first,
+            last,
+            peer_workload,
+        ) = row
         text = self._names.text
         remote = joined_remote(high, low)
-        key = FlowKey(
-            text(host), text(workload), bool(ingress), remote, protocol, port, text(rule), FlowVerdict(verdict)
-        )
+        ends = (text(host), text(workload), bool(ingress), remote)
+        key = FlowKey(*ends, protocol, port, text(rule), FlowVerdict(verdict), text(process))
         flows, sent, received = sums
         return FlowRecord(key, flows, sent, received, first, last, text(peer), text(peer_workload))
 
@@ -162,27 +193,30 @@ class SqlFlowStore:
         with self._database.reading() as work:
             return int(work.rows(queries.lost(number, since_us))[0][0])
 
-    def far_ends(self, asked: Sequence[FarEnd]) -> tuple[str, ...]:
+    def far_ends(self, asked: Sequence[FarEnd]) -> tuple[OtherEnd, ...]:
         hosts = [number for name in {one.host for one in asked} if (number := self._names.find(name)) is not None]
         remotes = sorted({remote for one in asked for remote in one.remotes})
         if not hosts or not remotes:
-            return ("",) * len(asked)
+            return (OtherEnd(),) * len(asked)
         moments = [one.last_us for one in asked]
-        told: dict[tuple[object, ...], set[int]] = {}
+        told: dict[tuple[object, ...], set[tuple[int, int]]] = {}
         with self._database.reading() as work:
-            for *place, workload, hour in work.rows(queries.far_ends(hosts, remotes, min(moments), max(moments))):
-                told.setdefault((*place, hour), set()).add(workload)
+            for *place, workload, process, hour in work.rows(
+                queries.far_ends(hosts, remotes, min(moments), max(moments))
+            ):
+                told.setdefault((*place, hour), set()).add((workload, process))
         return tuple(self._far_end(one, told) for one in asked)
 
-    def _far_end(self, one: FarEnd, told: dict[tuple[object, ...], set[int]]) -> str:
+    def _far_end(self, one: FarEnd, told: dict[tuple[object, ...], set[tuple[int, int]]]) -> OtherEnd:
         hour = one.last_us // HOUR_US * queries.MINUTES
-        found: set[int] = set()
+        found: set[tuple[int, int]] = set()
         for remote in one.remotes:
             high, low = split_remote(remote)
             place = (self._names.find(one.host), int(one.ingress), high, low, one.protocol, one.port)
             for near in (hour - queries.MINUTES, hour, hour + queries.MINUTES):
                 found |= told.get((*place, near), set())
-        return self._names.text(found.pop()) if len(found) == 1 else ""
+        workloads, processes = {workload for workload, _ in found}, {process for _, process in found if process}
+        return OtherEnd(*(self._names.text(one.pop()) if len(one) == 1 else "" for one in (workloads, processes)))
 
     def talkers(self, since_us: int, until_us: int, limit: int) -> tuple[Talker, ...]:
         with self._database.reading() as work:
@@ -199,6 +233,36 @@ class SqlFlowStore:
             MapRow(shown[tags] or "", shown[peer_tags], bool(ingress), *rest)
             for tags, peer_tags, ingress, *rest in found
         )
+
+    def process_map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[MapRow, ...]:
+        groups, shown = self._merged_groups(keys)
+        with self._database.reading() as work:
+            found = work.rows(connections.mapped_by_process(since_us, until_us, limit, groups))
+        text = self._names.text
+        return tuple(
+            MapRow(shown[tags] or "", shown[peer_tags], bool(ingress), *rest, *map(text, processes))
+            for tags, peer_tags, ingress, *rest, processes in ((*row[:-2], row[-2:]) for row in found)
+        )
+
+    def observations(self, since_us: int, until_us: int, limit: int) -> tuple[Observation, ...]:
+        _, shown = self._merged_groups(None)
+        with self._database.reading() as work:
+            found = work.rows(connections.observations(since_us, until_us, limit))
+        return tuple(self._observation(row, shown) for row in found)
+
+    def _observation(self, row: tuple[int, ...], shown: dict[int, str | None]) -> Observation:
+        ingress, tags, workload, process, peer_tags, peer_workload, peer_process, protocol, port, *rest = row
+        high, low, addresses, hosts, peers, *measures = rest
+        text = self._names.text
+        near = ObservedEnd(shown[tags] or "", text(workload), text(process), hosts=hosts)
+        if peer_tags:
+            far = ObservedEnd(shown[peer_tags], text(peer_workload), text(peer_process), hosts=peers)
+        else:
+            remote = joined_remote(high, low)
+            several = 120 if remote.startswith(MAPPED) else 64
+            far = ObservedEnd(None, "", "", remote, 128 if addresses == 1 else several, addresses)
+        ends = (far, near) if ingress else (near, far)
+        return Observation(*ends, protocol, port, *measures)
 
     def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[DraftRow, ...]:
         groups, shown = self._merged_groups(keys)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Sequence, SmallInteger, Table, Text
 from sqlalchemy.schema import CreateSequence, CreateTable, ExecutableDDLElement
 
-VERSION = 1
+VERSION = 2
 metadata = MetaData()
 rows = Table(
     "flow_rows",
@@ -18,6 +18,7 @@ rows = Table(
     Column("folded", SmallInteger, nullable=False),
     Column("host", Integer, nullable=False),
     Column("workload", Integer, nullable=False),
+    Column("process", Integer, nullable=False, server_default="0"),
     Column("tags", Integer, nullable=False),
     Column("ingress", SmallInteger, nullable=False),
     Column("remote_high", BigInteger, nullable=False),
@@ -37,7 +38,7 @@ rows = Table(
 )
 """`minute` counts from 1970, and is the first one of a row of an hour. `folded`: 0 as it was told, 1 a minute, 2 an
 hour. Names and tag groups are numbers of their dictionaries; 0 is none."""
-KEY = tuple(rows.c)[2:15]
+KEY = tuple(rows.c)[2:16]
 SUMS = (rows.c.flows, rows.c.bytes_sent, rows.c.bytes_received)
 
 numbers = Sequence("flow_numbers", metadata=metadata)
@@ -47,7 +48,7 @@ names = Table(
     Column("id", Integer, numbers, primary_key=True, autoincrement=False, server_default=numbers.next_value()),
     Column("text", Text, nullable=False, unique=True),
 )
-"""Names of hosts, workloads and rules."""
+"""Names of hosts, workloads and rules, and identities of processes, which no name looks like."""
 tag_groups = Table(
     "flow_tag_groups",
     metadata,
@@ -79,6 +80,9 @@ cuts = Table(
 """Empty but while rows are pruned: of `host` those of minutes before `before` go."""
 meta = Table("flow_meta", metadata, Column("name", Text, primary_key=True), Column("value", BigInteger, nullable=False))
 """The schema's `version`, and `imported` when the hours of an earlier controller were taken over."""
+
+CHANGES = {2: "ALTER TABLE flow_rows ADD COLUMN IF NOT EXISTS process INTEGER DEFAULT 0"}
+"""By version, what makes it of the tables of the version before, in both engines."""
 
 SCHEMA: tuple[ExecutableDDLElement, ...] = (
     CreateSequence(numbers, if_not_exists=True),

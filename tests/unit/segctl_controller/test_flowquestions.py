@@ -65,7 +65,7 @@ async def test_denied_connections_are_found_with_their_process(tmp_path: Path) -
         web, _ = await both_ends(lab)
         await report(web, batch(2, denials=[denial(), denial("203.0.113.9", 80, 3, verdict="would-deny")]))
         [found] = (await asked(lab, verdict="denied")).flows
-        assert (found.host, found.verdict, found.process, found.flows) == ("web1", "denied", "/usr/sbin/sshd", 1)
+        assert (found.host, found.verdict, found.process, found.flows) == ("web1", "denied", "exe:/usr/sbin/sshd", 1)
         assert len((await asked(lab, process="sshd")).flows) == 2
         assert len((await asked(lab, process="ssh.service", port=80)).flows) == 1
         assert [f.service.low for f in (await asked(lab, process="sshd", address="203.0.113.0/24")).flows] == [80]

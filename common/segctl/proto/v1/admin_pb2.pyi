@@ -1594,8 +1594,8 @@ global___DeniedConnection = DeniedConnection
 
 @typing.final
 class FlowsRequest(google.protobuf.message.Message):
-    """Accepted flows, aggregated by host, workload, direction, remote, service, rule and verdict. Newest last. Of the verdict
-    `denied`, and where a process is asked for, denied connections in the same form: only they are told with a process.
+    """Accepted flows, aggregated by host, workload, process, direction, remote, service, rule and verdict. Newest last. Of the verdict
+    `denied`, and where a process is asked for, denied connections are among them in the same form.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -1629,7 +1629,7 @@ class FlowsRequest(google.protobuf.message.Message):
     until_us: builtins.int
     """0: until now"""
     process: builtins.str
-    """a program's name or path, or a unit"""
+    """a unit, a program's name or path, a whole identity, or a glob on one of those"""
     def __init__(
         self,
         *,
@@ -1690,6 +1690,7 @@ class FlowRecord(google.protobuf.message.Message):
     FIRST_SEEN_US_FIELD_NUMBER: builtins.int
     LAST_SEEN_US_FIELD_NUMBER: builtins.int
     PROCESS_FIELD_NUMBER: builtins.int
+    PEER_PROCESS_FIELD_NUMBER: builtins.int
     host: builtins.str
     workload: builtins.str
     ingress: builtins.bool
@@ -1708,7 +1709,9 @@ class FlowRecord(google.protobuf.message.Message):
     first_seen_us: builtins.int
     last_seen_us: builtins.int
     process: builtins.str
-    """of a denied connection"""
+    """unit:NAME, exe:PATH, container:NAME, user:NAME; empty: it is not known"""
+    peer_process: builtins.str
+    """as the other end reported it; empty: it did not"""
     @property
     def service(self) -> segctl.proto.v1.hostpolicy_pb2.PortRange: ...
     def __init__(
@@ -1730,9 +1733,10 @@ class FlowRecord(google.protobuf.message.Message):
         first_seen_us: builtins.int = ...,
         last_seen_us: builtins.int = ...,
         process: builtins.str = ...,
+        peer_process: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["service", b"service"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bytes_received", b"bytes_received", "bytes_sent", b"bytes_sent", "first_seen_us", b"first_seen_us", "flows", b"flows", "host", b"host", "ingress", b"ingress", "last_seen_us", b"last_seen_us", "peer_host", b"peer_host", "peer_workload", b"peer_workload", "process", b"process", "remote", b"remote", "rule", b"rule", "service", b"service", "service_name", b"service_name", "verdict", b"verdict", "workload", b"workload"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes_received", b"bytes_received", "bytes_sent", b"bytes_sent", "first_seen_us", b"first_seen_us", "flows", b"flows", "host", b"host", "ingress", b"ingress", "last_seen_us", b"last_seen_us", "peer_host", b"peer_host", "peer_process", b"peer_process", "peer_workload", b"peer_workload", "process", b"process", "remote", b"remote", "rule", b"rule", "service", b"service", "service_name", b"service_name", "verdict", b"verdict", "workload", b"workload"]) -> None: ...
 
 global___FlowRecord = FlowRecord
 

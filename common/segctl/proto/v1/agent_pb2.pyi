@@ -936,7 +936,7 @@ global___ReportBatch = ReportBatch
 @typing.final
 class FlowBatch(google.protobuf.message.Message):
     """Accepted flows of one window of time, aggregated; one row in every column. Rows differ in workload, direction,
-    remote address, protocol, port, rule or verdict.
+    remote address, protocol, port, rule, verdict or process.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -958,6 +958,8 @@ class FlowBatch(google.protobuf.message.Message):
     LAST_MS_FIELD_NUMBER: builtins.int
     VERDICT_FIELD_NUMBER: builtins.int
     LOST_FIELD_NUMBER: builtins.int
+    PROCESSES_FIELD_NUMBER: builtins.int
+    PROCESS_FIELD_NUMBER: builtins.int
     from_us: builtins.int
     """Unix time of the window"""
     until_us: builtins.int
@@ -1009,6 +1011,16 @@ class FlowBatch(google.protobuf.message.Message):
     def verdict(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """0 allowed, 1 would-deny, 2 observed"""
 
+    @property
+    def processes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Dictionary of `process`: unit:NAME, exe:PATH, container:NAME, user:NAME, or "" where it is not known. Older
+        agents leave both columns out.
+        """
+
+    @property
+    def process(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """of this host"""
+
     def __init__(
         self,
         *,
@@ -1029,8 +1041,10 @@ class FlowBatch(google.protobuf.message.Message):
         last_ms: collections.abc.Iterable[builtins.int] | None = ...,
         verdict: collections.abc.Iterable[builtins.int] | None = ...,
         lost: builtins.int = ...,
+        processes: collections.abc.Iterable[builtins.str] | None = ...,
+        process: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["bytes_received", b"bytes_received", "bytes_sent", b"bytes_sent", "direction", b"direction", "first_ms", b"first_ms", "flows", b"flows", "from_us", b"from_us", "last_ms", b"last_ms", "lost", b"lost", "port", b"port", "protocol", b"protocol", "remotes", b"remotes", "rule", b"rule", "rules", b"rules", "until_us", b"until_us", "verdict", b"verdict", "workload", b"workload", "workloads", b"workloads"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes_received", b"bytes_received", "bytes_sent", b"bytes_sent", "direction", b"direction", "first_ms", b"first_ms", "flows", b"flows", "from_us", b"from_us", "last_ms", b"last_ms", "lost", b"lost", "port", b"port", "process", b"process", "processes", b"processes", "protocol", b"protocol", "remotes", b"remotes", "rule", b"rule", "rules", b"rules", "until_us", b"until_us", "verdict", b"verdict", "workload", b"workload", "workloads", b"workloads"]) -> None: ...
 
 global___FlowBatch = FlowBatch
 
