@@ -128,6 +128,7 @@ def flow_batches(window: FlowWindow) -> list[pb.FlowBatch]:
 def _flow_batch(window: FlowWindow, rows: tuple[FlowRow, ...]) -> pb.FlowBatch:
     workloads = {name: at for at, name in enumerate(dict.fromkeys(r.key.workload for r in rows))}
     rules = {name: at for at, name in enumerate(dict.fromkeys(r.key.rule for r in rows))}
+    processes = {name: at for at, name in enumerate(dict.fromkeys(r.key.process for r in rows))}
     return pb.FlowBatch(
         from_us=window.from_us,
         until_us=window.until_us,
@@ -145,6 +146,8 @@ def _flow_batch(window: FlowWindow, rows: tuple[FlowRow, ...]) -> pb.FlowBatch:
         first_ms=[_after(window.from_us, r.first_us) for r in rows],
         last_ms=[_after(window.from_us, r.last_us) for r in rows],
         verdict=[VERDICTS.index(r.key.verdict) for r in rows],
+        processes=list(processes),
+        process=[processes[r.key.process] for r in rows],
     )
 
 

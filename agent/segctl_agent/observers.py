@@ -29,6 +29,7 @@ from segctl_agent.denials.values import Denial, Verdict
 from segctl_agent.facts.cgroups import CgroupWatcher
 from segctl_agent.facts.moves import MOVES_SECONDS, MoveWatcher
 from segctl_agent.flows.decisions import DecisionId
+from segctl_agent.flows.processes import SocketProcesses
 from segctl_agent.flows.service import FlowService
 from segctl_agent.flows.sweep import Swept
 from segctl_agent.flows.values import FlowWindow
@@ -166,6 +167,7 @@ class Observers:
                 self._seen,
                 on_problem=partial(self._agent.tell, "kernel"),
                 on_window=self._note,
+                processes_of=self._processes(),
             )
         except KernelError as error:
             self._agent.tell("kernel", f"flows cannot be seen, and a session ends at its next packet: {error}")
@@ -178,6 +180,17 @@ class Observers:
             task.add_done_callback(self._sweeps.discard)
 
         self._agent.generations.committed = committed
+
+    def _processes(self) -> SocketProcesses:
+        """What it cannot read is in the journal once: flows are told all the same."""
+        told: set[str] = set()
+
+        def problem(text: str) -> None:
+            if text not in told:
+                told.add(text)
+                log.warning("%s", text)
+
+        return SocketProcesses(self._cgroups.known_path, lambda: self._agent.containers, problem, self._cgroups.root)
 
     def _live_decisions(self) -> dict[DecisionId, str]:
         now = time.time()

@@ -114,18 +114,9 @@ class Attributor:
         if not holder.pid:
             return Attribution(ProcessInfo(user=user, unit=unit, cgroup=path), holder.reason)
         if holder.pid not in known:
-            known[holder.pid] = (*self._exe(holder.pid), self._command(holder.pid))
+            known[holder.pid] = (*read_executable(self._proc, holder.pid), self._command(holder.pid))
         exe, why, command = known[holder.pid]
         return Attribution(ProcessInfo(holder.pid, exe, command, user, unit, path), why)
-
-    def _exe(self, pid: int) -> tuple[str, str]:
-        # Not psutil: where it may not read the link it guesses from the command line, which the process writes itself.
-        try:
-            return printable(str((self._proc / str(pid) / "exe").readlink()).encode(errors="surrogateescape")), ""
-        except PermissionError:
-            return "", "no permission to read /proc/PID/exe (needs CAP_SYS_PTRACE)"
-        except OSError:
-            return "", "the process had ended"
 
     def _command(self, pid: int) -> str:
         try:
@@ -138,6 +129,17 @@ class Attributor:
 def _by_uid(logged: LoggedPacket, reason: str) -> Attribution:
     user = "" if logged.uid is None else user_name(logged.uid)
     return Attribution(ProcessInfo(user=user), reason)
+
+
+def read_executable(proc: Path, pid: int) -> tuple[str, str]:
+    """The path of a process's program, and why it is not known: one of both is empty."""
+    # Not psutil: where it may not read the link it guesses from the command line, which the process writes itself.
+    try:
+        return printable(str((proc / str(pid) / "exe").readlink()).encode(errors="surrogateescape")), ""
+    except PermissionError:
+        return "", "no permission to read /proc/PID/exe (needs CAP_SYS_PTRACE)"
+    except OSError:
+        return "", "the process had ended"
 
 
 def printable(raw: bytes) -> str:

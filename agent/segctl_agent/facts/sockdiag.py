@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
@@ -27,6 +27,7 @@ SOCK_DESTROY: Final = 21
 INET_DIAG_CGROUP_ID: Final = 21
 TCP_CLOSE: Final = 7
 TCP_LISTEN: Final = 10
+_CONNECTED = sum(1 << state for state in range(1, 12) if state not in (6, TCP_CLOSE, TCP_LISTEN))  # 6: TIME_WAIT
 _NLM_F_REQUEST = 0x1
 _NLM_F_ACK = 0x4
 _NLM_F_DUMP = 0x300
@@ -88,9 +89,17 @@ class SockDiag:
 
     def listeners(self) -> Iterator[SocketInfo]:
         """TCP sockets that listen and UDP sockets without a fixed peer, of both families. May be left halfway."""
-        for protocol, state in (("tcp", TCP_LISTEN), ("udp", TCP_CLOSE)):
+        return self._dumps((("tcp", 1 << TCP_LISTEN), ("udp", 1 << TCP_CLOSE)))
+
+    def connections(self) -> Iterator[SocketInfo]:
+        """TCP sockets with a peer, but for those that only wait for the end of their time, and all of UDP."""
+        return self._dumps((("tcp", _CONNECTED), ("udp", 0xFFFF_FFFF)))
+
+    def _dumps(self, wanted: Iterable[tuple[str, int]]) -> Iterator[SocketInfo]:
+        """By protocol and states, of both families."""
+        for protocol, states in wanted:
             for family in (socket.AF_INET, socket.AF_INET6):
-                body = _REQUEST.pack(family, _PROTOCOLS[protocol], 0, 1 << state) + bytes(48)
+                body = _REQUEST.pack(family, _PROTOCOLS[protocol], 0, states) + bytes(48)
                 with SockDiag() as fresh:  # a dump that is left halfway keeps its netlink socket busy
                     yield from fresh._ask(protocol, body, _NLM_F_DUMP)
 

@@ -1,8 +1,9 @@
 """Dumps of the conntrack table in, flows by what the policy calls them out. Pure: rows and times come in.
 
-    dump ── mark ──▶ decision id ──▶ workload, direction ── side, rule ──▶ FlowKey ──▶ one row of the window
+    dump ── mark ──▶ decision id ──▶ workload, direction ── side, rule ──▶ process ──▶ FlowKey ──▶ one row of the window
 
-A flow is new when the dump before did not have it. Left out: flows without an id (loopback, forwarded, other tables'),
+A flow is new when the dump before did not have it; then its process is asked for, with those of all others that are
+new, and stays with it. Left out: flows without an id (loopback, forwarded, other tables'),
 flows of essentials, whose workload nobody asked for, and ids that this process never knew.
 """
 
@@ -11,14 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from segctl_agent.conntrack.values import IPS_ASSURED, TCP, ConntrackRow
+from segctl_agent.conntrack.values import IPS_ASSURED, TCP, TCP_OVER, ConntrackRow
+from segctl_agent.flows.attribution import Asked, Memory, ProcessesOf, asked_of, declared, nobody
 from segctl_agent.flows.permits import Judgement, PolicyIndex
-from segctl_agent.flows.values import ESSENTIALS, FlowKey, FlowRow, FlowWindow, Marks, sides
+from segctl_agent.flows.values import ESSENTIALS, FlowKey, FlowRow, FlowWindow, Marks, Side, side, ways
 from segctl_agent.identity import Direction
 
 MAX_FLOWS: Final = 1 << 18
 """Flows remembered from one dump to the next: nf_conntrack_max of a common server, about 100 bytes each."""
 MAX_KEYS: Final = 1 << 14
+MAX_ASKED: Final = 1 << 13
+"""Flows of one dump whose processes are asked for; the others' are remembered, or not known."""
 REFRESH_US: Final = 300_000_000
 """How long a row may be silent while its flows live on: then it is told again, with no new flow."""
 
@@ -31,6 +35,19 @@ class Half(NamedTuple):
     direction: Direction
     workload: str
     loose: bool
+
+
+class _Way(NamedTuple):
+    """As what a flow was judged, and how its socket is found."""
+
+    direction: Direction
+    workload: str
+    seen: Side
+    judged: Judgement
+    asked: Asked
+
+    def service(self) -> tuple[Direction, str, bytes, int, int]:
+        return self.direction, self.workload, self.seen.remote, self.asked.protocol, self.seen.port
 
 
 class _Record:
@@ -55,13 +72,21 @@ _Seen = _Record | tuple[_Record, int, int]
 
 
 class FlowObserver:
-    """`workload_of` gives the workload of a live or a dead id, None for one that it never knew."""
+    """`workload_of` gives the workload of a live or a dead id, None for one that it never knew. `processes_of` is asked
+    once a dump, about at most `max_asked` flows."""
 
     def __init__(
-        self, marks: Marks, workload_of: WorkloadOf, max_flows: int = MAX_FLOWS, max_keys: int = MAX_KEYS
+        self,
+        marks: Marks,
+        workload_of: WorkloadOf,
+        processes_of: ProcessesOf = nobody,
+        max_flows: int = MAX_FLOWS,
+        max_keys: int = MAX_KEYS,
+        max_asked: int = MAX_ASKED,
     ) -> None:
-        self._marks, self._workload_of = marks, workload_of
-        self._max_flows, self._max_keys = max_flows, max_keys
+        self._marks, self._workload_of, self._processes_of = marks, workload_of, processes_of
+        self._max_flows, self._max_keys, self._max_asked = max_flows, max_keys, max_asked
+        self._memory = Memory()
         self._seen: dict[int, _Seen] = {}
         self._records: dict[FlowKey, _Record] = {}
         self._nameless = _Record(None, -1)  # the record of flows whose key found no room
@@ -84,6 +109,7 @@ class FlowObserver:
         try:
             for rows in dump:
                 turn.take(rows)
+            turn.ask()
         except BaseException:  # what was counted goes out with the next window
             self._seen.update(turn.seen)
             for record in self._records.values():
@@ -115,6 +141,7 @@ class _Turn:
         self._from_us, self._at_us, self._first = from_us, at_us, first
         self._halves: dict[int, tuple[Half, ...]] = {}
         self._judged: dict[tuple[Direction, str, bytes, int, int], Judgement] = {}
+        self._waiting: dict[int, tuple[ConntrackRow, _Way]] | None = {}  # None: nobody is asked any more
         self.seen: dict[int, _Seen] = {}
         self.lost = 0
 
@@ -131,22 +158,46 @@ class _Turn:
                 known = before.pop(name, None)
                 if known is None:
                     if name not in seen:
-                        self._new(name, row, half)
+                        self._meet(name, row, half)
                     continue
                 record = known if isinstance(known, _Record) else known[0]
-                if record.version != version and record is not nameless:
-                    record = self._find(row, half) or nameless
+                if record.version != version and record.key is not None:
+                    record = self._find(self._way(row, half), record.key.process) or nameless
                 record.live += 1
                 record.first_us = self._from_us
                 if not record.answered:
                     record.met(row)
                 seen[name] = self._count(record, known, row)
 
-    def _new(self, name: int, row: ConntrackRow, half: Half) -> None:
+    def _meet(self, name: int, row: ConntrackRow, half: Half) -> None:
+        """A flow that is new waits until its process is asked for, unless it is over: then its socket is gone."""
+        way = self._way(row, half)
+        over = row.protocol == TCP and row.tcp_state in TCP_OVER and way.direction == "out"
+        if over or self._waiting is None:
+            self._new(name, row, way, self._remembered(way))
+            return
+        self._waiting.setdefault(name, (row, way))
+        if len(self._waiting) >= self._of._max_asked:
+            self.ask()
+
+    def ask(self) -> None:
+        """About all that wait. What comes later in this dump is remembered or not known."""
+        waiting, self._waiting = self._waiting or {}, None
+        asked = [way.asked for _, way in waiting.values()]
+        told = self._of._processes_of(asked) if asked else ()
+        for (name, (row, way)), process in zip(waiting.items(), told, strict=True):
+            if process:
+                self._of._memory.learn(*way.service(), process)
+            self._new(name, row, way, process or self._remembered(way))
+
+    def _remembered(self, way: _Way) -> str:
+        return self._of._memory.recall(*way.service()) or declared(self._index.workload(way.workload).process)
+
+    def _new(self, name: int, row: ConntrackRow, way: _Way, process: str) -> None:
         if len(self.seen) + len(self._of._seen) >= self._of._max_flows:
             self.lost += 1
             return
-        record = self._find(row, half)
+        record = self._find(way, process)
         if record is None:
             self.lost += 1
             record = self._of._nameless
@@ -171,16 +222,21 @@ class _Turn:
         over = row.protocol == TCP and row.tcp_state > 6  # TIME_WAIT, CLOSE
         return record if over else (record, row.original_bytes, row.reply_bytes)
 
-    def _find(self, row: ConntrackRow, half: Half) -> _Record | None:
-        workload = half.workload
-        ways = [
-            (direction, seen, self._judge(direction, workload, seen.remote, row.protocol, seen.service))
-            for direction, seen in sides(row, half.direction, loose=half.loose)
-        ]
-        direction, seen, judged = next((way for way in ways if way[2].rule), ways[0])
-        return self._of._record(
-            FlowKey(direction, workload, seen.remote, row.protocol, seen.port, judged.rule, judged.verdict)
-        )
+    def _way(self, row: ConntrackRow, half: Half) -> _Way:
+        """The first that a rule permits, else the plain one."""
+        found: _Way | None = None
+        for direction, entry in ways(row, half.direction, loose=half.loose):
+            seen = side(entry, direction)
+            judged = self._judge(direction, half.workload, seen.remote, row.protocol, seen.service)
+            if found is None or judged.rule:
+                found = _Way(direction, half.workload, seen, judged, asked_of(entry, direction))
+            if judged.rule:
+                break
+        assert found is not None
+        return found
+
+    def _find(self, way: _Way, process: str) -> _Record | None:
+        return self._of._record(FlowKey(*way.service(), way.judged.rule, way.judged.verdict, process))
 
     def _judge(self, direction: Direction, workload: str, remote: bytes, protocol: int, port: int) -> Judgement:
         """By the policy in force; what that one refuses, by the one at the beginning of the window: it began then."""

@@ -15,6 +15,7 @@ from segctl_agent.conversation import ImpactAsked
 from segctl_agent.denials.attribute import Attributor
 from segctl_agent.facts.values import Endpoint
 from segctl_agent.flows.answer import ImpactAnswerer
+from segctl_agent.flows.attribution import ProcessesOf, nobody
 from segctl_agent.flows.decisions import DecisionId, RecentDecisions
 from segctl_agent.flows.sockets import SocketPlaces
 from segctl_agent.flows.sweep import Sweeper, Swept
@@ -30,9 +31,9 @@ _MOST_TOLD = 20
 
 class FlowService:
     """`policy` and `live` (id -> workload of every decision that is live now) are what the kernel holds, `identity`
-    places cgroups by it; `controllers` are the ends of the agent's channel. `path_of` and `attributor` must be good for
-    other threads (CgroupWatcher.known_path). `on_window` and `on_batch` take what is to be reported, `on_problem` what
-    the kernel refuses, all in the loop's thread."""
+    places cgroups by it; `controllers` are the ends of the agent's channel. `path_of`, `attributor` and `processes_of`
+    must be good for other threads (CgroupWatcher.known_path). `on_window` and `on_batch` take what is to be reported,
+    `on_problem` what the kernel refuses, all in the loop's thread."""
 
     def __init__(
         self,
@@ -48,12 +49,22 @@ class FlowService:
         table: Table | None = None,
         on_problem: Callable[[str], object] = log_problem,
         on_window: Callable[[FlowWindow], object] = lambda _: None,
+        processes_of: ProcessesOf = nobody,
     ) -> None:
         table = table if table is not None else ConntrackReader()
         self._policy, self._live, self._on_batch, self._on_window = policy, live, on_batch, on_window
         self._on_problem, self._told = on_problem, set[str]()
         self._decisions = RecentDecisions()
-        self._watcher = FlowWatcher(table, marks, self._decisions, policy, live, self._report, on_problem=self._tell)
+        self._watcher = FlowWatcher(
+            table,
+            marks,
+            self._decisions,
+            policy,
+            live,
+            self._report,
+            on_problem=self._tell,
+            processes_of=processes_of,
+        )
         self._answerer = ImpactAnswerer(host, table, marks, self._decisions, policy, live, attributor.describe)
         places = SocketPlaces(identity, path_of)
         self._sweeper = Sweeper(table, marks, self._decisions.workload, places, controllers)

@@ -62,12 +62,16 @@ def sides(row: ConntrackRow, direction: Direction, *, loose: bool) -> Iterator[t
     """As which flow a hook of this host may have judged it. conntrack takes whoever speaks first for the client; of a
     session older than the table (`loose`) that may be the server: then its ends are exchanged, and the decision is the
     other direction's, or was taken the other way round."""
-    yield direction, side(row, direction)
+    return ((way, side(seen, way)) for way, seen in ways(row, direction, loose=loose))
+
+
+def ways(row: ConntrackRow, direction: Direction, *, loose: bool) -> Iterator[tuple[Direction, ConntrackRow]]:
+    """The same as directions and entries."""
+    yield direction, row
     if loose and row.protocol == TCP:
         back = turned(row)
-        yield direction, side(back, direction)
-        other: Direction = "in" if direction == "out" else "out"
-        yield other, side(back, other)
+        yield direction, back
+        yield ("in" if direction == "out" else "out"), back
 
 
 def turned(row: ConntrackRow) -> ConntrackRow:
@@ -87,7 +91,8 @@ def turned(row: ConntrackRow) -> ConntrackRow:
 @dataclass(frozen=True, slots=True, order=True)
 class FlowKey:
     """What the flows of one row have in common. `remote`: 4 or 16 bytes; `protocol`: an IP protocol number; `port`:
-    the service's on the wire, or the ICMP type. `rule`: "" where none permits it and the mode let it pass."""
+    the service's on the wire, or the ICMP type. `rule`: "" where none permits it and the mode let it pass. `process`:
+    its identity (segctl.model.processes), "" where it is not known."""
 
     direction: Direction
     workload: str
@@ -96,6 +101,7 @@ class FlowKey:
     port: int
     rule: str
     verdict: Verdict
+    process: str = ""
 
 
 @dataclass(frozen=True, slots=True)

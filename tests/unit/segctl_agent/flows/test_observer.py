@@ -30,7 +30,8 @@ SHOP = LocalWorkload(
     egress=(entry("shop-to-db", "db", tcp(5432)),),
 )
 POLICY = policy(SHOP, groups={"db": ("10.0.0.2/32",), "all": ("10.0.0.0/8",)}, host=Mode.OBSERVE)
-TO_DB = FlowKey("out", "shop", packed("10.0.0.2"), 6, 5432, "shop-to-db", "allowed")
+OF_SHOP = "unit:shop.service"
+TO_DB = FlowKey("out", "shop", packed("10.0.0.2"), 6, 5432, "shop-to-db", "allowed", OF_SHOP)
 
 
 class Stage:
@@ -162,7 +163,9 @@ def test_a_flow_between_two_containers_has_two_rows() -> None:
 
 def test_a_redirected_port_is_told_as_on_the_wire_and_judged_as_the_hook_saw_it() -> None:
     incoming = row("10.0.0.9", 6000, "10.0.0.1", 80, mark=mark(incoming=3))._replace(reply_source_port=443)
-    assert Stage().sees(incoming).rows[0].key == FlowKey("in", "shop", packed("10.0.0.9"), 6, 80, "clients", "allowed")
+    assert Stage().sees(incoming).rows[0].key == FlowKey(
+        "in", "shop", packed("10.0.0.9"), 6, 80, "clients", "allowed", OF_SHOP
+    )
     outgoing = row("10.0.0.1", 6000, "10.96.0.1", 443, mark=mark(outgoing=2))
     outgoing = outgoing._replace(reply_source=packed("10.0.0.2"), reply_source_port=5432)
     assert Stage().sees(outgoing).rows[0].key == TO_DB
@@ -171,7 +174,7 @@ def test_a_redirected_port_is_told_as_on_the_wire_and_judged_as_the_hook_saw_it(
 def test_a_session_older_than_the_table_is_turned_where_only_that_is_permitted() -> None:
     answered = row("10.0.0.1", 443, "10.0.0.9", 6000, mark=mark(outgoing=2, loose=True))
     key = Stage().sees(answered).rows[0].key
-    assert key == FlowKey("in", "shop", packed("10.0.0.9"), 6, 443, "clients", "allowed")
+    assert key == FlowKey("in", "shop", packed("10.0.0.9"), 6, 443, "clients", "allowed", OF_SHOP)
     # The way back marks the flow with the decision of the direction it was permitted in.
     stage = Stage()
     sent = {"original_bytes": 100, "reply_bytes": 7}
