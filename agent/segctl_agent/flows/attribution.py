@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -43,30 +44,50 @@ def asked_of(row: ConntrackRow, direction: Direction) -> Asked:
     return Asked("in", row.protocol, *local, *remote)
 
 
+class Service(NamedTuple):
+    """What a workload calls, or offers. `port` is the one on the wire, or the type of an ICMP message."""
+
+    direction: Direction
+    workload: str
+    remote: bytes
+    protocol: int
+    port: int
+
+
 class Memory:
-    """The process that was last seen to call a service, or to offer one: whose socket is gone is most likely its."""
+    """Who was last seen to call or to offer a service, for flows whose socket is gone; and whose the flows are that
+    were asked about when they began. Two threads may use it: each step is one of a dictionary."""
 
     def __init__(self, most: int = MAX_REMEMBERED) -> None:
         self._most = most
-        self._processes: dict[tuple[Direction, str, bytes, int, int], str] = {}
+        self._services: OrderedDict[Service, str] = OrderedDict()
+        self._flows: OrderedDict[int, str] = OrderedDict()
 
-    def learn(self, direction: Direction, workload: str, remote: bytes, protocol: int, port: int, process: str) -> None:
+    def learn(self, service: Service, process: str) -> None:
         """What was learned longest ago makes room."""
-        key = _key(direction, workload, remote, protocol, port)
-        self._processes.pop(key, None)
-        if len(self._processes) >= self._most:
-            del self._processes[next(iter(self._processes))]
-        self._processes[key] = process
+        key = _to_all(service)
+        self._services[key] = process
+        self._services.move_to_end(key)
+        if len(self._services) > self._most:
+            self._services.popitem(last=False)
 
-    def recall(self, direction: Direction, workload: str, remote: bytes, protocol: int, port: int) -> str:
-        return self._processes.get(_key(direction, workload, remote, protocol, port), UNKNOWN)
+    def recall(self, service: Service) -> str:
+        return self._services.get(_to_all(service), UNKNOWN)
+
+    def witness(self, flow: int, process: str) -> None:
+        """`flow` is its name in the observer."""
+        self._flows[flow] = process
+        if len(self._flows) > self._most:
+            self._flows.popitem(last=False)
+
+    def witnessed(self, flow: int) -> str:
+        """Once: then the flow is the observer's."""
+        return self._flows.pop(flow, UNKNOWN)
 
 
-def _key(
-    direction: Direction, workload: str, remote: bytes, protocol: int, port: int
-) -> tuple[Direction, str, bytes, int, int]:
+def _to_all(service: Service) -> Service:
     """Who offers a service offers it to everybody."""
-    return direction, workload, remote if direction == "out" else b"", protocol, port
+    return service if service.direction == "out" else service._replace(remote=b"")
 
 
 def declared(process: Process | None) -> str:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from segctl_agent.conntrack.values import IPS_ASSURED, TCP, TCP_OVER, ConntrackRow
-from segctl_agent.flows.attribution import Asked, Memory, ProcessesOf, asked_of, declared, nobody
+from segctl_agent.flows.attribution import Asked, Memory, ProcessesOf, Service, asked_of, declared, nobody
 from segctl_agent.flows.permits import Judgement, PolicyIndex
-from segctl_agent.flows.values import ESSENTIALS, FlowKey, FlowRow, FlowWindow, Marks, Side, side, ways
+from segctl_agent.flows.values import ESSENTIALS, FlowKey, FlowRow, FlowWindow, Marks, side, ways
 from segctl_agent.identity import Direction
 
 MAX_FLOWS: Final = 1 << 18
@@ -40,14 +40,9 @@ class Half(NamedTuple):
 class _Way(NamedTuple):
     """As what a flow was judged, and how its socket is found."""
 
-    direction: Direction
-    workload: str
-    seen: Side
+    service: Service
     judged: Judgement
     asked: Asked
-
-    def service(self) -> tuple[Direction, str, bytes, int, int]:
-        return self.direction, self.workload, self.seen.remote, self.asked.protocol, self.seen.port
 
 
 class _Record:
@@ -80,13 +75,14 @@ class FlowObserver:
         marks: Marks,
         workload_of: WorkloadOf,
         processes_of: ProcessesOf = nobody,
+        memory: Memory | None = None,
         max_flows: int = MAX_FLOWS,
         max_keys: int = MAX_KEYS,
         max_asked: int = MAX_ASKED,
     ) -> None:
         self._marks, self._workload_of, self._processes_of = marks, workload_of, processes_of
         self._max_flows, self._max_keys, self._max_asked = max_flows, max_keys, max_asked
-        self._memory = Memory()
+        self._memory = memory if memory is not None else Memory()
         self._seen: dict[int, _Seen] = {}
         self._records: dict[FlowKey, _Record] = {}
         self._nameless = _Record(None, -1)  # the record of flows whose key found no room
@@ -153,8 +149,7 @@ class _Turn:
             if halves is None:
                 halves = halves_of[row.mark] = attributed(row.mark, self._of._marks, self._of._workload_of)
             for half in halves:
-                # 64 bits of a keyed hash (PEP 456) stand for the flow: a tenth of the memory of its tuple.
-                name = hash((row[1:5], row.protocol, row.id, half.direction))
+                name = hash((row[1:5], row.protocol, row.id, half.direction))  # name_of, without a call for each
                 known = before.pop(name, None)
                 if known is None:
                     if name not in seen:
@@ -170,11 +165,13 @@ class _Turn:
                 seen[name] = self._count(record, known, row)
 
     def _meet(self, name: int, row: ConntrackRow, half: Half) -> None:
-        """A flow that is new waits until its process is asked for, unless it is over: then its socket is gone."""
+        """A flow that is new waits until its process is asked for, unless it was witnessed, or is over: then its socket
+        is gone."""
         way = self._way(row, half)
-        over = row.protocol == TCP and row.tcp_state in TCP_OVER and way.direction == "out"
-        if over or self._waiting is None:
-            self._new(name, row, way, self._remembered(way))
+        process = self._of._memory.witnessed(name)
+        over = row.protocol == TCP and row.tcp_state in TCP_OVER and way.service.direction == "out"
+        if process or over or self._waiting is None:
+            self._new(name, row, way, process or self._remembered(way))
             return
         self._waiting.setdefault(name, (row, way))
         if len(self._waiting) >= self._of._max_asked:
@@ -187,11 +184,11 @@ class _Turn:
         told = self._of._processes_of(asked) if asked else ()
         for (name, (row, way)), process in zip(waiting.items(), told, strict=True):
             if process:
-                self._of._memory.learn(*way.service(), process)
+                self._of._memory.learn(way.service, process)
             self._new(name, row, way, process or self._remembered(way))
 
     def _remembered(self, way: _Way) -> str:
-        return self._of._memory.recall(*way.service()) or declared(self._index.workload(way.workload).process)
+        return self._of._memory.recall(way.service) or declared(self._index.workload(way.service.workload).process)
 
     def _new(self, name: int, row: ConntrackRow, way: _Way, process: str) -> None:
         if len(self.seen) + len(self._of._seen) >= self._of._max_flows:
@@ -229,14 +226,15 @@ class _Turn:
             seen = side(entry, direction)
             judged = self._judge(direction, half.workload, seen.remote, row.protocol, seen.service)
             if found is None or judged.rule:
-                found = _Way(direction, half.workload, seen, judged, asked_of(entry, direction))
+                service = Service(direction, half.workload, seen.remote, row.protocol, seen.port)
+                found = _Way(service, judged, asked_of(entry, direction))
             if judged.rule:
                 break
         assert found is not None
         return found
 
     def _find(self, way: _Way, process: str) -> _Record | None:
-        return self._of._record(FlowKey(*way.service(), way.judged.rule, way.judged.verdict, process))
+        return self._of._record(FlowKey(*way.service, way.judged.rule, way.judged.verdict, process))
 
     def _judge(self, direction: Direction, workload: str, remote: bytes, protocol: int, port: int) -> Judgement:
         """By the policy in force; what that one refuses, by the one at the beginning of the window: it began then."""
@@ -251,6 +249,11 @@ class _Turn:
                 found = earlier if earlier.passes else found
             self._judged[key] = found
         return found
+
+
+def name_of(row: ConntrackRow, direction: Direction) -> int:
+    """64 bits of a keyed hash (PEP 456) stand for the flow: a tenth of the memory of its tuple."""
+    return hash((row[1:5], row.protocol, row.id, direction))
 
 
 def attributed(mark: int, marks: Marks, workload_of: WorkloadOf) -> tuple[Half, ...]:

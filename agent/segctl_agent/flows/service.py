@@ -15,12 +15,13 @@ from segctl_agent.conversation import ImpactAsked
 from segctl_agent.denials.attribute import Attributor
 from segctl_agent.facts.values import Endpoint
 from segctl_agent.flows.answer import ImpactAnswerer
-from segctl_agent.flows.attribution import ProcessesOf, nobody
+from segctl_agent.flows.attribution import Memory, ProcessesOf, nobody
 from segctl_agent.flows.decisions import DecisionId, RecentDecisions
 from segctl_agent.flows.sockets import SocketPlaces
 from segctl_agent.flows.sweep import Sweeper, Swept
 from segctl_agent.flows.values import FlowWindow, Marks
 from segctl_agent.flows.watcher import FlowWatcher, Table, log_problem
+from segctl_agent.flows.witness import Witness
 from segctl_agent.identity import Identity
 from segctl_agent.messages import flow_batches
 
@@ -55,6 +56,7 @@ class FlowService:
         self._policy, self._live, self._on_batch, self._on_window = policy, live, on_batch, on_window
         self._on_problem, self._told = on_problem, set[str]()
         self._decisions = RecentDecisions()
+        memory = Memory()
         self._watcher = FlowWatcher(
             table,
             marks,
@@ -64,7 +66,9 @@ class FlowService:
             self._report,
             on_problem=self._tell,
             processes_of=processes_of,
+            memory=memory,
         )
+        self._witness = Witness(marks, self._decisions.workload, processes_of, memory)
         self._answerer = ImpactAnswerer(host, table, marks, self._decisions, policy, live, attributor.describe)
         places = SocketPlaces(identity, path_of)
         self._sweeper = Sweeper(table, marks, self._decisions.workload, places, controllers)
@@ -75,7 +79,11 @@ class FlowService:
 
     async def run(self) -> None:
         """Watches flows until cancelled."""
-        await self._watcher.run()
+        witness = asyncio.create_task(self._witness.run())
+        try:
+            await self._watcher.run()
+        finally:
+            witness.cancel()
 
     def look(self) -> None:
         """One look, now. Raises KernelError."""

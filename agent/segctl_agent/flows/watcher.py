@@ -18,7 +18,7 @@ from segctl.model.hostpolicy import HostPolicy
 
 from segctl_agent.conntrack.reader import Tally
 from segctl_agent.conntrack.values import ConntrackRow
-from segctl_agent.flows.attribution import ProcessesOf, nobody
+from segctl_agent.flows.attribution import Memory, ProcessesOf, nobody
 from segctl_agent.flows.decisions import DecisionId, RecentDecisions
 from segctl_agent.flows.observer import FlowObserver
 from segctl_agent.flows.permits import PolicyIndex
@@ -62,11 +62,12 @@ class FlowWatcher:
         clock: Callable[[], int] = time.time_ns,
         on_problem: Callable[[str], object] = log_problem,
         processes_of: ProcessesOf = nobody,
+        memory: Memory | None = None,
     ) -> None:
         self._table, self._marks, self._decisions = table, marks, decisions
         self._policy, self._live, self._on_window = policy, live, on_window
         self._cost, self._clock, self._on_problem = cost, clock, on_problem
-        self._observer = FlowObserver(marks, decisions.workload, processes_of)
+        self._observer = FlowObserver(marks, decisions.workload, processes_of, memory)
         self._index: PolicyIndex | None = None
         self._took = INLINE_SECONDS * 2  # not known yet: the first look is in a thread
         self._problem = ""
