@@ -29,7 +29,9 @@ from segctl_controller.flowstore.records import (
 )
 from segctl_controller.flowstore.stamping import NAMES_A_HOST, PROCESSES_A_HOST
 from segctl_controller.flowstore.store import flow_store_on
+from segctl_controller.flowstore.tables import meta
 from segctl_controller.store.conninfo import Conninfo, parse_conninfo
+from sqlalchemy import text, update
 
 from tests.flowrows import NOW, KnownEnds, addresses, flow, key, mapped, report
 from tests.postgres import Server
@@ -449,6 +451,44 @@ def test_observations_have_both_ends_and_when_they_were_seen(store: FlowStore) -
     }
     assert [row.source.process for row in store.observations(NOW, 0, 10) if row.port == 443] == []
     assert len(store.observations(0, 0, 2)) == 2
+
+
+def test_flows_of_an_unknown_process_are_of_the_only_one_that_is_known(store: FlowStore) -> None:
+    one, two, outside = key(port=1), key(port=2), key(port=3, remote=mapped("203.0.113.9"))
+    for process in ("", NGINX):
+        told(store, 1, *(flow(replace(k, process=process)) for k in (one, two, outside)), epoch=process or "e")
+    told(store, 2, flow(replace(two, process=CRON)), epoch=NGINX)
+    told(store, 3, flow(replace(outside, remote=mapped("198.51.100.1"), process="")), epoch=NGINX)
+    here = key("db1", ingress=True, port=4)
+    told(store, 1, flow(replace(here, process=POSTGRES)), flow(replace(here, remote=mapped("10.0.0.1"))), host="db1")
+    assert sorted((row.port, row.process, row.flows) for row in store.process_map(0, 0, 20)) == [
+        (1, NGINX, 2),
+        (2, "", 1),
+        (2, CRON, 1),
+        (2, NGINX, 1),
+        (3, "", 1),  # nobody was seen to call that address
+        (3, NGINX, 2),
+        (4, POSTGRES, 1),
+        (4, POSTGRES, 1),
+    ]
+
+
+def test_a_store_of_the_version_before_is_taken_over(where: Path | Conninfo, ends: KnownEnds) -> None:
+    store = flow_store_on(where, ends, LIMITS)
+    told(store, 1, flow())
+    with store._database.transaction() as work:
+        work.run(text("ALTER TABLE flow_rows DROP COLUMN process"))
+        work.run(update(meta).where(meta.c.name == "version").values(value=1))
+    store.close()
+    for sequence in (2, 3):
+        store = flow_store_on(where, ends, LIMITS)
+        told(store, sequence, flow(key(process=NGINX), at=NOW + sequence))
+        store.close()
+    store = flow_store_on(where, ends, LIMITS)
+    assert [(row.key.process, row.flows) for row in store.flows(FlowFilter())] == [("", 1), (NGINX, 2)]
+    store.keep(NOW + 3 * DAY_US)
+    assert [(row.key.process, row.flows) for row in store.flows(FlowFilter())] == [("", 1), (NGINX, 2)]
+    store.close()
 
 
 def test_observations_count_hosts_and_keep_ipv6_networks_apart(store: FlowStore, ends: KnownEnds) -> None:

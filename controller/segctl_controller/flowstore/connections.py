@@ -57,8 +57,8 @@ def _bit(number: ColumnElement[int]) -> ColumnElement[int]:
     return cast(func.bit_or(shifted), BigInteger)
 
 
-def _told(since_us: int, until_us: int) -> CTE:
-    """One row for each near end, far end and service. An address counts where no host held it."""
+def _raw(since_us: int, until_us: int) -> CTE:
+    """One row for each near end, far end and service, as it was told. An address counts where no host held it."""
     zero = literal(0, BigInteger)
     high = case((r.peer == 0, r.remote_high), else_=zero).label("high")
     low = case((r.peer == 0, r.remote_low), else_=zero).label("low")
@@ -71,7 +71,28 @@ def _told(since_us: int, until_us: int) -> CTE:
         _bit((r.minute % A_DAY - r.minute % MINUTES) // MINUTES).label("hours"),
     )
     query = select(*key, TOTALS[0], *VERDICTS, *TOTALS[1:], *seen).where(within(since_us, until_us))
-    return query.group_by(*key).cte("told")
+    return query.group_by(*key).cte("raw")
+
+
+def _told(since_us: int, until_us: int) -> CTE:
+    """The same, but that flows of an unknown process are of the process that alone was seen to make, or to take, such
+    ones."""
+    raw = _raw(since_us, until_us).c
+    far = [case((raw.ingress == 0, raw[name]), else_=0) for name in ("peer", "high", "low")]
+    alike = (raw.host, raw.workload, raw.ingress, raw.protocol, raw.port, *far)
+    known = func.nullif(raw.process, 0)
+    lowest, highest = (extreme(known).over(partition_by=alike) for extreme in (func.min, func.max))
+    process = func.coalesce(known, case((lowest == highest, lowest), else_=0)).label("process")
+    named = select(*(process if column.name == "process" else column for column in raw)).cte("named").c
+    key = [named[name] for name in (*END, "ingress", "peer", "peer_tags", "high", "low", "protocol", "port")]
+    seen = (
+        func.max(named.listener).label("listener"),
+        func.min(named.first_us).label("first_us"),
+        func.max(named.last_us).label("last_us"),
+        *(cast(func.bit_or(named[name]), BigInteger).label(name) for name in ("days", "hours")),
+    )
+    sums = [total(named[name]).label(name) for name in (*COUNTS, "bytes_sent", "bytes_received")]
+    return select(*key, *sums, *seen).group_by(*key).cte("told")
 
 
 def _only(column: ColumnElement[int]) -> ColumnElement[int]:
