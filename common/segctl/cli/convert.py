@@ -211,6 +211,7 @@ def flow(m: pb.FlowRecord) -> v.Flow:
         first_seen=moment(m.first_seen_us),
         last_seen=moment(m.last_seen_us),
         process=m.process,
+        peer_process=m.peer_process,
     )
 
 

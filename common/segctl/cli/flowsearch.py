@@ -8,7 +8,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class FlowsWanted:
-    """Empty and None: all. `address` is one or a network, `process` of denied ones."""
+    """Empty and None: all. `address` is one or a network, `process` what somebody calls it."""
 
     limit: int
     since: datetime | None

@@ -12,6 +12,8 @@ from segctl.cli.output import Cell, Line, Span, ago, bad, bold, count, dim, line
 from segctl.cli.output_denied import ARROWS, IPV6
 from segctl.cli.views import Flow, Flows, RuleUse
 from segctl.cli.views_json import to_json
+from segctl.model.policy import HOST_WORKLOAD
+from segctl.model.processes import name_of
 
 BYTES_FROM = 100
 """Columns of a terminal."""
@@ -65,14 +67,21 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _local(f: Flow) -> str:
-    return f"{f.host}/{f.workload} ({f.process.rsplit('/', 1)[-1]})" if f.process else f"{f.host}/{f.workload}"
+    return _end(f.host, f.workload, f.process, named=f.verdict != "denied")
+
+
+def _end(host: str, workload: str, process: str, *, named: bool = True) -> str:
+    """With the process as people call it; not where a workload of its own names it."""
+    name = f"{host}/{workload}" if workload else host
+    called = name_of(process).removesuffix(".service")
+    return name if not called or (named and workload not in ("", HOST_WORKLOAD)) else f"{name} ({called})"
 
 
 def _peer(f: Flow) -> str:
     """Where its name hides the family, IPv6 is marked, as in `segctl denied`."""
     if not f.peer_host:
         return f.peer_address
-    name = f"{f.peer_host}/{f.peer_workload}" if f.peer_workload else f.peer_host
+    name = _end(f.peer_host, f.peer_workload, f.peer_process)
     return f"{name}{IPV6}" if ":" in f.peer_address else name
 
 

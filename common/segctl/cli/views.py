@@ -323,8 +323,9 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Accepted flows of one kind. `peer_workload` is what the other end told; empty: it did not. Bytes are those that
-    the host sent and received; both 0 where its kernel does not count them."""
+    """Accepted flows of one kind. `peer_workload` and `peer_process` are what the other end told; empty: it did not.
+    Processes are identities: unit:NAME, exe:PATH, container:NAME, user:NAME, empty where they are not known. Bytes are
+    those that the host sent and received; both 0 where its kernel does not count them."""
 
     host: str
     workload: str
@@ -342,6 +343,7 @@ class Flow:
     first_seen: datetime | None
     last_seen: datetime | None
     process: str = ""
+    peer_process: str = ""
 
 
 @dataclass(frozen=True, slots=True)

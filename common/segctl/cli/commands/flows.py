@@ -36,7 +36,8 @@ def span(app: App, since: int, until: int | None) -> tuple[datetime, datetime | 
         "segctl flows",
         "segctl flows --host db1 --port tcp/5432 --since 7d --limit 1000",
         "segctl flows --address 203.0.113.0/24 --verdict would-deny",
-        "segctl flows --process curl --since 30d",
+        "segctl flows --process nginx --since 30d",
+        "segctl flows --process 'postgresql@*' --csv > postgresql.csv",
         "segctl flows --top --since 7d",
         "segctl flows --rule web-to-db --csv > web-to-db.csv",
         "segctl flows --json | jq -r '.flows[] | select(.rule == \"\") | .peer_address' | sort | uniq -c",
@@ -52,7 +53,7 @@ def span(app: App, since: int, until: int | None) -> tuple[datetime, datetime | 
 @click.option(
     "--verdict", default="", type=click.Choice(("", *VERDICTS)), metavar="VERDICT", help=f"{', '.join(VERDICTS)}."
 )
-@click.option("--process", default="", metavar="NAME", help="Denied ones of this program or unit.")
+@click.option("--process", default="", metavar="NAME", help="Only those of this unit, program or container.")
 @since_option
 @until_option
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many lines.")
@@ -76,8 +77,8 @@ def flows(
 ) -> Exit:
     """Search flows: which workload of which host talked to whom, and what permitted it; the newest last.
 
-    One line sums up the flows of one workload, direction, peer, service and rule. A connection between two managed
-    hosts has two lines, one of each end. An arrow → is a flow going out, ← one that came in. BY is the rule;
+    One line sums up the flows of one workload, process, direction, peer, service and rule. A connection between two
+    managed hosts has two lines, one of each end. An arrow → is a flow going out, ← one that came in. BY is the rule;
     "observe": the mode lets everything pass; "test: no rule": it would be denied when the mode is enforce;
     "earlier policy": no rule of the policy in force permits it. [v6] marks IPv6. Flows of essentials are not shown.
     Flows of the last day are known by the minute, older ones by the hour. SENT and RECEIVED are shown from 100 columns
@@ -86,7 +87,10 @@ def flows(
     A flow is shown some seconds after it began. The peer is the host that held the address then; its workload is what
     that host told of its own end, or who listens there. It is left out where several fit.
 
-    --verdict denied and --process search the denied connections, which alone are told with their process.
+    In parentheses is the process, on both ends where both told of the connection: the unit of systemd or the container,
+    else the executable, else the user. It is left out where the socket was gone before anybody could ask. --process
+    takes a name as it is shown, a path, an identity of the JSON or CSV (unit:nginx.service, exe:/usr/bin/psql), or a
+    pattern on those; it finds denied connections too, as --verdict denied does.
     """
     if as_csv and app.json:
         raise click.UsageError("--csv and --json are two formats: choose one.")

@@ -386,12 +386,15 @@ FLOWS = v.Flows(
             bytes_received=0,
         ),
         replace(FLOW, workload="host", rule="", service="udp/53", service_name="dns", peer_host="", flows=1),
-        replace(FLOW, peer_address="2001:db8:1::12", flows=2),
+        replace(
+            FLOW, peer_address="2001:db8:1::12", flows=2, process="unit:nginx.service", peer_process="exe:/usr/bin/nc"
+        ),
+        replace(FLOW, process="container:web", peer_process="unit:postgresql@15-main.service"),
         FLOW,
     ),
     lost=1234,
 )
-DENIED_FLOWS = v.Flows((replace(FLOW, process="/usr/bin/curl", verdict="denied", rule="", flows=4),))
+DENIED_FLOWS = v.Flows((replace(FLOW, process="exe:/usr/bin/curl", verdict="denied", rule="", flows=4),))
 TALKERS = (
     v.Talker("db1", "shop-db", 12_345, 91_234_567, 740_000, before(5)),
     v.Talker("web1", "host", 3, 0, 0, before(7000)),
