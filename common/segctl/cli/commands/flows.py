@@ -87,10 +87,11 @@ def flows(
     A flow is shown some seconds after it began. The peer is the host that held the address then; its workload is what
     that host told of its own end, or who listens there. It is left out where several fit.
 
-    In parentheses is the process, on both ends where both told of the connection: the unit of systemd or the container,
-    else the executable, else the user. It is left out where the socket was gone before anybody could ask. --process
-    takes a name as it is shown, a path, an identity of the JSON or CSV (unit:nginx.service, exe:/usr/bin/psql), or a
-    pattern on those; it finds denied connections too, as --verdict denied does.
+    In parentheses is the process of what no workload names, on both ends where both told of the connection: the unit of
+    systemd or the container, else the executable, else the user. It is left out where the socket was gone before
+    anybody could ask. The JSON and CSV have the processes of workloads, too. --process takes a name as it is shown, a
+    path, an identity of the JSON or CSV (unit:nginx.service, exe:/usr/bin/psql), or a pattern on those; it finds denied
+    connections too, as --verdict denied does.
     """
     if as_csv and app.json:
         raise click.UsageError("--csv and --json are two formats: choose one.")

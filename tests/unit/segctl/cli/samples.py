@@ -386,11 +386,9 @@ FLOWS = v.Flows(
             bytes_received=0,
         ),
         replace(FLOW, workload="host", rule="", service="udp/53", service_name="dns", peer_host="", flows=1),
-        replace(
-            FLOW, peer_address="2001:db8:1::12", flows=2, process="unit:nginx.service", peer_process="exe:/usr/bin/nc"
-        ),
-        replace(FLOW, process="container:web", peer_process="unit:postgresql@15-main.service"),
-        FLOW,
+        replace(FLOW, workload="host", process="unit:cron.service", peer_workload="", peer_process="exe:/usr/bin/nc"),
+        replace(FLOW, peer_address="2001:db8:1::12", flows=2),
+        replace(FLOW, process="unit:nginx.service", peer_process="unit:postgresql@15-main.service"),
     ),
     lost=1234,
 )
