@@ -91,7 +91,9 @@ def test_names_are_bounded_in_bytes() -> None:
 def test_a_window_of_flows_is_told_in_columns() -> None:
     four, six = ip_address("10.0.0.2").packed, ip_address("fd00::2").packed
     rows = (
-        FlowRow(FlowKey("out", "shop", four, 6, 5432, "to-db", "allowed"), 2, 10, 20, 1_000_000, 2_500_000),
+        FlowRow(
+            FlowKey("out", "shop", four, 6, 5432, "to-db", "allowed", "unit:a.service"), 2, 10, 20, 1_000_000, 2_500_000
+        ),
         FlowRow(FlowKey("in", "shop", six, 58, 128, "", "would-deny"), 1, 0, 0, 0, 1 << 60),
     )
     (told,) = flow_batches(FlowWindow(500_000, 3_000_000, rows, lost=7))
@@ -99,6 +101,7 @@ def test_a_window_of_flows_is_told_in_columns() -> None:
     assert (told.from_us, told.until_us, told.lost) == (500_000, 3_000_000, 7)
     assert [told.workloads[i] for i in told.workload] == ["shop", "shop"]
     assert [told.rules[i] for i in told.rule] == ["to-db", ""]
+    assert [told.processes[i] for i in told.process] == ["unit:a.service", ""]
     assert told.remotes == bytes(10) + b"\xff\xff" + four + six
     columns = (told.direction, told.protocol, told.port, told.flows, told.verdict, told.bytes_sent, told.bytes_received)
     assert [list(c) for c in columns] == [[0, 1], [6, 58], [5432, 128], [2, 1], [0, 1], [10, 0], [20, 0]]

@@ -74,6 +74,28 @@ async def test_denied_connections_are_found_with_their_process(tmp_path: Path) -
         assert all(f.verdict != "denied" for f in (await asked(lab)).flows)
 
 
+async def test_flows_and_denials_are_found_by_their_process(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        web, db = await fleet(lab)
+        await report(web, batch(flows=flows(processes=["unit:nginx.service", ""], process=[0, 1])))
+        await report(db, batch(flows=answer(processes=["unit:pg@15.service"], process=[0, 0])))
+        test = [denial("203.0.113.9", 22, 2, ingress=True, workload="shop-db", verdict="would-deny")]
+        for one in test:
+            one.process.unit = "pg@15.service"
+        await report(db, batch(2, denials=[*test, denial()]))
+        [found] = (await asked(lab, process="nginx")).flows
+        assert (found.host, found.process, found.peer_process) == ("web1", "unit:nginx.service", "unit:pg@15.service")
+        called = (await asked(lab, process="pg@*")).flows
+        assert {(f.host, f.service.low, f.verdict, f.peer_process) for f in called} == {
+            ("db1", 5432, "allowed", "unit:nginx.service"),
+            ("db1", 22, "would-deny", ""),  # the denial about the same flow adds nothing
+        }
+        assert [f.verdict for f in (await asked(lab, process="pg@*", verdict="would-deny")).flows] == ["would-deny"]
+        both = (await asked(lab, process="*")).flows
+        assert [f.verdict for f in both].count("denied") == 1
+        assert len((await asked(lab, process="*", limit=2)).flows) == 2
+
+
 async def test_the_map_joins_both_ends(tmp_path: Path) -> None:
     async with running_controller(tmp_path) as lab:
         await both_ends(lab)

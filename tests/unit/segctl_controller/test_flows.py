@@ -75,9 +75,23 @@ def test_columns_are_taken_as_they_are() -> None:
     assert times(flows()) == [(NOW - 9 * SECOND, NOW - SECOND), (NOW - 10 * SECOND, NOW)]
 
 
+def test_processes_are_told_or_not_at_all() -> None:
+    columns = columns_of(flows(processes=["", "exe:/usr/bin/psql"], process=[1, 0]), NOW)
+    assert (columns.processes, columns.process.tolist()) == (("", "exe:/usr/bin/psql"), [1, 0])
+    older = columns_of(flows(), NOW)
+    assert (older.processes, older.process.tolist()) == (("",), [0, 0])
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
+        ({"process": [0, 0]}, "process of flows holds 0, which is over -1"),
+        ({"processes": ["unit:a.service"]}, "process holds 0 of 2 flows"),
+        ({"processes": ["unit:a.service"], "process": [0]}, "process holds 1 of 2 flows"),
+        ({"processes": ["unit:a.service"], "process": [0, 1]}, "process of flows holds 1, which is over 0"),
+        ({"processes": ["nginx"], "process": [0, 0]}, "'nginx' in a report is no identity of a process"),
+        ({"processes": ["unit:\x1b[2J"], "process": [0, 0]}, "no identity of a process"),
+        ({"processes": ["exe:/" + "x" * 300], "process": [0, 0]}, "no identity of a process"),
         ({"workload": [1]}, "remotes of 1 flows has 32 bytes"),
         ({"remotes": mapped("10.0.0.2")}, "remotes of 2 flows has 16 bytes"),
         ({"rule": [1]}, "rule holds 1 of 2 flows"),
@@ -105,7 +119,13 @@ def test_columns_that_do_not_hold_together_are_refused(columns: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    "large", [{"workload": [0] * (MOST_FLOWS + 1)}, {"workloads": ["w"] * 5000}, {"rules": ["r"] * 5000}]
+    "large",
+    [
+        {"workload": [0] * (MOST_FLOWS + 1)},
+        {"workloads": ["w"] * 5000},
+        {"rules": ["r"] * 5000},
+        {"processes": ["exe:/x"] * 5000},
+    ],
 )
 def test_a_batch_over_the_bounds_is_refused_before_its_columns_are_read(large: dict[str, Any]) -> None:
     with pytest.raises(LimitError, match="at most 10000 flows"):

@@ -14,8 +14,9 @@ from segctl.errors import KernelError
 from segctl.model.hostpolicy import LocalWorkload
 from segctl.model.policy import Mode, Process, ProcessKind
 from segctl_agent.conntrack.values import UDP, ConntrackRow
+from segctl_agent.flows.attribution import Asked, Memory
 from segctl_agent.flows.decisions import RecentDecisions
-from segctl_agent.flows.observer import REFRESH_US, FlowObserver
+from segctl_agent.flows.observer import REFRESH_US, FlowObserver, name_of
 from segctl_agent.flows.permits import PolicyIndex
 from segctl_agent.flows.values import FlowKey, FlowRow, FlowWindow
 
@@ -37,12 +38,12 @@ TO_DB = FlowKey("out", "shop", packed("10.0.0.2"), 6, 5432, "shop-to-db", "allow
 class Stage:
     """An observer that has seen an empty table at second 0."""
 
-    def __init__(self, **bounds: int) -> None:
+    def __init__(self, **more: Any) -> None:
         self.decisions = RecentDecisions()
         self.decisions.learn(
             {("out", 1): "", ("out", 2): "shop", ("in", 3): "shop", ("out", 4): "host", ("in", 4): "host"}
         )
-        self.observer = FlowObserver(Layout(), self.decisions.workload, **bounds)
+        self.observer = FlowObserver(Layout(), self.decisions.workload, **more)
         self.index = PolicyIndex(POLICY)
         self.at = 0
         self.sees()
@@ -231,6 +232,69 @@ def test_a_dump_that_breaks_loses_nothing_and_counts_nothing_twice() -> None:
         stage.observer.observe(breaks(), stage.index, stage.at + SECOND)
     assert [r.flows for r in stage.sees(to_db(1), to_db(2)).rows] == [1]
     assert stage.sees(to_db(1), to_db(2)).rows == ()
+
+
+class Processes:
+    """A ProcessesOf that knows flows by their local port, and remembers what it was asked."""
+
+    def __init__(self, known: dict[int, str]) -> None:
+        self.known, self.asked = known, list[list[int]]()
+
+    def __call__(self, asked: Sequence[Asked]) -> list[str]:
+        self.asked.append([one.local_port for one in asked])
+        return [self.known.get(one.local_port, "") for one in asked]
+
+
+OPEN = row("10.0.0.1", 1, "10.0.0.2", 80, mark=mark(outgoing=4))
+
+
+def calls(*ports: int, **more: Any) -> list[ConntrackRow]:
+    """Of the workload `host`, which names no process."""
+    return [OPEN._replace(source_port=port, id=port, **more) for port in ports]
+
+
+def processes_of(window: FlowWindow) -> dict[str, int]:
+    return {r.key.process: r.flows for r in window.rows}
+
+
+def test_processes_are_asked_for_once_a_dump_and_only_for_new_flows() -> None:
+    processes = Processes({1: "unit:a.service", 2: "unit:b.service", 3: "unit:b.service"})
+    stage = Stage(processes_of=processes)
+    assert processes_of(stage.sees(*calls(1, 2))) == {"unit:a.service": 1, "unit:b.service": 1}
+    assert processes_of(stage.sees(*calls(1, 2))) == {}
+    assert processes_of(stage.sees(*calls(1, 2, 3))) == {"unit:b.service": 1}
+    assert processes.asked == [[1, 2], [3]]
+    stage.index = PolicyIndex(policy(SHOP, groups={}, host=Mode.TEST))
+    window = stage.sees(*calls(1, 2, 3, 4))
+    assert {r.key.verdict for r in window.rows} == {"would-deny"}
+    assert processes_of(window) == {"unit:a.service": 0, "unit:b.service": 1}  # 4 is most likely of who called last
+    assert processes.asked[2:] == [[4]]
+
+
+def test_a_flow_that_is_over_is_of_who_called_last_and_one_that_comes_in_is_asked_for() -> None:
+    processes = Processes({1: "unit:a.service", 443: "unit:web.service"})
+    stage = Stage(processes_of=processes)
+    assert processes_of(stage.sees(*calls(9, tcp_state=7))) == {"": 1}
+    assert processes_of(stage.sees(*calls(1))) == {"unit:a.service": 1}
+    assert processes_of(stage.sees(*calls(2, tcp_state=7))) == {"unit:a.service": 1}
+    taken = row("10.0.0.9", 6000, "10.0.0.1", 443, mark=mark(incoming=4), tcp_state=7)
+    assert processes_of(stage.sees(taken)) == {"unit:web.service": 1}
+    assert processes.asked == [[1], [443]]
+
+
+def test_a_flow_that_was_witnessed_is_not_asked_for() -> None:
+    processes, memory = Processes({}), Memory()
+    stage = Stage(processes_of=processes, memory=memory)
+    memory.witness(name_of(calls(1)[0], "out"), "unit:short.service")
+    assert processes_of(stage.sees(*calls(1, tcp_state=7))) == {"unit:short.service": 1}
+    assert processes.asked == []
+
+
+def test_beyond_the_bound_processes_are_remembered() -> None:
+    processes = Processes(dict.fromkeys(range(9), "unit:a.service"))
+    stage = Stage(processes_of=processes, max_asked=2)
+    assert processes_of(stage.sees(*calls(1, 2, 3, 4))) == {"unit:a.service": 4}
+    assert processes.asked == [[1, 2]]
 
 
 @given(st.lists(st.sets(st.integers(1, 30)), max_size=8), st.booleans())
