@@ -50,6 +50,10 @@ def tags_of(number: int) -> str:
     )
 
 
+def process_of(role: str) -> str:
+    return f"unit:{role}.service"
+
+
 def neighbour(rng: Rng, hosts: Integers, roles: Integers) -> Integers:
     """Of each host one of the same application and environment with that role; there are two of each."""
     group = hosts % 1000
@@ -138,6 +142,8 @@ def message(rng: Rng, host: int, rows: int, sequence: int) -> bytes:
         first_ms=rng.integers(0, 2000, rows).tolist(),
         last_ms=rng.integers(2000, 5000, rows).tolist(),
         verdict=[0] * rows,
+        processes=[process_of(role) for role in ROLES],
+        process=traffic.role.tolist(),
     )
     return agent_pb2.ReportBatch(epoch="e", sequence=sequence + 1, flows=flows).SerializeToString()
 

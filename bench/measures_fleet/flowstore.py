@@ -27,7 +27,7 @@ from segctl_controller.flowstore.thread import FlowThread
 from segctl_controller.store.conninfo import Conninfo
 from sqlalchemy import select
 
-from bench.flowfleet import HOSTS, NOW, ROLES, Ends, message, policy, tags_of, week
+from bench.flowfleet import HOSTS, NOW, ROLES, Ends, message, policy, process_of, tags_of, week
 from bench.postgres import running_server
 from bench.rows import Goal, Row
 
@@ -104,6 +104,8 @@ def _questions(engine: str, where: Path | Conninfo, number: int, goals: bool) ->
         what = f"of {number:,} rows over 7 days and {HOSTS:,} hosts, {engine}"
         return [
             _row(f"map of 24 h {what}", lambda: store.map(day, 0, 10**6), Goal("<=", 350) if goals else None),
+            _row(f"map by process of 24 h {what}", lambda: store.process_map(day, 0, 10**6)),
+            _row(f"observations of 7 days {what}", lambda: store.observations(0, 0, 10**6)),
             _row(
                 f"draft impact of 24 h {what}",
                 lambda: judge(store.judged_alike(day, 0, 10**6, keys), draft, moment),
@@ -138,11 +140,12 @@ def _fill(store: SqlFlowStore, number: int) -> None:
     rng = np.random.default_rng(7)
     names, groups = store._names, store._groups
     names.add([f"h{n}" for n in range(HOSTS)])
-    names.add([*ROLES, *(f"r{n}" for n in range(20))])
+    names.add([*ROLES, *map(process_of, ROLES), *(f"r{n}" for n in range(20))])
     groups.add({tags_of(n) for n in range(HOSTS)})
     host = np.array([names.number(f"h{n}") for n in range(HOSTS)])
     tags = np.array([groups.number(tags_of(n)) for n in range(HOSTS)])
     role = np.array([names.number(name) for name in ROLES])
+    process = np.array([names.number(process_of(name)) for name in ROLES])
     traffic, minute = week(rng, number)
     inside = (traffic.remote >> 24) == 10
     peer = np.where(inside, traffic.remote - (10 << 24) - 1, 0)
@@ -152,6 +155,7 @@ def _fill(store: SqlFlowStore, number: int) -> None:
         "folded": np.ones(number, dtype=np.int64),
         "host": host[traffic.host],
         "workload": role[traffic.role],
+        "process": process[traffic.role],
         "tags": tags[traffic.host],
         "ingress": traffic.ingress,
         "remote_high": np.zeros(number, dtype=np.int64),

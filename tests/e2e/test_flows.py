@@ -1,7 +1,9 @@
 """From real connections to `segctl flows`, to what a push would cut, and to the end of a session that says nothing."""
 
+from pathlib import Path
+
 from lab.chapters import NGINX
-from lab.host import PROGRAM
+from lab.host import PROGRAM, PYTHON
 from lab.wait import until
 from tests.e2e.conftest import SHOP
 
@@ -39,3 +41,35 @@ def test_a_silent_session_is_seen_foretold_and_ended(fleet, policy):
         for session in sessions.values():
             session.kill()
             session.wait()
+
+
+UNSEGMENTED = """version: 1
+tags: {role: [web, api, db, bastion], app: [shop], env: [dev, prod]}
+rules: []
+"""
+
+
+def test_without_any_workload_flows_name_the_processes_of_both_ends(fleet, tmp_path):
+    (tmp_path / "policy.yaml").write_text(UNSEGMENTED)
+    fleet.push(tmp_path)
+    ssh = {"service": "tcp/22", "workload": "host", "verdict": "observed", "peer_workload": "host"}
+    python = f"exe:{Path(PYTHON).resolve()}"
+    session = fleet.lab.hosts["db1"].popen([*PROGRAM, "hold", "dev1", "22", "--silent"], user="root")
+    try:
+        assert session.stdout.readline() == "connected\n"
+        assert fleet.call("api1", "web1", 22, unit="cron.service").open  # over within milliseconds
+        for source, process, destination in (("db1", python, "dev1"), ("api1", "unit:cron.service", "web1")):
+            sent = {**ssh, "host": source, "direction": "egress", "process": process, "peer_host": destination}
+            taken = {**ssh, "host": destination, "direction": "ingress", "process": "unit:ssh.service"}
+            sent["peer_process"], taken["peer_process"] = "unit:ssh.service", process
+            for one in (sent, {**taken, "peer_host": source}):
+                until(f"the flow is told by {one['host']}", lambda one=one: flow(fleet, **one), 40)
+        found = fleet.document("flows", "--process", "cron", "--host", "api1")["flows"]
+        assert {f["process"] for f in found} == {"unit:cron.service"}
+        assert "web1/host (ssh)" in fleet.segctl("flows", "--host", "api1").stdout
+        heading, *rows = fleet.segctl("flows", "--process", python, "--csv").stdout.splitlines()
+        assert heading.endswith(",process,peer_process")
+        assert any(row.endswith(f",{python},unit:ssh.service") for row in rows)
+    finally:
+        session.kill()
+        session.wait()
