@@ -13,6 +13,7 @@ from segctl.proto.v1 import agent_pb2 as pb
 from segctl.proto.v1 import hostpolicy_pb2 as hp
 
 _PORTS = (443, 5432, 6379, 6514, 8080, 9100)
+_PROCESSES = ("unit:nginx.service", "unit:shop-api.service", "unit:postgresql@15-main.service", "unit:cron.service")
 _DENIED_PORT = 3389
 _TCP = 6
 
@@ -90,6 +91,8 @@ def _flows(random: Random, remotes: list[Address]) -> pb.ReportBatch:
             first_ms=[0] * count,
             last_ms=[0] * count,
             verdict=[2] * count,
+            processes=_PROCESSES,
+            process=[random.randrange(len(_PROCESSES)) for _ in remotes],
         )
     )
 

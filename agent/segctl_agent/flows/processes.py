@@ -40,6 +40,15 @@ _Found = dict[int, SocketInfo]
 """By the number of the question."""
 
 
+class _Contained:
+    """The identities of containers, by the addresses of their own networks and by their cgroups."""
+
+    def __init__(self, facts: tuple[ContainerFact, ...]) -> None:
+        self.facts = facts
+        self.by_cgroup = {c.cgroup: identity(CONTAINER, c.name) for c in facts}
+        self.by_address = {address.packed: self.by_cgroup[c.cgroup] for c in facts for address in c.addresses}
+
+
 class SocketProcesses:
     """Implements ProcessesOf. `path_of` gives the path of a cgroup id below `root`, None for an unknown one, and must
     be good for other threads: CgroupWatcher.known_path. `containers` are those of HostFacts. What the kernel refuses is
@@ -48,7 +57,7 @@ class SocketProcesses:
     def __init__(
         self,
         path_of: Callable[[int], str | None],
-        containers: Callable[[], Iterable[ContainerFact]] = tuple,
+        containers: Callable[[], tuple[ContainerFact, ...]] = tuple,
         on_problem: Callable[[str], object] = lambda _: None,
         root: Path = CGROUP_ROOT,
         proc: Path = Path("/proc"),
@@ -57,11 +66,14 @@ class SocketProcesses:
         self._path_of, self._containers, self._on_problem = path_of, containers, on_problem
         self._root, self._proc, self._clock = root, proc, clock
         self._executables: set[str] = set()
+        self._contained = _Contained(())
 
     def __call__(self, asked: Sequence[Asked]) -> list[str]:
-        containers = tuple(self._containers())
-        contained = {address.packed: c.name for c in containers for address in c.addresses}
-        told = [identity(CONTAINER, contained[one.local]) if one.local in contained else UNKNOWN for one in asked]
+        facts = self._containers()
+        if facts is not self._contained.facts:
+            self._contained = _Contained(facts)
+        contained = self._contained.by_address
+        told = [contained.get(one.local, UNKNOWN) for one in asked]
         rest = {at: one for at, one in enumerate(asked) if not told[at] and PROTOCOL_NAMES.get(one.protocol) in _NAMES}
         if rest:
             try:
@@ -69,8 +81,7 @@ class SocketProcesses:
             except KernelError as error:
                 self._on_problem(f"flows are told without their processes: {error}")
                 return told
-            names = {c.cgroup: c.name for c in containers}
-            for at, process in self._named(found, names).items():
+            for at, process in self._named(found).items():
                 told[at] = process
         return told
 
@@ -89,7 +100,7 @@ class SocketProcesses:
                     found[at] = socket
         return found
 
-    def _named(self, found: _Found, containers: Mapping[str, str]) -> dict[int, str]:
+    def _named(self, found: _Found) -> dict[int, str]:
         told: dict[int, str] = {}
         nameless: dict[str, dict[int, SocketInfo]] = {}
         known: dict[int, tuple[str | None, str]] = {}
@@ -98,7 +109,7 @@ class SocketProcesses:
                 continue
             if socket.cgroup not in known:
                 path = self._path_of(socket.cgroup)
-                known[socket.cgroup] = path, named_by(path, containers) if path is not None else UNKNOWN
+                known[socket.cgroup] = path, named_by(path, self._contained.by_cgroup) if path is not None else UNKNOWN
             path, told[at] = known[socket.cgroup]
             if path is not None and not told[at] and socket.inode:
                 nameless.setdefault(path, {})[at] = socket
@@ -127,12 +138,11 @@ _NAMES = ("tcp", "udp")
 
 
 def named_by(path: str, containers: Mapping[str, str]) -> str:
-    """By a cgroup's path, with the names of containers by theirs: the container or the unit, UNKNOWN where it names
-    neither."""
+    """The container or the unit that a cgroup's path names, with the identities of containers by theirs."""
     container = container_of(path)
-    name = containers.get(container.cgroup, "") if container is not None else ""
+    named = containers.get(container.cgroup, UNKNOWN) if container is not None else UNKNOWN
     unit = unit_of(path)
-    return identity(CONTAINER, name) or (unit_identity(unit) if unit is not None else UNKNOWN)
+    return named or (unit_identity(unit) if unit is not None else UNKNOWN)
 
 
 def served_by(asked: Mapping[int, Asked], listeners: Iterable[SocketInfo]) -> _Found:

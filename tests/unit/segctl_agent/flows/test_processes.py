@@ -93,7 +93,7 @@ def test_what_goes_out_is_of_the_socket_with_its_ports() -> None:
     ],
 )
 def test_a_cgroup_names_its_container_or_unit(path: str, told: str) -> None:
-    assert named_by(path, {f"system.slice/docker-{HEX}.scope": "shop"}) == told
+    assert named_by(path, {f"system.slice/docker-{HEX}.scope": "container:shop"}) == told
 
 
 def test_a_container_with_a_network_of_its_own_is_known_by_its_address() -> None:
@@ -136,7 +136,7 @@ def test_where_no_unit_names_it_the_executable_does_and_else_the_user(tmp_path: 
             ]
         )
     }
-    told = processes._named(sockets, {})
+    told = processes._named(sockets)
     assert [told.get(n, "") for n in sockets] == [
         "exe:/usr/bin/psql",
         "exe:/usr/bin/x",
@@ -157,7 +157,7 @@ def test_looking_for_holders_ends_with_its_time_and_executables_are_bounded(
     late = iter([0.0, 1.0])
     sockets = {n: SocketInfo("tcp", ip_address("10.0.0.1"), n, 1, 0, 11 + n, 1) for n in range(2)}
     hurried = SocketProcesses({1: "session"}.get, root=root, proc=proc, clock=lambda: next(late))
-    assert hurried._named(sockets, {}) == {0: "user:root", 1: "user:root"}
+    assert hurried._named(sockets) == {0: "user:root", 1: "user:root"}
     monkeypatch.setattr("segctl_agent.flows.processes.MAX_EXECUTABLES", 1)
     bounded = SocketProcesses({1: "session"}.get, root=root, proc=proc)
-    assert sorted(bounded._named(sockets, {}).values()) == ["exe:/usr/bin/a", "user:root"]
+    assert sorted(bounded._named(sockets).values()) == ["exe:/usr/bin/a", "user:root"]
