@@ -14,6 +14,8 @@ from segctl_agent.identity import Direction, is_glob
 
 MAX_REMEMBERED: Final = 1 << 14
 """Some 200 bytes each."""
+MAX_EXECUTABLES: Final = 256
+MAX_INSTANCES: Final = 32
 
 
 class Asked(NamedTuple):
@@ -88,6 +90,33 @@ class Memory:
 def _to_all(service: Service) -> Service:
     """Who offers a service offers it to everybody."""
     return service if service.direction == "out" else service._replace(remote=b"")
+
+
+class Few:
+    """Keeps identities few: who may name a program or the instance of a unit can make up any number of names. Beyond
+    `most` executables further ones are UNKNOWN; beyond `instances` of one template (systemd.unit(5)) they are all one,
+    `job@*.service`. Those that were met stay as they are, for as long as the agent runs."""
+
+    def __init__(self, most: int = MAX_EXECUTABLES, instances: int = MAX_INSTANCES) -> None:
+        self._most, self._instances = most, instances
+        self._executables: set[str] = set()
+        self._templates: dict[str, set[str]] = {}
+
+    def executable(self, process: str) -> str:
+        if process not in self._executables and len(self._executables) >= self._most:
+            return UNKNOWN
+        self._executables.add(process)
+        return process
+
+    def unit(self, process: str) -> str:
+        template, at, instance = process.partition("@")
+        if not at:
+            return process
+        met = self._templates.setdefault(template, set())
+        if process not in met and len(met) >= self._instances:
+            return f"{template}@*.{instance.rpartition('.')[2]}"
+        met.add(process)
+        return process
 
 
 def declared(process: Process | None) -> str:

@@ -26,15 +26,13 @@ from segctl_agent.facts.processes import find_holders
 from segctl_agent.facts.sockdiag import TCP_LISTEN, SockDiag, SocketInfo
 from segctl_agent.facts.users import user_name
 from segctl_agent.facts.values import ContainerFact
-from segctl_agent.flows.attribution import Asked
+from segctl_agent.flows.attribution import Asked, Few
 from segctl_agent.flows.values import PROTOCOL_NAMES
 
 FEW: Final = 64
 """Flows whose sockets are asked for one by one, 0.03 ms each; a dump costs 5 us for every socket there is."""
 HOLDER_SECONDS: Final = 0.02
 """Of one call, to find the holders of sockets in cgroups that name nobody. What remains is known by its user."""
-MAX_EXECUTABLES: Final = 256
-"""Different ones since the agent began: users may give a program any name. Further ones are known by their user."""
 
 _Found = dict[int, SocketInfo]
 """By the number of the question."""
@@ -65,7 +63,7 @@ class SocketProcesses:
     ) -> None:
         self._path_of, self._containers, self._on_problem = path_of, containers, on_problem
         self._root, self._proc, self._clock = root, proc, clock
-        self._executables: set[str] = set()
+        self._few = Few()
         self._contained = _Contained(())
 
     def __call__(self, asked: Sequence[Asked]) -> list[str]:
@@ -109,7 +107,8 @@ class SocketProcesses:
                 continue
             if socket.cgroup not in known:
                 path = self._path_of(socket.cgroup)
-                known[socket.cgroup] = path, named_by(path, self._contained.by_cgroup) if path is not None else UNKNOWN
+                named = named_by(path, self._contained.by_cgroup) if path is not None else UNKNOWN
+                known[socket.cgroup] = path, self._few.unit(named)
             path, told[at] = known[socket.cgroup]
             if path is not None and not told[at] and socket.inode:
                 nameless.setdefault(path, {})[at] = socket
@@ -123,15 +122,9 @@ class SocketProcesses:
     def _held(self, path: str, sockets: Iterable[SocketInfo]) -> dict[int, str]:
         """By inode the executables of who holds these sockets of one cgroup, as far as they can be told."""
         held = find_holders(frozenset(s.inode for s in sockets), self._root / path, self._proc)
-        of_pid = {holder.pid: self._executable(holder.pid) for holder in held.values() if holder.pid}
-        return {inode: of_pid.get(holder.pid, UNKNOWN) for inode, holder in held.items()}
-
-    def _executable(self, pid: int) -> str:
-        process = executable_identity(read_executable(self._proc, pid)[0])
-        if process not in self._executables and len(self._executables) >= MAX_EXECUTABLES:
-            return UNKNOWN
-        self._executables.add(process)
-        return process
+        pids = {holder.pid for holder in held.values() if holder.pid}
+        programs = {pid: executable_identity(read_executable(self._proc, pid)[0]) for pid in pids}
+        return {i: self._few.executable(programs[h.pid]) for i, h in held.items() if h.pid}
 
 
 _NAMES = ("tcp", "udp")

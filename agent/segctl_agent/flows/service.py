@@ -79,11 +79,7 @@ class FlowService:
 
     async def run(self) -> None:
         """Watches flows until cancelled."""
-        witness = asyncio.create_task(self._witness.run())
-        try:
-            await self._watcher.run()
-        finally:
-            witness.cancel()
+        await asyncio.gather(self._watcher.run(), self._witness.run())
 
     def look(self) -> None:
         """One look, now. Raises KernelError."""

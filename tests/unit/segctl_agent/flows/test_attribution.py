@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from segctl.model.policy import Process, ProcessKind
-from segctl_agent.flows.attribution import Asked, Memory, Service, asked_of, declared
+from segctl_agent.flows.attribution import Asked, Few, Memory, Service, asked_of, declared
 
 from tests.unit.segctl_agent.flows.rows import packed, row
 
@@ -45,6 +45,15 @@ def test_a_flow_that_was_witnessed_is_told_once() -> None:
     memory = Memory()
     memory.witness(7, "unit:api.service")
     assert [memory.witnessed(7), memory.witnessed(7), memory.witnessed(8)] == ["unit:api.service", "", ""]
+
+
+def test_identities_that_anybody_can_make_up_stay_few() -> None:
+    few = Few(most=2, instances=2)
+    assert [few.executable(f"exe:/{n}") for n in (1, 2, 3, 1)] == ["exe:/1", "exe:/2", "", "exe:/1"]
+    jobs = [few.unit(f"unit:job@{n}.service") for n in (1, 2, 3, 4, 2)]
+    assert jobs == ["unit:job@1.service", "unit:job@2.service", *["unit:job@*.service"] * 2, "unit:job@2.service"]
+    for process in ("unit:other@1.service", "unit:nginx.service", "container:a", ""):
+        assert few.unit(process) == process
 
 
 @pytest.mark.parametrize(

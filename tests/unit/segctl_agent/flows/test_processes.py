@@ -150,14 +150,11 @@ def test_where_no_unit_names_it_the_executable_does_and_else_the_user(tmp_path: 
     ]
 
 
-def test_looking_for_holders_ends_with_its_time_and_executables_are_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_looking_for_holders_ends_with_its_time(tmp_path: Path) -> None:
     root, proc = holding(tmp_path, {11: "/usr/bin/a", 12: "/usr/bin/b"})
     late = iter([0.0, 1.0])
     sockets = {n: SocketInfo("tcp", ip_address("10.0.0.1"), n, 1, 0, 11 + n, 1) for n in range(2)}
     hurried = SocketProcesses({1: "session"}.get, root=root, proc=proc, clock=lambda: next(late))
     assert hurried._named(sockets) == {0: "user:root", 1: "user:root"}
-    monkeypatch.setattr("segctl_agent.flows.processes.MAX_EXECUTABLES", 1)
-    bounded = SocketProcesses({1: "session"}.get, root=root, proc=proc)
-    assert sorted(bounded._named(sockets).values()) == ["exe:/usr/bin/a", "user:root"]
+    patient = SocketProcesses({1: "session"}.get, root=root, proc=proc)
+    assert patient._named(sockets) == {0: "exe:/usr/bin/a", 1: "exe:/usr/bin/b"}
