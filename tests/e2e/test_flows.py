@@ -54,10 +54,12 @@ def test_without_any_workload_flows_name_the_processes_of_both_ends(fleet, tmp_p
     fleet.push(tmp_path)
     ssh = {"service": "tcp/22", "workload": "host", "verdict": "observed", "peer_workload": "host"}
     python = f"exe:{Path(PYTHON).resolve()}"
-    session = fleet.lab.hosts["db1"].popen([*PROGRAM, "hold", "dev1", "22", "--silent"], user="root")
+    sessions = [
+        fleet.lab.hosts["db1"].popen([*PROGRAM, "hold", "dev1", "22", "--silent"]),
+        fleet.lab.hosts["api1"].popen([*PROGRAM, "hold", "web1", "22", "--silent"], unit="cron.service"),
+    ]
     try:
-        assert session.stdout.readline() == "connected\n"
-        assert fleet.call("api1", "web1", 22, unit="cron.service").open  # over within milliseconds
+        assert [session.stdout.readline() for session in sessions] == ["connected\n"] * 2
         for source, process, destination in (("db1", python, "dev1"), ("api1", "unit:cron.service", "web1")):
             sent = {**ssh, "host": source, "direction": "egress", "process": process, "peer_host": destination}
             taken = {**ssh, "host": destination, "direction": "ingress", "process": "unit:ssh.service"}
@@ -71,5 +73,6 @@ def test_without_any_workload_flows_name_the_processes_of_both_ends(fleet, tmp_p
         assert heading.endswith(",process,peer_process")
         assert any(row.endswith(f",{python},unit:ssh.service") for row in rows)
     finally:
-        session.kill()
-        session.wait()
+        for session in sessions:
+            session.kill()
+            session.wait()

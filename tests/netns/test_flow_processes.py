@@ -48,10 +48,13 @@ LIVE: dict[DecisionId, str] = {("out", 2): "host", ("in", 4): "host"}
 POLICY = policy(host=Mode.OBSERVE)
 CRON, WEB, BACKUP = (f"system.slice/{name}.service" for name in ("cron", "web", "backup"))
 SESSION = "user.slice/user-1000.slice/session-3.scope"
-ENTER = "import os, socket, sys; open(f'{sys.argv[1]}/cgroup.procs', 'w').write(str(os.getpid()))\n"
+ENTER = "import os, socket, sys, time; open(f'{sys.argv[1]}/cgroup.procs', 'w').write(str(os.getpid()))\n"
 HOLD = "print('up', flush=True); sys.stdin.read()\n"
 CONNECTED = "held = [socket.create_connection((a, int(p))) for a, p in zip(sys.argv[2::2], sys.argv[3::2])]\n" + HOLD
-SHORT = "sys.stdin.readline(); socket.create_connection((sys.argv[2], int(sys.argv[3]))).close(); print('done')"
+SHORT = (
+    "sys.stdin.readline(); one = socket.create_connection((sys.argv[2], int(sys.argv[3])))\n"
+    "time.sleep(float(sys.argv[4])); one.close(); print('done')\n"
+)
 SENDER = "s = socket.socket(type=socket.SOCK_DGRAM); s.sendto(b'x', (sys.argv[2], int(sys.argv[3])))\n" + HOLD
 SERVER = (
     "t = socket.socket(); t.bind(('0.0.0.0', 8080)); t.listen()\n"
@@ -141,7 +144,7 @@ def test_flows_bear_the_unit_or_the_executable_of_their_socket(hosts: TwoHosts) 
             }
             # More than are asked for one by one; of the one that is over, its like is remembered.
             stage.up(BACKUP, CONNECTED, *[THERE, "443"] * (FEW + 1))
-            short = stage.start(BACKUP, SHORT, THERE, "443")
+            short = stage.start(BACKUP, SHORT, THERE, "443", "0")
             assert short.communicate(b"go\n")[0] == b"done\n"
             assert stage.told() == {("out", THERE, 443, "unit:backup.service"): FEW + 2}
             assert len(servers) == 3
@@ -149,11 +152,11 @@ def test_flows_bear_the_unit_or_the_executable_of_their_socket(hosts: TwoHosts) 
     hosts.call(body)
 
 
-def test_a_flow_that_is_over_at_once_is_witnessed(hosts: TwoHosts) -> None:
+def test_a_flow_that_is_over_before_the_next_dump_is_witnessed(hosts: TwoHosts) -> None:
     async def short_one(stage: Stage) -> None:
         witnessing = asyncio.create_task(stage.witness.run())
         await asyncio.sleep(0)
-        short = stage.start(BACKUP, SHORT, THERE, "443")
+        short = stage.start(BACKUP, SHORT, THERE, "443", "0.5")  # far longer than it takes, on a busy machine too
         await asyncio.to_thread(short.communicate, b"go\n")
         witnessing.cancel()
         with suppress(asyncio.CancelledError):
