@@ -127,7 +127,8 @@ def connections(since_us: int, until_us: int) -> CompoundSelect[Any]:
     """(host, tags, workload, process, ingress, peer, peer tags, peer workload, peer process, high, low, protocol, port,
     flows, would deny, observed, bytes sent, bytes received, first, last, days, hours).
 
-    Where one process alone called, the end that saw more flows of the pair has seen all of them.
+    Where one process alone called, the end that saw more flows of the pair has seen all of them; where several did,
+    how many were whose only their own end knows.
     """
     told = _told(since_us, until_us)
     answers, calls = _answers(told), _calls(told)
