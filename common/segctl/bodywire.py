@@ -77,7 +77,7 @@ def _delta(old: Body, new: Body) -> bytes | None:
         return b""
     if old.rules is not new.rules and old.rules.digest != new.rules.digest:
         return None
-    if [m.group.name for m in old.members] != [m.group.name for m in new.members]:
+    if [m.name for m in old.members] != [m.name for m in new.members]:
         return None
     parts = []
     for before, after in zip(old.members, new.members, strict=True):
@@ -89,9 +89,9 @@ def _delta(old: Body, new: Body) -> bytes | None:
 
 
 def _group_delta(before: Members, after: Members) -> bytes | None:
-    if before.group.networks != after.group.networks:
+    if before.networks != after.networks:
         return None
-    delta = _members_delta(after.group.name, before.group.hosts, after.group.hosts)
+    delta = _members_delta(after.name, before.hosts.addresses, after.hosts.addresses)
     return framed(hp.HostDelta.GROUPS_FIELD_NUMBER, delta) if delta else b""
 
 

@@ -22,9 +22,8 @@ class Compilation:
 
     def __init__(self, active: Active, hosts: Mapping[str, Host], now: datetime) -> None:
         self.active, self.whole = active, True
-        self._now = now
         self._noted: dict[str, Host | None] = dict(hosts)
-        self._compiler: Compiler | None = None
+        self._compiler = Compiler(active.policy, Inventory(), now)
 
     def note(self, name: str, host: Host | None) -> None:
         """The host is new or changed; None: it is gone."""
@@ -32,17 +31,15 @@ class Compilation:
 
     async def settle(self) -> frozenset[str]:
         """The hosts whose body is another one than before."""
-        if self._compiler is None:
-            self._compiler = await asyncio.to_thread(Compiler, self.active.policy, Inventory(), self._now)
-        compiler, noted, self._noted = self._compiler, self._noted, {}
+        noted, self._noted = self._noted, {}
         turn = time.monotonic()
         for name, host in noted.items():
             if host is None:
-                compiler.drop(name)
+                self._compiler.drop(name)
             else:
-                compiler.put(host)
+                self._compiler.put(host)
             turn = await paced(turn)
-        steps = compiler.settling()
+        steps = self._compiler.settling()
         while True:
             try:
                 next(steps)
@@ -53,9 +50,7 @@ class Compilation:
 
     def body(self, host: str) -> Body | None:
         """As of the last time that changes were settled; None for a host that is not there, or another by now."""
-        if self._compiler is None or host in self._noted:
-            return None
-        return self._compiler.settled_body(host)
+        return self._compiler.settled_body(host) if host not in self._noted else None
 
 
 async def paced(turn: float) -> float:

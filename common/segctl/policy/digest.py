@@ -13,13 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime
 from enum import Enum
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 from segctl.model.addresses import AddressSet
-from segctl.model.hostpolicy import Group, HostPolicy, LocalWorkload
-from segctl.model.policy import Answer, Essentials, Mode, Policy, PortRange, Process
+from segctl.model.hostpolicy import HostPolicy, LocalWorkload
+from segctl.model.policy import Answer, Essentials, Mode, Network, Policy, PortRange, Process
 
 
 def policy_digest(policy: Policy) -> str:
@@ -27,8 +26,9 @@ def policy_digest(policy: Policy) -> str:
 
 
 def host_policy_digest(value: HostPolicy) -> str:
-    rules = rules_digest(value.essentials, [workload_text(w) for w in value.workloads])
-    body = body_digest(rules, map(group_digest, value.groups), addresses_digest(value.managed))
+    rules = rules_digest([essentials_text(value.essentials), *map(workload_text, value.workloads)])
+    groups = [group_digest(g.name, g.networks, addresses_digest(g.hosts)) for g in value.groups]
+    body = body_digest(rules, groups, addresses_digest(value.managed))
     return host_digest(value.host, value.generation, value.policy_digest, body)
 
 
@@ -46,9 +46,9 @@ def body_digest(rules: bytes, groups: Iterable[bytes], managed: bytes) -> bytes:
     return hashlib.sha256(b"".join((rules, managed, *groups))).digest()
 
 
-def group_digest(group: Group) -> bytes:
-    head = f"group\n{group.name}\n{' '.join(map(str, group.networks))}\n"
-    return hashlib.sha256(b"".join((head.encode(), addresses_digest(group.hosts)))).digest()
+def group_digest(name: str, networks: Sequence[Network], hosts: bytes) -> bytes:
+    """`hosts`: their `addresses_digest`."""
+    return hashlib.sha256(f"group\n{name}\n{' '.join(map(str, networks))}\n".encode() + hosts).digest()
 
 
 def addresses_digest(addresses: AddressSet) -> bytes:
@@ -56,14 +56,13 @@ def addresses_digest(addresses: AddressSet) -> bytes:
     return hashlib.sha256(b"".join((head, addresses.v4, addresses.v6))).digest()
 
 
-def rules_digest(essentials: Essentials, workloads: Sequence[str]) -> bytes:
-    """`workloads`: the text of each, in the order of their names."""
-    return hashlib.sha256("\n".join(("rules", _essentials_text(essentials), *workloads)).encode()).digest()
+def rules_digest(texts: Iterable[str]) -> bytes:
+    """Of the text of the essentials and that of each workload, in the order of their names; it may come in lines."""
+    return hashlib.sha256("\n".join(("rules", *texts)).encode()).digest()
 
 
-@lru_cache(maxsize=16)
-def _essentials_text(essentials: Essentials) -> str:
-    """The same for every host of a fleet."""
+def essentials_text(essentials: Essentials) -> str:
+    """Canonical."""
     return _text(essentials)
 
 
@@ -71,18 +70,26 @@ def workload_text(value: LocalWorkload) -> str:
     """Canonical: a line for the workload and one for each entry."""
     head = workload_head(value.name, value.process, value.mode, value.outgoing, value.incoming)
     ways = (("in", value.ingress), ("out", value.egress))
-    lines = [entry_terms(way, e.rule, e.ports, e.managed, e.until) + e.group for way, entries in ways for e in entries]
+    lines = [
+        entry_terms(way, e.rule, services_text(e.ports), e.managed, e.until) + e.group
+        for way, entries in ways
+        for e in entries
+    ]
     return "\n".join((head, *lines))
 
 
 def workload_head(name: str, process: Process | None, mode: Mode, outgoing: Answer, incoming: Answer) -> str:
     told = (process.kind.value, process.pattern) if process is not None else ()
-    return json.dumps([name, *told, mode.value, outgoing.value, incoming.value])
+    # As json.dumps of the list, which makes an encoder for it: strings have a shorter way.
+    return f"[{', '.join(map(json.dumps, (name, *told, mode.value, outgoing.value, incoming.value)))}]"
 
 
-def entry_terms(way: str, rule: str, ports: Sequence[PortRange], managed: bool, until: int) -> str:
+def services_text(ports: Sequence[PortRange]) -> str:
+    return ",".join([f"{p.protocol}/{p.low}-{p.high}" for p in ports])
+
+
+def entry_terms(way: str, rule: str, services: str, managed: bool, until: int) -> str:
     """The text of an entry up to the name of its group, which ends it. `way`: in or out."""
-    services = ",".join([f"{p.protocol}/{p.low}-{p.high}" for p in ports])
     return f"{way}\t{rule}\t{services}\t{managed:d}\t{until}\t"
 
 

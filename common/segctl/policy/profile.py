@@ -2,343 +2,220 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Sequence
 from datetime import datetime
 from math import ceil
-from operator import attrgetter
-from typing import Generic, Protocol, TypeVar
+from typing import Literal
 
-from segctl.model.hostpolicy import Entry, LocalWorkload
-from segctl.model.inventory import Host
-from segctl.model.policy import (
-    HOST_WORKLOAD,
-    ModeRule,
-    Network,
-    Policy,
-    PortRange,
-    Process,
-    Rule,
-    Selector,
-    Tags,
-)
-from segctl.policy.body import Encoded, Rules
+from segctl.model.hostpolicy import Group
+from segctl.model.policy import HOST_WORKLOAD, Answer, Mode, Network, Policy, PortRange, Rule, Selector, Tags
+from segctl.policy.body import Members, Rules
+from segctl.policy.cohorts import Cohort, CohortIndex, Cover, Guard, Kind, Local, Profile, Remote, Stance
 from segctl.policy.decide import Direction, answer_among, ends_of, is_live, mode_among, peer_networks
-from segctl.policy.digest import entry_terms, workload_head
+from segctl.policy.digest import entry_terms, essentials_text, services_text
+from segctl.policy.entries import (
+    Both,
+    Context,
+    Cut,
+    End,
+    Instantiated,
+    Meaning,
+    Named,
+    Pairs,
+    Scope,
+    Shape,
+    Source,
+    Surroundings,
+    Target,
+    meaning_of,
+)
 from segctl.policy.networks import exclude
-from segctl.policy.selectors import InstanceFinder, SelectorIndex, SpokenOf, coordinates
+from segctl.policy.selectors import Coordinates, InstanceFinder, SelectorIndex, SpokenOf, coordinates, picker
 
-Meaning = tuple[tuple[tuple[str, str], ...], str | None, str | None]
-"""Of a selector: tags, workload, peer."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Local:
-    """An instance as a profile has it. `at` are its coordinates; `leaving` and `entering` the boundaries, by their
-    position, whose source and whose destination names it."""
-
-    workload: str
-    at: dict[str, str]
-    leaving: frozenset[int]
-    entering: frozenset[int]
+STEP = 64
+"""Rules between two steps of `reading`."""
+_Says = Literal["leaving", "entering", "mode"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Profile:
-    """`tags` are those of its hosts that the policy speaks of."""
+class ProfileMaker:
+    """Of one policy. `now` decides which rules have ended. `reading` comes first."""
 
-    tags: Tags
-    locals: tuple[Local, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Remote:
-    """What a group means: the hosts or the peer that `selector` names, that carry `within`, and that no boundary takes
-    away. `cuts` are those boundaries by their position; `entering` tells that their destination names the remote.
-
-    `cover` is there where a boundary may divide the workloads of one host: the ports and the local host's profile,
-    which tell whether somebody could pass the boundary under the cover of the rule (`decide.crossing_boundary`).
-    """
-
-    selector: Selector
-    within: Tags
-    cuts: frozenset[int]
-    entering: bool
-    cut_selectors: tuple[Selector, ...]
-    cover: tuple[tuple[PortRange, ...], Profile] | None
-
-    @property
-    def name(self) -> str:
-        meaning: tuple[object, ...] = (
-            self.selector.tags.pairs,
-            self.selector.workload,
-            self.selector.peer,
-            self.within.pairs,
-            sorted({(c.tags.pairs, c.workload or "", c.peer or "") for c in self.cut_selectors}),
-        )
-        if self.cover is not None:
-            ports, profile = self.cover
-            meaning = (*meaning, ports, profile.tags.pairs)
-        return hashlib.sha256(repr(meaning).encode()).hexdigest()[:12]
-
-
-class Named(Protocol):
-    """A group, of which only the name counts here."""
-
-    name: str
-
-
-G = TypeVar("G", bound=Named)
-
-
-@dataclass(slots=True, eq=False)
-class End:
-    """One end of a rule: what it takes to make entries of it. `mark` is an entry's text up to its group."""
-
-    position: int
-    rule: Rule
-    theirs: Selector
-    theirs_id: int
-    until: int
-    mark: str
-
-
-@dataclass(slots=True, eq=False)
-class Line(Generic[G]):
-    """An entry, shared by all profiles that have it. `text` is its canonical one, `wire` what it was encoded to."""
-
-    position: int
-    end: End
-    group: G
-    text: str
-    wire: bytes = b""
-
-    def encoded(self, encode: Callable[[Entry], bytes]) -> bytes:
-        self.wire = self.wire or encode(self.entry())
-        return self.wire
-
-    def entry(self) -> Entry:
-        rule = self.end.rule
-        return Entry(rule.name, self.group.name, rule.ports, self.end.theirs.peer is None, self.end.until)
-
-
-@dataclass(slots=True, eq=False)
-class _Workload(Generic[G]):
-    """An instance and its entries, in the order of the rules."""
-
-    local: Local
-    process: Process | None
-    modes: list[ModeRule]
-    ingress: list[Line[G]]
-    egress: list[Line[G]]
-
-    def value(self) -> LocalWorkload:
-        ingress, egress = (tuple([line.entry() for line in lines]) for lines in (self.ingress, self.egress))
-        return replace(self.bare(), ingress=ingress, egress=egress)
-
-    def bare(self) -> LocalWorkload:
-        """Without its entries."""
-        return LocalWorkload(
-            name=self.local.workload,
-            process=self.process,
-            mode=mode_among(self.modes),
-            outgoing=answer_among(self.modes, "egress"),
-            incoming=answer_among(self.modes, "ingress"),
-        )
-
-    def texts(self) -> Iterator[str]:
-        """As `digest.workload_text` of the value, in pieces."""
-        answers = answer_among(self.modes, "egress"), answer_among(self.modes, "ingress")
-        yield workload_head(self.local.workload, self.process, mode_among(self.modes), *answers)
-        for line in (*self.ingress, *self.egress):
-            yield line.text
-
-
-@dataclass(slots=True, eq=False)
-class _Source(Generic[G]):
-    """Implements segctl.policy.body.RulesSource."""
-
-    made: tuple[_Workload[G], ...]
-
-    def workloads(self) -> tuple[LocalWorkload, ...]:
-        return tuple(w.value() for w in self.made)
-
-    def texts(self) -> Sequence[str]:
-        return [text for w in self.made for text in w.texts()]
-
-    def names(self) -> frozenset[str]:
-        return frozenset([line.end.rule.name for w in self.made for line in (*w.ingress, *w.egress)])
-
-    def encoded(self, encode: Callable[[Entry], bytes]) -> Sequence[Encoded]:
-        return [
-            (w.bare(), [line.encoded(encode) for line in w.ingress], [line.encoded(encode) for line in w.egress])
-            for w in self.made
-        ]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Cut:
-    """The boundaries of a local instance in one direction; see Remote."""
-
-    boundaries: frozenset[int]
-    entering: bool
-    selectors: tuple[Selector, ...]
-    id: int
-    cover: Profile | None
-
-
-class ProfileMaker(Generic[G]):
-    """Of one policy. `now` decides which rules have ended; `make` makes the group of a new meaning. `groups` are those
-    that were made, by what tells their meanings apart."""
-
-    def __init__(self, policy: Policy, now: datetime, make: Callable[[Remote], G]) -> None:
-        self._policy, self._make = policy, make
-        self.groups: dict[tuple[object, ...], G] = {}
-        self._lines: dict[tuple[object, ...], tuple[list[Line[G]], set[G]]] = {}
-        self._ids: dict[object, int] = {}
-        self._ends: dict[Direction, SelectorIndex[End]] = {"ingress": SelectorIndex(), "egress": SelectorIndex()}
-        self._leaving: SelectorIndex[int] = SelectorIndex()
-        self._entering: SelectorIndex[int] = SelectorIndex()
-        self._modes: SelectorIndex[ModeRule] = SelectorIndex()
+    def __init__(self, policy: Policy, now: datetime) -> None:
+        self._policy, self._now = policy, now
+        self.cohorts = CohortIndex()
+        self._named: dict[Meaning, tuple[Named, Both | None]] = {}
+        self._targets: dict[tuple[int, tuple[str, ...], tuple[PortRange, ...]], Target] = {}
+        self._ends: SelectorIndex[Both] = SelectorIndex()
+        self._shapes: dict[tuple[object, ...], Shape] = {}
+        self._scopes: dict[tuple[Pairs, frozenset[Meaning]], Scope] = {}
+        self._arounds: dict[tuple[object, ...], Surroundings] = {}
+        self._said: SelectorIndex[tuple[_Says, int]] = SelectorIndex()
+        self._stances: dict[tuple[Mode, Answer, Answer], Stance] = {}
+        self._guards: dict[tuple[int, ...], Guard] = {}
         self._instances = InstanceFinder(policy)
-        for position, rule in enumerate(r for r in policy.rules if is_live(r, now)):
-            self._add_rule(position, rule)
-        for number, boundary in enumerate(policy.boundaries):
-            self._leaving.add(number, boundary.source)
-            self._entering.add(number, boundary.destination)
-        for mode in policy.modes:
-            self._modes.add(mode, mode.select)
         self._spoken = SpokenOf.of((policy,), policy.rules)
         self._within = tuple(sorted(self._spoken.keys))
-        self._dividing = any(w.tags.pairs for w in policy.workloads.values())
+        self._compared = picker(self._within)
+        self._essentials = essentials_text(policy.essentials)
+        self._tagging = any(w.tags.pairs for w in policy.workloads.values())
+        self._dividing = any(self._divides((b.source,)) for b in policy.boundaries)
+
+    def reading(self) -> Generator[None, None, None]:
+        """Takes the policy in, in steps."""
+        for number, boundary in enumerate(self._policy.boundaries):
+            self._said.add(("leaving", number), boundary.source)
+            self._said.add(("entering", number), boundary.destination)
+        for number, mode in enumerate(self._policy.modes):
+            self._said.add(("mode", number), mode.select)
+        for position, rule in enumerate(r for r in self._policy.rules if is_live(r, self._now)):
+            self._add_rule(position, rule)
+            if position % STEP == 0:
+                yield
 
     def _add_rule(self, position: int, rule: Rule) -> None:
         until = ceil(rule.until.timestamp()) if rule.until is not None else 0  # whole seconds are what a policy can say
-        for direction, index in self._ends.items():
-            mine, theirs = ends_of(direction, rule)
-            way = "in" if direction == "ingress" else "out"
-            mark = entry_terms(way, rule.name, rule.ports, theirs.peer is None, until)
-            index.add(End(position, rule, theirs, self._id(_meaning(theirs)), until, mark), mine)
+        services = services_text(rule.ports)
+        (source, mine), (destination, theirs) = self._name(rule.source), self._name(rule.destination)
+        if theirs is not None:
+            mark = entry_terms("in", rule.name, services, mine is not None, until)
+            theirs.ingress.append(End(position, rule, self._target(source, rule), until, mark))
+        if mine is not None:
+            mark = entry_terms("out", rule.name, services, theirs is not None, until)
+            mine.egress.append(End(position, rule, self._target(destination, rule), until, mark))
 
-    def _id(self, meaning: object) -> int:
-        """Equal for equal meanings, and quicker to hash."""
-        return self._ids.setdefault(meaning, len(self._ids))
+    def _name(self, selector: Selector) -> tuple[Named, Both | None]:
+        """And the ends of rules that are its own; a peer has none."""
+        meaning = meaning_of(selector)
+        found = self._named.get(meaning)
+        if found is None:
+            at = coordinates(selector.tags, selector.workload)
+            own = Both() if selector.peer is None else None
+            if own is not None:
+                self._ends.add(own, selector)
+            found = self._named[meaning] = Named(selector, at, len(self._named), repr(meaning)[1:-1]), own
+        return found
 
-    def relevant(self, tags: Tags) -> Tags:
+    def _target(self, named: Named, rule: Rule) -> Target:
+        key = (named.number, rule.within, rule.ports if self._dividing else ())
+        target = self._targets.get(key)
+        if target is None:
+            table = self.cohorts.table((*named.at, *rule.within)) if named.selector.peer is None else None
+            target = self._targets[key] = Target(len(self._targets), named, rule.within, key[2], table)
+        return target
+
+    def relevant(self, tags: Tags) -> Pairs:
         """Without those that the policy does not speak of."""
-        return self._spoken.among(tags)
+        return self._spoken.pairs_among(tags)
 
-    def profile(self, tags: Tags) -> Profile:
+    def profile(self, pairs: Pairs) -> Profile:
+        """A new one, in its cohorts."""
         found = []
-        for instance in self._instances.of(Host("", tags)):
-            at = coordinates(instance.tags, instance.workload)
-            leaving, entering = frozenset(self._leaving.find(at)), frozenset(self._entering.find(at))
-            found.append(Local(instance.workload, at, leaving, entering))
-        return Profile(tags, tuple(found))
+        for name, tags in self._instances.on(Tags(pairs)):
+            at = coordinates(tags, name)
+            found.append(Local(name, at, self._guard(at)))
+        return self.cohorts.enter(Kind(pairs, tuple(found)), self._crosses)
 
-    def rules(self, profile: Profile) -> tuple[Rules, set[G]]:
-        """The entries of a profile, and the groups that they need: new ones are made for those that had none."""
-        groups: set[G] = set()
-        made = [
-            _Workload(
-                local,
-                self._process(local),
-                self._modes.find(local.at),
-                self._entries(profile, local, "ingress", local.entering, groups),
-                self._entries(profile, local, "egress", local.leaving, groups),
+    def _guard(self, at: Coordinates) -> Guard:
+        buckets = self._said.buckets(at)
+        key = tuple(map(id, buckets))  # the index keeps its lists for good
+        guard = self._guards.get(key)
+        if guard is None:
+            said = [statement for bucket in buckets for statement in bucket]
+            modes = [self._policy.modes[number] for way, number in said if way == "mode"]
+            what = mode_among(modes), answer_among(modes, "egress"), answer_among(modes, "ingress")
+            stance = self._stances.setdefault(what, Stance(*what))
+            leaving, entering = (frozenset(n for w, n in said if w == way) for way in ("leaving", "entering"))
+            guard = self._guards[key] = Guard(leaving, entering, stance)
+        return guard
+
+    def rules(self, profile: Profile) -> tuple[Rules, set[Remote]]:
+        """The entries of a profile, and the groups that they need: new ones are made for those that had none. Their
+        members are right once the profiles that there are have entered the cohorts, and those have settled."""
+        made, groups, workloads = [], set[Remote](), self._policy.workloads
+        for local in profile.kind.locals:
+            around = self._around(profile.kind, local)
+            shape = self._shape(local.at, around.lacking)
+            groups.update(around.incoming.groups(shape.ingress, self))
+            groups.update(around.outgoing.groups(shape.egress, self))
+            process = workloads[local.workload].process if local.workload != HOST_WORKLOAD else None
+            made.append(Instantiated(local.workload, process, local.guard.stance, shape, around))
+        return Rules(self._policy.essentials, Source(self._essentials, made)), groups
+
+    def _shape(self, at: Coordinates, lacking: tuple[str, ...]) -> Shape:
+        named = self._ends.find(at)
+        key = (lacking, *named)
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = self._shapes[key] = Shape.of(named, lacking)
+        return shape
+
+    def _around(self, kind: Kind, local: Local) -> Surroundings:
+        at, guard = local.at, local.guard
+        key = (self._compared(at), guard, kind if self._dividing else None)
+        found = self._arounds.get(key)
+        if found is None:
+            incoming, outgoing = self._cut("ingress", guard.entering), self._cut("egress", guard.leaving)
+            cover = kind if self._divides(incoming.selectors) else None
+            lacking = tuple([k for k in self._within if at[k] is None])
+            targets = len(self._targets)
+            found = self._arounds[key] = Surroundings(
+                Context(targets, at, incoming, cover), Context(targets, at, outgoing, None), lacking
             )
-            for local in profile.locals
-        ]
-        return Rules(self._policy.essentials, _Source(tuple(made))), groups
+        return found
 
-    def _entries(
-        self, profile: Profile, local: Local, direction: Direction, cuts: frozenset[int], groups: set[G]
-    ) -> list[Line[G]]:
-        buckets = self._ends[direction].buckets(local.at)
-        if not buckets:
-            return []
-        selectors = tuple([ends_of(direction, self._policy.boundaries[n])[1] for n in sorted(cuts)])
-        cuts_id = self._id(frozenset(map(_meaning, selectors))) if cuts else -1
-        cover = profile if direction == "ingress" and self._divides(selectors) else None
-        within = tuple(map(local.at.get, self._within))
-        lines: list[Line[G]] = []
-        for bucket in buckets:
-            # What selects alike gives the same entries to whoever has the same tags to compare.
-            key = (id(bucket), within, cuts_id, cover)
-            known = self._lines.get(key)
-            if known is None:
-                cut = _Cut(cuts, direction == "egress", selectors, cuts_id, cover)
-                made = self._made(bucket, local.at, cut)
-                known = self._lines[key] = (made, {line.group for line in made})
-            lines += known[0]
-            groups |= known[1]
-        lines.sort(key=_position)
-        return lines
+    def _cut(self, direction: Direction, cuts: frozenset[int]) -> Cut:
+        selectors = [ends_of(direction, self._policy.boundaries[number])[1] for number in sorted(cuts)]
+        return Cut(cuts, direction == "egress", tuple(selectors))
 
-    def _made(self, ends: Iterable[End], at: dict[str, str], cut: _Cut) -> list[Line[G]]:
-        """The entries of ends that name an instance with these coordinates."""
-        lines: list[Line[G]] = []
-        carried: dict[tuple[str, ...], tuple[Tags, int] | None] = {(): (Tags(), -1)}
-        for end in ends:
-            keys = end.rule.within
-            if keys not in carried:
-                pairs = [(k, v) for k in keys if (v := at.get(k)) is not None]
-                carried[keys] = (Tags.of(pairs), self._id(tuple(pairs))) if len(pairs) == len(keys) else None
-            within = carried[keys]
-            if within is None:
-                continue  # a relational rule never applies to an instance without the tag
-            cover = (end.rule.ports, cut.cover) if cut.cover is not None and end.theirs.peer is None else None
-            key = (end.theirs_id, within[1], cut.id, cover)
-            group = self.groups.get(key)
-            if group is None:
-                remote = Remote(end.theirs, within[0], cut.boundaries, cut.entering, cut.selectors, cover)
-                group = self.groups[key] = self._make(remote)
-            lines.append(Line(end.position, end, group, end.mark + group.name))
-        return lines
+    def scope(self, at: Coordinates, cut: Cut, keys: tuple[str, ...]) -> Scope:
+        within = Tags.of((key, at[key]) for key in keys).pairs
+        meaning = within, frozenset(map(meaning_of, cut.selectors))
+        if meaning not in self._scopes:
+            self._scopes[meaning] = Scope.of(within, cut)
+        return self._scopes[meaning]
+
+    def make(self, name: str, target: Target, scope: Scope, cover: Cover | None) -> Remote:
+        selector, table = target.named.selector, target.table
+        if table is None:
+            group = Group(name, self._networks(selector.peer or "", scope.cut.selectors))
+            return Remote(name, True, Members.of(group))
+        made, at = Remote(name, False), Coordinates(target.named.at)
+        for key, value in scope.within:
+            if at.setdefault(key, value) != value:
+                made.members = Members.of(Group(name))  # nobody carries both
+                return made
+        cuts = scope.open if cover is None else scope.cut.boundaries
+        self.cohorts.give(made, table, at, (cuts, scope.cut.entering, cover), self._crosses)
+        return made
 
     def _divides(self, cuts: Sequence[Selector]) -> bool:
         """Whether one of these boundaries may name some workloads of a host and not the others."""
-        return any(c.workload is not None for c in cuts) or (bool(cuts) and self._dividing)
+        return any(c.workload is not None for c in cuts) or (bool(cuts) and self._tagging)
 
-    def names(self, remote: Remote, local: Local) -> bool:
-        """Whether `local`, which the selector and `within` name, is not taken away by a boundary."""
-        return remote.cuts.isdisjoint(local.entering if remote.entering else local.leaving)
-
-    def crosses(self, remote: Remote, profile: Profile) -> bool:
-        """Whether a process of such a host could pass one of the boundaries under the cover of the rule."""
-        if remote.cover is None:
+    def _crosses(self, cohort: Cohort, kind: Kind) -> bool:
+        if cohort.cover is None:
             return False
-        ports, here = remote.cover
-        return any(not self.names(remote, other) and self._could_call(other, here, ports) for other in profile.locals)
+        ports, here = cohort.cover
+        return any(not cohort.spares(other) and self._could_call(other, here, ports) for other in kind.locals)
 
-    def _could_call(self, source: Local, host: Profile, ports: Sequence[PortRange]) -> bool:
-        """As `decide.could_call`, of profiles."""
+    def _could_call(self, source: Local, host: Kind, ports: Sequence[PortRange]) -> bool:
+        """As `decide.could_call`."""
         return any(
             any(p.overlaps(q) for p in end.rule.ports for q in ports)
             and any(
-                _selects(end.theirs, other)
+                _selects(end.target.named.selector, other)
                 and all(source.at.get(k) is not None and source.at.get(k) == other.at.get(k) for k in end.rule.within)
-                and source.leaving.isdisjoint(other.entering)
+                and source.guard.leaving.isdisjoint(other.guard.entering)
                 for other in host.locals
             )
-            for end in self._ends["egress"].find(source.at)
+            for named in self._ends.find(source.at)
+            for end in named.egress
         )
 
-    def networks(self, remote: Remote) -> tuple[Network, ...]:
-        """Of a remote that is a peer, without what boundaries take away."""
-        holes = [n for c in remote.cut_selectors if c.peer is not None for n in peer_networks(self._policy, c.peer)]
-        return exclude(peer_networks(self._policy, remote.selector.peer or ""), holes)
-
-    def _process(self, local: Local) -> Process | None:
-        return self._policy.workloads[local.workload].process if local.workload != HOST_WORKLOAD else None
-
-
-_position = attrgetter("position")
-
-
-def _meaning(selector: Selector) -> Meaning:
-    return selector.tags.pairs, selector.workload, selector.peer
+    def _networks(self, peer: str, cuts: Sequence[Selector]) -> tuple[Network, ...]:
+        """Without what boundaries take away."""
+        holes = [n for c in cuts if c.peer is not None for n in peer_networks(self._policy, c.peer)]
+        return exclude(peer_networks(self._policy, peer), holes)
 
 
 def _selects(selector: Selector, local: Local) -> bool:

@@ -8,8 +8,9 @@ policy - a dozen - and not as much as there are rules.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 from segctl.model.inventory import Host
@@ -21,9 +22,31 @@ _WORKLOAD = "\0workload"
 """No tag's key: so a selector's workload is looked up like a tag."""
 
 
-def coordinates(tags: Tags, workload: str) -> dict[str, str]:
-    """What an instance is looked up by."""
-    return {**dict(tags.pairs), _WORKLOAD: workload}
+class Coordinates(dict[str, str]):
+    """What an instance is looked up by: its tags and its workload. None for a tag that it does not carry."""
+
+    __slots__ = ()
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+def coordinates(tags: Tags, workload: str | None) -> Coordinates:
+    """`workload` is None where a selector names no workload."""
+    at = Coordinates(tags.pairs)
+    if workload is not None:
+        at[_WORKLOAD] = workload
+    return at
+
+
+def picker(keys: Iterable[str]) -> Callable[[Coordinates], Hashable]:
+    """Tells what coordinates say of these keys: equal for who carries the same."""
+    wanted = tuple(keys)
+    return itemgetter(*wanted) if wanted else _nothing
+
+
+def _nothing(_at: Coordinates) -> Hashable:
+    return ()
 
 
 class SelectorIndex(Generic[T]):
@@ -31,34 +54,25 @@ class SelectorIndex(Generic[T]):
     names no instance: see `segctl.policy.decide.selects`."""
 
     def __init__(self) -> None:
-        self._tables: dict[tuple[str, ...], dict[tuple[str | None, ...], list[T]]] = {}
+        self._tables: dict[tuple[str, ...], dict[Hashable, list[T]]] = {}
+        self._looks: list[tuple[Callable[[Coordinates], Hashable], dict[Hashable, list[T]]]] = []
 
-    def add(self, item: T, selector: Selector, within: Tags = Tags()) -> None:  # noqa: B008 - a frozen value
-        """`within`: tags that are wanted beside those of the selector."""
-        pairs = selector.tags.pairs
+    def add(self, item: T, selector: Selector) -> None:
         if selector.peer is not None:
             return
-        if within.pairs:
-            wanted = dict(pairs)
-            if any(wanted.setdefault(k, v) != v for k, v in within.pairs):
-                return  # nothing carries both
-            pairs = tuple(sorted(wanted.items()))
-        if selector.workload is not None:
-            pairs = ((_WORKLOAD, selector.workload), *pairs)
-        keys, values = tuple([k for k, _ in pairs]), tuple([v for _, v in pairs])
-        self._tables.setdefault(keys, {}).setdefault(values, []).append(item)
+        at = coordinates(selector.tags, selector.workload)
+        keys, values = tuple(at), tuple(at.values())
+        if keys not in self._tables:
+            self._tables[keys] = {}
+            self._looks.append((picker(keys), self._tables[keys]))
+        self._tables[keys].setdefault(values if len(values) != 1 else values[0], []).append(item)
 
-    def find(self, at: dict[str, str]) -> list[T]:
+    def find(self, at: Coordinates) -> list[T]:
         return [item for bucket in self.buckets(at) for item in bucket]
 
-    def buckets(self, at: dict[str, str]) -> list[list[T]]:
+    def buckets(self, at: Coordinates) -> list[list[T]]:
         """The same, with those together whose selectors mean the same; they are the index's own lists."""
-        found, get = [], at.get
-        for keys, table in self._tables.items():
-            bucket = table.get(tuple(map(get, keys)))
-            if bucket is not None:
-                found.append(bucket)
-        return found
+        return [bucket for pick, table in self._looks if (bucket := table.get(pick(at))) is not None]
 
 
 class InstanceFinder:
@@ -70,9 +84,15 @@ class InstanceFinder:
             self._workloads.add(workload, Selector(workload.on))
 
     def of(self, host: Host) -> tuple[Instance, ...]:
-        tags = host.tags
-        found = [(w.name, tags.merged(w.tags)) for w in self._workloads.find(coordinates(tags, HOST_WORKLOAD))]
-        return tuple(Instance(host.name, name, own, tags) for name, own in sorted([*found, (HOST_WORKLOAD, tags)]))
+        return tuple(Instance(host.name, name, own, host.tags) for name, own in self.on(host.tags))
+
+    def on(self, tags: Tags) -> list[tuple[str, Tags]]:
+        """The workloads of a host with these tags, by name, with the tags that they carry."""
+        found = [
+            (w.name, tags.merged(w.tags) if w.tags.pairs else tags)
+            for w in self._workloads.find(coordinates(tags, HOST_WORKLOAD))
+        ]
+        return sorted([*found, (HOST_WORKLOAD, tags)])
 
 
 class Population:
@@ -106,10 +126,11 @@ class Population:
 
 @dataclass(frozen=True, slots=True)
 class SpokenOf:
-    """The tags that selectors name, and the keys that rules compare."""
+    """The tags that selectors name, as values by key; None for a key that rules compare: any value of it counts."""
 
-    pairs: frozenset[tuple[str, str]]
+    values: Mapping[str, frozenset[str] | None]
     keys: frozenset[str]
+    """Those that rules compare."""
 
     @classmethod
     def of(cls, policies: Iterable[Policy], rules: Iterable[Rule]) -> SpokenOf:
@@ -123,9 +144,20 @@ class SpokenOf:
         for rule in rules:
             selectors += (rule.source, rule.destination)
             keys.update(rule.within)
-        return cls(frozenset(pair for s in selectors for pair in s.tags.pairs), frozenset(keys))
+        named: defaultdict[str, set[str]] = defaultdict(set)
+        for selector in selectors:
+            for key, value in selector.tags.pairs:
+                named[key].add(value)
+        values = {key: frozenset(some) for key, some in named.items()}
+        return cls({**values, **dict.fromkeys(keys)}, frozenset(keys))
 
     def among(self, tags: Tags) -> Tags:
         """Those of a host's tags."""
-        pairs, keys = self.pairs, self.keys
-        return Tags(tuple([pair for pair in tags.pairs if pair in pairs or pair[0] in keys]))
+        return Tags(self.pairs_among(tags))
+
+    def pairs_among(self, tags: Tags) -> tuple[tuple[str, str], ...]:
+        get, nothing = self.values.get, _NOTHING
+        return tuple([p for p in tags.pairs if (named := get(p[0], nothing)) is None or p[1] in named])
+
+
+_NOTHING: frozenset[str] = frozenset()

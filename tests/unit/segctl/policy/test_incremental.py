@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from ipaddress import ip_address
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from segctl.bodywire import host_policy_bytes
 from segctl.model.inventory import Host, Inventory
-from segctl.model.policy import Policy
+from segctl.model.policy import Boundary, Policy, Selector
 from segctl.policy.body import Body
 from segctl.policy.compile import WORN, Compiler
 from segctl.policy.digest import host_policy_digest
@@ -105,3 +107,18 @@ def test_profiles_that_nobody_has_any_more_are_forgotten() -> None:
         compiler.settle()
     assert len(compiler._profiles) < 2 * WORN
     same(compiler, policy, {**FLEET.hosts, "roaming": compiler._hosts["roaming"].host})
+
+
+def test_what_was_compiled_goes_with_the_last_reference() -> None:
+    """Else it would stay until the garbage collector walks the whole controller."""
+    by_app = replace(
+        SHOP, boundaries=(*SHOP.boundaries, Boundary("by-process", Selector(workload="shop-web"), Selector()))
+    )
+    for policy in (SHOP, by_app):
+        compiler = Compiler(policy, FLEET, TODAY)
+        for name in FLEET.hosts:
+            host_policy_bytes(compiler.body(name), name, 1, "d")
+            assert compiler.host_policy(name, 1, "d")
+        gc.collect()
+        del compiler
+        assert gc.collect() == 0
