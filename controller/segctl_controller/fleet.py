@@ -76,6 +76,7 @@ class Fleet:
         self.of_retired_ca: Callable[[str], bool] = lambda _: False  # a certificate, by its serial number
         self.revision = 0
         self.holders: dict[Address, str] = {}
+        self._members: dict[str, Host] = {}
         self._inventory: Inventory | None = None
         self._next_end: datetime | None = None
         self._made: Compilation | None = None
@@ -256,7 +257,7 @@ class Fleet:
     def inventory(self) -> Inventory:
         """Made when it is asked for: a fleet that boots changes it far more often than anyone looks."""
         if self._inventory is None:
-            self._inventory = Inventory({n: Host(n, h.tags, h.addresses) for n, h in sorted(self.hosts.items())})
+            self._inventory = Inventory(dict(sorted(self._members.items())))
         return self._inventory
 
     def _move_addresses(self, name: str, before: tuple[Address, ...], after: tuple[Address, ...]) -> None:
@@ -270,6 +271,10 @@ class Fleet:
         self.revision += 1
         record = self.hosts.get(name)
         host = Host(name, record.tags, record.addresses) if record is not None else None
+        if host is not None:
+            self._members[name] = host
+        else:
+            self._members.pop(name, None)
         for made in (self._made, self.trial.made if self.trial is not None else None):
             if made is not None:
                 made.note(name, host)

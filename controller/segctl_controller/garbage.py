@@ -10,8 +10,9 @@ import asyncio
 import gc
 from collections.abc import Callable
 
-YOUNG = (5_000, 10, 1_000_000_000)
-"""Allocations before the youngest are walked, those walks before the next older, and those before all: never."""
+YOUNG = (2_000, 5, 1_000_000_000)
+"""Allocations before the youngest are walked; such walks before the next older are, ten thousand objects; and before all
+are: never."""
 EVERY = 60.0
 """Seconds between walks of what came since the last one."""
 WHOLE = 360
