@@ -111,7 +111,7 @@ def _questions(engine: str, where: Path | Conninfo, number: int, goals: bool) ->
                 lambda: judge(store.judged_alike(day, 0, 10**6, keys), draft, moment),
                 Goal("<=", 150) if goals else None,
                 f"{len(kinds):,} kinds of flows, each judged once by a policy of {len(draft.rules):,} rules; "
-                f"{len(blocked.blocked):,} would be blocked",
+                f"{len(blocked.denied):,} would be blocked",
             ),
             _row(f"top talkers of 24 h {what}", lambda: store.talkers(day, 0, 20)),
             _row(f"search of 24 h by address and port {what}", lambda: store.flows(one)),

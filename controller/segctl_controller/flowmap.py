@@ -10,7 +10,7 @@ from segctl.proto.v1 import admin_pb2
 from segctl.wire import port_range_to_wire
 
 from segctl_controller.enrich import declared_service
-from segctl_controller.flowstore.draft import parse_tags
+from segctl_controller.flowstore.decisions import parse_tags
 from segctl_controller.flowstore.records import MapRow
 from segctl_controller.flowstore.wire import service_of
 

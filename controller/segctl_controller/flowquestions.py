@@ -16,7 +16,8 @@ from segctl_controller.enrich import declared_service
 from segctl_controller.errors import InvalidRequestError, NotFoundError
 from segctl_controller.fleet import Fleet
 from segctl_controller.flowmap import edges_of
-from segctl_controller.flowstore.draft import Blocked, judge, keys_of, parse_tags
+from segctl_controller.flowstore.decisions import parse_tags
+from segctl_controller.flowstore.draft import Blocked, judge, keys_of
 from segctl_controller.flowstore.records import MAPPED, FarEnd, FlowFilter, FlowRecord, FlowVerdict, OtherEnd
 from segctl_controller.flowstore.thread import FlowThread
 from segctl_controller.flowstore.wire import PROTOCOLS, address_of, remote_of, remotes_of, service_of
@@ -120,9 +121,9 @@ class FlowQuestions:
         rows = await self._flows.read(self._flows.store.judged_alike, since, until, MOST_KINDS, keys_of(policy))
         verdicts = await asyncio.to_thread(judge, rows, policy, now)
         return admin_pb2.DraftImpactFlowsReply(
-            blocked=[_blocked(one, policy) for one in verdicts.blocked[: min(limit or 100, MOST_FLOWS)]],
-            blocked_kinds=len(verdicts.blocked),
-            blocked_flows=sum(one.row.flows for one in verdicts.blocked),
+            blocked=[_blocked(one, policy) for one in verdicts.blocked(min(limit or 100, MOST_FLOWS))],
+            blocked_kinds=len(verdicts.denied),
+            blocked_flows=verdicts.blocked_flows,
             judged_flows=verdicts.judged,
             more=len(rows) == MOST_KINDS,
         )

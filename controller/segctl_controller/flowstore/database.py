@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
-from sqlalchemy import Executable, Table
+from sqlalchemy import Executable, Select, Table
 from sqlalchemy.schema import ExecutableDDLElement
 
 Columns = Mapping[str, NDArray[Any]]
@@ -17,6 +17,9 @@ class Work(Protocol):
     """One transaction."""
 
     def rows(self, statement: Executable) -> list[tuple[Any, ...]]: ...
+
+    def columns(self, statement: Select[Any]) -> list[list[int]]:
+        """Of rows of integers, none of them NULL, under names that differ; where a row is an object too much."""
 
     def run(self, statement: Executable) -> int:
         """How many rows it changed."""

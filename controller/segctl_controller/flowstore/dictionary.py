@@ -54,6 +54,10 @@ class Dictionary:
             self._load()
         return self._texts.get(number, "?")
 
+    def texts(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Of many."""
+        return {number: self.text(number) for number in set(numbers)}
+
     def all(self) -> dict[int, str]:
         """Texts by number, as they are now; without the empty one."""
         if self._database.shared:

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 from segctl.errors import StateError
-from sqlalchemy import Executable, Table, text
+from sqlalchemy import Executable, Select, Table, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.schema import ExecutableDDLElement
 
@@ -39,6 +39,9 @@ class DuckWork:
 
     def rows(self, statement: Executable) -> list[tuple[Any, ...]]:
         return self._run(statement).fetchall()
+
+    def columns(self, statement: Select[Any]) -> list[list[int]]:
+        return [column.tolist() for column in self._run(statement).fetchnumpy().values()]
 
     def run(self, statement: Executable) -> int:
         changed = self._run(statement).fetchone()

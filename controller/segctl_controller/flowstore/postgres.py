@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import psycopg
 from segctl.errors import StateError
-from sqlalchemy import Connection, Executable, Table, create_engine, text
+from sqlalchemy import Connection, Executable, Select, Table, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.schema import ExecutableDDLElement
@@ -36,6 +36,10 @@ class PostgresWork:
 
     def rows(self, statement: Executable) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in self.connection.execute(statement)]
+
+    def columns(self, statement: Select[Any]) -> list[list[int]]:
+        found = self.rows(statement)
+        return [list(column) for column in zip(*found, strict=True)] or [[] for _ in statement.selected_columns]
 
     def run(self, statement: Executable) -> int:
         return self.connection.execute(statement).rowcount

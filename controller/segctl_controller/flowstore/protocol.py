@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from segctl_controller.flowstore.draftrows import DraftRows
 from segctl_controller.flowstore.records import (
-    DraftRow,
     FarEnd,
     FlowFilter,
     FlowRecord,
@@ -66,7 +66,7 @@ class FlowStore(Protocol):
         """What rules could be made of: by tag group, workload, process and service of both ends, those that most hosts
         have first."""
 
-    def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[DraftRow, ...]:
+    def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> DraftRows:
         """What a policy that asks for tags of `keys` has to decide once each, most flows first."""
 
     def size(self) -> FlowSize: ...

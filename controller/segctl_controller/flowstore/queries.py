@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
     BigInteger,
     ColumnElement,
     FromClause,
@@ -144,23 +145,38 @@ def merged(
 def mapped(since_us: int, until_us: int, limit: int, groups: Groups) -> Select[Any]:
     """(tags, peer tags, ingress, protocol, port, flows, would-deny, observed, bytes sent, received, last), most flows
     first."""
-    tags, peer_tags, joined = merged(groups, rows, r.tags, r.peer_tags)
-    key = (tags, peer_tags, r.ingress, r.protocol, r.port)
-    query = select(*key, TOTALS[0], *VERDICTS, *TOTALS[1:], LAST).select_from(joined)
-    return query.where(within(since_us, until_us)).group_by(*key).order_by(TOTALS[0].desc(), *key).limit(limit)
+    by_group = (r.tags, r.peer_tags, r.ingress, r.protocol, r.port)
+    sums = (TOTALS[0], *VERDICTS, *TOTALS[1:])
+    told = _by_group(by_group, (*sums, LAST), within(since_us, until_us))
+    tags, peer_tags, joined = merged(groups, told, told.c.tags, told.c.peer_tags)
+    key = (tags, peer_tags, told.c.ingress, told.c.protocol, told.c.port)
+    totals = [total(told.c[column.name]) for column in sums]
+    query = select(*key, *totals, func.max(told.c.last_us)).select_from(joined)
+    return query.group_by(*key).order_by(totals[0].desc(), *key).limit(limit)
 
 
 def judged_alike(since_us: int, until_us: int, limit: int, groups: Groups) -> Select[Any]:
-    """(tags, workload, ingress, peer tags, high, low, protocol, port, flows, last, a host, a peer). The address counts
-    where no host held it."""
+    """(tags, workload, ingress, peer tags, high, low, protocol, port, flows, last, a host, a peer), under names that
+    differ. The address counts where no host held it."""
     none = literal(0, BigInteger)
     high = case((r.peer == 0, r.remote_high), else_=none).label("high")
     low = case((r.peer == 0, r.remote_low), else_=none).label("low")
-    tags, peer_tags, joined = merged(groups, rows, r.tags, r.peer_tags)
-    key = (tags, r.workload, r.ingress, peer_tags, high, low, r.protocol, r.port)
-    examples = (func.min(r.host), func.min(r.peer))
-    query = select(*key, TOTALS[0], LAST, *examples).select_from(joined).where(within(since_us, until_us))
-    return query.group_by(*key).order_by(TOTALS[0].desc()).limit(limit)
+    by_group = (r.tags, r.peer_tags, r.workload, r.ingress, high, low, r.protocol, r.port)
+    examples = (func.min(r.host).label("host"), func.min(r.peer).label("peer"))
+    told = _by_group(by_group, (TOTALS[0], LAST, *examples), within(since_us, until_us))
+    tags, peer_tags, joined = merged(groups, told, told.c.tags, told.c.peer_tags)
+    c = told.c
+    key = (tags.label("near_group"), c.workload, c.ingress, peer_tags.label("far_group"), c.high, c.low)
+    key = (*key, c.protocol, c.port)
+    flows = total(c.flows).label("flows")
+    others = (func.max(c.last_us).label("last_us"), func.min(c.host).label("host"), func.min(c.peer).label("peer"))
+    return select(*key, flows, *others).select_from(joined).group_by(*key).order_by(flows.desc()).limit(limit)
+
+
+def _by_group(key: Sequence[Any], sums: Sequence[Any], seen: ColumnElement[bool]) -> CTE:
+    """What was `seen`, summed by both tag groups before it is joined with those that stand for them: a hundred rows
+    less to join for each that is left."""
+    return select(*key, *sums).where(seen).group_by(*key).cte("told")
 
 
 def lost(host: int | None, since_us: int) -> Select[Any]:

@@ -198,7 +198,7 @@ class Observation:
 @dataclass(frozen=True, slots=True)
 class DraftRow:
     """Flows that a policy judges alike: one local workload and tag group, and a peer's tag group, or its address (16
-    bytes) where no enrolled host held it. `host` and `peer` are one of the hosts, as an example; `hosts` how many."""
+    bytes) where no enrolled host held it. `host` and `peer` are one of the hosts, as an example."""
 
     tags: str
     workload: str

@@ -16,12 +16,12 @@ from segctl_controller.flowstore import connections, queries
 from segctl_controller.flowstore.columns import joined_remote, split_remote
 from segctl_controller.flowstore.database import Database, Work
 from segctl_controller.flowstore.dictionary import NONE, Dictionary
+from segctl_controller.flowstore.draftrows import DraftRows
 from segctl_controller.flowstore.protocol import Keys
 from segctl_controller.flowstore.records import (
     HOUR_US,
     LARGEST_COUNT,
     MAPPED,
-    DraftRow,
     FarEnd,
     FlowFilter,
     FlowKey,
@@ -43,6 +43,7 @@ from segctl_controller.store.conninfo import Conninfo
 
 MOVE_ON = "UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
 Place = tuple[str, int]
+Merged = tuple[dict[int, int], dict[int, str | None]]
 
 
 class SqlFlowStore:
@@ -67,6 +68,7 @@ class SqlFlowStore:
         self._groups = Dictionary(database, tag_groups)
         self._stamper = Stamper(self._names, self._groups, ends)
         self._retention = Retention(database, limits or FlowLimits())
+        self._merged: tuple[frozenset[str] | None, int, Merged] = (None, -1, ({}, {}))
         self._places: dict[str, Place] = {}
         if not database.shared:
             with database.reading() as work:
@@ -264,43 +266,37 @@ class SqlFlowStore:
         ends = (far, near) if ingress else (near, far)
         return Observation(*ends, protocol, port, *measures)
 
-    def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[DraftRow, ...]:
+    def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> DraftRows:
         groups, shown = self._merged_groups(keys)
         with self._database.reading() as work:
-            found = work.rows(queries.judged_alike(since_us, until_us, limit, groups))
-        text = self._names.text
-        return tuple(
-            DraftRow(
-                shown[tags] or "",
-                text(workload),
-                bool(ingress),
-                shown[peer_tags],
-                joined_remote(high, low) if not peer_tags else b"",
-                protocol,
-                port,
-                flows,
-                last_us,
-                text(host),
-                text(peer),
-            )
-            for tags, workload, ingress, peer_tags, high, low, protocol, port, flows, last_us, host, peer in found
-        )
+            found = work.columns(queries.judged_alike(since_us, until_us, limit, groups))
+        _, workload, *_, host, peer = found
+        return DraftRows(found, shown, self._names.texts([*workload, *host, *peer]))
 
-    def _merged_groups(self, keys: Keys) -> tuple[dict[int, int], dict[int, str | None]]:
+    def _merged_groups(self, keys: Keys) -> Merged:
         """By tag group the one that stands for it; and the tags of those, as far as they count. 0, no group, is itself:
-        None."""
-        groups, first, shown = {NONE: NONE}, dict[str, int](), dict[int, str | None]({NONE: None})
-        for number, text in self._groups.all().items():
-            pairs = [] if text == NO_TAGS else text.split(",")
-            tags = ",".join(pair for pair in pairs if keys is None or pair.partition("=")[0] in keys)
-            groups[number] = first.setdefault(tags, number)
-            shown[groups[number]] = tags
-        return groups, shown
+        None. Kept for the next question with these keys."""
+        every, asked = self._groups.all(), None if keys is None else frozenset(keys)
+        known, number, merged = self._merged
+        if known != asked or number != len(every):
+            merged = _merged(every, asked)
+            self._merged = (asked, len(every), merged)
+        return merged
 
     def size(self) -> FlowSize:
         with self._database.reading() as work:
             [(number,)] = work.rows(select(func.count()).select_from(rows))
             return FlowSize(number, self._database.bytes(work))
+
+
+def _merged(every: dict[int, str], keys: frozenset[str] | None) -> Merged:
+    groups, first, shown = {NONE: NONE}, dict[str, int](), dict[int, str | None]({NONE: None})
+    for number, text in every.items():
+        pairs = [] if text == NO_TAGS else text.split(",")
+        tags = ",".join([pair for pair in pairs if keys is None or pair.partition("=")[0] in keys])
+        groups[number] = first.setdefault(tags, number)
+        shown[groups[number]] = tags
+    return groups, shown
 
 
 def _fresh(reports: Sequence[FlowReport], known: dict[str, Place]) -> tuple[list[bool], dict[str, Place]]:

@@ -12,7 +12,8 @@ from segctl.model.inventory import Host
 from segctl.model.policy import HOST_WORKLOAD, Mode, Policy
 from segctl.policy.decide import decide_end, effective_mode, essential, instances
 from segctl.policy.parse import parse_policy
-from segctl_controller.flowstore.draft import Blocked, judge, parse_tags
+from segctl_controller.flowstore.decisions import parse_tags
+from segctl_controller.flowstore.draft import Blocked, judge
 from segctl_controller.flowstore.records import DraftRow
 from segctl_controller.flowstore.wire import address_of, service_of
 
@@ -97,7 +98,7 @@ ROWS = st.builds(
 @given(st.lists(ROWS, max_size=20))
 def test_the_index_leaves_out_no_rule_that_matters(rows: list[DraftRow]) -> None:
     found = judge(rows, POLICY, NOW)
-    assert list(found.blocked) == [blocked for one in rows if (blocked := plainly(POLICY, one))]
+    assert list(found.blocked()) == [blocked for one in rows if (blocked := plainly(POLICY, one))]
     assert found.judged == len(rows)
 
 
@@ -115,7 +116,7 @@ def test_the_index_leaves_out_no_rule_that_matters(rows: list[DraftRow]) -> None
     ],
 )
 def test_some_verdicts(one: DraftRow, reason: str | None) -> None:
-    found = judge([one], POLICY, NOW).blocked
+    found = judge([one], POLICY, NOW).blocked()
     assert [blocked.decision.reason for blocked in found] == ([reason] if reason else [])
 
 
