@@ -121,7 +121,7 @@ class FlowQuestions:
         rows = await self._flows.read(self._flows.store.judged_alike, since, until, MOST_KINDS, keys_of(policy))
         verdicts = await asyncio.to_thread(judge, rows, policy, now)
         return admin_pb2.DraftImpactFlowsReply(
-            blocked=[_blocked(one, policy) for one in verdicts.blocked(min(limit or 100, MOST_FLOWS))],
+            blocked=[_blocked(one, policy) for one in verdicts.first(min(limit or 100, MOST_FLOWS))],
             blocked_kinds=len(verdicts.denied),
             blocked_flows=verdicts.blocked_flows,
             judged_flows=verdicts.judged,

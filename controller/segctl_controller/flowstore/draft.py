@@ -22,21 +22,25 @@ class Blocked:
     decision: Decision
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Verdicts:
-    """`denied` is the place among `rows` and the decision for each kind of flows that would be blocked, in the order of
-    the rows; `judged` flows were looked at."""
+    """`denied` is what would be blocked: places among `rows`, in their order, with the decision. `judged` flows were
+    looked at."""
 
     rows: DraftRows
     denied: Sequence[tuple[int, Decision]]
     judged: int
 
     @property
+    def blocked(self) -> tuple[Blocked, ...]:
+        return self.first(len(self.denied))
+
+    @property
     def blocked_flows(self) -> int:
         return sum(self.rows.flows[at] for at, _ in self.denied)
 
-    def blocked(self, most: int | None = None) -> tuple[Blocked, ...]:
-        """The first `most`; None: all."""
+    def first(self, most: int) -> tuple[Blocked, ...]:
+        """The first of `blocked`."""
         return tuple(_blocked(self.rows[at], decision) for at, decision in self.denied[:most])
 
 

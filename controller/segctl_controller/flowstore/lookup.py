@@ -46,6 +46,6 @@ class Lookup:
 
     def _learn(self, new: NDArray[Any]) -> None:
         answers = np.array(self._ask(new.tolist()), dtype=np.int64).reshape(-1, self._width)
-        keys = np.concatenate([self._keys, new])
-        order = np.argsort(keys)
-        self._keys, self._answers = keys[order], np.concatenate([self._answers, answers])[order]
+        places = np.searchsorted(self._keys, new)
+        self._keys = np.insert(self._keys, places, new)
+        self._answers = np.insert(self._answers, places, answers, axis=0)

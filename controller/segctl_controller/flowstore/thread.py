@@ -26,6 +26,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 MOST_IN_ONE = 200_000
 """Rows of one commit: a report never waits for more than that before its own."""
+LINGER = 0.005
+"""Seconds that a commit waits for more reports: it costs 5 ms of CPU, and little more for ten reports than for one."""
 MOST_QUEUED = 1_000_000
 """Rows that wait, 110 bytes each. Beyond it streams are not read on, and agents keep what they have to tell."""
 KEEP_SECONDS = 60.0
@@ -137,12 +139,14 @@ class FlowThread:
             item()
 
     def _commit_with_others(self, first: _Waiting) -> _Waiting | Callable[[], None] | None:
-        """Commits `first` and what is queued behind it; the next thing that is no report, or else does nothing."""
+        """Commits `first` and the reports behind it, also those of the next moment; the next thing that is no report,
+        or else does nothing."""
         group, rows = [first], len(first.report.columns)
         following: _Waiting | Callable[[], None] | None = _nothing
+        until = time.monotonic() + LINGER
         while rows < MOST_IN_ONE:
             try:
-                following = self._queue.get_nowait()
+                following = self._queue.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 break
             if not isinstance(following, _Waiting):

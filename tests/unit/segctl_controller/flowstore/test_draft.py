@@ -98,7 +98,7 @@ ROWS = st.builds(
 @given(st.lists(ROWS, max_size=20))
 def test_the_index_leaves_out_no_rule_that_matters(rows: list[DraftRow]) -> None:
     found = judge(rows, POLICY, NOW)
-    assert list(found.blocked()) == [blocked for one in rows if (blocked := plainly(POLICY, one))]
+    assert list(found.blocked) == [blocked for one in rows if (blocked := plainly(POLICY, one))]
     assert found.judged == len(rows)
 
 
@@ -116,7 +116,7 @@ def test_the_index_leaves_out_no_rule_that_matters(rows: list[DraftRow]) -> None
     ],
 )
 def test_some_verdicts(one: DraftRow, reason: str | None) -> None:
-    found = judge([one], POLICY, NOW).blocked()
+    found = judge([one], POLICY, NOW).blocked
     assert [blocked.decision.reason for blocked in found] == ([reason] if reason else [])
 
 
