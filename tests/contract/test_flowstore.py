@@ -323,6 +323,7 @@ def test_what_a_policy_judges_alike_is_one_row_with_an_example(store: FlowStore,
     assert replace(first, host="") == DraftRow(web, "shop-web", False, db, b"", 6, 5432, 4, NOW + 1, "", "db1")
     assert first.host in ("web1", "web2")
     assert store.judged_alike(0, 0, 10, ["role"])[0].tags == "role=web"
+    assert not store.judged_alike(NOW + DAY_US, 0, 10)
     assert {(row.peer_tags, row.remote, row.peer) for row in others} == {
         (None, outside, ""),
         (None, mapped("203.0.113.8"), ""),

@@ -10,20 +10,33 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
+from ipaddress import IPv6Address
 from sys import intern
 
 from segctl.model.inventory import Address, Host
-from segctl.model.policy import HOST_WORKLOAD, Mode, Policy, PortRange, Selector, Tags, Workload
-from segctl.policy.decide import Decision, Direction, Instance, decide_end, ends_of, essential, is_live, matches
+from segctl.model.policy import HOST_WORKLOAD, Essentials, Mode, Policy, PortRange, Selector, Tags, Workload
+from segctl.policy.decide import (
+    EVERYWHERE,
+    Decision,
+    Direction,
+    Instance,
+    decide_end,
+    ends_of,
+    essential,
+    is_live,
+    matches,
+)
 from segctl.policy.selectors import InstanceFinder, SelectorIndex
 
-from segctl_controller.flowstore.naming import Bits, Held, Naming, covering, places
-from segctl_controller.flowstore.wire import service_of
+from segctl_controller.flowstore.naming import Bits, Held, Naming, places, rules_by_ports
+from segctl_controller.flowstore.wire import address_of, service_of
 
 BY_DEFAULT = Decision(False, "default")
 DIRECTIONS: tuple[Direction, Direction] = ("egress", "ingress")
 """By whether a flow comes in."""
-MOST_PARSED = 50_000
+SOMEWHERE = IPv6Address(0)
+MOST_PARSED = 20_000
+"""Tag groups whose text is not parsed again: a fleet has thousands, and every question is about all of them."""
 
 
 @dataclass(slots=True)
@@ -45,6 +58,8 @@ class Group:
     host: Member
     others: dict[str, Member]
     bits: Bits
+    instances: tuple[Instance, ...] = ()
+    """Set when they are first asked for; a host has one at least."""
 
     def member(self, workload: str) -> Member:
         """A workload that is not declared there is `host`."""
@@ -53,10 +68,11 @@ class Group:
 
 @dataclass(slots=True)
 class Service:
-    """`bits` are of the rules that cover it, and of all boundaries."""
+    """`bits` are of the rules that cover it, and of all boundaries. `essential` out and in: whether it could be one."""
 
     port: PortRange
     bits: int
+    essential: tuple[bool, bool]
 
 
 class Decisions:
@@ -70,12 +86,14 @@ class Decisions:
         """Smaller numbers are of rules alone."""
         self._boundaries = ((1 << len(policy.boundaries)) - 1) << len(self._rules)
         self._naming = Naming(self._policy)
-        self._covering = covering(self._rules)
+        self._exact = rules_by_ports(self._rules)
+        self._wide = [(ports, rules) for ports, rules in self._exact.items() if ports.low != ports.high]
         self._workloads: SelectorIndex[Workload] = SelectorIndex()
         host_is_named = self._naming.speaks_of(HOST_WORKLOAD)
         for workload in policy.workloads.values():
             if host_is_named or workload.tags.pairs or self._naming.speaks_of(workload.name):
                 self._workloads.add(workload, Selector(workload.on))
+        self._lenient = replace(self._policy, essentials=_lenient(policy.essentials))
         self._finder = InstanceFinder(policy)
         self._passing: dict[int, Decision] = {}
         self._few: dict[int, Policy] = {}
@@ -95,10 +113,12 @@ class Decisions:
         return Group(text, host, others, (source, destination) if others else host.bits)
 
     def service(self, protocol: int, port: int) -> Service:
-        asked, bits = service_of(protocol, port), self._boundaries
-        for ports, rules in self._covering.items():
+        asked = service_of(protocol, port)
+        bits = self._boundaries | self._exact.get(asked, 0)
+        for ports, rules in self._wide:
             bits |= rules if ports.covers(asked) else 0
-        return Service(asked, bits)
+        out, into = (essential(self._lenient, one, SOMEWHERE, asked) is not None for one in DIRECTIONS)
+        return Service(asked, bits, (out, into))
 
     def between(self, ingress: int, here: Group, local: Member, there: Group, service: Service) -> Decision:
         """What the host of `local`, a member of `here`, does with a flow to or from a host of `there`. Essentials are
@@ -124,17 +144,17 @@ class Decisions:
             known = self._passing[at] = Decision(True, "rule", rule.name, rule.where)
         return known
 
-    def outside(self, ingress: int, here: Group, local: Member, remote: Address, service: Service) -> Decision:
-        """Like `between`, for an address that no host holds; with the essentials."""
+    def outside(self, ingress: int, here: Group, local: Member, remote: bytes, service: Service) -> Decision:
+        """Like `between`, for an address of 16 bytes that no host holds; with the essentials."""
         direction = DIRECTIONS[ingress]
-        passed = essential(self._policy, direction, remote, service.port)
+        passed = service.essential[ingress] and essential(self._policy, direction, address_of(remote), service.port)
         if passed:
             return passed
         touching = local.bits[ingress] & self._naming.with_peers[1 - ingress] & service.bits
         if touching >= self._first_boundary:
-            return self._plainly(touching, ingress, here, local, remote, service)
+            return self._plainly(touching, ingress, here, local, address_of(remote), service)
         for at in places(touching):
-            if matches(self._policy, ends_of(direction, self._rules[at])[1], remote):
+            if matches(self._policy, ends_of(direction, self._rules[at])[1], address_of(remote)):
                 return self._passed(at)
         return BY_DEFAULT
 
@@ -157,7 +177,15 @@ class Decisions:
         return decide_end(policy, DIRECTIONS[ingress], instance, remote, service.port, self._now)
 
     def _instances(self, group: Group) -> tuple[Instance, ...]:
-        return self._finder.of(Host("", parse_tags(group.text)))
+        if not group.instances:
+            group.instances = self._finder.of(Host("", parse_tags(group.text)))
+        return group.instances
+
+
+def _lenient(essentials: Essentials) -> Essentials:
+    """Everywhere where they are anywhere."""
+    dns, ntp, rescue = (EVERYWHERE if nets else () for nets in (essentials.dns, essentials.ntp, essentials.rescue))
+    return replace(essentials, dns=dns, ntp=ntp, rescue=rescue)
 
 
 def _same_within(keys: tuple[str, ...], local: Member, there: Group, bit: int, side: int) -> bool:

@@ -10,9 +10,10 @@ from segctl.model.policy import Mode, Policy, PortRange
 from segctl.policy.decide import Decision
 
 from segctl_controller.flowstore.decisions import Decisions
+from segctl_controller.flowstore.dictionary import NONE
 from segctl_controller.flowstore.draftrows import DraftRows
 from segctl_controller.flowstore.records import DraftRow
-from segctl_controller.flowstore.wire import address_of, service_of
+from segctl_controller.flowstore.wire import service_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +50,19 @@ def judge(rows: Iterable[DraftRow], policy: Policy, now: datetime) -> Verdicts:
     tags that they had at the time of the flow. Where a workload is no longer declared, its processes are `host`'s."""
     told = rows if isinstance(rows, DraftRows) else DraftRows.of(rows)
     decisions = Decisions(policy, now)
-    groups = {number: decisions.group(text) for number, text in told.groups.items() if text is not None}
+    groups = {number: decisions.group(told.groups[number] or "") for number in {*told.tags, *told.peer_tags} - {NONE}}
     services = {place: decisions.service(*place) for place in set(zip(told.protocol, told.port, strict=True))}
     names, enforce, denied = told.names, Mode.ENFORCE, []
     columns = (told.tags, told.workload, told.ingress, told.peer_tags, zip(told.protocol, told.port, strict=True))
     for at, (tags, workload, ingress, peer_tags, place) in enumerate(zip(*columns, strict=True)):
         here = groups[tags]
-        local = here.others.get(names[workload], here.host) if here.others else here.host
+        local = here.member(names[workload])
         if local.mode is not enforce:
             continue
         if peer_tags:
             decision = decisions.between(ingress, here, local, groups[peer_tags], services[place])
         else:
-            decision = decisions.outside(ingress, here, local, address_of(told.remote(at)), services[place])
+            decision = decisions.outside(ingress, here, local, told.remote(at), services[place])
         if not decision.allowed:
             denied.append((at, decision))
     return Verdicts(told, denied, sum(told.flows))

@@ -95,8 +95,8 @@ class Naming:
         return (source, destination), MODES[strictness]
 
 
-def covering(rules: Iterable[Rule]) -> dict[PortRange, int]:
-    """The rules with each range of ports."""
+def rules_by_ports(rules: Iterable[Rule]) -> dict[PortRange, int]:
+    """The bits of the rules that allow each range."""
     alike: dict[tuple[PortRange, ...], int] = {}
     for at, rule in enumerate(rules):
         alike[rule.ports] = alike.get(rule.ports, 0) | 1 << at

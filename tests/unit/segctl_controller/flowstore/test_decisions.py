@@ -11,7 +11,7 @@ from segctl.model.inventory import Host, Inventory
 from segctl.model.policy import HOST_WORKLOAD, Policy
 from segctl.policy.decide import Direction, decide_end, effective_mode, essential, instances
 from segctl_controller.flowstore.decisions import Decisions, parse_tags
-from segctl_controller.flowstore.wire import service_of
+from segctl_controller.flowstore.wire import remote_of, service_of
 
 from tests.shop import TODAY
 from tests.strategies import fleets
@@ -39,7 +39,7 @@ def test_they_are_those_of_decide(fleet: tuple[Policy, Inventory]) -> None:
                     policy, DIRECTIONS[ingress], local, instances(policy, there), service_of(*place), TODAY
                 )
             else:
-                found = decisions.outside(ingress, group, member, there, service)
+                found = decisions.outside(ingress, group, member, remote_of(there), service)
                 direction, port = DIRECTIONS[ingress], service_of(*place)
                 plainly = essential(policy, direction, there, port) or decide_end(
                     policy, direction, local, there, port, TODAY

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from segctl.model.inventory import Host
 from segctl.model.policy import HOST_WORKLOAD, Mode, Policy
@@ -95,6 +95,7 @@ ROWS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(ROWS, max_size=20))
 def test_the_index_leaves_out_no_rule_that_matters(rows: list[DraftRow]) -> None:
     found = judge(rows, POLICY, NOW)
