@@ -8,7 +8,18 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from segctl.model.inventory import Host, Inventory
-from segctl.model.policy import HOST_WORKLOAD, Policy
+from segctl.model.policy import (
+    HOST_WORKLOAD,
+    Boundary,
+    Policy,
+    PortRange,
+    Process,
+    ProcessKind,
+    Rule,
+    Selector,
+    Tags,
+    Workload,
+)
 from segctl.policy.decide import Direction, decide_end, effective_mode, essential, instances
 from segctl_controller.flowstore.decisions import Decisions, parse_tags
 from segctl_controller.flowstore.wire import remote_of, service_of
@@ -56,3 +67,22 @@ def test_a_workload_that_is_not_declared_is_the_hosts(workload: str) -> None:
 def test_tags_are_read_as_the_store_has_them() -> None:
     assert parse_tags("").pairs == ()
     assert parse_tags("app=shop,role=db").pairs == (("app", "shop"), ("role", "db"))
+
+
+def test_a_boundary_is_not_passed_under_the_cover_of_a_rule_for_two_others() -> None:
+    """The destination cannot tell `bad` from `good`, and `bad` may call `other` there on the same port."""
+    tcp80 = PortRange("tcp", 80, 80)
+    workloads = {
+        name: Workload(name, Tags.of({"role": role}), Process(ProcessKind.UNIT, f"{name}.service"))
+        for name, role in (("good", "web"), ("bad", "web"), ("safe", "db"), ("other", "db"))
+    }
+    rules = tuple(
+        Rule(f"{a}-{b}", Selector(workload=a), Selector(workload=b), ("tcp/80",), (tcp80,))
+        for a, b in (("good", "safe"), ("bad", "other"))
+    )
+    boundary = Boundary("kept-out", Selector(workload="bad"), Selector(workload="safe"))
+    for boundaries, reason in (((), "rule"), ((boundary,), "boundary")):
+        decisions = Decisions(Policy(workloads=workloads, rules=rules, boundaries=boundaries), TODAY)
+        here, there = decisions.group("role=db"), decisions.group("role=web")
+        found = decisions.between(1, here, here.member("safe"), there, decisions.service(6, 80))
+        assert found.reason == reason
