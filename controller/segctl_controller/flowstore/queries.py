@@ -166,8 +166,8 @@ def judged_alike(since_us: int, until_us: int, limit: int, groups: Groups) -> Se
     told = _by_group(by_group, (TOTALS[0], LAST, *examples), within(since_us, until_us))
     tags, peer_tags, joined = merged(groups, told, told.c.tags, told.c.peer_tags)
     c = told.c
-    key = (tags.label("near_group"), c.workload, c.ingress, peer_tags.label("far_group"), c.high, c.low)
-    key = (*key, c.protocol, c.port)
+    both = (tags.label("near_group"), c.workload, c.ingress, peer_tags.label("far_group"))
+    key = (*both, c.high, c.low, c.protocol, c.port)
     flows = total(c.flows).label("flows")
     others = (func.max(c.last_us).label("last_us"), func.min(c.host).label("host"), func.min(c.peer).label("peer"))
     return select(*key, flows, *others).select_from(joined).group_by(*key).order_by(flows.desc()).limit(limit)
