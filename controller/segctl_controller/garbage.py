@@ -11,8 +11,8 @@ import gc
 from collections.abc import Callable
 
 YOUNG = (2_000, 5, 1_000_000_000)
-"""Allocations before the youngest are walked; such walks before the next older are, which are ten thousand objects then;
-and before all are: never."""
+"""Allocations before the youngest are walked; such walks before the next older are, some ten thousand objects; and of
+those before all are: never."""
 EVERY = 60.0
 """Seconds between walks of what came since the last one."""
 WHOLE = 360
