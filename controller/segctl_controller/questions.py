@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -19,7 +18,7 @@ class Questions(Generic[Reply]):
     def __init__(self, host: str, most: int) -> None:
         self._host = host
         self._most = most
-        self._ids = itertools.count(1)
+        self._last = 0
         self._open: dict[int, asyncio.Future[Reply]] = {}
 
     @contextmanager
@@ -27,7 +26,7 @@ class Questions(Generic[Reply]):
         """The id to ask with, and the reply to wait for inside. Raises LimitError when too many are open."""
         if len(self._open) >= self._most:
             raise LimitError(f"host {self._host} has {self._most} open questions; try again in a moment")
-        number = next(self._ids)
+        self._last = number = self._last + 1
         reply = self._open[number] = asyncio.get_running_loop().create_future()
         try:
             yield number, reply

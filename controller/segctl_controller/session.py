@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
 
 from segctl.errors import SegctlError
 from segctl.proto.v1 import agent_pb2
 
 from segctl_controller.contest import Origin
+from segctl_controller.ending import Ending
 from segctl_controller.errors import SilentPeerError
 from segctl_controller.facts import Claims
 from segctl_controller.messages import delta_messages, draft_messages, policy_messages
 from segctl_controller.questions import Questions
 from segctl_controller.trial import Desired, Kind, Order
+from segctl_controller.wake import Wake
 
 SILENT_INTERVALS = 3
 MOST_PROBES = 64
@@ -43,15 +44,15 @@ class Session:
         self._base: Desired | None = None  # what it was told to hold, which changes of members build upon
         self._proves = False  # it was told on this stream
         self._withdrawn = ""
-        self._probes: deque[agent_pb2.ProbeRequest] = deque()
+        self._probes: list[agent_pb2.ProbeRequest] = []
         self._drafts: dict[int, list[bytes]] = {}
         self._renew: agent_pb2.RenewSoon | None = None
         self._asked_to_renew = False
-        self.probes = Questions[agent_pb2.ProbeReply](host, MOST_PROBES)
-        self.impacts = Questions[agent_pb2.ImpactReply](host, MOST_IMPACTS)
-        self._wake = asyncio.Event()
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sent: OrderedDict[str, int] = OrderedDict()
+        self.probes: Questions[agent_pb2.ProbeReply] = Questions(host, MOST_PROBES)
+        self.impacts: Questions[agent_pb2.ImpactReply] = Questions(host, MOST_IMPACTS)
+        self._wake = Wake()
+        self.ended = Ending()
+        self._sent: dict[str, int] = {}
         self._claims: Claims | None = None
 
     @property
@@ -101,9 +102,7 @@ class Session:
             self._wake.set()
 
     def end(self, reason: SegctlError) -> None:
-        if not self.ended.done():
-            self.ended.set_exception(reason)
-            self.ended.exception()  # its stream may be gone already, and nobody left to hear it
+        self.ended.end(reason)
 
     async def probe(self, request: agent_pb2.ProbeRequest) -> agent_pb2.ProbeReply:
         """Ask the agent; the caller sets the timeout. Raises LimitError when too many questions are open."""
@@ -147,10 +146,8 @@ class Session:
     async def next_messages(self) -> list[bytes]:
         """What to send next: questions and the newest policy, or a heartbeat."""
         await self._wake.wait()
-        self._wake.clear()
-        messages = []
-        while self._probes:
-            messages.append(agent_pb2.ControllerMessage(probe=self._probes.popleft()).SerializeToString())
+        messages = [agent_pb2.ControllerMessage(probe=probe).SerializeToString() for probe in self._probes]
+        self._probes.clear()
         hold, self._hold = self._hold, None
         orders, self._orders = self._orders, ()
         for order in (*((hold,) if hold is not None else ()), *orders):
@@ -193,10 +190,10 @@ class Session:
     def _ordered(self, order: Order) -> list[bytes]:
         """The messages of one order."""
         desired = order.desired
+        self._sent.pop(desired.digest, None)
         self._sent[desired.digest] = desired.generation
-        self._sent.move_to_end(desired.digest)
-        while len(self._sent) > REMEMBERED:
-            self._sent.popitem(last=False)
+        if len(self._sent) > REMEMBERED:
+            del self._sent[next(iter(self._sent))]
         if order.kind is Kind.HOLD:
             return self._hold_messages(desired)
         if order.kind is Kind.TRY and desired.digest == self._tried:

@@ -48,36 +48,43 @@ class SessionService:
     async def serve(self, context: Context) -> None:
         """The handler of Agent.Session; messages are written as bytes."""
         async with Refusing(context):
-            caller = caller_of(context, self._fleet, "host")
-            self._registry.admit()
-            self._registry.verify(caller.name, caller.serial, caller.issued_us)
-            hello = await self._hello(context)
-            claims = read_claims(hello.facts)
-            await self._paces.wait(caller.name)
-            origin = Origin(source_address(context), hello.boot_id, frozenset(claims.addresses))
-            holds = hello.digest if hello.generation == hello.confirmed else ""
-            session = Session(caller.name, origin, self._heartbeat, previews=bool(claims.mark_mask), holds=holds)
-            welcome = agent_pb2.Welcome(
-                protocol=PROTOCOL_VERSION, host=caller.name, heartbeat_seconds=max(1, round(self._heartbeat))
-            )
+            session = await self._greeted(context)
             try:
-                async with asyncio.timeout(HELLO_SECONDS):
-                    await context.write(agent_pb2.ControllerMessage(welcome=welcome).SerializeToString())
-            except TimeoutError as error:
-                raise SilentPeerError(f"host {caller.name} does not read its stream") from error
-            # Once more, and nothing is awaited from here to the registration: an agent decides how long Hello and
-            # Welcome take, and may meanwhile have been removed, or another machine enrolled under its name.
-            self._registry.verify(caller.name, caller.serial, caller.issued_us)
-            newer = ReplacedError(f"a newer session of host {caller.name} took the place of this one")
-            self._registry.register(session, hello, newer)
-            told = about(Event.SESSION, host=caller.name, generation=hello.generation, peer=context.peer())
-            log.info("session host=%s agent=%r", caller.name, hello.agent_version, extra=told)
-            try:
-                await self._registry.claim(session, claims)
+                await self._claim_once(session)
                 await self._run(session, context)
             finally:
                 self._registry.unregister(session)
-                log.info("session ended host=%s", caller.name, extra=about(Event.SESSION_ENDED, host=caller.name))
+                log.info("session ended host=%s", session.host, extra=about(Event.SESSION_ENDED, host=session.host))
+
+    async def _greeted(self, context: Context) -> Session:
+        """From Hello to the registration. What was said is not kept as long as the session."""
+        caller = caller_of(context, self._fleet, "host")
+        self._registry.admit()
+        self._registry.verify(caller.name, caller.serial, caller.issued_us)
+        hello = await self._hello(context)
+        claims = read_claims(hello.facts)
+        await self._paces.wait(caller.name)
+        await self._slices.take()
+        origin = Origin(source_address(context), hello.boot_id, frozenset(claims.addresses))
+        holds = hello.digest if hello.generation == hello.confirmed else ""
+        session = Session(caller.name, origin, self._heartbeat, previews=bool(claims.mark_mask), holds=holds)
+        session.put_claims(claims)
+        welcome = agent_pb2.Welcome(
+            protocol=PROTOCOL_VERSION, host=caller.name, heartbeat_seconds=max(1, round(self._heartbeat))
+        )
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                await context.write(agent_pb2.ControllerMessage(welcome=welcome).SerializeToString())
+        except TimeoutError as error:
+            raise SilentPeerError(f"host {caller.name} does not read its stream") from error
+        # Once more, and nothing is awaited from here to the registration: an agent decides how long Hello and
+        # Welcome take, and may meanwhile have been removed, or another machine enrolled under its name.
+        self._registry.verify(caller.name, caller.serial, caller.issued_us)
+        newer = ReplacedError(f"a newer session of host {caller.name} took the place of this one")
+        self._registry.register(session, hello, newer)
+        told = about(Event.SESSION, host=caller.name, generation=hello.generation, peer=context.peer())
+        log.info("session host=%s agent=%r", caller.name, hello.agent_version, extra=told)
+        return session
 
     async def _hello(self, context: Context) -> agent_pb2.Hello:
         try:
@@ -99,19 +106,17 @@ class SessionService:
         return hello
 
     async def _run(self, session: Session, context: Context) -> None:
-        """Until the agent closes the stream, the session is ended, or a part fails."""
-        tasks = [asyncio.create_task(part(session, context)) for part in (self._read, self._write)]
-        self._watch.add(session)
-        try:
-            await asyncio.wait((*tasks, session.ended), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._watch.remove(session)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for part in (session.ended, *tasks):
-            if part.done() and not part.cancelled():
-                part.result()
+        """Until the agent closes the stream, the session is ended, or a part fails. The task of the call reads."""
+        with session.ended:
+            self._watch.add(session)
+            writing = asyncio.create_task(self._write(session, context))
+            writing.add_done_callback(session.ended.ends_with)
+            try:
+                await self._read(session, context)
+            finally:
+                self._watch.remove(session)
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
 
     async def _write(self, session: Session, context: Context) -> None:
         while True:
@@ -125,7 +130,7 @@ class SessionService:
 
     async def _read(self, session: Session, context: Context) -> None:
         judging: asyncio.Task[None] | None = None
-        async with asyncio.TaskGroup() as group:
+        try:
             while (message := await context.read()) is not grpc.aio.EOF:
                 session.heard(handling=True)
                 await self._slices.take()
@@ -136,16 +141,23 @@ class SessionService:
                     continue
                 session.put_claims(read_claims(message.facts))
                 if judging is None or judging.done():
-                    judging = group.create_task(self._claim(session))
+                    judging = asyncio.create_task(self._claim(session))
+                    judging.add_done_callback(session.ended.fails_with)
                 session.heard()
+        finally:
             if judging is not None:
                 judging.cancel()
 
     async def _claim(self, session: Session) -> None:
         """The newest facts, and those that come meanwhile."""
-        while (claims := session.take_claims()) is not None:
-            await self._registry.claim(session, claims)
+        while await self._claim_once(session):
             await self._paces.wait(session.host)
+
+    async def _claim_once(self, session: Session) -> bool:
+        claims = session.take_claims()
+        if claims is not None:
+            await self._registry.claim(session, claims)
+        return claims is not None
 
     async def _handle(self, session: Session, message: agent_pb2.AgentMessage) -> None:
         kind = message.WhichOneof("kind")
