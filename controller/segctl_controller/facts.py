@@ -55,9 +55,8 @@ def read_claims(message: agent_pb2.Facts) -> Claims:
     _bounded("units", len(message.units), MOST_UNITS)
     _bounded("listeners", len(message.listeners), MOST_LISTENERS)
     _short("kernel", message.kernel, LONGEST_NAME)
-    for unit in message.units:
-        _short("cgroup", unit.cgroup, LONGEST_PATH)
-        _short("workload", unit.workload, LONGEST_NAME)
+    _all_short("cgroup", [unit.cgroup for unit in message.units], LONGEST_PATH)
+    _all_short("workload", [unit.workload for unit in message.units], LONGEST_NAME)
     for listener in message.listeners:
         _short("cgroup", listener.cgroup, LONGEST_PATH)
         _short("workload", listener.workload, LONGEST_NAME)
@@ -66,14 +65,13 @@ def read_claims(message: agent_pb2.Facts) -> Claims:
         if listener.protocol not in PROTOCOLS or listener.port > 65535:
             raise WireError(f"listener {listener.protocol[:20]!r} port {listener.port} does not exist")
     addresses = {address_from_wire(raw) for raw in message.addresses}
-    kept = agent_pb2.Facts(
-        units=message.units,
-        listeners=message.listeners,
-        kernel=message.kernel,
-        workloads=_workloads(message.workloads),
-        mark_mask=message.mark_mask,
-        table_guard=_known(message.table_guard, GUARDS),
-    )
+    kept = agent_pb2.Facts()
+    kept.CopyFrom(message)
+    kept.DiscardUnknownFields()
+    kept.ClearField("addresses")
+    del kept.workloads[:]
+    kept.workloads.extend(_workloads(message.workloads))
+    kept.table_guard = _known(message.table_guard, GUARDS)
     return Claims(_sorted(a for a in addresses if _ownable(a)), kept.SerializeToString(), message.mark_mask)
 
 
@@ -173,6 +171,10 @@ def _sorted(addresses: Iterable[Address]) -> tuple[Address, ...]:
 def _bounded(what: str, count: int, most: int) -> None:
     if count > most:
         raise LimitError(f"the facts hold {count} {what}, at most {most} are taken")
+
+
+def _all_short(what: str, texts: Sequence[str], most: int) -> None:
+    _short(what, max(texts, key=len, default=""), most)
 
 
 def _short(what: str, text: str, most: int) -> None:
