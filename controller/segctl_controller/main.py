@@ -19,6 +19,7 @@ from segctl.statuspage import Where, parse_where
 from segctl.systemd import Notifier
 
 import segctl_controller.tls13  # noqa: F401 - first of ours: it must run before grpc is imported
+from segctl_controller.allocation import map_buffers
 from segctl_controller.admin_commands import admin
 from segctl_controller.backup import join, restore, take_backup
 from segctl_controller.ca_commands import CA_FILE, ca, external_files
@@ -193,6 +194,7 @@ def run(state: Path, metrics: Where | None) -> None:
     faulthandler.enable(2)  # a watchdog's SIGABRT then says where the loop hung
     with alone(state):
         sys.setswitchinterval(SWITCH)
+        map_buffers()
         asyncio.run(_serve(state, metrics))
 
 

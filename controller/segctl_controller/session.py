@@ -28,12 +28,21 @@ class Session:
     """One stream. Only the newest orders wait, at most one of a kind: a slow agent gets the latest, never a queue. What
     the agent was told already is not told again."""
 
-    def __init__(self, host: str, origin: Origin, heartbeat: float, previews: bool = False, holds: str = "") -> None:
-        """`holds`: the digest of the host policy that is in force there, as the agent says."""
+    def __init__(
+        self,
+        host: str,
+        origin: Origin,
+        heartbeat: float,
+        previews: bool = False,
+        holds: str = "",
+        calm: float = 0.0,
+    ) -> None:
+        """`heartbeat` is in seconds; `calm`, where it is longer, is the one of a host that has nothing on trial.
+        `holds`: the digest of the host policy that is in force there, as the agent says."""
         self._host = host
         self._previews = previews
         self._origin = origin
-        self._heartbeat = heartbeat
+        self._heartbeat, self._calm = heartbeat, max(heartbeat, calm)
         self._now = asyncio.get_running_loop().time
         self._heard_at = self._wrote_at = self._now()
         self._writing = self._beats = self._handling = False
@@ -66,7 +75,7 @@ class Session:
     @property
     def lives(self) -> bool:
         """Its agent was heard from within the heartbeat interval."""
-        return self._now() - self._heard_at <= self._heartbeat
+        return self._now() - self._heard_at <= self._calm
 
     def heard(self, handling: bool = False) -> None:
         """A message came, and is being handled, or was: its agent is not silent as long as nothing is read."""
@@ -168,13 +177,13 @@ class Session:
     def look(self, now: float) -> bool:
         """To be called a few times a heartbeat, at `now` of the loop: ends the session whose agent is silent or does
         not read; whether the agent is to be told a heartbeat."""
-        silence = self._heartbeat * SILENT_INTERVALS
+        silence = self._calm * SILENT_INTERVALS
         if not self._handling and now - self._heard_at > silence:  # else its words wait for us
             self.end(SilentPeerError(f"host {self._host} was silent for {silence:g} seconds"))
         elif self._writing:
             if now - self._wrote_at > silence:
                 self.end(SilentPeerError(f"host {self._host} does not read its stream"))
-        elif now - self._wrote_at >= self._heartbeat:
+        elif now - self._wrote_at >= (self._heartbeat if self._tried else self._calm):
             return True
         return False
 

@@ -506,3 +506,16 @@ async def test_who_is_silent_and_who_is_owed_a_heartbeat() -> None:
     assert not stuck.ended.done()
     stuck.look(now + 100)
     assert "does not read its stream" in str(stuck.ended.exception())
+
+
+async def test_in_a_large_fleet_only_a_host_with_something_on_trial_gets_each_heartbeat() -> None:
+    now = asyncio.get_running_loop().time()
+    session = Session("web1", Origin(), 10.0, calm=40.0)
+    session.heard()
+    assert not session.look(now + 39)
+    assert session.look(now + 41)
+    session.withdraw(7, "digest", "it is on trial no more")
+    assert session.look(now + 11)
+    assert not session.ended.done()
+    session.look(now + 121)
+    assert "silent for 120 seconds" in str(session.ended.exception())
