@@ -14,7 +14,7 @@ M_MMAP_THRESHOLD, M_MMAP_MAX = -3, -4
 THRESHOLD = 8_000
 """Bytes from which on memory is mapped by itself."""
 MOST_MAPS = 30_000
-"""Linux allows a process 65,530 maps (vm.max_map_count), and threads need some, too. What is over it comes from the heap."""
+"""Linux allows a process 65,530 maps (vm.max_map_count), and threads need some. What is over it comes from the heap."""
 
 
 def map_buffers() -> bool:

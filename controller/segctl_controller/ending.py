@@ -59,7 +59,7 @@ class Ending:
         return True
 
     def _interrupt(self) -> None:
-        """In the next turn of the loop: the task may be the one that runs now, and must be inside when it hears of it."""
+        """In the next turn of the loop: the task may be the one that runs now, and has to be inside when it hears."""
         if self._task is not None:
             asyncio.get_running_loop().call_soon(self._cancel)
 

@@ -19,8 +19,8 @@ from segctl.statuspage import Where, parse_where
 from segctl.systemd import Notifier
 
 import segctl_controller.tls13  # noqa: F401 - first of ours: it must run before grpc is imported
-from segctl_controller.allocation import map_buffers
 from segctl_controller.admin_commands import admin
+from segctl_controller.allocation import map_buffers
 from segctl_controller.backup import join, restore, take_backup
 from segctl_controller.ca_commands import CA_FILE, ca, external_files
 from segctl_controller.clock import Clock

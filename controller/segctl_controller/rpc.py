@@ -40,7 +40,7 @@ class Caller:
 
     @property
     def key(self) -> bytes:
-        """Its public key (DER). Only who renews asks for it, and reading it is a third of what reading a caller costs."""
+        """Its public key (DER). Only who renews asks for it, and it is a third of what a caller takes to read."""
         return public_bytes(self.certificate.public_key()) if self.certificate is not None else b""
 
 

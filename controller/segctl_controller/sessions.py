@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 
 class SessionService:
-    """Serves the streams. `heartbeat` is in seconds, and longer for hosts of a large fleet that have nothing on trial; a
-    peer silent for three of them is closed. A peer that is gone or frozen is noticed by gRPC's keepalive, and sooner."""
+    """Serves the streams. `heartbeat` is in seconds, and longer for hosts of a large fleet that have nothing on trial;
+    a peer silent for three of them is closed. One that is gone or frozen fails the keepalive of gRPC, and sooner."""
 
     def __init__(self, fleet: str, registry: Registry, clock: Clock, heartbeat: float) -> None:
         self._fleet = fleet
@@ -71,13 +71,9 @@ class SessionService:
         origin = Origin(source_address(context), hello.boot_id, frozenset(claims.addresses))
         holds = hello.digest if hello.generation == hello.confirmed else ""
         calm = max(self._heartbeat, len(self._registry.fleet.hosts) / HEARTBEATS_A_SECOND)
-        session = Session(
-            caller.name, origin, self._heartbeat, previews=bool(claims.mark_mask), holds=holds, calm=calm
-        )
+        session = Session(caller.name, origin, self._heartbeat, previews=bool(claims.mark_mask), holds=holds, calm=calm)
         session.put_claims(claims)
-        welcome = agent_pb2.Welcome(
-            protocol=PROTOCOL_VERSION, host=caller.name, heartbeat_seconds=max(1, round(calm))
-        )
+        welcome = agent_pb2.Welcome(protocol=PROTOCOL_VERSION, host=caller.name, heartbeat_seconds=max(1, round(calm)))
         try:
             async with asyncio.timeout(HELLO_SECONDS):
                 await context.write(agent_pb2.ControllerMessage(welcome=welcome).SerializeToString())

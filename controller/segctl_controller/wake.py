@@ -1,4 +1,4 @@
-"""What wakes the one task that writes a stream. asyncio.Event, for any number of tasks, takes a kilobyte of each stream."""
+"""What wakes the one task that writes a stream. asyncio.Event, for many tasks, takes a kilobyte of each stream."""
 
 from __future__ import annotations
 
