@@ -1,8 +1,8 @@
 """How the C library hands out memory, which is most of what an idle connection takes.
 
 gRPC allocates buffers of 8 and 17 kB for each connection and touches a page or two of them. Cut out of the heap, they
-lie where others lay before, so all of their pages are in memory; mapped alone, only those that are touched. What a
-storm of connections took then also goes back when it is over.
+lie where others lay before, so all of their pages are in memory; mapped alone, only those that are touched. What the
+heap has free is used first all the same.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from segctl.policy.compile import NO_BODY
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import admin_pb2, agent_pb2, hostpolicy_pb2
 from segctl.wire import PROTOCOL_VERSION
+from segctl_controller import sessions
 from segctl_controller.contest import Origin
 from segctl_controller.errors import UnauthenticatedError
 from segctl_controller.messages import PART, policy_messages
@@ -519,3 +520,13 @@ async def test_in_a_large_fleet_only_a_host_with_something_on_trial_gets_each_he
     assert not session.ended.done()
     session.look(now + 121)
     assert "silent for 120 seconds" in str(session.ended.exception())
+
+
+async def test_a_large_fleet_is_welcomed_with_a_slower_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "HEARTBEATS_A_SECOND", 1 / 30)
+    async with running_controller(tmp_path, heartbeat=1) as lab:
+        web = await lab.enrol("web1", {})
+        async with web.session() as session:
+            assert (await session.call.read()).welcome.heartbeat_seconds == 30
