@@ -1,4 +1,4 @@
-"""Large buffers are mapped by themselves once the controller asked for it; in a process of its own, which it changes."""
+"""Large buffers are mapped by themselves once the controller asked for it: in a process of its own here."""
 
 from __future__ import annotations
 
