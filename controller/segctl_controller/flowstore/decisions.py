@@ -100,7 +100,7 @@ class Decisions:
 
     def group(self, text: str) -> Group:
         """`text` is `key=value,key=value`, sorted."""
-        held = dict(parse_tags(text).pairs)
+        held = coordinates(parse_tags(text), None)
         host = Member(HOST_WORKLOAD, held, *self._naming.standing(HOST_WORKLOAD, held))
         others = {}
         source, destination = host.bits
