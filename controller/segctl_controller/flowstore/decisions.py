@@ -26,7 +26,7 @@ from segctl.policy.decide import (
     is_live,
     matches,
 )
-from segctl.policy.selectors import InstanceFinder, SelectorIndex
+from segctl.policy.selectors import InstanceFinder, SelectorIndex, coordinates
 
 from segctl_controller.flowstore.naming import Bits, Held, Naming, places, rules_by_ports
 from segctl_controller.flowstore.wire import address_of, service_of
