@@ -20,7 +20,6 @@ from segctl.systemd import Notifier
 
 import segctl_controller.tls13  # noqa: F401 - first of ours: it must run before grpc is imported
 from segctl_controller.admin_commands import admin
-from segctl_controller.allocation import map_buffers
 from segctl_controller.backup import join, restore, take_backup
 from segctl_controller.ca_commands import CA_FILE, ca, external_files
 from segctl_controller.clock import Clock
@@ -41,7 +40,7 @@ from segctl_controller.setup import (
 from segctl_controller.store.records import Role
 
 SERVING = "serving agents and operators"
-SWITCH = 0.0005
+SWITCH = 0.002
 """Seconds after which a thread that computes lets the event loop go on: Python's 5 ms add up, for the loop gives the
 interpreter away at every look for input and every digest."""
 STOPPED = "every host keeps enforcing what it has, and queues what it has to report"
@@ -194,7 +193,6 @@ def run(state: Path, metrics: Where | None) -> None:
     faulthandler.enable(2)  # a watchdog's SIGABRT then says where the loop hung
     with alone(state):
         sys.setswitchinterval(SWITCH)
-        map_buffers()
         asyncio.run(_serve(state, metrics))
 
 
