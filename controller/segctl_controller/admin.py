@@ -24,6 +24,7 @@ from segctl_controller.gate import Gate
 from segctl_controller.holders import CaView
 from segctl_controller.hosts import HostAdmin
 from segctl_controller.impact import Impact
+from segctl_controller.mapquestions import MapQuestions
 from segctl_controller.probing import explained
 from segctl_controller.push import Proposal, Publisher
 from segctl_controller.registry import Registry
@@ -38,6 +39,7 @@ from segctl_controller.turns import Turns
 from segctl_controller.usage import Usage
 from segctl_controller.views import denial_view, entry_view, generation_view, host_view, status_view
 from segctl_controller.way import way_from
+from segctl_controller.whatif import WhatIf
 
 RECENT_EVENTS = 20
 IMPACT_SHOWN = 20
@@ -76,6 +78,8 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._turns = Turns(db)
         self._usage = Usage(registry.fleet, db)
         self._flows = FlowQuestions(registry.fleet, db, flows)
+        self._maps = MapQuestions(registry.fleet, db, flows, clock)
+        self._what_if = WhatIf(registry.fleet, db, flows, clock, self._maps)
         self._impact = Impact(registry)
 
     async def WhoAmI(self, request: admin_pb2.WhoAmIRequest, context: Context) -> admin_pb2.WhoAmIReply:
@@ -98,7 +102,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     async def FlowMap(self, request: admin_pb2.FlowMapRequest, context: Context) -> admin_pb2.FlowMapReply:
         async with self._gate.open(context, Role.VIEWER):
-            return await self._flows.map(request)
+            return await self._maps.map(request)
 
     async def TopTalkers(self, request: admin_pb2.TopTalkersRequest, context: Context) -> admin_pb2.TopTalkersReply:
         async with self._gate.open(context, Role.VIEWER):
@@ -109,8 +113,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
     ) -> admin_pb2.DraftImpactFlowsReply:
         async with self._gate.open(context, Role.VIEWER) as operator:
             policy = (await self._review(operator.name, request.source)).accepted()
-            now, limit = self._clock.now(), request.limit
-            return await self._flows.impact(policy, now, request.since_us, request.until_us, limit)
+            return await self._what_if.impact(policy, request)
 
     async def RuleUse(self, request: admin_pb2.RuleUseRequest, context: Context) -> admin_pb2.RuleUseReply:
         async with self._gate.open(context, Role.VIEWER):
@@ -164,7 +167,8 @@ class Admin(admin_pb2_grpc.AdminServicer):
                 reply.unasked.extend(cuts.unasked)
                 with suppress(StateError):  # flows are history: a plan does without
                     since = self._clock.now_us() - DAY_US
-                    reply.impact.CopyFrom(await self._flows.impact(found.policy, now, since, 0, IMPACT_SHOWN))
+                    asked = admin_pb2.DraftImpactFlowsRequest(since_us=since, limit=IMPACT_SHOWN)
+                    reply.impact.CopyFrom(await self._what_if.impact(found.policy, asked))
             return reply
 
     async def Status(self, request: admin_pb2.StatusRequest, context: Context) -> admin_pb2.StatusReply:

@@ -6,6 +6,7 @@ they hold is frozen; so an answer is as of now or as of a moment ago, and both a
 
 from __future__ import annotations
 
+from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2
 
 from segctl_controller.fleet import Fleet
@@ -39,6 +40,31 @@ class FleetEnds:
         if known is None or known[0] is not record:
             known = self._listeners[host] = (record, _listeners(record))
         return known[1].get((protocol, port), "")
+
+
+class TagAddresses:
+    """The addresses of all hosts with some tags, for essentials."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._revision = -1
+        self._carrying: dict[str, set[str]] = {}
+
+    def of(self, tags: str) -> tuple[Address, ...]:
+        """`key=value,key=value`; hosts may carry more of them."""
+        if self._revision != self._fleet.revision:
+            self._look()
+        wanted = sorted((self._carrying.get(pair, set()) for pair in tags.split(",")), key=len)
+        hosts = (self._fleet.hosts.get(name) for name in wanted[0].intersection(*wanted[1:]))
+        return tuple(address for host in hosts if host is not None for address in host.addresses)
+
+    def _look(self) -> None:
+        self._revision, carrying = self._fleet.revision, dict[str, set[str]]()
+        for host in tuple(self._fleet.hosts.values()):
+            carrying.setdefault("", set()).add(host.name)
+            for key, value in host.tags.pairs:
+                carrying.setdefault(f"{key}={value}", set()).add(host.name)
+        self._carrying = carrying
 
 
 def _listeners(record: HostRecord) -> dict[tuple[int, int], str]:

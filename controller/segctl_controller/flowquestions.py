@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
-from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from segctl.model.policy import Policy, PortRange
 from segctl.proto.v1 import admin_pb2
 from segctl.wire import port_range_to_wire
 
 from segctl_controller.deniedflows import denied_flows
+from segctl_controller.deniedrows import DeniedRows
 from segctl_controller.enrich import declared_service
 from segctl_controller.errors import InvalidRequestError, NotFoundError
 from segctl_controller.fleet import Fleet
-from segctl_controller.flowmap import edges_of
-from segctl_controller.flowstore.decisions import parse_tags
-from segctl_controller.flowstore.draft import Blocked, judge, keys_of
-from segctl_controller.flowstore.records import MAPPED, FarEnd, FlowFilter, FlowRecord, FlowVerdict, OtherEnd
+from segctl_controller.flowrequests import LONGEST_NAME, ends_of, network_of, protocol_of, span_of
+from segctl_controller.flowstore.outside import Peers
+from segctl_controller.flowstore.records import MAPPED, FarEnd, FlowFilter, FlowRecord, FlowVerdict, MapFilter, OtherEnd
 from segctl_controller.flowstore.thread import FlowThread
-from segctl_controller.flowstore.wire import PROTOCOLS, address_of, remote_of, remotes_of, service_of
-from segctl_controller.store.records import DenialFilter
+from segctl_controller.flowstore.wire import remote_of, remotes_of, service_of
+from segctl_controller.store.records import DenialFilter, DenialRecord
 from segctl_controller.store.refusals import no_host
 from segctl_controller.store_thread import StoreThread
 
 MOST_FLOWS = 10_000
 MOST_DENIALS = 100_000
-MOST_MAP_ROWS = 50_000
-MOST_EDGES = 10_000
 MOST_KINDS = 200_000
 """Kinds of flows that a draft is judged by, those with most flows first."""
-LONGEST_NAME = 64
 LONGEST_PROCESS = 4096
-LATEST = 2**62
 VERDICTS = {FlowVerdict.ALLOWED: "allowed", FlowVerdict.WOULD_DENY: "would-deny", FlowVerdict.OBSERVED: "observed"}
 DENIED = "denied"
 
@@ -54,7 +48,7 @@ class FlowQuestions:
             raise InvalidRequestError(f"process has at most {LONGEST_PROCESS} characters")
         if request.host and request.host not in self._fleet.hosts:
             raise NotFoundError(no_host(request.host))
-        wanted = _filter(request)
+        wanted = _filter(request, Peers(self._fleet.active.policy))
         if request.verdict == DENIED:
             return await self._denied(request, wanted)
         store = self._flows.store
@@ -79,26 +73,31 @@ class FlowQuestions:
         """They are in the controller's database, and not by the minute: each row is seen from its first to its last."""
         every = DenialFilter(MOST_DENIALS, request.host, request.workload, wanted.since_us)
         rows = await self._db.call(self._db.store.denials, every)
+        if wanted.source or wanted.destination:
+            rows = await asyncio.to_thread(self._between, rows, wanted)
         lost = await self._db.call(self._db.store.lost, request.host, wanted.since_us)
         flows = await asyncio.to_thread(denied_flows, rows, wanted, request.verdict, request.process)
         return admin_pb2.FlowsReply(flows=flows, lost=lost)
 
-    async def map(self, request: admin_pb2.FlowMapRequest) -> admin_pb2.FlowMapReply:
-        """Raises InvalidRequestError."""
-        since, until = _span(request.since_us, request.until_us)
-        if len(request.by) > LONGEST_NAME or any(len(key) > LONGEST_NAME for key in request.by):
-            raise InvalidRequestError(f"by names at most {LONGEST_NAME} tag keys of {LONGEST_NAME} characters")
-        limit = min(request.limit or 1000, MOST_EDGES)
-        store, policy = self._flows.store, self._fleet.active.policy
-        rows = await self._flows.read(store.map, since, until, MOST_MAP_ROWS, tuple(request.by) or None)
-        lost = await self._flows.read(store.lost, "", since)
-        edges = await asyncio.to_thread(edges_of, rows, policy)
-        more = len(edges) > limit or len(rows) == MOST_MAP_ROWS
-        return admin_pb2.FlowMapReply(edges=edges[:limit], more=more, lost=lost)
+    def _between(self, rows: tuple[DenialRecord, ...], wanted: FlowFilter) -> tuple[DenialRecord, ...]:
+        """Those from one end of an edge to the other."""
+        policy = self._fleet.active.policy
+        between = MapFilter(
+            wanted.limit,
+            until_us=wanted.until_us,
+            starts=wanted.starts,
+            source=wanted.source,
+            destination=wanted.destination,
+            hosts=True,
+            processes=True,
+            blocks=True,
+        )
+        kept = DeniedRows().among(rows, between, policy, Peers(policy), self._fleet.hosts)
+        return tuple(row for row in rows if row.id in kept)
 
     async def top(self, request: admin_pb2.TopTalkersRequest) -> admin_pb2.TopTalkersReply:
         """Raises InvalidRequestError."""
-        since, until = _span(request.since_us, request.until_us)
+        since, until = span_of(request.since_us, request.until_us)
         found = await self._flows.read(self._flows.store.talkers, since, until, min(request.limit or 20, MOST_FLOWS))
         talkers = [
             admin_pb2.Talker(
@@ -113,28 +112,14 @@ class FlowQuestions:
         ]
         return admin_pb2.TopTalkersReply(talkers=talkers)
 
-    async def impact(
-        self, policy: Policy, now: datetime, since_us: int, until_us: int, limit: int
-    ) -> admin_pb2.DraftImpactFlowsReply:
-        """Raises InvalidRequestError."""
-        since, until = _span(since_us, until_us)
-        rows = await self._flows.read(self._flows.store.judged_alike, since, until, MOST_KINDS, keys_of(policy))
-        verdicts = await asyncio.to_thread(judge, rows, policy, now)
-        return admin_pb2.DraftImpactFlowsReply(
-            blocked=[_blocked(one, policy) for one in verdicts.first(min(limit or 100, MOST_FLOWS))],
-            blocked_kinds=len(verdicts.denied),
-            blocked_flows=verdicts.blocked_flows,
-            judged_flows=verdicts.judged,
-            more=len(rows) == MOST_KINDS,
-        )
 
-
-def _filter(request: admin_pb2.FlowsRequest) -> FlowFilter:
-    since, until = _span(request.since_us, request.until_us)
+def _filter(request: admin_pb2.FlowsRequest, peers: Peers) -> FlowFilter:
+    since, until = span_of(request.since_us, request.until_us)
     verdicts = {name: verdict for verdict, name in VERDICTS.items()}
     if request.verdict not in ("", DENIED, *verdicts):
         raise InvalidRequestError(f"no verdict {request.verdict[:40]!r}: it is {', '.join(verdicts)} or {DENIED}")
-    low, high = remotes_of(_network(request.address)) if request.address else (b"", b"")
+    source, destination = ends_of(request, peers)
+    low, high = remotes_of(network_of(request.address)) if request.address else (b"", b"")
     return FlowFilter(
         limit=min(request.limit or 100, MOST_FLOWS),
         host=request.host,
@@ -144,31 +129,14 @@ def _filter(request: admin_pb2.FlowsRequest) -> FlowFilter:
         until_us=until,
         low=low,
         high=high,
-        protocol=_protocol(request.protocol) if request.protocol else None,
+        protocol=protocol_of(request.protocol) if request.protocol else None,
         port=request.port if request.HasField("port") else None,
         verdict=verdicts.get(request.verdict),
         process=request.process,
+        source=source,
+        destination=destination,
+        starts=peers.ranges.starts,
     )
-
-
-def _span(since_us: int, until_us: int) -> tuple[int, int]:
-    if since_us < 0 or until_us < 0:
-        raise InvalidRequestError("since_us or until_us is out of bounds")
-    return min(since_us, LATEST), min(until_us, LATEST)
-
-
-def _network(text: str) -> IPv4Network | IPv6Network:
-    try:
-        return ip_network(text[:64], strict=False)
-    except ValueError as error:
-        raise InvalidRequestError(f"{text[:64]!r} is neither an address nor a network such as 10.0.0.0/8") from error
-
-
-def _protocol(text: str) -> int:
-    number = PROTOCOLS.get(text) or (int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else -1)
-    if not 0 <= number <= 255:
-        raise InvalidRequestError(f"no protocol {text[:40]!r}: {', '.join(PROTOCOLS)}, or a number up to 255")
-    return number
 
 
 def _together(accepted: admin_pb2.FlowsReply, denied: admin_pb2.FlowsReply, limit: int) -> admin_pb2.FlowsReply:
@@ -212,23 +180,4 @@ def _view(row: FlowRecord, other: OtherEnd, names: dict[PortRange, str]) -> admi
         last_seen_us=row.last_us,
         process=key.process,
         peer_process=other.process,
-    )
-
-
-def _blocked(one: Blocked, policy: Policy) -> admin_pb2.BlockedFlow:
-    row = one.row
-    return admin_pb2.BlockedFlow(
-        host=row.host,
-        workload=row.workload,
-        ingress=row.ingress,
-        tags=dict(parse_tags(row.tags).pairs),
-        peer_host=row.peer,
-        peer_tags=dict(parse_tags(row.peer_tags or "").pairs),
-        remote=b"" if row.peer_tags is not None else address_of(row.remote).packed,
-        service=port_range_to_wire(one.service),
-        service_name=declared_service(policy, one.service),
-        flows=row.flows,
-        last_seen_us=row.last_us,
-        reason=one.decision.reason,
-        rule=one.decision.name,
     )

@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from segctl_controller.flowstore.outside import Ranges, block_of
 from segctl_controller.flowstore.protocol import FlowStore
 from segctl_controller.flowstore.records import (
     DAY_US,
@@ -15,16 +16,19 @@ from segctl_controller.flowstore.records import (
     HOUR_US,
     MINUTE_US,
     DraftRow,
+    EndFilter,
     FarEnd,
     FlowFilter,
     FlowKey,
     FlowLimits,
     FlowRecord,
     FlowVerdict,
+    MapFilter,
     MapRow,
     Observation,
     ObservedEnd,
     OtherEnd,
+    ProcessRow,
     Talker,
 )
 from segctl_controller.flowstore.stamping import NAMES_A_HOST, PROCESSES_A_HOST
@@ -273,32 +277,100 @@ def test_tags_and_peers_are_those_of_the_time_of_the_flow(store: FlowStore, ends
     told(store, 2, flow(at=NOW + 1))
     old, new = store.flows(FlowFilter())
     assert ((old.peer, old.peer_workload), (new.peer, new.peer_workload)) == (("db1", "shop-db"), ("db2", ""))
-    shown = {(row.tags, row.peer_tags) for row in store.map(0, 0, 10)}
+    shown = {(row.tags, row.peer_tags) for row in store.map(MapFilter(10))}
     assert shown == {("app=shop,role=web", "app=shop,role=db"), ("app=blog,role=web", "")}
 
 
-def test_the_map_is_between_tag_groups_and_ports(store: FlowStore) -> None:
+def test_the_map_is_between_tag_groups_workloads_and_ports(store: FlowStore) -> None:
     outside = mapped("203.0.113.9")
     told(
         store, 1, flow(flows=3), flow(key(verdict=FlowVerdict.OBSERVED, rule=""), at=NOW + 5), flow(key(remote=outside))
     )
     told(store, 1, flow(key("db1", ingress=True, remote=mapped("10.0.0.1")), flows=4), host="db1")
     web, db = "app=shop,role=web", "app=shop,role=db"
-    assert set(store.map(NOW, 0, 10)) == {
-        MapRow(web, db, False, 6, 5432, 4, 0, 1, 20, 40, NOW + 5),
-        MapRow(web, None, False, 6, 5432, 1, 0, 0, 10, 20, NOW),
-        MapRow(db, web, True, 6, 5432, 4, 0, 0, 10, 20, NOW),
+    anywhere = Ranges().first(0)
+    assert set(store.map(MapFilter(10, NOW))) == {
+        MapRow(web, "shop-web", False, db, "shop-db", b"", 6, 5432, 4, 0, 1, 4, 60, NOW + 5),
+        MapRow(web, "shop-web", False, None, "", anywhere, 6, 5432, 1, 0, 0, 1, 30, NOW),
+        MapRow(db, "shop-web", True, web, "", b"", 6, 5432, 4, 0, 0, 4, 30, NOW),
     }
-    assert len(store.map(NOW, 0, 2)) == 2
-    whole = {(row.tags, row.peer_tags, row.ingress, row.flows) for row in store.map(NOW, 0, 10, ["app", "env"])}
+    assert len(store.map(MapFilter(2, NOW))) == 2
+    whole = {(row.tags, row.peer_tags, row.ingress, row.flows) for row in store.map(MapFilter(10, keys=["app", "env"]))}
     assert whole == {
         ("app=shop", "app=shop", False, 4),
         ("app=shop", None, False, 1),
         ("app=shop", "app=shop", True, 4),
     }
-    assert {(row.tags, row.peer_tags) for row in store.map(NOW, 0, 10, [])} == {("", ""), ("", None)}
-    assert store.map(NOW + HOUR_US, 0, 10) == ()
-    assert store.map(0, NOW - HOUR_US, 10) == ()
+    assert {(row.tags, row.peer_tags) for row in store.map(MapFilter(10, keys=[]))} == {("", ""), ("", None)}
+    assert store.map(MapFilter(10, NOW + HOUR_US)) == ()
+    assert store.map(MapFilter(10, 0, NOW - HOUR_US)) == ()
+
+
+def test_the_map_tells_new_flows_spans_and_hosts_apart(store: FlowStore, ends: KnownEnds) -> None:
+    ends.tags_of["web2"] = ends.tags_of["web1"]
+    told(store, 1, flow(flows=3, at=NOW - 2 * HOUR_US), flow(flows=2, at=NOW + 9))
+    told(store, 1, flow(key("web2"), at=NOW), host="web2")
+    [row] = store.map(MapFilter(10, fresh_us=NOW))
+    assert (row.flows, row.fresh) == (6, 2)
+    spans = store.map(MapFilter(10, span_us=HOUR_US))
+    assert {(row.span_us, row.flows) for row in spans} == {(NOW - 2 * HOUR_US, 3), (NOW, 3)}
+    hosts = store.map(MapFilter(10, hosts=True))
+    assert {(row.host, row.peer, row.flows) for row in hosts} == {("web1", "db1", 5), ("web2", "db1", 1)}
+    told(store, 2, flow(key(process="unit:nginx.service"), at=NOW + 9))
+    processes = store.map(MapFilter(10, processes=True))
+    assert {(row.process, row.flows) for row in processes} == {("", 6), ("unit:nginx.service", 1)}
+    assert [row.flows for row in store.map(MapFilter(10, source=EndFilter(process="unit:nginx.service")))] == [1]
+
+
+OUTSIDE = ["10.9.0.1", "203.0.113.9", "203.0.113.200", "203.0.114.1", "2001:db8::1", "2001:db8:0:1::1", "fe80::1"]
+
+
+def test_addresses_outside_are_told_apart_where_the_policy_does(store: FlowStore) -> None:
+    remotes = [mapped(a) if "." in a else ip_address(a).packed for a in OUTSIDE]
+    told(store, 1, *(flow(key(remote=remote), flows=1 + n) for n, remote in enumerate(remotes)))
+    networks = [ip_network(n) for n in ("203.0.113.0/24", "203.0.113.128/25", "2001:db8::/48", "fe80::/10", "::/0")]
+    ranges = Ranges.of(networks)
+    found = store.map(MapFilter(10, starts=ranges.starts))
+    assert {(ranges.at(row.remote), row.flows) for row in found} == {
+        (ranges.at(remotes[0]), 1),
+        (ranges.at(remotes[1]), 2),
+        (ranges.at(remotes[2]), 3),
+        (ranges.at(remotes[3]), 4),
+        (ranges.at(remotes[4]), 5 + 6),
+        (ranges.at(remotes[6]), 7),
+    }
+    assert {row.remote: row.flows for row in store.map(MapFilter(10))} == {Ranges().first(0): 28}
+    blocks = {
+        str(block_of(row.block)): row.flows for row in store.map(MapFilter(10, starts=ranges.starts, blocks=True))
+    }
+    assert blocks["2001:db8::/48"] == 11
+    assert sorted(blocks) == ["10.9.0.0/24", "2001:db8::/48", "203.0.113.0/24", "203.0.114.0/24", "fe80::/48"]
+    of_128 = EndFilter(outside=True, places=frozenset(ranges.within(networks[1])))
+    assert [row.flows for row in store.map(MapFilter(10, starts=ranges.starts, destination=of_128))] == [3]
+    block = EndFilter(outside=True, block=(mapped("203.0.113.0"), mapped("203.0.113.255")))
+    assert sum(row.flows for row in store.map(MapFilter(10, blocks=True, destination=block))) == 5
+
+
+def test_the_map_is_narrowed_to_the_ends_of_an_edge(store: FlowStore) -> None:
+    told(store, 1, flow(flows=2), flow(key(port=80, workload="host"), flows=3), flow(key(remote=mapped("8.8.8.8"))))
+    there = key("db1", ingress=True, workload="shop-db", remote=mapped("10.0.0.1"))
+    told(store, 1, flow(there, flows=5), host="db1")
+
+    def found(**wanted: object) -> list[int]:
+        return sorted(row.flows for row in store.map(MapFilter(10, **wanted)))  # type: ignore[arg-type]
+
+    web, db, out = EndFilter((("role", "web"),)), EndFilter((("role", "db"),)), EndFilter(outside=True)
+    assert found(source=web) == [1, 2, 3, 5]
+    assert found(source=web, destination=db) == [2, 3, 5]
+    assert found(source=db) == found(destination=web) == found(source=out) == []
+    assert found(destination=out) == [1]
+    assert found(source=EndFilter((("role", "web"), ("app", "blog")))) == []
+    assert found(destination=db, protocol=6, port=80) == [3]
+    assert found(destination=EndFilter(host="db1")) == [2, 3, 5]
+    assert found(source=EndFilter(host="db1")) == []
+    assert found(source=EndFilter(workload="host")) == [3, 5]  # who called is not known where it was told by db1
+    assert found(destination=EndFilter(workload="shop-db")) == [2, 3, 5]
+    assert found(source=EndFilter(host="nobody")) == []
 
 
 def test_those_who_talk_most_come_first(store: FlowStore) -> None:
@@ -386,10 +458,10 @@ def tell_both_ends(store: FlowStore) -> None:
 def test_the_map_by_process_has_one_row_for_what_both_ends_told(store: FlowStore) -> None:
     tell_both_ends(store)
     assert set(store.process_map(0, 0, 10)) == {
-        MapRow(WEB, DB, False, 6, 5432, 1, 0, 0, 10, 20, NOW, NGINX, POSTGRES),
-        MapRow(WEB, DB, False, 6, 5432, 2, 0, 0, 10, 20, NOW, CRON, POSTGRES),
-        MapRow(WEB, None, False, 6, 443, 2, 0, 0, 20, 40, NOW - DAY_US, CRON, ""),
-        MapRow(DB, None, True, 6, 5432, 1, 0, 1, 10, 20, NOW, POSTGRES, ""),
+        ProcessRow(WEB, DB, False, 6, 5432, 1, 0, 0, 10, 20, NOW, NGINX, POSTGRES),
+        ProcessRow(WEB, DB, False, 6, 5432, 2, 0, 0, 10, 20, NOW, CRON, POSTGRES),
+        ProcessRow(WEB, None, False, 6, 443, 2, 0, 0, 20, 40, NOW - DAY_US, CRON, ""),
+        ProcessRow(DB, None, True, 6, 5432, 1, 0, 1, 10, 20, NOW, POSTGRES, ""),
     }
     assert [(row.tags, row.peer_tags) for row in store.process_map(NOW, 0, 1, ["role"])] == [("role=web", "role=db")]
     store.keep(NOW + 3 * DAY_US)

@@ -12,9 +12,11 @@ from segctl_controller.flowstore.records import (
     FlowRecord,
     FlowReport,
     FlowSize,
+    MapFilter,
     MapRow,
     Observation,
     OtherEnd,
+    ProcessRow,
     Talker,
 )
 
@@ -55,10 +57,10 @@ class FlowStore(Protocol):
     def talkers(self, since_us: int, until_us: int, limit: int) -> tuple[Talker, ...]:
         """Those with most bytes, the largest first."""
 
-    def map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[MapRow, ...]:
-        """Between tag groups, most flows first. Of the tags, only those with one of `keys` count; None: all."""
+    def map(self, wanted: MapFilter) -> tuple[MapRow, ...]:
+        """Between tag groups, most flows first."""
 
-    def process_map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[MapRow, ...]:
+    def process_map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[ProcessRow, ...]:
         """Likewise, by the processes of both ends too. What both ends told of is one row, of the end that opened the
         connection; rows with `ingress` are of those where that end is no host of ours, or told nothing."""
 

@@ -88,11 +88,11 @@ def search(
     if processes is not None:
         query = query.where(r.process.in_(processes))
     if wanted.low:
-        query = query.where(_among(wanted.low, wanted.high))
+        query = query.where(among(wanted.low, wanted.high))
     return query.group_by(*WIRE_KEY).order_by(last.desc(), *WIRE_KEY).limit(wanted.limit)
 
 
-def _among(low: bytes, high: bytes) -> ColumnElement[bool]:
+def among(low: bytes, high: bytes) -> ColumnElement[bool]:
     """Addresses of a network. A half in which they differ in sign is one in which they may differ in all bits."""
     (low_high, low_low), (high_high, high_low) = split_remote(low), split_remote(high)
     if low_high != high_high:
@@ -132,27 +132,20 @@ def merged(
     groups: Groups, joined: FromClause, tags: ColumnElement[int], peer_tags: ColumnElement[int]
 ) -> tuple[ColumnElement[int], ColumnElement[int], Join]:
     """The columns for the tags of both ends, and `joined` with them."""
-    numbers, into = list(groups), list(groups.values())
-    pairs = select(
-        func.unnest(cast(bindparam(None, numbers, ARRAY(Integer)), ARRAY(Integer))).label("number"),
-        func.unnest(cast(bindparam(None, into, ARRAY(Integer)), ARRAY(Integer))).label("into_group"),
-    ).cte("merged")
+    pairs = unnested(number=list(groups), into_group=list(groups.values())).cte("merged")
     near, far = pairs.alias("near"), pairs.alias("far")
     both = joined.join(near, tags == near.c.number).join(far, peer_tags == far.c.number)
     return near.c.into_group, far.c.into_group, both
 
 
-def mapped(since_us: int, until_us: int, limit: int, groups: Groups) -> Select[Any]:
-    """(tags, peer tags, ingress, protocol, port, flows, would-deny, observed, bytes sent, received, last), most flows
-    first."""
-    by_group = (r.tags, r.peer_tags, r.ingress, r.protocol, r.port)
-    sums = (TOTALS[0], *VERDICTS, *TOTALS[1:])
-    told = _by_group(by_group, (*sums, LAST), within(since_us, until_us))
-    tags, peer_tags, joined = merged(groups, told, told.c.tags, told.c.peer_tags)
-    key = (tags, peer_tags, told.c.ingress, told.c.protocol, told.c.port)
-    totals = [total(told.c[column.name]) for column in sums]
-    query = select(*key, *totals, func.max(told.c.last_us)).select_from(joined)
-    return query.group_by(*key).order_by(totals[0].desc(), *key).limit(limit)
+def unnested(**columns: list[int]) -> Select[Any]:
+    """Lists of numbers as columns of rows."""
+    return select(
+        *(
+            func.unnest(cast(bindparam(None, values, ARRAY(Integer)), ARRAY(Integer))).label(name)
+            for name, values in columns.items()
+        )
+    )
 
 
 def judged_alike(since_us: int, until_us: int, limit: int, groups: Groups) -> Select[Any]:
@@ -161,9 +154,9 @@ def judged_alike(since_us: int, until_us: int, limit: int, groups: Groups) -> Se
     none = literal(0, BigInteger)
     high = case((r.peer == 0, r.remote_high), else_=none).label("high")
     low = case((r.peer == 0, r.remote_low), else_=none).label("low")
-    by_group = (r.tags, r.peer_tags, r.workload, r.ingress, high, low, r.protocol, r.port)
+    both_groups = (r.tags, r.peer_tags, r.workload, r.ingress, high, low, r.protocol, r.port)
     examples = (func.min(r.host).label("host"), func.min(r.peer).label("peer"))
-    told = _by_group(by_group, (TOTALS[0], LAST, *examples), within(since_us, until_us))
+    told = by_group(both_groups, (TOTALS[0], LAST, *examples), within(since_us, until_us))
     tags, peer_tags, joined = merged(groups, told, told.c.tags, told.c.peer_tags)
     c = told.c
     both = (tags.label("near_group"), c.workload, c.ingress, peer_tags.label("far_group"))
@@ -173,7 +166,7 @@ def judged_alike(since_us: int, until_us: int, limit: int, groups: Groups) -> Se
     return select(*key, flows, *others).select_from(joined).group_by(*key).order_by(flows.desc()).limit(limit)
 
 
-def _by_group(key: Sequence[Any], sums: Sequence[Any], seen: ColumnElement[bool]) -> CTE:
+def by_group(key: Sequence[Any], sums: Sequence[Any], seen: ColumnElement[bool]) -> CTE:
     """What was `seen`, summed by both tag groups before it is joined with those that stand for them: a hundred rows
     less to join for each that is left."""
     return select(*key, *sums).where(seen).group_by(*key).cte("told")

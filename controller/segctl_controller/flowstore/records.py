@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -81,6 +82,25 @@ class FlowRecord:
     peer_workload: str = ""
 
 
+EVERYWHERE = ((-(2**63), -(2**63)),)
+"""One range with all addresses: see segctl_controller.flowstore.outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndFilter:
+    """One end of an edge: hosts that carry `tags`, and are called `host` or run `workload` or `process` where these are
+    named, as far as they are known; with `outside`, addresses that no host held, of the ranges at `places` (None: all)
+    and of `block` (first, last)."""
+
+    tags: tuple[tuple[str, str], ...] = ()
+    host: str = ""
+    workload: str = ""
+    process: str = ""
+    outside: bool = False
+    places: frozenset[int] | None = None
+    block: tuple[bytes, bytes] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class FlowFilter:
     """Empty fields: all. `process` is what somebody calls it (`segctl.model.processes.is_called`). `low` and `high`
@@ -99,6 +119,9 @@ class FlowFilter:
     port: int | None = None
     verdict: FlowVerdict | None = None
     process: str = ""
+    source: EndFilter | None = None
+    destination: EndFilter | None = None
+    starts: tuple[tuple[int, int], ...] = EVERYWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +158,62 @@ class Talker:
 
 
 @dataclass(frozen=True, slots=True)
+class MapFilter:
+    """What a map is made of. Tags with other keys than `keys` do not count (None: all do). Addresses outside are told
+    apart by the ranges that begin at `starts` (see segctl_controller.flowstore.outside), with `blocks` by their /24 or
+    /48 too; with `hosts` each host is told for itself, with `processes` each process. Flows that began at `fresh_us` or
+    later are counted by themselves, and with `span_us` by spans of that length (whole minutes)."""
+
+    limit: int
+    since_us: int = 0
+    until_us: int = 0
+    keys: Collection[str] | None = None
+    starts: tuple[tuple[int, int], ...] = EVERYWHERE
+    source: EndFilter | None = None
+    destination: EndFilter | None = None
+    protocol: int | None = None
+    port: int | None = None
+    hosts: bool = False
+    processes: bool = False
+    blocks: bool = False
+    fresh_us: int = 0
+    span_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MapRow:
-    """What the hosts of one tag group told about another one. Tags are of the hosts, at the time of the flow, as
-    `key=value,key=value`; `peer_tags` is None where no enrolled host held the address. `flows` holds `would_deny` and
-    `observed`. Processes are empty where they are not known, or were not asked for."""
+    """What the workload of hosts of one tag group told about another group. Tags are of the hosts, at the time of the
+    flow, as `key=value,key=value`; `peer_tags` is None where no enrolled host held the address: `remote` is then the
+    first of its range, and `block` of its block where those are told apart. `peer_workload` is who listened there, as
+    far as it is known. `flows` holds `would_deny`, `observed` and `fresh`. `host`, `peer` and `process` are set where
+    they are told apart; `peer_process` is for who knows it; `span_us` is the begin of the span (0: none)."""
+
+    tags: str
+    workload: str
+    ingress: bool
+    peer_tags: str | None
+    peer_workload: str
+    remote: bytes
+    protocol: int
+    port: int
+    flows: int
+    would_deny: int = 0
+    observed: int = 0
+    fresh: int = 0
+    octets: int = 0
+    last_us: int = 0
+    host: str = ""
+    peer: str = ""
+    block: bytes = b""
+    span_us: int = 0
+    process: str = ""
+    peer_process: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRow:
+    """What processes of the hosts of one tag group told about another group, whose process is empty where it is not
+    known. `flows` holds `would_deny` and `observed`."""
 
     tags: str
     peer_tags: str | None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from segctl.errors import StateError
 from segctl.model.processes import is_called, is_identity
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import insert
 
-from segctl_controller.flowstore import connections, queries
+from segctl_controller.flowstore import connections, mapping, queries
 from segctl_controller.flowstore.columns import joined_remote, split_remote
 from segctl_controller.flowstore.database import Database, Work
 from segctl_controller.flowstore.dictionary import NONE, Dictionary
@@ -22,6 +23,8 @@ from segctl_controller.flowstore.records import (
     HOUR_US,
     LARGEST_COUNT,
     MAPPED,
+    MINUTE_US,
+    EndFilter,
     FarEnd,
     FlowFilter,
     FlowKey,
@@ -30,10 +33,12 @@ from segctl_controller.flowstore.records import (
     FlowReport,
     FlowSize,
     FlowVerdict,
+    MapFilter,
     MapRow,
     Observation,
     ObservedEnd,
     OtherEnd,
+    ProcessRow,
     Talker,
 )
 from segctl_controller.flowstore.retention import Retention, lose
@@ -152,9 +157,9 @@ class SqlFlowStore:
         if None in asked.values():
             return ()
         host, workload, rule = (asked.get(name) for name in (wanted.host, wanted.workload, wanted.rule))
-        query = queries.search(wanted, host, workload, rule, self._called(wanted.process))
+        query = self._of_ends(queries.search(wanted, host, workload, rule, self._called(wanted.process)), wanted)
         with self._database.reading() as work:
-            found = work.rows(query)
+            found = work.rows(query) if query is not None else []
         return tuple(self._record(row) for row in reversed(found))
 
     def _called(self, process: str) -> list[int] | None:
@@ -227,22 +232,61 @@ class SqlFlowStore:
             Talker(self._names.text(host), self._names.text(workload), *sums) for host, workload, *sums in found
         )
 
-    def map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[MapRow, ...]:
-        groups, shown = self._merged_groups(keys)
+    def map(self, wanted: MapFilter) -> tuple[MapRow, ...]:
+        groups, shown = self._merged_groups(wanted.keys)
+        asked = self._of_ends(mapping.told(wanted), wanted)
+        if asked is None:
+            return ()
         with self._database.reading() as work:
-            found = work.rows(queries.mapped(since_us, until_us, limit, groups))
-        return tuple(
-            MapRow(shown[tags] or "", shown[peer_tags], bool(ingress), *rest)
-            for tags, peer_tags, ingress, *rest in found
+            found = work.rows(mapping.mapped(asked, groups, wanted.limit))
+        return tuple(self._map_row(row, shown, wanted) for row in found)
+
+    def _of_ends(self, query: Select[Any], wanted: MapFilter | FlowFilter) -> Select[Any] | None:
+        """None: no row has a name that is asked for."""
+        source, destination = (self._numbered(end) if end else None for end in (wanted.source, wanted.destination))
+        if any(end and len(end.names) < len(_names_in(end.wanted)) for end in (source, destination)):
+            return None
+        return mapping.of_ends(query, source, destination, wanted.starts)
+
+    def _numbered(self, end: EndFilter) -> mapping.NumberedEnd:
+        names = {text: number for text in _names_in(end) if (number := self._names.find(text)) is not None}
+        wanted = {f"{key}={value}" for key, value in end.tags}
+        groups = [number for number, text in self._groups.all().items() if wanted <= set(text.split(","))]
+        return mapping.NumberedEnd(end, [NONE] if end.outside else groups, names)
+
+    def _map_row(self, row: tuple[int, ...], shown: dict[int, str | None], wanted: MapFilter) -> MapRow:
+        tags, workload, ingress, peer_tags, peer_workload, place, protocol, port, *more = row
+        high, low, host, peer, process, span, flows, would_deny, observed, fresh, octets, last = more
+        text = self._names.text
+        return MapRow(
+            shown[tags] or "",
+            text(workload),
+            bool(ingress),
+            shown[peer_tags],
+            text(peer_workload),
+            joined_remote(*wanted.starts[place]) if place >= 0 else b"",
+            protocol,
+            port,
+            flows,
+            would_deny,
+            observed,
+            fresh,
+            octets,
+            last,
+            text(host),
+            text(peer),
+            joined_remote(high, low) if wanted.blocks and place >= 0 else b"",
+            span * MINUTE_US,
+            text(process),
         )
 
-    def process_map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[MapRow, ...]:
+    def process_map(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> tuple[ProcessRow, ...]:
         groups, shown = self._merged_groups(keys)
         with self._database.reading() as work:
             found = work.rows(connections.mapped_by_process(since_us, until_us, limit, groups))
         text = self._names.text
         return tuple(
-            MapRow(shown[tags] or "", shown[peer_tags], bool(ingress), *rest, *map(text, processes))
+            ProcessRow(shown[tags] or "", shown[peer_tags], bool(ingress), *rest, *map(text, processes))
             for tags, peer_tags, ingress, *rest, processes in ((*row[:-2], row[-2:]) for row in found)
         )
 
@@ -287,6 +331,10 @@ class SqlFlowStore:
         with self._database.reading() as work:
             [(number,)] = work.rows(select(func.count()).select_from(rows))
             return FlowSize(number, self._database.bytes(work))
+
+
+def _names_in(end: EndFilter) -> set[str]:
+    return {end.host, end.workload, end.process} - {""}
 
 
 def _merged(every: dict[int, str], keys: frozenset[str] | None) -> Merged:

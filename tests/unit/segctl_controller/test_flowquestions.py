@@ -11,7 +11,6 @@ from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl_controller.store.records import Entry
 
 from tests.controller_harness import ControllerLab, FakeAgent, eventually, running_controller
-from tests.unit.segctl_controller.policies import SHOP
 from tests.unit.segctl_controller.test_flows import NOW, SECOND, asked, batch, fleet, flows, mapped
 from tests.unit.segctl_controller.test_reports import denial, report
 
@@ -129,37 +128,6 @@ async def test_who_talks_most(tmp_path: Path) -> None:
             ("db1", "shop-db", 7),
             ("web1", "shop-web", 3),
         ]
-
-
-async def impact(lab: ControllerLab, policy: str, **fields: Any) -> admin_pb2.DraftImpactFlowsReply:
-    source = admin_pb2.PolicySource(files=[admin_pb2.SourceFile(name="policy.yaml", content=policy.encode())])
-    return await lab.admin().DraftImpactFlows(admin_pb2.DraftImpactFlowsRequest(source=source, **fields))
-
-
-async def test_a_draft_is_judged_by_what_was_seen(tmp_path: Path) -> None:
-    async with running_controller(tmp_path) as lab:
-        await both_ends(lab)
-        reply = await impact(lab, SHOP)
-        blocked = {(b.host, b.workload, b.ingress, b.service.low): (b.flows, b.reason) for b in reply.blocked}
-        assert blocked == {
-            ("db1", "shop-db", True, 22): (2, "default"),
-            ("web1", "host", True, 128): (1, "default"),
-        }
-        assert (reply.blocked_kinds, reply.blocked_flows, reply.judged_flows) == (2, 3, 11)
-        without = SHOP.replace("allow: [pg]", "allow: [tcp/99]")
-        found = (await impact(lab, without, limit=1)).blocked
-        assert [(b.host, b.peer_host, dict(b.peer_tags)["role"], b.flows) for b in found] == [("db1", "web1", "web", 5)]
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await impact(lab, "version: 2\n")
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-async def test_a_plan_tells_what_it_would_block(tmp_path: Path) -> None:
-    async with running_controller(tmp_path) as lab:
-        await both_ends(lab)
-        source = admin_pb2.PolicySource(files=[admin_pb2.SourceFile(name="p.yaml", content=SHOP.encode())])
-        reply = await lab.admin().Plan(source)
-        assert (reply.impact.blocked_flows, len(reply.impact.blocked)) == (3, 2)
 
 
 async def test_a_removed_host_takes_its_flows_along(tmp_path: Path) -> None:

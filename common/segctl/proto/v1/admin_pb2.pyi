@@ -1611,6 +1611,8 @@ class FlowsRequest(google.protobuf.message.Message):
     VERDICT_FIELD_NUMBER: builtins.int
     UNTIL_US_FIELD_NUMBER: builtins.int
     PROCESS_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    DESTINATION_FIELD_NUMBER: builtins.int
     limit: builtins.int
     """0: 100"""
     host: builtins.str
@@ -1630,6 +1632,12 @@ class FlowsRequest(google.protobuf.message.Message):
     """0: until now"""
     process: builtins.str
     """a unit, a program's name or path, a whole identity, or a glob on one of those"""
+    @property
+    def source(self) -> global___TagGroup:
+        """an end of a map's edge: only flows from there; unset: from everywhere"""
+
+    @property
+    def destination(self) -> global___TagGroup: ...
     def __init__(
         self,
         *,
@@ -1644,9 +1652,11 @@ class FlowsRequest(google.protobuf.message.Message):
         verdict: builtins.str = ...,
         until_us: builtins.int = ...,
         process: builtins.str = ...,
+        source: global___TagGroup | None = ...,
+        destination: global___TagGroup | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_port", b"_port", "port", b"port"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_port", b"_port", "address", b"address", "host", b"host", "limit", b"limit", "port", b"port", "process", b"process", "protocol", b"protocol", "rule", b"rule", "since_us", b"since_us", "until_us", b"until_us", "verdict", b"verdict", "workload", b"workload"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_port", b"_port", "destination", b"destination", "port", b"port", "source", b"source"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_port", b"_port", "address", b"address", "destination", b"destination", "host", b"host", "limit", b"limit", "port", b"port", "process", b"process", "protocol", b"protocol", "rule", b"rule", "since_us", b"since_us", "source", b"source", "until_us", b"until_us", "verdict", b"verdict", "workload", b"workload"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_port", b"_port"]) -> typing.Literal["port"] | None: ...
 
 global___FlowsRequest = FlowsRequest
@@ -1742,7 +1752,9 @@ global___FlowRecord = FlowRecord
 
 @typing.final
 class TagGroup(google.protobuf.message.Message):
-    """Hosts with the same tags, as they were at the time of the flow; or all addresses that no enrolled host held."""
+    """Hosts with the same tags, as they were at the time of the flow; or addresses that no enrolled host held. In a request:
+    whoever has all of it.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1764,7 +1776,22 @@ class TagGroup(google.protobuf.message.Message):
 
     TAGS_FIELD_NUMBER: builtins.int
     OUTSIDE_FIELD_NUMBER: builtins.int
+    PEER_FIELD_NUMBER: builtins.int
+    NETWORK_FIELD_NUMBER: builtins.int
+    HOST_FIELD_NUMBER: builtins.int
+    WORKLOAD_FIELD_NUMBER: builtins.int
+    PROCESS_FIELD_NUMBER: builtins.int
     outside: builtins.bool
+    peer: builtins.str
+    """of outside: the peer of the policy with the longest prefix that holds them; empty: none does"""
+    network: builtins.str
+    """of outside, in the detail network: their /24 or /48"""
+    host: builtins.str
+    """in the details host, workload and process"""
+    workload: builtins.str
+    """in the details workload and process; empty: not told"""
+    process: builtins.str
+    """in the detail process; empty: not told"""
     @property
     def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     def __init__(
@@ -1772,8 +1799,13 @@ class TagGroup(google.protobuf.message.Message):
         *,
         tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         outside: builtins.bool = ...,
+        peer: builtins.str = ...,
+        network: builtins.str = ...,
+        host: builtins.str = ...,
+        workload: builtins.str = ...,
+        process: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["outside", b"outside", "tags", b"tags"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["host", b"host", "network", b"network", "outside", b"outside", "peer", b"peer", "process", b"process", "tags", b"tags", "workload", b"workload"]) -> None: ...
 
 global___TagGroup = TagGroup
 
@@ -1785,15 +1817,37 @@ class FlowMapRequest(google.protobuf.message.Message):
     UNTIL_US_FIELD_NUMBER: builtins.int
     LIMIT_FIELD_NUMBER: builtins.int
     BY_FIELD_NUMBER: builtins.int
+    AT_US_FIELD_NUMBER: builtins.int
+    GENERATION_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    DESTINATION_FIELD_NUMBER: builtins.int
+    PROTOCOL_FIELD_NUMBER: builtins.int
+    PORT_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
     since_us: builtins.int
     until_us: builtins.int
     """0: until now"""
     limit: builtins.int
     """0: 1000 edges, those with most flows"""
+    at_us: builtins.int
+    """judged by the policy that was in force then; 0: by the one in force"""
+    generation: builtins.int
+    """judged by this one, whether it is in force or was; 0: by the one of `at_us`"""
+    protocol: builtins.str
+    """like those of FlowsRequest"""
+    port: builtins.int
+    detail: builtins.str
+    """what the ends are told by beside tags: empty, host, workload, process, network"""
     @property
     def by(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """only these tag keys make groups; empty: all"""
 
+    @property
+    def source(self) -> global___TagGroup:
+        """only edges from there; unset: from everywhere"""
+
+    @property
+    def destination(self) -> global___TagGroup: ...
     def __init__(
         self,
         *,
@@ -1801,8 +1855,17 @@ class FlowMapRequest(google.protobuf.message.Message):
         until_us: builtins.int = ...,
         limit: builtins.int = ...,
         by: collections.abc.Iterable[builtins.str] | None = ...,
+        at_us: builtins.int = ...,
+        generation: builtins.int = ...,
+        source: global___TagGroup | None = ...,
+        destination: global___TagGroup | None = ...,
+        protocol: builtins.str = ...,
+        port: builtins.int | None = ...,
+        detail: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["by", b"by", "limit", b"limit", "since_us", b"since_us", "until_us", b"until_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_port", b"_port", "destination", b"destination", "port", b"port", "source", b"source"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_port", b"_port", "at_us", b"at_us", "by", b"by", "destination", b"destination", "detail", b"detail", "generation", b"generation", "limit", b"limit", "port", b"port", "protocol", b"protocol", "since_us", b"since_us", "source", b"source", "until_us", b"until_us"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_port", b"_port"]) -> typing.Literal["port"] | None: ...
 
 global___FlowMapRequest = FlowMapRequest
 
@@ -1813,9 +1876,18 @@ class FlowMapReply(google.protobuf.message.Message):
     EDGES_FIELD_NUMBER: builtins.int
     MORE_FIELD_NUMBER: builtins.int
     LOST_FIELD_NUMBER: builtins.int
+    GENERATION_FIELD_NUMBER: builtins.int
+    COMPARED_SINCE_US_FIELD_NUMBER: builtins.int
+    MORE_DENIED_FIELD_NUMBER: builtins.int
     more: builtins.bool
     """there are more edges than were asked for"""
     lost: builtins.int
+    generation: builtins.int
+    """by whose policy the edges are judged; 0: there was none"""
+    compared_since_us: builtins.int
+    """from when on that policy and the network are compared"""
+    more_denied: builtins.bool
+    """of the denied connections only the newest were looked at"""
     @property
     def edges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MapEdge]: ...
     def __init__(
@@ -1824,8 +1896,11 @@ class FlowMapReply(google.protobuf.message.Message):
         edges: collections.abc.Iterable[global___MapEdge] | None = ...,
         more: builtins.bool = ...,
         lost: builtins.int = ...,
+        generation: builtins.int = ...,
+        compared_since_us: builtins.int = ...,
+        more_denied: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["edges", b"edges", "lost", b"lost", "more", b"more"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compared_since_us", b"compared_since_us", "edges", b"edges", "generation", b"generation", "lost", b"lost", "more", b"more", "more_denied", b"more_denied"]) -> None: ...
 
 global___FlowMapReply = FlowMapReply
 
@@ -1844,6 +1919,11 @@ class MapEdge(google.protobuf.message.Message):
     OBSERVED_FIELD_NUMBER: builtins.int
     BYTES_FIELD_NUMBER: builtins.int
     LAST_SEEN_US_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    VERDICTS_FIELD_NUMBER: builtins.int
+    COMPARISON_FIELD_NUMBER: builtins.int
+    REASONS_FIELD_NUMBER: builtins.int
+    DENIED_FIELD_NUMBER: builtins.int
     service_name: builtins.str
     flows: builtins.int
     would_deny: builtins.int
@@ -1852,12 +1932,26 @@ class MapEdge(google.protobuf.message.Message):
     bytes: builtins.int
     """in both directions"""
     last_seen_us: builtins.int
+    verdict: builtins.str
+    """the strictest of `verdicts` that occurs; denied connections count too"""
+    denied: builtins.int
+    """connections that were denied, and are not in `flows`"""
     @property
     def source(self) -> global___TagGroup: ...
     @property
     def destination(self) -> global___TagGroup: ...
     @property
     def service(self) -> segctl.proto.v1.hostpolicy_pb2.PortRange: ...
+    @property
+    def verdicts(self) -> global___MapVerdicts:
+        """of `flows`"""
+
+    @property
+    def comparison(self) -> global___MapComparison: ...
+    @property
+    def reasons(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MapReason]:
+        """the strictest first, at most 20"""
+
     def __init__(
         self,
         *,
@@ -1870,9 +1964,14 @@ class MapEdge(google.protobuf.message.Message):
         observed: builtins.int = ...,
         bytes: builtins.int = ...,
         last_seen_us: builtins.int = ...,
+        verdict: builtins.str = ...,
+        verdicts: global___MapVerdicts | None = ...,
+        comparison: global___MapComparison | None = ...,
+        reasons: collections.abc.Iterable[global___MapReason] | None = ...,
+        denied: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["destination", b"destination", "service", b"service", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bytes", b"bytes", "destination", b"destination", "flows", b"flows", "last_seen_us", b"last_seen_us", "observed", b"observed", "service", b"service", "service_name", b"service_name", "source", b"source", "would_deny", b"would_deny"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["comparison", b"comparison", "destination", b"destination", "service", b"service", "source", b"source", "verdicts", b"verdicts"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bytes", b"bytes", "comparison", b"comparison", "denied", b"denied", "destination", b"destination", "flows", b"flows", "last_seen_us", b"last_seen_us", "observed", b"observed", "reasons", b"reasons", "service", b"service", "service_name", b"service_name", "source", b"source", "verdict", b"verdict", "verdicts", b"verdicts", "would_deny", b"would_deny"]) -> None: ...
 
 global___MapEdge = MapEdge
 
@@ -1952,10 +2051,13 @@ class DraftImpactFlowsRequest(google.protobuf.message.Message):
     SINCE_US_FIELD_NUMBER: builtins.int
     UNTIL_US_FIELD_NUMBER: builtins.int
     LIMIT_FIELD_NUMBER: builtins.int
+    SPAN_US_FIELD_NUMBER: builtins.int
     since_us: builtins.int
     until_us: builtins.int
     limit: builtins.int
     """0: 100 kinds"""
+    span_us: builtins.int
+    """replay: count by spans of this length, at most 100 of them; 0: no replay"""
     @property
     def source(self) -> global___PolicySource: ...
     def __init__(
@@ -1965,9 +2067,10 @@ class DraftImpactFlowsRequest(google.protobuf.message.Message):
         since_us: builtins.int = ...,
         until_us: builtins.int = ...,
         limit: builtins.int = ...,
+        span_us: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["limit", b"limit", "since_us", b"since_us", "source", b"source", "until_us", b"until_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "since_us", b"since_us", "source", b"source", "span_us", b"span_us", "until_us", b"until_us"]) -> None: ...
 
 global___DraftImpactFlowsRequest = DraftImpactFlowsRequest
 
@@ -1980,15 +2083,39 @@ class DraftImpactFlowsReply(google.protobuf.message.Message):
     BLOCKED_FLOWS_FIELD_NUMBER: builtins.int
     JUDGED_FLOWS_FIELD_NUMBER: builtins.int
     MORE_FIELD_NUMBER: builtins.int
+    ALLOWED_FIELD_NUMBER: builtins.int
+    ALLOWED_KINDS_FIELD_NUMBER: builtins.int
+    ALLOWED_FLOWS_FIELD_NUMBER: builtins.int
+    NEWLY_BLOCKED_FLOWS_FIELD_NUMBER: builtins.int
+    SPANS_FIELD_NUMBER: builtins.int
+    SINCE_US_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
     blocked_kinds: builtins.int
     """with those that are not listed"""
     blocked_flows: builtins.int
     judged_flows: builtins.int
     more: builtins.bool
     """not every kind of flow was judged: there are too many"""
+    allowed_kinds: builtins.int
+    allowed_flows: builtins.int
+    """with denied connections"""
+    newly_blocked_flows: builtins.int
+    """of `blocked_flows`: those that the policy in force lets pass"""
+    since_us: builtins.int
+    """the window that was looked at"""
+    until_us: builtins.int
+    """0: until now"""
     @property
     def blocked(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BlockedFlow]:
         """those with most flows first"""
+
+    @property
+    def allowed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BlockedFlow]:
+        """that the policy in force does not allow and the one asked about does; most first"""
+
+    @property
+    def spans(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ImpactSpan]:
+        """of a replay, the oldest first"""
 
     def __init__(
         self,
@@ -1998,14 +2125,21 @@ class DraftImpactFlowsReply(google.protobuf.message.Message):
         blocked_flows: builtins.int = ...,
         judged_flows: builtins.int = ...,
         more: builtins.bool = ...,
+        allowed: collections.abc.Iterable[global___BlockedFlow] | None = ...,
+        allowed_kinds: builtins.int = ...,
+        allowed_flows: builtins.int = ...,
+        newly_blocked_flows: builtins.int = ...,
+        spans: collections.abc.Iterable[global___ImpactSpan] | None = ...,
+        since_us: builtins.int = ...,
+        until_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["blocked", b"blocked", "blocked_flows", b"blocked_flows", "blocked_kinds", b"blocked_kinds", "judged_flows", b"judged_flows", "more", b"more"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allowed", b"allowed", "allowed_flows", b"allowed_flows", "allowed_kinds", b"allowed_kinds", "blocked", b"blocked", "blocked_flows", b"blocked_flows", "blocked_kinds", b"blocked_kinds", "judged_flows", b"judged_flows", "more", b"more", "newly_blocked_flows", b"newly_blocked_flows", "since_us", b"since_us", "spans", b"spans", "until_us", b"until_us"]) -> None: ...
 
 global___DraftImpactFlowsReply = DraftImpactFlowsReply
 
 @typing.final
 class BlockedFlow(google.protobuf.message.Message):
-    """Flows that were accepted, and would not be under the policy asked about."""
+    """Flows that were accepted, and would not be under the policy asked about; or, in `allowed`, that it comes to allow."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -2054,6 +2188,11 @@ class BlockedFlow(google.protobuf.message.Message):
     LAST_SEEN_US_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     RULE_FIELD_NUMBER: builtins.int
+    WAS_FIELD_NUMBER: builtins.int
+    WAS_RULE_FIELD_NUMBER: builtins.int
+    OWNER_FIELD_NUMBER: builtins.int
+    PROCESSES_FIELD_NUMBER: builtins.int
+    DENIED_FIELD_NUMBER: builtins.int
     host: builtins.str
     """one of those with these tags that had such a flow"""
     workload: builtins.str
@@ -2066,15 +2205,27 @@ class BlockedFlow(google.protobuf.message.Message):
     flows: builtins.int
     last_seen_us: builtins.int
     reason: builtins.str
-    """boundary, default"""
+    """boundary, default; of what comes to be allowed rule or essential"""
     rule: builtins.str
-    """the boundary"""
+    """the boundary; of what comes to be allowed the rule"""
+    was: builtins.str
+    """what the policy in force says: allowed, not-covered, would-deny, denied"""
+    was_rule: builtins.str
+    """the rule that permits it, or the boundary that denies it, by the policy in force"""
+    owner: builtins.str
+    """of the rule concerned: the one that permits it now, or that would"""
+    denied: builtins.int
+    """of `flows`: connections that were denied"""
     @property
     def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
     def peer_tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
     def service(self) -> segctl.proto.v1.hostpolicy_pb2.PortRange: ...
+    @property
+    def processes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """local ones, where they are known; at most 5"""
+
     def __init__(
         self,
         *,
@@ -2091,9 +2242,14 @@ class BlockedFlow(google.protobuf.message.Message):
         last_seen_us: builtins.int = ...,
         reason: builtins.str = ...,
         rule: builtins.str = ...,
+        was: builtins.str = ...,
+        was_rule: builtins.str = ...,
+        owner: builtins.str = ...,
+        processes: collections.abc.Iterable[builtins.str] | None = ...,
+        denied: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["service", b"service"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["flows", b"flows", "host", b"host", "ingress", b"ingress", "last_seen_us", b"last_seen_us", "peer_host", b"peer_host", "peer_tags", b"peer_tags", "reason", b"reason", "remote", b"remote", "rule", b"rule", "service", b"service", "service_name", b"service_name", "tags", b"tags", "workload", b"workload"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["denied", b"denied", "flows", b"flows", "host", b"host", "ingress", b"ingress", "last_seen_us", b"last_seen_us", "owner", b"owner", "peer_host", b"peer_host", "peer_tags", b"peer_tags", "processes", b"processes", "reason", b"reason", "remote", b"remote", "rule", b"rule", "service", b"service", "service_name", b"service_name", "tags", b"tags", "was", b"was", "was_rule", b"was_rule", "workload", b"workload"]) -> None: ...
 
 global___BlockedFlow = BlockedFlow
 
@@ -2425,3 +2581,127 @@ class RevokeApiTokenReply(google.protobuf.message.Message):
     ) -> None: ...
 
 global___RevokeApiTokenReply = RevokeApiTokenReply
+
+@typing.final
+class MapVerdicts(google.protobuf.message.Message):
+    """Of a map: what the policy says of flows, both ends together. not-covered: an end in the mode observe, where nothing
+    allows them.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ALLOWED_FIELD_NUMBER: builtins.int
+    NOT_COVERED_FIELD_NUMBER: builtins.int
+    WOULD_DENY_FIELD_NUMBER: builtins.int
+    DENIED_FIELD_NUMBER: builtins.int
+    allowed: builtins.int
+    not_covered: builtins.int
+    would_deny: builtins.int
+    denied: builtins.int
+    def __init__(
+        self,
+        *,
+        allowed: builtins.int = ...,
+        not_covered: builtins.int = ...,
+        would_deny: builtins.int = ...,
+        denied: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allowed", b"allowed", "denied", b"denied", "not_covered", b"not_covered", "would_deny", b"would_deny"]) -> None: ...
+
+global___MapVerdicts = MapVerdicts
+
+@typing.final
+class MapComparison(google.protobuf.message.Message):
+    """Of a map: what the policy says and what the network did, since the policy is in force."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PERMITTED_FIELD_NUMBER: builtins.int
+    REJECTED_FIELD_NUMBER: builtins.int
+    ESCAPED_FIELD_NUMBER: builtins.int
+    MISDROPPED_FIELD_NUMBER: builtins.int
+    permitted: builtins.int
+    """the policy lets them pass, and they did"""
+    rejected: builtins.int
+    """it denies them, and they did not pass"""
+    escaped: builtins.int
+    """it denies them, and they passed"""
+    misdropped: builtins.int
+    """it lets them pass, and they did not"""
+    def __init__(
+        self,
+        *,
+        permitted: builtins.int = ...,
+        rejected: builtins.int = ...,
+        escaped: builtins.int = ...,
+        misdropped: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["escaped", b"escaped", "misdropped", b"misdropped", "permitted", b"permitted", "rejected", b"rejected"]) -> None: ...
+
+global___MapComparison = MapComparison
+
+@typing.final
+class MapReason(google.protobuf.message.Message):
+    """Of a map: why one end lets flows pass or does not."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INGRESS_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    FLOWS_FIELD_NUMBER: builtins.int
+    OWNER_FIELD_NUMBER: builtins.int
+    ingress: builtins.bool
+    """the destination's end, else the source's"""
+    verdict: builtins.str
+    """allowed, not-covered, would-deny, denied"""
+    reason: builtins.str
+    """rule, essential, boundary, default"""
+    rule: builtins.str
+    """the rule, boundary or essential"""
+    flows: builtins.int
+    owner: builtins.str
+    """of the rule"""
+    def __init__(
+        self,
+        *,
+        ingress: builtins.bool = ...,
+        verdict: builtins.str = ...,
+        reason: builtins.str = ...,
+        rule: builtins.str = ...,
+        flows: builtins.int = ...,
+        owner: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["flows", b"flows", "ingress", b"ingress", "owner", b"owner", "reason", b"reason", "rule", b"rule", "verdict", b"verdict"]) -> None: ...
+
+global___MapReason = MapReason
+
+@typing.final
+class ImpactSpan(google.protobuf.message.Message):
+    """Of a replay: what a draft would have made of the flows of one span of time."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SINCE_US_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
+    JUDGED_FLOWS_FIELD_NUMBER: builtins.int
+    BLOCKED_FLOWS_FIELD_NUMBER: builtins.int
+    ALLOWED_FLOWS_FIELD_NUMBER: builtins.int
+    since_us: builtins.int
+    until_us: builtins.int
+    judged_flows: builtins.int
+    blocked_flows: builtins.int
+    allowed_flows: builtins.int
+    def __init__(
+        self,
+        *,
+        since_us: builtins.int = ...,
+        until_us: builtins.int = ...,
+        judged_flows: builtins.int = ...,
+        blocked_flows: builtins.int = ...,
+        allowed_flows: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allowed_flows", b"allowed_flows", "blocked_flows", b"blocked_flows", "judged_flows", b"judged_flows", "since_us", b"since_us", "until_us", b"until_us"]) -> None: ...
+
+global___ImpactSpan = ImpactSpan
