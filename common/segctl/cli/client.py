@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Self, TypeVar
 
 import grpc
 
 from segctl.auditchain import Link
-from segctl.cli import convert
+from segctl.cli import convert, convert_flows
 from segctl.cli import views as v
 from segctl.cli.bearer import Bearer
 from segctl.cli.config import ClientConfig
 from segctl.cli.exits import CliError, Exit
 from segctl.cli.flowsearch import FlowsWanted
+from segctl.cli.mapsearch import EndWanted, MapWanted
 from segctl.cli.rpc_errors import translate
 from segctl.cli.streaming import Single, read_stream
 from segctl.cli.trust import keep_trust
+from segctl.cli.views_impact import FlowImpact
+from segctl.cli.views_map import FlowMap
 from segctl.cli.way import Way
 from segctl.model.findings import Finding
 from segctl.policy.source import SourceFile
@@ -85,7 +89,16 @@ class Controller:
         return findings_from_wire(m.findings), m.hosts
 
     def plan(self, files: Sequence[SourceFile]) -> v.Plan:
-        return convert.plan(self._call(self._admin.Plan, source_to_wire(files), THOROUGH))
+        m = self._call(self._admin.Plan, source_to_wire(files), THOROUGH)
+        impact = convert_flows.flow_impact(m.impact) if m.HasField("impact") else None
+        return replace(convert.plan(m), impact=impact)
+
+    def impact(self, files: Sequence[SourceFile], limit: int, since: datetime, span: int = 0) -> FlowImpact:
+        """Of a policy on the flows of the past; by spans of so many seconds, with `span`."""
+        request = pb.DraftImpactFlowsRequest(
+            source=source_to_wire(files), limit=limit, since_us=_microseconds(since), span_us=span * 1_000_000
+        )
+        return convert_flows.flow_impact(self._call(self._admin.DraftImpactFlows, request, THOROUGH))
 
     def push(self, files: Sequence[SourceFile], message: str, plan: v.Plan, way: Way) -> Iterator[Step]:
         """Refused when the policy is no longer that of `plan`, or when another push came between."""
@@ -205,11 +218,22 @@ class Controller:
         m = self._call(self._admin.TopTalkers, pb.TopTalkersRequest(limit=limit, **times), THOROUGH)
         return tuple(map(convert.talker, m.talkers))
 
-    def flow_map(self, limit: int, since: datetime | None, until: datetime | None, by: Sequence[str]) -> v.FlowMap:
-        """Between hosts that differ in the tags `by` (empty: in any), most flows first."""
-        times = {"since_us": _microseconds(since), "until_us": _microseconds(until)}
-        m = self._call(self._admin.FlowMap, pb.FlowMapRequest(limit=limit, by=by, **times), THOROUGH)
-        return v.FlowMap(tuple(map(convert.map_edge, m.edges)), m.more, m.lost)
+    def flow_map(self, wanted: MapWanted) -> FlowMap:
+        """Most flows first."""
+        request = pb.FlowMapRequest(
+            limit=wanted.limit,
+            since_us=_microseconds(wanted.since),
+            until_us=_microseconds(wanted.until),
+            by=wanted.by,
+            at_us=_microseconds(wanted.at),
+            generation=wanted.generation,
+            source=_group(wanted.source),
+            destination=_group(wanted.destination),
+            protocol=wanted.protocol,
+            port=wanted.port,
+            detail=wanted.detail,
+        )
+        return convert_flows.flow_map(self._call(self._admin.FlowMap, request, THOROUGH))
 
     def rule_use(self, rule: str) -> tuple[v.RuleUse, ...]:
         return tuple(map(convert.rule_use, self._call(self._admin.RuleUse, pb.RuleUseRequest(rule=rule)).rules))
@@ -303,6 +327,20 @@ def _rollout(way: Way) -> pb.Rollout:
         pause_seconds=way.pause,
         accept_denials=way.accept_denials,
         without=way.without,
+    )
+
+
+def _group(end: EndWanted | None) -> pb.TagGroup | None:
+    if end is None:
+        return None
+    return pb.TagGroup(
+        tags=end.tags,
+        outside=end.outside,
+        peer=end.peer,
+        network=end.network,
+        host=end.host,
+        workload=end.workload,
+        process=end.process,
     )
 
 

@@ -46,7 +46,6 @@ def plan(m: pb.PlanReply) -> v.Plan:
         cut_total=m.cut_total,
         unasked=tuple(m.unasked),
         behind=m.behind,
-        impact=impact(m.impact) if m.HasField("impact") else None,
     )
 
 
@@ -217,46 +216,6 @@ def flow(m: pb.FlowRecord) -> v.Flow:
 
 def talker(m: pb.Talker) -> v.Talker:
     return v.Talker(m.host, m.workload, m.flows, m.bytes_sent, m.bytes_received, moment(m.last_seen_us))
-
-
-def map_edge(m: pb.MapEdge) -> v.MapEdge:
-    return v.MapEdge(
-        source=_group(m.source),
-        destination=_group(m.destination),
-        service=port(m.service),
-        service_name=m.service_name,
-        flows=m.flows,
-        would_deny=m.would_deny,
-        observed=m.observed,
-        bytes=m.bytes,
-        last_seen=moment(m.last_seen_us),
-    )
-
-
-def _group(m: pb.TagGroup) -> dict[str, str] | None:
-    return None if m.outside else dict(sorted(m.tags.items()))
-
-
-def impact(m: pb.DraftImpactFlowsReply) -> v.FlowImpact:
-    return v.FlowImpact(tuple(map(blocked_flow, m.blocked)), m.blocked_kinds, m.blocked_flows, m.judged_flows, m.more)
-
-
-def blocked_flow(m: pb.BlockedFlow) -> v.BlockedFlow:
-    return v.BlockedFlow(
-        host=m.host,
-        workload=m.workload,
-        direction="ingress" if m.ingress else "egress",
-        tags=dict(sorted(m.tags.items())),
-        peer_host=m.peer_host,
-        peer_tags=dict(sorted(m.peer_tags.items())),
-        peer_address=address(m.remote) if m.remote else "",
-        service=port(m.service),
-        service_name=m.service_name,
-        flows=m.flows,
-        last_seen=moment(m.last_seen_us),
-        reason=m.reason,
-        rule=m.rule,
-    )
 
 
 def rule_use(m: pb.RuleUse) -> v.RuleUse:

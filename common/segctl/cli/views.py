@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from segctl.cli.views_impact import FlowImpact
 from segctl.model.findings import Finding
 
 
@@ -364,63 +365,6 @@ class Talker:
     bytes_sent: int
     bytes_received: int
     last_seen: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class MapEdge:
-    """Flows from one tag group to another one; None: addresses that no enrolled host held. Tags are those of the hosts
-    at the time of the flow. `flows` holds `would_deny` and `observed`; `bytes` go both ways."""
-
-    source: Mapping[str, str] | None
-    destination: Mapping[str, str] | None
-    service: str
-    service_name: str
-    flows: int
-    would_deny: int
-    observed: int
-    bytes: int
-    last_seen: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class FlowMap:
-    """`more`: there are more edges than were asked for. `lost` flows are in none."""
-
-    edges: tuple[MapEdge, ...] = ()
-    more: bool = False
-    lost: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class BlockedFlow:
-    """Flows that were accepted, and would not be. `host` and `peer_host` are an example of the hosts with these tags;
-    `peer_address` stands alone where no enrolled host held it. `reason` is boundary or default; `rule` the boundary."""
-
-    host: str
-    workload: str
-    direction: str
-    tags: Mapping[str, str]
-    peer_host: str
-    peer_tags: Mapping[str, str]
-    peer_address: str
-    service: str
-    service_name: str
-    flows: int
-    last_seen: datetime | None
-    reason: str
-    rule: str
-
-
-@dataclass(frozen=True, slots=True)
-class FlowImpact:
-    """Of the flows of the last day. `blocked` are the first of `blocked_kinds`, those with most flows first. `more`:
-    not every kind of flow was judged."""
-
-    blocked: tuple[BlockedFlow, ...] = ()
-    blocked_kinds: int = 0
-    blocked_flows: int = 0
-    judged_flows: int = 0
-    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

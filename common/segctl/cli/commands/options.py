@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 import click
 
 from segctl.cli.app import Verb, insert_options, take_common_options
+from segctl.cli.mapsearch import EndWanted, parse_end
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 TAG = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=([A-Za-z0-9][A-Za-z0-9_.-]*)")
@@ -26,6 +28,38 @@ class Duration(click.ParamType[int]):
         if not seconds or "".join(n + u for n, u in parts) != str(value):
             self.fail(f"{value!r} is no duration. Write a number and s, m, h or d: 90s, 10m, 1h30m.", param, ctx)
         return seconds
+
+
+class Moment(click.ParamType[datetime | int]):
+    """A date or time in UTC, `2027-05-01T12:00`, or how long ago, `2d`: seconds."""
+
+    name = "moment"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime | int:
+        if isinstance(value, datetime | int):
+            return value
+        text = str(value)
+        if re.fullmatch(r"(\d{1,9}[smhd])+", text):
+            return Duration().convert(text, param, ctx)
+        try:
+            moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        except ValueError:
+            self.fail(f"{text!r} is no time. Write 2027-05-01, 2027-05-01T12:00, or 2d for two days ago.", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class Ends(click.ParamType[EndWanted]):
+    """An end of an edge of the map: see segctl.cli.mapsearch.parse_end."""
+
+    name = "end"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> EndWanted:
+        if isinstance(value, EndWanted):
+            return value
+        try:
+            return parse_end(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Service(click.ParamType[tuple[str, int | None]]):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from segctl.cli.app import App, Verb
+from segctl.cli.commands.options import Duration
 from segctl.cli.commands.way import Asked, way_options
 from segctl.cli.exits import CliError, Exit
 from segctl.cli.output import good, line
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 Steps = Iterator[Step]
 YES = "Read `segctl plan`, then say --yes."
 MAX_MESSAGE = 500
+IMPACT_SHOWN = 20
+"""Kinds of flows that are named."""
 LOOKED_AT = 1000
 """Generations, for the one before the current one: those that were undone do not count."""
 
@@ -37,16 +42,28 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask. Needed 
 @click.command(
     cls=Verb,
     changes="Nothing. The controller compiles and compares; hosts look at their connections and change nothing.",
-    examples=["segctl plan policy/", "segctl plan --json policy/ | jq '.changes[] | select(.allowed)'"],
+    examples=[
+        "segctl plan policy/",
+        "segctl plan --since 7d policy/",
+        "segctl plan --replay 30d policy/",
+        "segctl plan --json policy/ | jq '.changes[] | select(.allowed)'",
+    ],
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
+@click.option("--since", type=Duration(), metavar="TIME", help="Judge the flows of the last 2h, 7d. Default: 1d.")
+@click.option(
+    "--replay", type=Duration(), metavar="TIME", help="The same, and count by the hour or day: what if over the past."
+)
 @click.pass_obj
-def plan(app: App, paths: tuple[str, ...]) -> Exit:
+def plan(app: App, paths: tuple[str, ...], since: int | None, replay: int | None) -> Exit:
     """Show what a policy would change on the fleet: what becomes allowed or denied, on which hosts, in which mode, and
     which live connections a push would cut.
 
-    Of the flows of the last day, those that the policy would block are judged and counted, each end by itself; for each
-    kind a host is named as an example. They were accepted, whatever permitted them.
+    Of the flows of the last day, or of --since, those that the policy would block are judged and counted, each end by
+    itself; for each kind a host is named as an example. They were accepted, whatever permitted them. So are those that
+    it comes to allow, denied connections among them. NOW is what the policy in force says of them: the rule, or why
+    none; OWNER is of that rule, or of the one that would permit them. --replay tells hour by hour or day by day what it
+    would have done.
 
     Connected hosts whose rules change look through their live connections and answer within 3 s. Those that did not
     are named: an agent may be too old to tell. COUNT is how many connections differ in their ports only; RULE NOW is
@@ -56,11 +73,23 @@ def plan(app: App, paths: tuple[str, ...]) -> Exit:
 
     Exits 1 when the policy has an error, because a push of it would be refused.
     """
+    if since is not None and replay is not None:
+        raise click.UsageError("--since and --replay both say how far back: choose one.")
     files = load_sources(paths)
     with app.connect() as controller:
         planned = controller.plan(files)
+        window = replay or since
+        if window and not has_errors(planned):
+            begin = app.clock() - timedelta(seconds=window)
+            span = _span(window) if replay else 0
+            planned = replace(planned, impact=controller.impact(files, IMPACT_SHOWN, begin, span))
     app.result(planned, render_plan(planned, app.terminal.width, declared_services(files)))
     return Exit.FINDINGS if has_errors(planned) else Exit.OK
+
+
+def _span(window: int) -> int:
+    """Seconds of one line of a replay: few enough lines to read."""
+    return next((span for span in (60, 600, 3600) if window <= 48 * span), 86_400)
 
 
 @click.command(

@@ -103,8 +103,17 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
         self.flows = pb.FlowsReply(flows=[FLOW], lost=7)
         group = pb.TagGroup(tags={"role": "web", "app": "shop"})
         edge = pb.MapEdge(
-            source=group, destination=pb.TagGroup(outside=True), service=FLOW.service, flows=3, bytes=9700
+            source=group,
+            destination=pb.TagGroup(outside=True, peer="office"),
+            service=FLOW.service,
+            flows=3,
+            bytes=9700,
+            verdict="denied",
+            verdicts=pb.MapVerdicts(allowed=1, denied=2),
+            reasons=[pb.MapReason(verdict="denied", reason="default", flows=2)],
         )
+        span = pb.ImpactSpan(since_us=T0, until_us=T0 + 10**6, judged_flows=9, blocked_flows=7)
+        self.impact = pb.DraftImpactFlowsReply(blocked_flows=7, judged_flows=9, since_us=T0, spans=[span])
         self.map = pb.FlowMapReply(edges=[edge], more=True)
         self.talkers = pb.TopTalkersReply(
             talkers=[pb.Talker(host="web1", workload="shop-web", flows=3, bytes_sent=700)]
@@ -193,6 +202,10 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
     def FlowMap(self, request, context):
         self._take(request, context)
         return self.map
+
+    def DraftImpactFlows(self, request, context):
+        self._take(request, context)
+        return self.impact
 
     def TopTalkers(self, request, context):
         self._take(request, context)

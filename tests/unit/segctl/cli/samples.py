@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from segctl.cli import views as v
+from segctl.cli import views_impact as vi
+from segctl.cli import views_map as vm
 from segctl.model.findings import Finding, Position, Severity
 
 NOW = datetime(2026, 11, 22, 3, 4, 5, tzinfo=UTC)
@@ -398,27 +400,148 @@ TALKERS = (
     v.Talker("web1", "host", 3, 0, 0, before(7000)),
 )
 _WEB, _DB = {"app": "shop", "env": "prod", "role": "web"}, {"app": "shop", "env": "prod", "role": "db"}
-MAP = v.FlowMap(
+_HOSTS = vm.MapEnd(_WEB), vm.MapEnd(_DB)
+_ALLOWED = tuple(
+    vm.MapReason(end, "allowed", "rule", "web-to-db", 12_345, "team-shop") for end in ("source", "destination")
+)
+_DENIED = vm.MapReason("source", "denied", "default", "", 20)
+MAP = vm.FlowMap(
     (
-        v.MapEdge(_WEB, _DB, "tcp/5432", "postgres", 12_345, 0, 0, 91_974_567, before(5)),
-        v.MapEdge(_WEB, None, "tcp/443", "https", 20, 20, 0, 0, before(90)),
-        v.MapEdge(None, _WEB, "tcp/443", "https", 900, 0, 900, 4_000_000, before(1)),
-        v.MapEdge({}, _DB, "udp/8125", "", 7, 0, 2, 700, before(80_000)),
+        vm.MapEdge(
+            *_HOSTS,
+            "tcp/5432",
+            "postgres",
+            12_345,
+            0,
+            0,
+            91_974_567,
+            before(5),
+            "allowed",
+            vm.MapVerdicts(allowed=12_345),
+            vm.MapComparison(permitted=12_345, misdropped=3),
+            _ALLOWED,
+            denied=3,
+        ),
+        vm.MapEdge(
+            _HOSTS[0],
+            vm.MapEnd(None, peer="office"),
+            "tcp/443",
+            "https",
+            200,
+            20,
+            0,
+            0,
+            before(90),
+            "denied",
+            vm.MapVerdicts(allowed=180, denied=20),
+            vm.MapComparison(permitted=180, rejected=7, escaped=20),
+            (_DENIED, replace(_ALLOWED[0], rule="web-to-office", flows=180)),
+            denied=7,
+        ),
+        vm.MapEdge(
+            vm.MapEnd(None),
+            _HOSTS[0],
+            "tcp/443",
+            "https",
+            900,
+            0,
+            900,
+            4_000_000,
+            before(1),
+            "not-covered",
+            vm.MapVerdicts(not_covered=900),
+            vm.MapComparison(permitted=900),
+            (vm.MapReason("destination", "not-covered", "default", "", 900),),
+        ),
+        vm.MapEdge(
+            vm.MapEnd({}),
+            _HOSTS[1],
+            "udp/8125",
+            "",
+            7,
+            0,
+            2,
+            700,
+            before(80_000),
+            "would-deny",
+            vm.MapVerdicts(would_deny=7),
+            vm.MapComparison(permitted=7),
+            (vm.MapReason("source", "would-deny", "boundary", "dev-stays-out-of-prod", 7),),
+        ),
     ),
     lost=17,
+    generation=8,
+    compared_since=before(3600),
 )
-_BLOCKED = v.BlockedFlow(
-    "web1", "shop-web", "egress", _WEB, "db1", _DB, "", "tcp/5432", "postgres", 12_345, before(5), "default", ""
+PROCESS_MAP = vm.FlowMap(
+    (
+        replace(
+            MAP.edges[0],
+            source=vm.MapEnd(_WEB, host="web1", workload="shop-web", process="unit:nginx.service"),
+            destination=vm.MapEnd(_DB, host="db1", workload="shop-db", process="unit:postgresql@15-main.service"),
+        ),
+        replace(
+            MAP.edges[1],
+            source=vm.MapEnd(_WEB, host="web1", workload="host"),
+            destination=vm.MapEnd(None, peer="office", network="203.0.113.0/24"),
+            comparison=None,
+        ),
+    ),
+    more_denied=True,
 )
-IMPACT = v.FlowImpact(
+_BLOCKED = vi.BlockedFlow(
+    "web1",
+    "shop-web",
+    "egress",
+    _WEB,
+    "db1",
+    _DB,
+    "",
+    "tcp/5432",
+    "postgres",
+    12_345,
+    before(5),
+    "default",
+    "",
+    "allowed",
+    "web-to-db",
+    "team-shop",
+    ("unit:nginx.service",),
+)
+IMPACT = vi.FlowImpact(
     (
         _BLOCKED,
         replace(_BLOCKED, direction="ingress", peer_host="", peer_tags={}, peer_address="203.0.113.9", flows=3),
-        replace(_BLOCKED, reason="boundary", rule="dev-stays-out-of-prod", service="tcp/22", service_name="", flows=1),
+        replace(
+            _BLOCKED,
+            reason="boundary",
+            rule="dev-stays-out-of-prod",
+            service="tcp/22",
+            service_name="",
+            flows=1,
+            was="would-deny",
+            was_rule="",
+            owner="",
+            processes=(),
+        ),
     ),
     blocked_kinds=14,
     blocked_flows=12_360,
     judged_flows=98_765,
+    newly_blocked_flows=12_000,
+    allowed=(
+        replace(_BLOCKED, service_name="", service="tcp/6432", reason="rule", rule="web-to-db", was="denied", flows=40),
+    ),
+    allowed_kinds=1,
+    allowed_flows=40,
+)
+REPLAY = replace(
+    IMPACT,
+    spans=tuple(
+        vi.ImpactSpan(before(86_400 * n), before(86_400 * (n - 1)), 98_765 - n, 7 * (3 - n), 40 * (n == 1))
+        for n in (3, 2, 1)
+    ),
+    since=before(3 * 86_400),
 )
 USES = (
     v.RuleUse("idle", 0, None, 0, True),

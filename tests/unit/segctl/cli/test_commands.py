@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -409,15 +410,76 @@ def test_flows_top(cli: Cli, controller: ScriptedAdmin) -> None:
 
 def test_map_as_text_json_and_graph(cli: Cli, controller: ScriptedAdmin) -> None:
     ran = cli("map", "--by", "app, role")
-    assert "app=shop role=web\n  →  outside  tcp/5432      3  9.7 kB" in ran.out
+    assert "app=shop role=web\n  →  peer office  tcp/5432      3  9.7 kB  never  2 of 3 denied: no rule" in ran.out
     assert "There are more edges" in ran.err
     assert list(controller.asked[-1].by) == ["app", "role"]
     [edge] = cli("map", "--json").json["edges"]
-    assert (edge["source"], edge["destination"], edge["flows"]) == ({"app": "shop", "role": "web"}, None, 3)
-    assert '"app=shop role=web" -> "outside" [label="tcp/5432"' in cli("map", "--dot").out
+    assert edge["source"]["tags"] == {"app": "shop", "role": "web"}
+    assert (edge["destination"]["tags"], edge["destination"]["peer"]) == (None, "office")
+    assert (edge["verdict"], edge["verdicts"]["denied"], edge["comparison"]) == ("denied", 2, None)
+    assert edge["reasons"][0] == {
+        "end": "source",
+        "verdict": "denied",
+        "reason": "default",
+        "rule": "",
+        "flows": 2,
+        "owner": "",
+    }
+    assert '"app=shop role=web" -> "peer office" [label="tcp/5432"' in cli("map", "--dot").out
     assert cli("map", "--dot", "--json").code == Exit.USAGE
     controller.map = pb.FlowMapReply()
     assert "No host has told of a flow" in cli("map").err
+
+
+def test_map_asks_for_ends_details_and_moments(cli: Cli, controller: ScriptedAdmin) -> None:
+    cli(
+        "map",
+        "--from",
+        "env=prod,role=web",
+        "--to",
+        "peer:office, 203.0.113.0/24",
+        "--port",
+        "tcp/443",
+        "--detail",
+        "host",
+    )
+    asked = controller.asked[-1]
+    assert dict(asked.source.tags) == {"env": "prod", "role": "web"}
+    end = asked.destination
+    assert (end.outside, end.peer, end.network, asked.detail) == (True, "office", "203.0.113.0/24", "host")
+    assert (asked.protocol, asked.port) == ("tcp", 443)
+    cli(
+        "map",
+        "--to",
+        "outside",
+        "--from",
+        "host:web1,process:unit:nginx.service",
+        "--at",
+        "2026-11-20T12:00",
+        "--since",
+        "2h",
+    )
+    asked = controller.asked[-1]
+    assert (asked.source.host, asked.source.process, asked.destination.peer) == ("web1", "unit:nginx.service", "any")
+    noon = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 1_000_000
+    assert (asked.at_us, asked.since_us, asked.until_us) == (noon, noon - 7_200_000_000, noon)
+    cli("map", "--at", "2d", "--until", "1h", "--generation", "7")
+    asked = controller.asked[-1]
+    assert (asked.at_us - asked.since_us, asked.at_us - asked.until_us) == (86_400_000_000, 3_600_000_000)
+    assert asked.generation == 7
+    for wrong in (("--at", "noon"), ("--to", "office"), ("--from", "outside,role=web"), ("--detail", "cpu")):
+        assert cli("map", *wrong).code == Exit.USAGE
+
+
+def test_plan_looks_back_as_far_as_asked(cli: Cli, controller: ScriptedAdmin, policy: Path) -> None:
+    cli("plan", str(policy))
+    assert not any(isinstance(asked, pb.DraftImpactFlowsRequest) for asked in controller.asked)
+    assert "7 flows of the 9 since" in cli("plan", str(policy), "--since", "7d").out
+    assert controller.asked[-1].span_us == 0
+    replayed = cli("plan", str(policy), "--replay", "7d").out
+    assert controller.asked[-1].span_us == 86_400_000_000
+    assert "The same, replayed" in replayed
+    assert cli("plan", str(policy), "--since", "7d", "--replay", "7d").code == Exit.USAGE
 
 
 def test_report_rules(cli: Cli, controller: ScriptedAdmin) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from segctl.cli import views
+from segctl.cli import views, views_impact, views_map
 from segctl.cli.app import Verb
 from segctl.cli.check_result import CheckResult
 from segctl.cli.exits import Exit
@@ -105,8 +105,9 @@ def test_every_exit_code_is_documented() -> None:
 
 
 def test_every_json_field_is_documented() -> None:
-    for cls in (CheckResult, *vars(views).values()):
-        if dataclasses.is_dataclass(cls) and cls.__module__ in {views.__name__, CheckResult.__module__}:
+    modules = (views, views_impact, views_map)
+    for cls in (CheckResult, *(value for module in modules for value in vars(module).values())):
+        if dataclasses.is_dataclass(cls) and cls.__module__ in {CheckResult.__module__, *(m.__name__ for m in modules)}:
             match = re.search(rf"^\*\*{cls.__name__}\*\* (.*)$", DOCS, re.MULTILINE)
             assert match, f"{cls.__name__} is not documented"
             for field in dataclasses.fields(cls):

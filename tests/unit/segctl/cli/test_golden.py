@@ -26,6 +26,7 @@ from segctl.cli.check_result import CheckResult
 from segctl.cli.output import Line, line, plain
 from segctl.cli.output_push import Push
 from segctl.cli.views import Done, Lost, Phase, Proof
+from segctl.cli.views_impact import FlowImpact
 
 from tests.unit.segctl.cli import samples as s
 
@@ -148,9 +149,11 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "flows-top": lambda w: output_map.render_talkers(s.TALKERS, s.NOW, w),
     "map": lambda w: output_map.render_map(s.MAP, s.NOW, w),
     "map-dot": lambda w: [line(text) for text in output_map.dot_lines(s.MAP)],
+    "map-processes": lambda w: output_map.render_map(s.PROCESS_MAP, s.NOW, w),
+    "plan-replay": lambda w: output_plan.render_plan(replace(s.PLAN, impact=s.REPLAY), w, s.SERVICES),
     "plan-impact": lambda w: output_plan.render_plan(replace(s.PLAN, impact=s.IMPACT), w, s.SERVICES),
     "plan-no-impact": lambda w: output_plan.render_plan(
-        replace(s.PLAN, impact=v.FlowImpact(judged_flows=98_765)), w, s.SERVICES
+        replace(s.PLAN, impact=FlowImpact(judged_flows=98_765)), w, s.SERVICES
     ),
     "flows-csv": lambda w: [line(text) for text in output_flows.csv_lines(s.FLOWS.flows)],
     "report-rules": lambda w: output_flows.render_rule_use(s.USES, s.NOW, w),
