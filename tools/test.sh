@@ -1,30 +1,38 @@
 #!/bin/sh
-# Every test, in two halves side by side: those with hosts wait for kernels and clocks most of the time, while those of
-# tests/unit and tests/fuzz, and of the databases, compute. Fails when one half does. Usage: tools/test.sh
+# Every test, in three parts side by side: those on machines that boot, and those with hosts in namespaces, wait for
+# kernels and clocks most of the time; tests/unit, tests/fuzz and those of the databases compute. Fails when one does.
+# Usage: tools/test.sh
 set -eu
 cd "$(dirname "$0")/.."
 mkdir -p build
-told=build/test-unit.txt
 databases="flowstore notices shared store store_hits"
-computed="tests/unit tests/fuzz" ignored="--ignore=tests/unit --ignore=tests/fuzz"
+computed="tests/unit tests/fuzz" booted="tests/nspawn tests/packages tests/chaos"
 for name in $databases; do
-  computed="$computed tests/contract/test_$name.py" ignored="$ignored --ignore=tests/contract/test_$name.py"
+  computed="$computed tests/contract/test_$name.py"
+done
+rest=""
+for path in $computed $booted; do
+  rest="$rest --ignore=$path"
 done
 
 # Second in line for the processors: the others have clocks to keep.
 # shellcheck disable=SC2086 # they are lists
-nice -n 10 .venv/bin/python -m pytest $computed </dev/null >"$told" 2>&1 &
+nice -n 10 .venv/bin/python -m pytest $computed </dev/null >build/test-computed.txt 2>&1 &
 computing=$!
-trap 'kill "$computing" 2>/dev/null' EXIT
-trap 'exit 130' INT TERM
-hosts=0
 # shellcheck disable=SC2086
-.venv/bin/python -m pytest $ignored || hosts=$?
-unit=0
+.venv/bin/python -m pytest $booted </dev/null >build/test-booted.txt 2>&1 &
+booting=$!
+trap 'kill "$computing" "$booting" 2>/dev/null' EXIT
+trap 'exit 130' INT TERM
+hosts=0 machines=0 unit=0
+# shellcheck disable=SC2086
+.venv/bin/python -m pytest $rest || hosts=$?
+wait "$booting" || machines=$?
+cat build/test-booted.txt
 wait "$computing" || unit=$?
 trap - EXIT
-cat "$told"
-if [ "$hosts" -ne 0 ] || [ "$unit" -ne 0 ]; then
-  echo "test: FAILED (exit code $hosts with hosts, $unit of those that compute)" >&2
+cat build/test-computed.txt
+if [ "$hosts" -ne 0 ] || [ "$machines" -ne 0 ] || [ "$unit" -ne 0 ]; then
+  echo "test: FAILED (exit code $hosts with hosts, $machines on machines, $unit of those that compute)" >&2
   exit 1
 fi
