@@ -56,7 +56,16 @@ def render_policy(policy: Policy) -> str:
         "essentials": _essentials(policy.essentials),
     }
     said = {key: value for key, value in sections.items() if value}
-    # None: mappings and lists of words go on one line, everything above them in blocks.
+    return _dump(said)
+
+
+def render_rules(rules: Iterable[Rule]) -> str:
+    """A policy file with these rules alone; other files must declare what they name."""
+    return _dump({"version": 1, "rules": [_rule(r) for r in rules]})
+
+
+def _dump(said: object) -> str:
+    """Mappings and lists of words go on one line, everything above them in blocks."""
     return str(yaml.dump(said, Dumper=_Dumper, default_flow_style=None, sort_keys=False, allow_unicode=True, width=120))
 
 

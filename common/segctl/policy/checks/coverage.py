@@ -50,6 +50,12 @@ class _Item:
 
 def find_covered_rules(policy: Policy, terms: Terms, now: datetime) -> Iterator[Finding]:
     """A warning for each rule whose removal would change nothing as long as the one it names stays."""
+    for rule, wide, mutual in covered_rules(policy, terms, now):
+        yield _finding(rule, wide, mutual)
+
+
+def covered_rules(policy: Policy, terms: Terms, now: datetime) -> Iterator[tuple[Rule, Rule, bool]]:
+    """Each such rule, one that covers it, and whether both say the same."""
     items = [
         _Item(i, r, terms.of(r.source), terms.of(r.destination), normalize(r.ports))
         for i, r in enumerate(policy.rules)
@@ -64,7 +70,7 @@ def find_covered_rules(policy: Policy, terms: Terms, now: datetime) -> Iterator[
             mutual = item.covers(wide)
             if mutual and wide.index > item.index:
                 continue
-            yield _finding(item.rule, wide.rule, mutual)
+            yield item.rule, wide.rule, mutual
             break
 
 

@@ -17,20 +17,28 @@ def cuts_wholly(terms: Terms, boundary: Boundary, rule: Rule) -> bool:
 
 
 def find_cut_rules(policy: Policy, terms: Terms, now: datetime) -> Iterator[Finding]:
-    """One warning a rule: for the first boundary that denies all of it, or else for the first that denies a part."""
+    """One warning a rule that a boundary cuts."""
+    for rule, boundary, whole in cut_rules(policy, terms, now):
+        if whole:
+            message = f"rule {rule.name} permits nothing: boundary {boundary.name} ({boundary.where}) denies all of it"
+            yield warning(rule.where, "rule-cut", message, "remove the rule, or narrow the boundary")
+        else:
+            message = f"boundary {boundary.name} ({boundary.where}) denies a part of what rule {rule.name} allows"
+            hint = "name in the rule only what the boundary leaves, so that the rule says what it does"
+            yield warning(rule.where, "rule-narrowed", message, hint)
+
+
+def cut_rules(policy: Policy, terms: Terms, now: datetime) -> Iterator[tuple[Rule, Boundary, bool]]:
+    """Each rule that is cut, with the first boundary that denies all of it, or else the first that denies a part; and
+    whether it is all."""
     for rule in policy.rules:
         if not is_live(rule, now):
             continue
         whole = next((b for b in policy.boundaries if cuts_wholly(terms, b, rule)), None)
-        if whole:
-            message = f"rule {rule.name} permits nothing: boundary {whole.name} ({whole.where}) denies all of it"
-            yield warning(rule.where, "rule-cut", message, "remove the rule, or narrow the boundary")
-            continue
-        part = next((b for b in policy.boundaries if _cuts_partly(terms, b, rule)), None)
-        if part:
-            message = f"boundary {part.name} ({part.where}) denies a part of what rule {rule.name} allows"
-            hint = "name in the rule only what the boundary leaves, so that the rule says what it does"
-            yield warning(rule.where, "rule-narrowed", message, hint)
+        part = next((b for b in policy.boundaries if _cuts_partly(terms, b, rule)), None) if whole is None else None
+        boundary = whole or part
+        if boundary is not None:
+            yield rule, boundary, whole is not None
 
 
 def _cuts_partly(terms: Terms, boundary: Boundary, rule: Rule) -> bool:

@@ -1,0 +1,1 @@
+"""How a policy lives on: selectors move through their phases, rules age. Pure: values in, judgements out."""

@@ -1,0 +1,79 @@
+"""The phases of a selector, observe -> test -> enforce, and the change of the policy files from one to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from segctl.errors import SegctlError
+from segctl.model.policy import Mode, ModeRule, Policy, Selector
+from segctl.policy.checks.terms import Terms
+from segctl.policy.life.past import mode_of
+from segctl.policy.parse import parse_policy
+from segctl.policy.source import SourceFile
+from segctl.policy.syntax.modes import add_mode, set_mode
+
+LADDER = (Mode.OBSERVE, Mode.TEST, Mode.ENFORCE)
+
+
+class PhaseError(SegctlError):
+    """The selector cannot go to that phase by a change of its own entry; says which entry keeps it."""
+
+
+def phase_after(mode: Mode) -> Mode | None:
+    """None: it enforces."""
+    at = mode.strictness + 1
+    return LADDER[at] if at < len(LADDER) else None
+
+
+def phase_before(mode: Mode) -> Mode | None:
+    """None: it observes."""
+    return LADDER[mode.strictness - 1] if mode.strictness else None
+
+
+def with_mode(files: Sequence[SourceFile], policy: Policy, selector: Selector, mode: Mode) -> Mapping[str, bytes]:
+    """The files that change, by name, each with its new content. `policy` is what `files` say, without an error.
+
+    The entry of just this selector says the new mode; where there is none, one is added. Everything else stays as it
+    was written, byte for byte. Raises PhaseError where another entry would hold it in a stricter mode.
+    """
+    own = [entry for entry in policy.modes if entry.select == selector]
+    _refuse_stricter(policy, selector, mode)
+    contents = {file.name: file.content for file in files}
+    if own:
+        strictest = max(entry.mode.strictness for entry in own)
+        wrong = [e for e in own if e.mode.strictness > mode.strictness or e.mode.strictness == strictest]
+        # From the end to the begin, so that the places of the others stay what they are.
+        for entry in sorted(wrong, key=lambda e: e.where, reverse=True):
+            contents[entry.where.file] = set_mode(contents[entry.where.file], entry.where, mode)
+    else:
+        name = _file_for(files, policy)
+        contents[name] = add_mode(contents[name], selector, mode)
+    changed = {file.name: contents[file.name] for file in files if contents[file.name] != file.content}
+    _verify([SourceFile(name, content) for name, content in contents.items()], selector, mode)
+    return changed
+
+
+def _refuse_stricter(policy: Policy, selector: Selector, mode: Mode) -> None:
+    terms = Terms(policy)
+    wanted = terms.of(selector)
+    for entry in policy.modes:
+        stricter = entry.mode.strictness > mode.strictness
+        if stricter and entry.select != selector and terms.of(entry.select).covers(wanted):
+            raise PhaseError(
+                f"{selector} cannot be in {mode.value} by itself: the strictest mode holds, and {entry.where} has "
+                f"{entry.select} in {entry.mode.value}; move that entry"
+            )
+
+
+def _file_for(files: Sequence[SourceFile], policy: Policy) -> str:
+    """Where the last entry is; in a policy without modes, the first file."""
+    last: ModeRule | None = policy.modes[-1] if policy.modes else None
+    return last.where.file if last else min(file.name for file in files)
+
+
+def _verify(files: Sequence[SourceFile], selector: Selector, mode: Mode) -> None:
+    """What was written is read again: an edit that misses must not reach a file."""
+    parsed = parse_policy(files)
+    if parsed.policy is None or mode_of(parsed.policy, selector) is not mode:
+        why = f": {parsed.findings[0]}" if parsed.findings else ""
+        raise PhaseError(f"the entry of modes for {selector} cannot be changed here{why}; write {mode.value} there")
