@@ -30,12 +30,13 @@ from segctl_controller.flowstore.records import (
     OtherEnd,
     ProcessRow,
     Talker,
+    UseRow,
 )
 from segctl_controller.flowstore.stamping import NAMES_A_HOST, PROCESSES_A_HOST
 from segctl_controller.flowstore.store import flow_store_on
-from segctl_controller.flowstore.tables import meta
+from segctl_controller.flowstore.tables import meta, rule_days
 from segctl_controller.store.conninfo import Conninfo, parse_conninfo
-from sqlalchemy import text, update
+from sqlalchemy import delete, text, update
 
 from tests.flowrows import NOW, KnownEnds, addresses, flow, key, mapped, report
 from tests.postgres import Server
@@ -589,3 +590,72 @@ def test_two_replicas_share_one_database(postgres_server: Server, ends: KnownEnd
     assert other.size().rows == 2
     one.close()
     other.close()
+
+
+def test_kinds_tell_on_which_days_they_came(store: FlowStore) -> None:
+    monday = NOW // DAY_US * DAY_US
+    cron = key(process="unit:cron.service")
+    told(store, 1, *(flow(cron, at=monday - days * DAY_US + 10) for days in (28, 21, 14, 7)))
+    told(store, 2, flow(key(port=80), at=monday + 7))
+    store.keep(monday + HOUR_US)
+    since = monday - 30 * DAY_US + 5
+    rows = store.kinds(since, 0, 10, ["role"], [since, monday - 14 * DAY_US + 10, monday])
+    assert [(k.row.port, k.row.flows, k.flows, k.days, k.process) for k in rows] == [
+        (5432, 4, (4, 2, 0), 1 << 2 | 1 << 9 | 1 << 16 | 1 << 23, "unit:cron.service"),
+        (80, 1, (1, 1, 1), 1 << 30, ""),
+    ]
+    [alike] = store.judged_alike(monday, 0, 10, ["role"])
+    assert rows[1].row == alike
+    assert [k.days for k in store.kinds(monday - 61 * DAY_US, monday + DAY_US, 1)] == [
+        1 << 33 | 1 << 40 | 1 << 47 | 1 << 54
+    ]
+    far = store.kinds(monday - 62 * DAY_US, 0, 10)
+    assert [k.days.bit_length() for k in far if k.row.port == 80] == [63]
+
+
+def test_what_a_rule_permitted_is_told_by_both_ends(store: FlowStore) -> None:
+    observed = key(rule="", verdict=FlowVerdict.OBSERVED)
+    told(store, 1, flow(flows=3), flow(key(remote=mapped("203.0.113.9"))), flow(observed))
+    told(store, 1, flow(key("db1", ingress=True, workload="shop-db", remote=mapped("10.0.0.1")), flows=4), host="db1")
+    told(store, 2, flow(key(rule="other")))
+    assert store.used(0, 0, 10, ["web-db", "unheard-of"], ["role"]) == (
+        UseRow("web-db", "role=db", "shop-db", True, "role=web", "", 6, 5432, 4),
+        UseRow("web-db", "role=web", "shop-web", False, "role=db", "shop-db", 6, 5432, 3),
+        UseRow("web-db", "role=web", "shop-web", False, None, "", 6, 5432, 1),
+    )
+    assert len(store.used(0, 0, 1, ["web-db"])) == 1
+    assert store.used(0, 0, 10, ["unheard-of"]) == store.used(0, 0, 10, []) == ()
+
+
+def test_days_of_rules_outlive_their_flows(store: FlowStore) -> None:
+    day = NOW // DAY_US
+    told(store, 1, flow(), flow(at=NOW - 3 * DAY_US), flow(key(rule="", verdict=FlowVerdict.OBSERVED), at=NOW - DAY_US))
+    told(store, 1, flow(key("db1", rule="other"), at=NOW - DAY_US), host="db1")
+    wanted = {"web-db": {day, day - 3}, "other": {day - 1}}
+    assert store.rule_days() == wanted
+    for later in (HOUR_US, 25 * HOUR_US, 40 * DAY_US):
+        store.keep(NOW + later)
+        assert store.rule_days() == wanted
+    assert store.flows(FlowFilter()) == ()
+    store.forget("db1")
+    assert store.rule_days() == wanted
+    store.keep((day + 398) * DAY_US)
+    assert store.rule_days() == {"web-db": {day}, "other": {day - 1}}
+    store.keep((day + 401) * DAY_US)
+    assert store.rule_days() == {}
+
+
+def test_days_of_hours_from_before_are_noted(where: Path | Conninfo, ends: KnownEnds) -> None:
+    made = flow_store_on(where, ends, LIMITS)
+    told(made, 1, flow(), flow(at=NOW - 3 * DAY_US))
+    made.keep(NOW + 30 * HOUR_US)
+    wanted = {"web-db": {NOW // DAY_US, NOW // DAY_US - 3}}
+    assert made.rule_days() == wanted
+    with made._database.transaction() as work:  # a store of a version that did not note them
+        work.run(delete(rule_days))
+    made.close()
+    made = flow_store_on(where, ends, LIMITS)
+    assert made.rule_days() == {}
+    made.keep(NOW + 31 * HOUR_US)
+    assert made.rule_days() == wanted
+    made.close()

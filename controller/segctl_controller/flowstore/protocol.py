@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from segctl_controller.flowstore.draftrows import DraftRows
@@ -12,12 +12,14 @@ from segctl_controller.flowstore.records import (
     FlowRecord,
     FlowReport,
     FlowSize,
+    KindRow,
     MapFilter,
     MapRow,
     Observation,
     OtherEnd,
     ProcessRow,
     Talker,
+    UseRow,
 )
 
 Keys = Collection[str] | None
@@ -70,6 +72,20 @@ class FlowStore(Protocol):
 
     def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> DraftRows:
         """What a policy that asks for tags of `keys` has to decide once each, most flows first."""
+
+    def kinds(
+        self, since_us: int, until_us: int, limit: int, keys: Keys = None, marks: Sequence[int] = ()
+    ) -> tuple[KindRow, ...]:
+        """Like `judged_alike`, with the days they came on; `since_us` is at most 62 days before `until_us`."""
+
+    def used(
+        self, since_us: int, until_us: int, limit: int, rules: Collection[str], keys: Keys = None
+    ) -> tuple[UseRow, ...]:
+        """What each of these rules permitted, most flows first. Of the tags, only those with one of `keys` count; None:
+        all."""
+
+    def rule_days(self) -> Mapping[str, frozenset[int]]:
+        """The days since 1970 (UTC) on which each rule permitted something, also when its flows are gone."""
 
     def size(self) -> FlowSize: ...
 

@@ -3,7 +3,7 @@ translates them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -14,6 +14,7 @@ from sqlalchemy import (
     FromClause,
     Integer,
     Join,
+    Label,
     Select,
     and_,
     bindparam,
@@ -26,13 +27,15 @@ from sqlalchemy import (
 )
 
 from segctl_controller.flowstore.columns import split_remote
-from segctl_controller.flowstore.records import HOUR_US, LARGEST_COUNT, MINUTE_US, FlowFilter, FlowVerdict
+from segctl_controller.flowstore.records import DAY_US, HOUR_US, LARGEST_COUNT, MINUTE_US, FlowFilter, FlowVerdict
 from segctl_controller.flowstore.tables import SUMS, losses, rows
 
 r = rows.c
 MINUTES = 60
 """Of an hour."""
 MOST_ENDS = 200_000
+DAY = cast(func.floor(r.minute / float(24 * MINUTES)), Integer)
+"""Of a row, since 1970. Integers divide to integers in PostgreSQL and to floats in DuckDB, so floats do."""
 LAST = func.max(r.last_us).label("last_us")
 WIRE_KEY = (
     r.host,
@@ -124,6 +127,8 @@ def talkers(since_us: int, until_us: int, limit: int) -> Select[Any]:
     return query.order_by(octets.desc(), func.sum(r.flows).desc(), r.host, r.workload).limit(limit)
 
 
+Joined = tuple[Label[int], Callable[[ColumnElement[int]], ColumnElement[int]]]
+"""A column, and what makes one of several of them."""
 Groups = Mapping[int, int]
 """By tag group, the one that stands for it: all that do not differ in the tags asked for."""
 
@@ -151,25 +156,65 @@ def unnested(**columns: list[int]) -> Select[Any]:
 def judged_alike(since_us: int, until_us: int, limit: int, groups: Groups) -> Select[Any]:
     """(tags, workload, ingress, peer tags, high, low, protocol, port, flows, last, a host, a peer), under names that
     differ. The address counts where no host held it."""
+    return _alike(since_us, until_us, limit, groups, ())
+
+
+def kinds(since_us: int, until_us: int, limit: int, groups: Groups, marks: Sequence[int]) -> Select[Any]:
+    """Like `judged_alike`, then a process, a bitmap of the days from that of `since_us` on, and the flows since each
+    mark."""
+    day = func.greatest(DAY - since_us // DAY_US, 0)
+    flows = [total(case((r.last_us >= mark, r.flows), else_=0)) for mark in marks]
+    more: list[Joined] = [
+        (func.coalesce(func.max(r.process), 0).label("process"), func.max),
+        (func.bit_or(cast(1, BigInteger).op("<<")(day)).label("days"), func.bit_or),
+        *((column.label(f"since_{at}"), total) for at, column in enumerate(flows)),
+    ]
+    return _alike(since_us, until_us, limit, groups, more)
+
+
+def _alike(
+    since_us: int,
+    until_us: int,
+    limit: int,
+    groups: Groups,
+    more: Sequence[Joined],
+) -> Select[Any]:
     none = literal(0, BigInteger)
     high = case((r.peer == 0, r.remote_high), else_=none).label("high")
     low = case((r.peer == 0, r.remote_low), else_=none).label("low")
     both_groups = (r.tags, r.peer_tags, r.workload, r.ingress, high, low, r.protocol, r.port)
     examples = (func.min(r.host).label("host"), func.min(r.peer).label("peer"))
-    told = by_group(both_groups, (TOTALS[0], LAST, *examples), within(since_us, until_us))
+    measures = (TOTALS[0], LAST, *examples, *(column for column, _ in more))
+    told = by_group(both_groups, measures, within(since_us, until_us))
     tags, peer_tags, joined = merged(groups, told, told.c.tags, told.c.peer_tags)
     c = told.c
     both = (tags.label("near_group"), c.workload, c.ingress, peer_tags.label("far_group"))
     key = (*both, c.high, c.low, c.protocol, c.port)
     flows = total(c.flows).label("flows")
     others = (func.max(c.last_us).label("last_us"), func.min(c.host).label("host"), func.min(c.peer).label("peer"))
-    return select(*key, flows, *others).select_from(joined).group_by(*key).order_by(flows.desc()).limit(limit)
+    further = [join(c[column.name]).label(column.name) for column, join in more]
+    query = select(*key, flows, *others, *further).select_from(joined).group_by(*key)
+    return query.order_by(flows.desc()).limit(limit)
 
 
 def by_group(key: Sequence[Any], sums: Sequence[Any], seen: ColumnElement[bool]) -> CTE:
     """What was `seen`, summed by both tag groups before it is joined with those that stand for them: a hundred rows
     less to join for each that is left."""
     return select(*key, *sums).where(seen).group_by(*key).cte("told")
+
+
+def used(since_us: int, until_us: int, limit: int, rules: Sequence[int], groups: Groups) -> Select[Any]:
+    """Of rules (rule, tags, workload, ingress, peer tags, peer workload, protocol, port, flows), most flows first."""
+    tags, peer_tags, joined = merged(groups, rows, r.tags, r.peer_tags)
+    key = (r.rule, tags, r.workload, r.ingress, peer_tags, r.peer_workload, r.protocol, r.port)
+    permitted = (r.rule.in_(rules), r.verdict == int(FlowVerdict.ALLOWED), within(since_us, until_us))
+    query = select(*key, TOTALS[0]).select_from(joined).where(*permitted)
+    return query.group_by(*key).order_by(TOTALS[0].desc(), *key).limit(limit)
+
+
+def days_of_rules(*these: ColumnElement[bool]) -> Select[Any]:
+    """(rule, day) of rows."""
+    return select(r.rule, DAY.label("day")).where(r.rule != 0, r.verdict == int(FlowVerdict.ALLOWED), *these).distinct()
 
 
 def lost(host: int | None, since_us: int) -> Select[Any]:

@@ -289,6 +289,33 @@ class DraftRow:
 
 
 @dataclass(frozen=True, slots=True)
+class KindRow:
+    """Flows that a policy judges alike, and when they came. `flows` are those since each of the marks asked for; bit N
+    of `days` is the Nth day (UTC) from the one of `since_us` on. `process` is of one of them, as an example."""
+
+    row: DraftRow
+    flows: tuple[int, ...]
+    days: int
+    process: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UseRow:
+    """What a rule permitted between hosts of two tag groups, told by one of its ends: see MapRow. `peer_workload` is
+    empty where the end that told could not know it."""
+
+    rule: str
+    tags: str
+    workload: str
+    ingress: bool
+    peer_tags: str | None
+    peer_workload: str
+    protocol: int
+    port: int
+    flows: int
+
+
+@dataclass(frozen=True, slots=True)
 class FlowSize:
     """`bytes` on the disk."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from sqlalchemy import delete, func, literal, select
+from sqlalchemy import ColumnElement, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 
 from segctl_controller.flowstore.database import Database, Work
-from segctl_controller.flowstore.queries import MINUTES, TOTALS, hours_of
+from segctl_controller.flowstore.queries import MINUTES, TOTALS, days_of_rules, hours_of
 from segctl_controller.flowstore.records import DAY_US, LARGEST_COUNT, MINUTE_US, FlowLimits
-from segctl_controller.flowstore.tables import KEY, cuts, losses, rows
+from segctl_controller.flowstore.tables import KEY, cuts, losses, rows, rule_days
 
 r = rows.c
 AS_TOLD, A_MINUTE, AN_HOUR = 0, 1, 2
@@ -20,6 +20,9 @@ OPEN_MINUTES = 2
 """So old is a minute before its rows are folded: agents tell of it every few seconds."""
 SLACK = 20
 """Rows are counted once a twentieth of the limit came in."""
+RULE_DAYS = 400
+"""For so long it is known on which days a rule was used: a year, and a month in which to notice."""
+MOST_RULE_DAYS = 4_000_000
 LOSE_MORE = f"UPDATE SET lost = least(flow_lost.lost + excluded.lost, {LARGEST_COUNT})"
 
 
@@ -28,6 +31,7 @@ class Retention:
         self._database = database
         self._limits = limits
         self._unchecked = limits.rows
+        self._noted = False
 
     def added(self, number: int) -> None:
         self._unchecked += number
@@ -47,6 +51,11 @@ class Retention:
             oldest -= oldest % MINUTES
             work.run(delete(rows).where(r.minute < oldest))
             work.run(delete(losses).where(losses.c.hour < oldest // MINUTES))
+            work.run(delete(rule_days).where(rule_days.c.day < now_us // DAY_US - RULE_DAYS))
+            if not self._noted and not work.rows(select(rule_days.c.day).limit(1)):
+                # Hours that were folded before anybody noted days, or taken over from an earlier controller.
+                self._note_days(work, (r.folded == AN_HOUR,))
+        self._noted = True
         self._fold(A_MINUTE, now - OPEN_MINUTES)
         hours = now - self._limits.minute_hours * MINUTES
         self._fold(AN_HOUR, hours - hours % MINUTES)
@@ -68,9 +77,18 @@ class Retention:
             with self._database.transaction() as work:
                 if not self._database.alone(work):
                     return
+                if into == AN_HOUR:
+                    self._note_days(work, these)
                 # Both look at the rows as they were: what is inserted is folded, and stays.
                 work.run(insert(rows).from_select(list(rows.c), folded))
                 work.run(delete(rows).where(*these))
+
+    def _note_days(self, work: Work, these: Sequence[ColumnElement[bool]]) -> None:
+        """On which days rules were used, for when the flows are gone. Names are what hosts say, so there is an end."""
+        [(number,)] = work.rows(select(func.count()).select_from(rule_days))
+        if number < MOST_RULE_DAYS:
+            told = days_of_rules(*these)
+            work.run(insert(rule_days).from_select(["rule", "day"], told).on_conflict_do_nothing())
 
     def _prune(self) -> None:
         """Whole hours, the oldest first, of the hosts with most rows: a host that floods pushes out its own. Each keeps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from segctl_controller.flowstore.records import (
     FlowReport,
     FlowSize,
     FlowVerdict,
+    KindRow,
     MapFilter,
     MapRow,
     Observation,
@@ -40,10 +41,22 @@ from segctl_controller.flowstore.records import (
     OtherEnd,
     ProcessRow,
     Talker,
+    UseRow,
 )
-from segctl_controller.flowstore.retention import Retention, lose
+from segctl_controller.flowstore.retention import AN_HOUR, Retention, lose
 from segctl_controller.flowstore.stamping import NO_TAGS, Ends, Stamper
-from segctl_controller.flowstore.tables import CHANGES, SCHEMA, VERSION, cursors, losses, meta, names, rows, tag_groups
+from segctl_controller.flowstore.tables import (
+    CHANGES,
+    SCHEMA,
+    VERSION,
+    cursors,
+    losses,
+    meta,
+    names,
+    rows,
+    rule_days,
+    tag_groups,
+)
 from segctl_controller.store.conninfo import Conninfo
 
 MOVE_ON = "UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
@@ -316,6 +329,41 @@ class SqlFlowStore:
             found = work.columns(queries.judged_alike(since_us, until_us, limit, groups))
         _, workload, *_, host, peer = found
         return DraftRows(found, shown, self._names.texts([*workload, *host, *peer]))
+
+    def kinds(
+        self, since_us: int, until_us: int, limit: int, keys: Keys = None, marks: Sequence[int] = ()
+    ) -> tuple[KindRow, ...]:
+        groups, shown = self._merged_groups(keys)
+        with self._database.reading() as work:
+            found = work.columns(queries.kinds(since_us, until_us, limit, groups, marks))
+        *alike, process, days = found[: len(found) - len(marks)]
+        _, workload, *_, host, peer = alike
+        names = self._names.texts([*workload, *host, *peer, *process])
+        rows, since = DraftRows(alike, shown, names), zip(*found[len(alike) + 2 :], strict=True)
+        flows = list(since) if marks else [()] * len(rows)
+        return tuple(map(KindRow, rows, flows, days, map(names.__getitem__, process)))
+
+    def used(
+        self, since_us: int, until_us: int, limit: int, rules: Collection[str], keys: Keys = None
+    ) -> tuple[UseRow, ...]:
+        numbers = [number for rule in rules if (number := self._names.find(rule)) is not None]
+        groups, shown = self._merged_groups(keys)
+        with self._database.reading() as work:
+            found = work.rows(queries.used(since_us, until_us, limit, numbers, groups)) if numbers else []
+        text = self._names.text
+        return tuple(
+            UseRow(text(rule), shown[tags] or "", text(own), bool(ingress), shown[far], text(peer), *rest)
+            for rule, tags, own, ingress, far, peer, *rest in found
+        )
+
+    def rule_days(self) -> Mapping[str, frozenset[int]]:
+        kept = select(rule_days.c.rule, func.array_agg(rule_days.c.day)).group_by(rule_days.c.rule)
+        with self._database.reading() as work:
+            days = {rule: set(found) for rule, found in work.rows(kept)}
+            fresh = work.rows(queries.days_of_rules(rows.c.folded < AN_HOUR))
+        for rule, day in fresh:
+            days.setdefault(rule, set()).add(day)
+        return {self._names.text(rule): frozenset(found) for rule, found in days.items()}
 
     def _merged_groups(self, keys: Keys) -> Merged:
         """By tag group the one that stands for it; and the tags of those, as far as they count. 0, no group, is itself:

@@ -78,6 +78,13 @@ cuts = Table(
     Column("before", Integer, nullable=False),
 )
 """Empty but while rows are pruned: of `host` those of minutes before `before` go."""
+rule_days = Table(
+    "flow_rule_days",
+    metadata,
+    Column("rule", Integer, primary_key=True, autoincrement=False),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+)
+"""The days since 1970 (UTC) on which a rule permitted something, kept when its flows are gone: how often it is used."""
 meta = Table("flow_meta", metadata, Column("name", Text, primary_key=True), Column("value", BigInteger, nullable=False))
 """The schema's `version`, and `imported` when the hours of an earlier controller were taken over."""
 
@@ -86,5 +93,8 @@ CHANGES = {2: "ALTER TABLE flow_rows ADD COLUMN IF NOT EXISTS process INTEGER DE
 
 SCHEMA: tuple[ExecutableDDLElement, ...] = (
     CreateSequence(numbers, if_not_exists=True),
-    *(CreateTable(table, if_not_exists=True) for table in (names, tag_groups, rows, cursors, losses, cuts, meta)),
+    *(
+        CreateTable(table, if_not_exists=True)
+        for table in (names, tag_groups, rows, cursors, losses, cuts, rule_days, meta)
+    ),
 )
