@@ -24,6 +24,9 @@ from segctl_controller.gate import Gate
 from segctl_controller.holders import CaView
 from segctl_controller.hosts import HostAdmin
 from segctl_controller.impact import Impact
+from segctl_controller.life.history import PolicyHistory
+from segctl_controller.life.ready import ReadyQuestions
+from segctl_controller.life.rulereport import RuleReports
 from segctl_controller.mapquestions import MapQuestions
 from segctl_controller.probing import explained
 from segctl_controller.push import Proposal, Publisher
@@ -81,6 +84,9 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._maps = MapQuestions(registry.fleet, db, flows, clock)
         self._what_if = WhatIf(registry.fleet, db, flows, clock, self._maps)
         self._impact = Impact(registry)
+        history = PolicyHistory(db)
+        self._ready = ReadyQuestions(registry.fleet, db, flows, clock, history, self._turns)
+        self._rule_reports = RuleReports(registry.fleet, db, flows, clock, history, self._turns)
 
     async def WhoAmI(self, request: admin_pb2.WhoAmIRequest, context: Context) -> admin_pb2.WhoAmIReply:
         async with self._gate.open(context, Role.VIEWER) as operator:
@@ -118,6 +124,14 @@ class Admin(admin_pb2_grpc.AdminServicer):
     async def RuleUse(self, request: admin_pb2.RuleUseRequest, context: Context) -> admin_pb2.RuleUseReply:
         async with self._gate.open(context, Role.VIEWER):
             return await self._usage.rules(request)
+
+    async def Readiness(self, request: admin_pb2.ReadinessRequest, context: Context) -> admin_pb2.ReadinessReply:
+        async with self._gate.open(context, Role.VIEWER) as operator:
+            return await self._ready.ask(request, operator.name)
+
+    async def RuleReport(self, request: admin_pb2.RuleReportRequest, context: Context) -> admin_pb2.RuleReportReply:
+        async with self._gate.open(context, Role.VIEWER) as operator:
+            return await self._rule_reports.ask(request, operator.name)
 
     async def _review(self, operator: str, source: admin_pb2.PolicySource) -> Review:
         """In a thread: a large policy takes longer than the heartbeats of the fleet can wait."""

@@ -40,10 +40,10 @@ def _fits(row: DenialRecord, denied: admin_pb2.DeniedConnection, wanted: FlowFil
 
 def _is(denial: agent_pb2.Denial, process: str) -> bool:
     known = denial.process
-    return not process or is_called(_identity(known), process) or is_called(unit_identity(known.unit), process)
+    return not process or is_called(process_of(known), process) or is_called(unit_identity(known.unit), process)
 
 
-def _identity(known: agent_pb2.ProcessInfo) -> str:
+def process_of(known: agent_pb2.ProcessInfo) -> str:
     """Of a denial the program is known where the socket was found in time, and says most."""
     return executable_identity(known.exe) or unit_identity(known.unit) or identity(USER, known.user)
 
@@ -68,5 +68,5 @@ def _view(row: DenialRecord, denied: admin_pb2.DeniedConnection) -> admin_pb2.Fl
         flows=row.count,
         first_seen_us=row.first_us,
         last_seen_us=row.last_us,
-        process=_identity(denial.process),
+        process=process_of(denial.process),
     )

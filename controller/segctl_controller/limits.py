@@ -48,6 +48,8 @@ LIMITS = MappingProxyType(
         f"{ADMIN}Denied": Limit(SMALL, 2.0, 40, streams=8),
         f"{ADMIN}Flows": HEAVY,
         f"{ADMIN}RuleUse": HEAVY,
+        f"{ADMIN}Readiness": HEAVY,
+        f"{ADMIN}RuleReport": HEAVY,
         f"{ADMIN}FlowMap": HEAVY,
         f"{ADMIN}TopTalkers": HEAVY,
         f"{ADMIN}DraftImpactFlows": CHECK,

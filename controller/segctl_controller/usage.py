@@ -21,19 +21,23 @@ class Usage:
 
     async def rules(self, request: admin_pb2.RuleUseRequest) -> admin_pb2.RuleUseReply:
         """Rules of the active policy, hit or not, and rules of earlier ones that were hit; by name."""
-        if len(request.rule) > LONGEST_NAME:
+        used = await self.known(request.rule)
+        policy = {rule.name for rule in self._fleet.active.policy.rules if request.rule in ("", rule.name)}
+        wanted = sorted(policy | set(used))
+        return admin_pb2.RuleUseReply(rules=[use_view(name, used.get(name), name in policy) for name in wanted])
+
+    async def known(self, rule: str) -> dict[str, RuleUse]:
+        """Those that were hit, by name; `rule` empty: of all. Raises InvalidRequestError, and NotFoundError for a rule
+        that is not in the policy either."""
+        if len(rule) > LONGEST_NAME:
             raise InvalidRequestError(f"rule has at most {LONGEST_NAME} characters")
-        used = {use.rule: use for use in await self._db.read(self._db.store.rule_use, request.rule)}
-        policy = {rule.name for rule in self._fleet.active.policy.rules}
-        wanted = {request.rule} & (policy | set(used)) if request.rule else policy | set(used)
-        if request.rule and not wanted:
-            raise NotFoundError(
-                f"no rule {request.rule!r} is in the policy in force, and none of that name was ever hit"
-            )
-        return admin_pb2.RuleUseReply(rules=[_use(name, used.get(name), name in policy) for name in sorted(wanted)])
+        used = {use.rule: use for use in await self._db.read(self._db.store.rule_use, rule)}
+        if rule and not used and all(rule != one.name for one in self._fleet.active.policy.rules):
+            raise NotFoundError(f"no rule {rule!r} is in the policy in force, and none of that name was ever hit")
+        return used
 
 
-def _use(name: str, use: RuleUse | None, in_policy: bool) -> admin_pb2.RuleUse:
+def use_view(name: str, use: RuleUse | None, in_policy: bool) -> admin_pb2.RuleUse:
     if use is None:
         return admin_pb2.RuleUse(rule=name, in_policy=in_policy)
     # Both ends of one connection count it where both are managed: the end that saw more has seen all of them.

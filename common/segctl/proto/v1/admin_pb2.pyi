@@ -2705,3 +2705,451 @@ class ImpactSpan(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["allowed_flows", b"allowed_flows", "blocked_flows", b"blocked_flows", "judged_flows", b"judged_flows", "since_us", b"since_us", "until_us", b"until_us"]) -> None: ...
 
 global___ImpactSpan = ImpactSpan
+
+@typing.final
+class Selection(google.protobuf.message.Message):
+    """Phases of selectors and life of rules (ADR 30)."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class TagsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    TAGS_FIELD_NUMBER: builtins.int
+    WORKLOAD_FIELD_NUMBER: builtins.int
+    workload: builtins.str
+    """empty: of any"""
+    @property
+    def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        workload: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tags", b"tags", "workload", b"workload"]) -> None: ...
+
+global___Selection = Selection
+
+@typing.final
+class ReadinessRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SELECTORS_FIELD_NUMBER: builtins.int
+    SINCE_US_FIELD_NUMBER: builtins.int
+    LEAST_DAYS_FIELD_NUMBER: builtins.int
+    since_us: builtins.int
+    """flows count from here on; 0: from the begin of the phase"""
+    least_days: builtins.int
+    """of observation before a selector enforces; unset: 7"""
+    @property
+    def selectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Selection]:
+        """empty: entries of `modes` that do not enforce yet; without any, all of the fleet"""
+
+    def __init__(
+        self,
+        *,
+        selectors: collections.abc.Iterable[global___Selection] | None = ...,
+        since_us: builtins.int = ...,
+        least_days: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_least_days", b"_least_days", "least_days", b"least_days"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_least_days", b"_least_days", "least_days", b"least_days", "selectors", b"selectors", "since_us", b"since_us"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_least_days", b"_least_days"]) -> typing.Literal["least_days"] | None: ...
+
+global___ReadinessRequest = ReadinessRequest
+
+@typing.final
+class ReadinessReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SELECTORS_FIELD_NUMBER: builtins.int
+    GENERATION_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    LOST_FIELD_NUMBER: builtins.int
+    generation: builtins.int
+    """whose rules were asked"""
+    more: builtins.bool
+    """not every selector was looked at, or not every kind of flow"""
+    lost: builtins.int
+    """flows that are in no row"""
+    @property
+    def selectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Readiness]: ...
+    def __init__(
+        self,
+        *,
+        selectors: collections.abc.Iterable[global___Readiness] | None = ...,
+        generation: builtins.int = ...,
+        more: builtins.bool = ...,
+        lost: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["generation", b"generation", "lost", b"lost", "more", b"more", "selectors", b"selectors"]) -> None: ...
+
+global___ReadinessReply = ReadinessReply
+
+@typing.final
+class Readiness(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SELECT_FIELD_NUMBER: builtins.int
+    PHASE_FIELD_NUMBER: builtins.int
+    NEXT_FIELD_NUMBER: builtins.int
+    READY_FIELD_NUMBER: builtins.int
+    SINCE_US_FIELD_NUMBER: builtins.int
+    SINCE_KNOWN_FIELD_NUMBER: builtins.int
+    HOSTS_FIELD_NUMBER: builtins.int
+    DAYS_FIELD_NUMBER: builtins.int
+    FLOWS_FIELD_NUMBER: builtins.int
+    COVERED_FIELD_NUMBER: builtins.int
+    BOUNDED_FIELD_NUMBER: builtins.int
+    UNEXPLAINED_FIELD_NUMBER: builtins.int
+    UNEXPLAINED_KINDS_FIELD_NUMBER: builtins.int
+    COMING_FIELD_NUMBER: builtins.int
+    TOP_FIELD_NUMBER: builtins.int
+    PERIODIC_FIELD_NUMBER: builtins.int
+    PERIODIC_KINDS_FIELD_NUMBER: builtins.int
+    TESTS_FIELD_NUMBER: builtins.int
+    BROKEN_TESTS_FIELD_NUMBER: builtins.int
+    OBSTACLES_FIELD_NUMBER: builtins.int
+    phase: builtins.str
+    """observe, test, enforce"""
+    next: builtins.str
+    """empty: it enforces"""
+    ready: builtins.bool
+    """for the next one"""
+    since_us: builtins.int
+    """of the phase"""
+    since_known: builtins.bool
+    """false: it is at least so old"""
+    hosts: builtins.int
+    """enrolled ones with such a workload"""
+    days: builtins.float
+    """of the phase on which flows were seen"""
+    flows: builtins.int
+    """at the ends that it names, since the begin of the phase"""
+    covered: builtins.int
+    """of these, what a rule or an essential permits"""
+    bounded: builtins.int
+    """what a boundary denies"""
+    unexplained: builtins.int
+    """neither: it would be denied by default"""
+    unexplained_kinds: builtins.int
+    coming: builtins.int
+    """unexplained flows of kinds seen in the last day"""
+    periodic_kinds: builtins.int
+    tests: builtins.int
+    @property
+    def select(self) -> global___Selection: ...
+    @property
+    def top(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SeenFlow]:
+        """unexplained ones, those with most flows first"""
+
+    @property
+    def periodic(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PeriodicFlow]:
+        """not seen since the phase began, the next expected first"""
+
+    @property
+    def broken_tests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Finding]: ...
+    @property
+    def obstacles(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Obstacle]:
+        """none: ready"""
+
+    def __init__(
+        self,
+        *,
+        select: global___Selection | None = ...,
+        phase: builtins.str = ...,
+        next: builtins.str = ...,
+        ready: builtins.bool = ...,
+        since_us: builtins.int = ...,
+        since_known: builtins.bool = ...,
+        hosts: builtins.int = ...,
+        days: builtins.float = ...,
+        flows: builtins.int = ...,
+        covered: builtins.int = ...,
+        bounded: builtins.int = ...,
+        unexplained: builtins.int = ...,
+        unexplained_kinds: builtins.int = ...,
+        coming: builtins.int = ...,
+        top: collections.abc.Iterable[global___SeenFlow] | None = ...,
+        periodic: collections.abc.Iterable[global___PeriodicFlow] | None = ...,
+        periodic_kinds: builtins.int = ...,
+        tests: builtins.int = ...,
+        broken_tests: collections.abc.Iterable[global___Finding] | None = ...,
+        obstacles: collections.abc.Iterable[global___Obstacle] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["select", b"select"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bounded", b"bounded", "broken_tests", b"broken_tests", "coming", b"coming", "covered", b"covered", "days", b"days", "flows", b"flows", "hosts", b"hosts", "next", b"next", "obstacles", b"obstacles", "periodic", b"periodic", "periodic_kinds", b"periodic_kinds", "phase", b"phase", "ready", b"ready", "select", b"select", "since_known", b"since_known", "since_us", b"since_us", "tests", b"tests", "top", b"top", "unexplained", b"unexplained", "unexplained_kinds", b"unexplained_kinds"]) -> None: ...
+
+global___Readiness = Readiness
+
+@typing.final
+class Obstacle(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    HINT_FIELD_NUMBER: builtins.int
+    code: builtins.str
+    """tests, empty, silent, young, incomplete, uncovered, coming, periodic"""
+    message: builtins.str
+    hint: builtins.str
+    def __init__(
+        self,
+        *,
+        code: builtins.str = ...,
+        message: builtins.str = ...,
+        hint: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["code", b"code", "hint", b"hint", "message", b"message"]) -> None: ...
+
+global___Obstacle = Obstacle
+
+@typing.final
+class SeenFlow(google.protobuf.message.Message):
+    """As in BlockedFlow."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class TagsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class PeerTagsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    HOST_FIELD_NUMBER: builtins.int
+    WORKLOAD_FIELD_NUMBER: builtins.int
+    INGRESS_FIELD_NUMBER: builtins.int
+    TAGS_FIELD_NUMBER: builtins.int
+    PEER_HOST_FIELD_NUMBER: builtins.int
+    PEER_TAGS_FIELD_NUMBER: builtins.int
+    REMOTE_FIELD_NUMBER: builtins.int
+    SERVICE_FIELD_NUMBER: builtins.int
+    SERVICE_NAME_FIELD_NUMBER: builtins.int
+    FLOWS_FIELD_NUMBER: builtins.int
+    LAST_SEEN_US_FIELD_NUMBER: builtins.int
+    PROCESS_FIELD_NUMBER: builtins.int
+    host: builtins.str
+    workload: builtins.str
+    ingress: builtins.bool
+    peer_host: builtins.str
+    remote: builtins.bytes
+    service_name: builtins.str
+    flows: builtins.int
+    last_seen_us: builtins.int
+    process: builtins.str
+    """of one of these flows, as in FlowRecord"""
+    @property
+    def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    @property
+    def peer_tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    @property
+    def service(self) -> segctl.proto.v1.hostpolicy_pb2.PortRange: ...
+    def __init__(
+        self,
+        *,
+        host: builtins.str = ...,
+        workload: builtins.str = ...,
+        ingress: builtins.bool = ...,
+        tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        peer_host: builtins.str = ...,
+        peer_tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        remote: builtins.bytes = ...,
+        service: segctl.proto.v1.hostpolicy_pb2.PortRange | None = ...,
+        service_name: builtins.str = ...,
+        flows: builtins.int = ...,
+        last_seen_us: builtins.int = ...,
+        process: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["service", b"service"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["flows", b"flows", "host", b"host", "ingress", b"ingress", "last_seen_us", b"last_seen_us", "peer_host", b"peer_host", "peer_tags", b"peer_tags", "process", b"process", "remote", b"remote", "service", b"service", "service_name", b"service_name", "tags", b"tags", "workload", b"workload"]) -> None: ...
+
+global___SeenFlow = SeenFlow
+
+@typing.final
+class PeriodicFlow(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FLOW_FIELD_NUMBER: builtins.int
+    EVERY_DAYS_FIELD_NUMBER: builtins.int
+    EXPECTED_US_FIELD_NUMBER: builtins.int
+    EXPLAINED_FIELD_NUMBER: builtins.int
+    every_days: builtins.int
+    expected_us: builtins.int
+    """the begin of that day, UTC"""
+    explained: builtins.bool
+    """the policy permits it"""
+    @property
+    def flow(self) -> global___SeenFlow: ...
+    def __init__(
+        self,
+        *,
+        flow: global___SeenFlow | None = ...,
+        every_days: builtins.int = ...,
+        expected_us: builtins.int = ...,
+        explained: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["flow", b"flow"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["every_days", b"every_days", "expected_us", b"expected_us", "explained", b"explained", "flow", b"flow"]) -> None: ...
+
+global___PeriodicFlow = PeriodicFlow
+
+@typing.final
+class RuleReportRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: builtins.int
+    STALE_DAYS_FIELD_NUMBER: builtins.int
+    SOON_DAYS_FIELD_NUMBER: builtins.int
+    rule: builtins.str
+    """empty: all"""
+    stale_days: builtins.int
+    """0: 30"""
+    soon_days: builtins.int
+    """0: 30"""
+    def __init__(
+        self,
+        *,
+        rule: builtins.str = ...,
+        stale_days: builtins.int = ...,
+        soon_days: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["rule", b"rule", "soon_days", b"soon_days", "stale_days", b"stale_days"]) -> None: ...
+
+global___RuleReportRequest = RuleReportRequest
+
+@typing.final
+class RuleReportReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: builtins.int
+    WINDOW_DAYS_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    window_days: builtins.int
+    """of flows: what a rule was used for"""
+    more: builtins.bool
+    """rules were used for more than is looked at: none is called too broad"""
+    @property
+    def rules(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RuleLife]:
+        """of the policy in force in its order, then earlier ones that were hit, by name"""
+
+    def __init__(
+        self,
+        *,
+        rules: collections.abc.Iterable[global___RuleLife] | None = ...,
+        window_days: builtins.int = ...,
+        more: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["more", b"more", "rules", b"rules", "window_days", b"window_days"]) -> None: ...
+
+global___RuleReportReply = RuleReportReply
+
+@typing.final
+class RuleLife(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    USE_FIELD_NUMBER: builtins.int
+    SINCE_US_FIELD_NUMBER: builtins.int
+    SINCE_KNOWN_FIELD_NUMBER: builtins.int
+    OWNER_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    REVIEW_FIELD_NUMBER: builtins.int
+    EXPIRES_FIELD_NUMBER: builtins.int
+    FINDINGS_FIELD_NUMBER: builtins.int
+    since_us: builtins.int
+    """it permits what it does; 0: not in the policy"""
+    since_known: builtins.bool
+    """false: it is at least so old"""
+    owner: builtins.str
+    why: builtins.str
+    review: builtins.str
+    """a day"""
+    expires: builtins.str
+    """a day or a moment"""
+    @property
+    def use(self) -> global___RuleUse: ...
+    @property
+    def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RuleFinding]:
+        """the most urgent first"""
+
+    def __init__(
+        self,
+        *,
+        use: global___RuleUse | None = ...,
+        since_us: builtins.int = ...,
+        since_known: builtins.bool = ...,
+        owner: builtins.str = ...,
+        why: builtins.str = ...,
+        review: builtins.str = ...,
+        expires: builtins.str = ...,
+        findings: collections.abc.Iterable[global___RuleFinding] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["use", b"use"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["expires", b"expires", "findings", b"findings", "owner", b"owner", "review", b"review", "since_known", b"since_known", "since_us", b"since_us", "use", b"use", "why", b"why"]) -> None: ...
+
+global___RuleLife = RuleLife
+
+@typing.final
+class RuleFinding(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    MEND_FIELD_NUMBER: builtins.int
+    NARROWER_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """expired, expires-soon, review-due, no-owner, no-effect, shadowed, never-hit, stale, too-broad"""
+    why: builtins.str
+    mend: builtins.str
+    narrower: builtins.str
+    """a policy file with the narrower rule; of too-broad alone"""
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        why: builtins.str = ...,
+        mend: builtins.str = ...,
+        narrower: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "mend", b"mend", "narrower", b"narrower", "why", b"why"]) -> None: ...
+
+global___RuleFinding = RuleFinding

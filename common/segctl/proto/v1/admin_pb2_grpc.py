@@ -107,6 +107,16 @@ class AdminStub(object):
                 request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseRequest.SerializeToString,
                 response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseReply.FromString,
                 _registered_method=True)
+        self.Readiness = channel.unary_unary(
+                '/segctl.v1.Admin/Readiness',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ReadinessRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ReadinessReply.FromString,
+                _registered_method=True)
+        self.RuleReport = channel.unary_unary(
+                '/segctl.v1.Admin/RuleReport',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleReportRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleReportReply.FromString,
+                _registered_method=True)
         self.Push = channel.unary_stream(
                 '/segctl.v1.Admin/Push',
                 request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.PushRequest.SerializeToString,
@@ -257,6 +267,18 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Readiness(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RuleReport(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Push(self, request, context):
         """owner, within the scope; editor
         """
@@ -397,6 +419,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.RuleUse,
                     request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseRequest.FromString,
                     response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseReply.SerializeToString,
+            ),
+            'Readiness': grpc.unary_unary_rpc_method_handler(
+                    servicer.Readiness,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ReadinessRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ReadinessReply.SerializeToString,
+            ),
+            'RuleReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.RuleReport,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleReportRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleReportReply.SerializeToString,
             ),
             'Push': grpc.unary_stream_rpc_method_handler(
                     servicer.Push,
@@ -835,6 +867,60 @@ class Admin(object):
             '/segctl.v1.Admin/RuleUse',
             segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseRequest.SerializeToString,
             segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Readiness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/Readiness',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.ReadinessRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.ReadinessReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RuleReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/RuleReport',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.RuleReportRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.RuleReportReply.FromString,
             options,
             channel_credentials,
             insecure,

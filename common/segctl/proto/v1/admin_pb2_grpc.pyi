@@ -97,6 +97,16 @@ class AdminStub:
         segctl.proto.v1.admin_pb2.RuleUseReply,
     ]
 
+    Readiness: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.ReadinessRequest,
+        segctl.proto.v1.admin_pb2.ReadinessReply,
+    ]
+
+    RuleReport: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.RuleReportRequest,
+        segctl.proto.v1.admin_pb2.RuleReportReply,
+    ]
+
     Push: grpc.UnaryStreamMultiCallable[
         segctl.proto.v1.admin_pb2.PushRequest,
         segctl.proto.v1.admin_pb2.PushProgress,
@@ -231,6 +241,16 @@ class AdminAsyncStub:
     RuleUse: grpc.aio.UnaryUnaryMultiCallable[
         segctl.proto.v1.admin_pb2.RuleUseRequest,
         segctl.proto.v1.admin_pb2.RuleUseReply,
+    ]
+
+    Readiness: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.ReadinessRequest,
+        segctl.proto.v1.admin_pb2.ReadinessReply,
+    ]
+
+    RuleReport: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.RuleReportRequest,
+        segctl.proto.v1.admin_pb2.RuleReportReply,
     ]
 
     Push: grpc.aio.UnaryStreamMultiCallable[
@@ -396,6 +416,20 @@ class AdminServicer(metaclass=abc.ABCMeta):
         request: segctl.proto.v1.admin_pb2.RuleUseRequest,
         context: _ServicerContext,
     ) -> typing.Union[segctl.proto.v1.admin_pb2.RuleUseReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.RuleUseReply]]: ...
+
+    @abc.abstractmethod
+    def Readiness(
+        self,
+        request: segctl.proto.v1.admin_pb2.ReadinessRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.ReadinessReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.ReadinessReply]]: ...
+
+    @abc.abstractmethod
+    def RuleReport(
+        self,
+        request: segctl.proto.v1.admin_pb2.RuleReportRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.RuleReportReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.RuleReportReply]]: ...
 
     @abc.abstractmethod
     def Push(
