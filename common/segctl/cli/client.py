@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 import grpc
 
 from segctl.auditchain import Link
-from segctl.cli import convert, convert_flows
+from segctl.cli import convert, convert_flows, convert_ready
 from segctl.cli import views as v
 from segctl.cli.bearer import Bearer
 from segctl.cli.config import ClientConfig
@@ -24,6 +24,7 @@ from segctl.cli.views_impact import FlowImpact
 from segctl.cli.views_map import FlowMap
 from segctl.cli.way import Way
 from segctl.model.findings import Finding
+from segctl.model.policy import Selector
 from segctl.policy.source import SourceFile
 from segctl.proto.v1 import admin_pb2 as pb
 from segctl.proto.v1 import admin_pb2_grpc
@@ -235,8 +236,21 @@ class Controller:
         )
         return convert_flows.flow_map(self._call(self._admin.FlowMap, request, THOROUGH))
 
-    def rule_use(self, rule: str) -> tuple[v.RuleUse, ...]:
-        return tuple(map(convert.rule_use, self._call(self._admin.RuleUse, pb.RuleUseRequest(rule=rule)).rules))
+    def rules(self, rule: str, stale_days: int, soon_days: int) -> tuple[tuple[v.RuleUse, ...], bool]:
+        """Those of the policy in its order, then earlier ones that were hit; with what is wrong with them. And whether
+        they were used for more than the controller could look at."""
+        request = pb.RuleReportRequest(rule=rule, stale_days=stale_days, soon_days=soon_days)
+        m = self._call(self._admin.RuleReport, request, THOROUGH)
+        return tuple(map(convert.rule_life, m.rules)), m.more
+
+    def readiness(self, chosen: Sequence[Selector], since: datetime | None, least_days: int | None) -> v.ReadyList:
+        """Of these selectors; of none: of all entries that do not enforce yet."""
+        request = pb.ReadinessRequest(
+            selectors=[pb.Selection(tags=dict(one.tags.pairs), workload=one.workload or "") for one in chosen],
+            since_us=_microseconds(since),
+            least_days=least_days,
+        )
+        return convert_ready.ready_list(self._call(self._admin.Readiness, request, THOROUGH))
 
     def audit(
         self, limit: int, actor: str = "", action: str = "", subject: str = "", since: datetime | None = None

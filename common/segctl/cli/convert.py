@@ -218,8 +218,22 @@ def talker(m: pb.Talker) -> v.Talker:
     return v.Talker(m.host, m.workload, m.flows, m.bytes_sent, m.bytes_received, moment(m.last_seen_us))
 
 
-def rule_use(m: pb.RuleUse) -> v.RuleUse:
-    return v.RuleUse(m.rule, m.count, moment(m.last_hit_us), m.hosts, m.in_policy)
+def rule_life(m: pb.RuleLife) -> v.RuleUse:
+    u = m.use
+    return v.RuleUse(
+        rule=u.rule,
+        hits=u.count,
+        last_hit=moment(u.last_hit_us),
+        hosts=u.hosts,
+        in_policy=u.in_policy,
+        since=moment(m.since_us),
+        since_known=m.since_known,
+        owner=m.owner,
+        why=m.why,
+        review=m.review,
+        expires=m.expires,
+        findings=tuple(v.RuleFinding(f.kind, f.why, f.mend, f.narrower) for f in m.findings),
+    )
 
 
 def process(m: agent_pb2.ProcessInfo) -> v.Process:

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("push", "Show what a policy would change, without changing it."),
     "push": ("push", "Plan, ask, and put a policy in force on every host."),
     "rollback": ("push", "Put an earlier generation in force again."),
+    "enforce": ("enforce", "Move a selector from observe over test to enforce, when ready."),
     "history": ("history", "List the generations, or show one."),
     "status": ("status", "Show the fleet: who is in sync, who is not, what to do."),
     "doctor": ("doctor", "Find what is wrong with this machine, host or controller."),
@@ -33,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "denied": ("denied", "Show denied connections with their process and peer."),
     "flows": ("flows", "Search flows: who talks to whom, by which rule, how much."),
     "map": ("map", "Draw who talks to whom, between tag groups."),
-    "report": ("report", "Report which rules are used, and which never were."),
+    "report": ("report", "Report what rules are used for, and which need a look."),
     "audit": ("audit", "Show who changed what, and when; prove that the log is whole."),
     "whoami": ("account", "Show who you are to the controller, and your role."),
     "login": ("account", "Sign in at the OpenID provider, with a browser."),
@@ -42,7 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("setup", "Print the shell completion for bash, zsh or fish."),
 }
 GROUPS = {
-    "Policy": ("check", "plan", "push", "rollback", "history"),
+    "Policy": ("check", "plan", "push", "rollback", "enforce", "history"),
     "Fleet": ("status", "doctor", "host", "tag", "token"),
     "Questions": ("explain", "denied", "flows", "map", "report", "audit"),
     "Access": ("whoami", "login", "logout", "api-token"),

@@ -67,10 +67,10 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _local(f: Flow) -> str:
-    return _end(f.host, f.workload, f.process, named=f.verdict != "denied")
+    return end_name(f.host, f.workload, f.process, named=f.verdict != "denied")
 
 
-def _end(host: str, workload: str, process: str, *, named: bool = True) -> str:
+def end_name(host: str, workload: str, process: str, *, named: bool = True) -> str:
     """With the process as people call it; not where a workload of its own names it."""
     name = f"{host}/{workload}" if workload else host
     called = name_of(process).removesuffix(".service")
@@ -81,7 +81,7 @@ def _peer(f: Flow) -> str:
     """Where its name hides the family, IPv6 is marked, as in `segctl denied`."""
     if not f.peer_host:
         return f.peer_address
-    name = _end(f.peer_host, f.peer_workload, f.peer_process)
+    name = end_name(f.peer_host, f.peer_workload, f.peer_process)
     return f"{name}{IPV6}" if ":" in f.peer_address else name
 
 

@@ -9,9 +9,12 @@ import click
 
 from segctl.cli.app import Verb, insert_options, take_common_options
 from segctl.cli.mapsearch import EndWanted, parse_end
+from segctl.model.policy import Selector, Tags
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 TAG = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=([A-Za-z0-9][A-Za-z0-9_.-]*)")
+EVERYTHING = "everything"
+MOST_DAYS = 3650
 REMOVAL = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)-")
 
 
@@ -62,6 +65,20 @@ class Ends(click.ParamType[EndWanted]):
             self.fail(str(error), param, ctx)
 
 
+class Days(Duration):
+    """A duration of whole days, as their number: `30d`, `48h`."""
+
+    name = "days"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        seconds = super().convert(value, param, ctx)
+        if seconds % UNITS["d"] or seconds > MOST_DAYS * UNITS["d"]:
+            self.fail(f"{value!r}: write whole days, at most {MOST_DAYS}d, such as 30d.", param, ctx)
+        return seconds // UNITS["d"]
+
+
 class Service(click.ParamType[tuple[str, int | None]]):
     """`5432`, `tcp/5432` or `udp`: a protocol, empty for any, and a port, None for any."""
 
@@ -90,6 +107,23 @@ class TagPair(click.ParamType[tuple[str, str]]):
         if not match:
             self.fail(f"{value!r} is no tag. Write KEY=VALUE, such as env=prod.", param, ctx)
         return match[1], match[2]
+
+
+class SelectorType(click.ParamType[Selector]):
+    """`app=shop,env=prod`, `workload=shop-db,env=prod`, or `everything`."""
+
+    name = "selector"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Selector:
+        if isinstance(value, Selector):
+            return value
+        words = [] if value == EVERYTHING else str(value).split(",")
+        tags = {match[1]: match[2] for word in words if (match := TAG.fullmatch(word))}
+        if len(tags) != len(words) or "peer" in tags:
+            mend = f"Write tags such as app=shop,env=prod, with workload=NAME where one is meant, or {EVERYTHING}."
+            self.fail(f"{value!r} is no selector. {mend}", param, ctx)
+        workload = tags.pop("workload", None)
+        return Selector(Tags.of(tags), workload)
 
 
 class VerbGroup(click.Group):

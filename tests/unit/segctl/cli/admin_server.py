@@ -64,6 +64,24 @@ FLOW = pb.FlowRecord(
     first_seen_us=T0,
     last_seen_us=T0 + 10**6,
 )
+NEVER = pb.RuleFinding(kind="never-hit", why="never hit in the 40 days", mend="ask its owner what it is for")
+BROAD = pb.RuleFinding(
+    kind="too-broad", why="it permits 9 tuples", mend="put the narrower one there", narrower="version: 1\nrules: []\n"
+)
+READY = pb.Readiness(
+    select=pb.Selection(tags={"env": "prod"}),
+    phase="test",
+    next="enforce",
+    ready=True,
+    since_us=T0 - 9 * 86_400 * 10**6,
+    since_known=True,
+    hosts=2,
+    days=9,
+    flows=1000,
+    covered=1000,
+    tests=3,
+)
+"""Nine days in test."""
 CUT = pb.CutConnection(
     host="web1",
     peer_host="db1",
@@ -118,12 +136,19 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
         self.talkers = pb.TopTalkersReply(
             talkers=[pb.Talker(host="web1", workload="shop-web", flows=3, bytes_sent=700)]
         )
-        self.rules = pb.RuleUseReply(
+        self.rules = pb.RuleReportReply(
             rules=[
-                pb.RuleUse(rule="idle", in_policy=True),
-                pb.RuleUse(rule="web-to-db", count=1234, last_hit_us=T0, hosts=2, in_policy=True),
+                pb.RuleLife(
+                    use=pb.RuleUse(rule="idle", in_policy=True), since_us=T0, owner="team-shop", findings=[NEVER]
+                ),
+                pb.RuleLife(
+                    use=pb.RuleUse(rule="web-to-db", count=1234, last_hit_us=T0, hosts=2, in_policy=True),
+                    owner="team-shop",
+                    findings=[BROAD],
+                ),
             ]
         )
+        self.readiness = pb.ReadinessReply(selectors=[READY], generation=8)
         self.denials = [pb.DeniedReply(connection=DENIAL), pb.DeniedReply(lost=7)]
 
     def _take(self, request: object, context: grpc.ServicerContext) -> None:
@@ -211,9 +236,13 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
         self._take(request, context)
         return self.talkers
 
-    def RuleUse(self, request, context):
+    def RuleReport(self, request, context):
         self._take(request, context)
         return self.rules
+
+    def Readiness(self, request, context):
+        self._take(request, context)
+        return self.readiness
 
     def Audit(self, request, context):
         self._take(request, context)

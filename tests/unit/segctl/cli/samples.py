@@ -549,6 +549,84 @@ USES = (
     v.RuleUse("spare", 0, None, 0, True),
     v.RuleUse("web-to-db", 12345, before(5), 2, True),
 )
+RULES = (
+    replace(
+        USES[0],
+        owner="team-shop",
+        findings=(
+            v.RuleFinding(
+                "never-hit",
+                "never hit in the 40 days or more that it has been in force; no enrolled host is at one of its ends",
+                "ask its owner what it is for, or remove it",
+            ),
+        ),
+    ),
+    USES[2],
+    replace(
+        USES[3],
+        owner="team-shop",
+        findings=(
+            v.RuleFinding(
+                "expired", "it expired on 2026-11-01 and permits nothing", "remove it, or give it a new date"
+            ),
+            v.RuleFinding(
+                "too-broad",
+                "it permits 5,308,335 tuples of workloads and ports, of which 1 were used in the last 30 days; the "
+                "narrower rule permits 1",
+                "put the narrower rule in its place, unless the rest is meant for what comes rarely",
+                "version: 1\nrules:\n- name: web-to-db\n  from: {workload: shop-web, env: prod}\n",
+            ),
+        ),
+    ),
+)
+_SEEN = v.SeenFlow(
+    "web1", "host", "egress", _WEB, "db1", _DB, "", "tcp/5432", "postgres", 12_345, before(5), "exe:/usr/bin/psql"
+)
+_OUT = replace(_SEEN, direction="ingress", peer_host="", peer_tags={}, peer_address="203.0.113.9", flows=3)
+READINESS = v.Readiness(
+    v.Selection({"app": "shop", "env": "prod"}),
+    "test",
+    "enforce",
+    False,
+    before(9.5 * 86_400),
+    False,
+    12,
+    9.5,
+    1_234_567,
+    1_200_000,
+    22_219,
+    12_348,
+    14,
+    3,
+    (_SEEN, _OUT),
+    (v.PeriodicFlow(_OUT, 7, NOW + timedelta(days=2), False), v.PeriodicFlow(_SEEN, 30, NOW, True)),
+    2,
+    3,
+    (replace(ERROR, message="test: web -> db tcp/5432 must be allowed, but no rule permits it"),),
+    (
+        v.Obstacle("tests", "1 of the policy's tests fail", "segctl check names them"),
+        v.Obstacle(
+            "coming", "3 unexplained flows came in the last day", "they would be denied: write rules, or a boundary"
+        ),
+    ),
+)
+READY = replace(
+    READINESS,
+    select=v.Selection({}, "shop-db"),
+    ready=True,
+    since_known=True,
+    bounded=0,
+    unexplained=0,
+    unexplained_kinds=0,
+    top=(),
+    periodic=(),
+    periodic_kinds=0,
+    broken_tests=(),
+    obstacles=(),
+)
+READY_LIST = v.ReadyList(
+    (READINESS, READY, replace(READY, phase="enforce", next="", ready=False, flows=0, since=None)), 8
+)
 
 TOKEN = v.Token("3f9a12", {"role": "web"}, "", ("10.0.0.0/24",), 1, NOW + timedelta(hours=1), "alice")
 NEW_TOKEN = v.NewToken("3f9a12", NOW + timedelta(hours=1), "eyJjIjpbXX0", "")

@@ -485,7 +485,7 @@ def test_plan_looks_back_as_far_as_asked(cli: Cli, controller: ScriptedAdmin, po
 def test_report_rules(cli: Cli, controller: ScriptedAdmin) -> None:
     text = cli("report", "rules").out
     assert "web-to-db  1,234" in text
-    assert text.endswith("Never hit, as far as hosts have told: 1 of 2 rules\n  idle\n")
+    assert "Never hit, as far as hosts have told: 1 of 2 rules\n  idle\n\n2 rules need a look\n" in text
     assert cli("report", "rules", "--unused").out == "Never hit, as far as hosts have told: 1 of 2 rules\n  idle\n"
     assert [use["rule"] for use in cli("report", "rules", "--unused", "--json").json] == ["idle"]
     [idle, used] = cli("report", "rules", "--json").json
@@ -493,8 +493,30 @@ def test_report_rules(cli: Cli, controller: ScriptedAdmin) -> None:
     assert used["last_hit"].startswith("2026-")
     cli("report", "rules", "--rule", "idle")
     assert controller.asked[-1].rule == "idle"
-    controller.rules = pb.RuleUseReply(rules=[pb.RuleUse(rule="r", count=1, last_hit_us=T0, hosts=1, in_policy=True)])
+    life = pb.RuleLife(use=pb.RuleUse(rule="r", count=1, last_hit_us=T0, hosts=1, in_policy=True))
+    controller.rules = pb.RuleReportReply(rules=[life])
     assert "Every rule was hit" in cli("report", "rules", "--unused").err
+    assert "Nothing is wrong with any rule" in cli("report", "rules", "--findings").err
+
+
+def test_what_is_wrong_with_rules(cli: Cli, controller: ScriptedAdmin) -> None:
+    ran = cli("report", "rules", "--findings", "--stale", "90d", "--soon", "48h")
+    assert (controller.asked[-1].stale_days, controller.asked[-1].soon_days) == (90, 2)
+    assert ran.out.startswith("2 rules need a look\n\nidle  team-shop\n  never-hit     never hit in the 40 days\n")
+    assert "version: 1" not in ran.out
+    assert "--rule NAME shows the narrower rule" in ran.err
+    assert "    version: 1\n" in cli("report", "rules", "--rule", "web-to-db").out
+    [idle, used] = cli("report", "rules", "--findings", "--json").json
+    assert (idle["owner"], [f["kind"] for f in idle["findings"]]) == ("team-shop", ["never-hit"])
+    assert used["findings"][0]["narrower"] == "version: 1\nrules: []\n"
+    assert cli("report", "rules").code == Exit.OK
+    assert cli("report", "rules", "--exit-code").code == Exit.FINDINGS
+    for wrong in (("--unused", "--findings"), ("--stale", "5h"), ("--stale", "9999d")):
+        assert cli("report", "rules", *wrong).code == Exit.USAGE
+    controller.rules.more = True
+    assert "none is called too broad" in cli("report", "rules").err
+    del controller.rules.rules[:]
+    assert cli("report", "rules", "--exit-code").code == Exit.OK
 
 
 @pytest.mark.parametrize(

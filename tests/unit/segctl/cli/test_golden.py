@@ -12,6 +12,7 @@ from segctl.cli import (
     output_access,
     output_check,
     output_denied,
+    output_enforce,
     output_explain,
     output_flows,
     output_hosts,
@@ -19,6 +20,7 @@ from segctl.cli import (
     output_map,
     output_plan,
     output_push,
+    output_rules,
     output_status,
 )
 from segctl.cli import views as v
@@ -158,6 +160,11 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "flows-csv": lambda w: [line(text) for text in output_flows.csv_lines(s.FLOWS.flows)],
     "report-rules": lambda w: output_flows.render_rule_use(s.USES, s.NOW, w),
     "report-rules-unused": lambda w: output_flows.render_rule_use(s.USES, s.NOW, w, unused=True),
+    "report-findings": lambda w: output_rules.render_findings(s.RULES, w, with_narrower=False),
+    "report-narrower": lambda w: output_rules.render_findings(s.RULES, w, with_narrower=True),
+    "enforce-ready": lambda w: output_enforce.render_ready(s.READY_LIST, s.NOW, w),
+    "enforce-one": lambda w: output_enforce.render_readiness(s.READINESS, s.NOW, w),
+    "enforce-one-ready": lambda w: output_enforce.render_readiness(s.READY, s.NOW, w),
     "history": lambda w: output_lists.render_history((s.GENERATION, s.OLDER), s.NOW, w),
     "tokens": lambda w: output_lists.render_tokens((s.TOKEN,), s.NOW, w),
     "audit": lambda w: output_access.render_audit((s.AUDIT,), w),

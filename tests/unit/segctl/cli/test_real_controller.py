@@ -224,3 +224,24 @@ async def test_rollback_and_unknown_names(offline: Cli, tmp_path: Path, policy_f
         assert "nobody" in unknown.err
         assert (await _call(offline, lab, "token", "revoke", "absent")).code == Exit.FINDINGS
         assert (await _call(offline, lab, "host", "remove", "absent", "--yes")).code == Exit.FINDINGS
+
+
+async def test_a_selector_goes_to_enforce_and_back(offline: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "shop.yaml"
+    write(file, POLICY.replace("mode: enforce}", "mode: enforce}\n  - {select: {role: web}, mode: test}  # new"))
+    async with running_controller(tmp_path / "lab") as lab:
+        await lab.enrol("web1", {"role": "web"})
+        assert (await _call(offline, lab, "push", str(file), "--yes", "--allow-offline")).code == Exit.OK
+        listed = (await _call(offline, lab, "enforce", "--ready", "--json")).json["selectors"]
+        assert [(one["select"]["tags"], one["phase"], one["hosts"]) for one in listed] == [({"role": "web"}, "test", 1)]
+        refused = await _call(offline, lab, "enforce", "role=web", str(file), "--write")
+        assert (refused.code, "no flow was seen in this phase" in refused.err) == (Exit.FINDINGS, True)
+        moved = await _call(offline, lab, "enforce", "role=web", str(file), "--write", "--anyway", "a drill")
+        assert (moved.code, "mode: enforce}  # new" in file.read_text()) == (Exit.OK, True), moved.err
+        assert (await _call(offline, lab, "push", str(file), "--yes", "--allow-offline")).code == Exit.OK
+        back = await _call(offline, lab, "enforce", "role=web", "--back")
+        assert (back.code, "+  - {select: {role: web}, mode: test}  # new" in back.out) == (Exit.OK, True), back.err
+        unknown = await _call(offline, lab, "enforce", "rôle=web")
+        assert unknown.code == Exit.USAGE
+        unknown = await _call(offline, lab, "enforce", "role=mail")
+        assert (unknown.code, "declares no value 'mail' of tag role" in unknown.err) == (Exit.FINDINGS, True)
