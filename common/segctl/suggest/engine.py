@@ -1,0 +1,247 @@
+"""suggest: observations in, suggestions out. What each step decides is in the module of its name; docs/suggestions.md.
+
+observations ─ identify ─▶ standing ─▶ cells ─▶ scans ─▶ generalise ─▶ habits ─▶ compose ─▶ verify ─▶ Suggestions
+               (who)       (policy)    (pairs)  (out)    (patterns)    (enough?)  (rules)    (checks)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from segctl.model.inventory import Inventory
+from segctl.model.policy import HOST_WORKLOAD, Policy, Process
+from segctl.suggest.addition import addition_of
+from segctl.suggest.cells import Cell, Fleet, Shape, Shapes, adopt_unknown, flows
+from segctl.suggest.compose import Composer
+from segctl.suggest.drafts import drafts_of
+from segctl.suggest.forbidden import Forbidden
+from segctl.suggest.habits import Habit, HabitFinder
+from segctl.suggest.identify import ANY_PROCESS, Identifier, Kind, Who
+from segctl.suggest.observed import Observation, ObservedEnd, Window
+from segctl.suggest.pairs import Pair, Values, exactly
+from segctl.suggest.result import LeftOut, Reason, Refused, Suggestions
+from segctl.suggest.rhythm import Times
+from segctl.suggest.scans import take_scans
+from segctl.suggest.sites import Sites
+from segctl.suggest.standing import UNNAMED, Place, Standing
+from segctl.suggest.verify import verified
+
+MOST_SHOWN = 20
+"""Observations that are kept of what was left out, for each reason and sentence; of its flows all are counted."""
+MOST_TURNS = 3
+AWAKE = 0.25
+"""Of the window, between the first and the last time that a program was seen in a group."""
+
+
+def suggest(
+    observations: Iterable[Observation],
+    window: Window,
+    inventory: Inventory,
+    policy: Policy,
+    now: datetime,
+    refused: Sequence[Refused] = (),
+    owner: str = "",
+) -> Suggestions:
+    """Deterministic: the order of the observations has no influence. `refused` are rejections that still stand, `owner`
+    is written where the policy does not tell whose a rule would be."""
+    run = _Run(sorted(observations, key=str), window, inventory, policy, now, refused, owner)
+    # A process that gets a workload of its own leaves `host`, and what `host` is permitted: that is suggested too.
+    named: frozenset[Process] = frozenset()
+    for _ in range(MOST_TURNS):
+        found = run.suggestions(named)
+        now_named = frozenset(w.process for one in found.suggestions for w in one.workloads)
+        if now_named <= named or not run.has_permission(now_named):
+            break
+        named |= now_named
+    return found
+
+
+class _Run:
+    def __init__(
+        self,
+        observations: Sequence[Observation],
+        window: Window,
+        inventory: Inventory,
+        policy: Policy,
+        now: datetime,
+        refused: Sequence[Refused],
+        owner: str,
+    ) -> None:
+        self._observations, self._inventory = observations, inventory
+        began = min((one.first_us for one in observations), default=window.since_us)
+        self._window = replace(window, began_us=max(window.since_us, min(began, window.until_us - window.bin_us)))
+        self._policy, self._now = policy, now
+        self._fleet = Fleet(policy, inventory)
+        self._standing = Standing(policy, now)
+        self._forbidden = Forbidden(policy, self._fleet, refused)
+        self._identifier = Identifier(policy, observations)
+        self._sites = tuple(
+            Sites(
+                policy,
+                (n for one in observations if (n := (one.destination if far else one.source).network) is not None),
+                clients=not far,
+            )
+            for far in (False, True)
+        )
+        self._composer = Composer(policy, self._fleet, window, owner)
+
+    def suggestions(self, named: frozenset[Process]) -> Suggestions:
+        self._left: dict[tuple[Reason, str], list[Observation]] = defaultdict(list)
+        self._permitted = 0
+        self._wanted: Shapes = {}
+        self._settled: dict[Shape, set[Pair]] = defaultdict(set)
+        self._denied: dict[Shape, set[Pair]] = defaultdict(set)
+        self._told_by: dict[Who, dict[Values, int]] = defaultdict(lambda: defaultdict(int))
+        self._any_told: dict[Values, int] = defaultdict(int)
+        for one in self._observations:
+            self._sort(one, named)
+        adopt_unknown(self._wanted)
+        self._take_rejected()
+        for what, cells in take_scans(self._wanted):
+            self._leave(Reason.SCAN, what, cells)
+        written = self._composer.suggestions(drafts_of(self._habits()))
+        kept, dropped = verified(written, self._policy, self._inventory, self._now)
+        for suggestion, reason, why in dropped:
+            self._left[reason, why] += suggestion.explains
+        return Suggestions(self._window, kept, self._left_out(), self._permitted, addition_of(kept))
+
+    def has_permission(self, processes: frozenset[Process]) -> bool:
+        """Whether one of them is permitted anything today, as `host`."""
+        return any(
+            shape.source.process in processes or shape.destination.process in processes for shape in self._settled
+        )
+
+    def _sort(self, one: Observation, named: frozenset[Process]) -> None:
+        """Puts an observation where it belongs: among the wanted, the settled or the denied, or aside."""
+        ends = [self._end(end, far) for far, end in enumerate((one.source, one.destination))]
+        source, destination = ends
+        if isinstance(source, str) or isinstance(destination, str):
+            why = source if isinstance(source, str) else str(destination)
+            self._left[Reason.UNNAMEABLE, why].append(one)
+            return
+        if one.service.protocol == "ip":
+            self._left[Reason.UNNAMEABLE, "no rule can allow this protocol"].append(one)
+            return
+        (near, here), (far, there) = source, destination
+        if one.service.protocol in ("icmp", "icmpv6") and far.kind is not Kind.OUTSIDE:
+            far = ANY_PROCESS  # the kernel answers for the whole host
+        shape, pair = Shape(near, far, one.service), (here, there)
+        for who, values in ((near, here), (far, there)):
+            self._told_by[who][values] |= one.bins
+            self._any_told[values] |= one.bins
+        start, goal = self._place(one.source, near, named), self._place(one.destination, far, named)
+        if self._standing.essential(start, goal, one.service):
+            self._left[Reason.ESSENTIAL, "an essential passes whatever the rules say"].append(one)
+        elif one.denied:
+            self._denied[shape].add(pair)
+            self._left[Reason.DENIED, "denied: segctl denied shows whose they are, and a rule for each"].append(one)
+        elif self._standing.permits(start, goal, one.service):
+            self._settled[shape].add(pair)
+            self._permitted += one.flows
+        elif name := self._standing.boundary(
+            self._place(one.source, near, None), self._place(one.destination, far, None)
+        ):
+            why = f"boundary {name} denies it whatever rules allow"
+            self._left[Reason.BOUNDARY, why].append(one)
+        elif gone := next((v for v in (here, there) if v[-1] is None and v not in self._fleet.groups), None):
+            self._left[Reason.GONE, f"no host carries {self._fleet.words(gone)} any more"].append(one)
+        else:
+            cell = self._wanted.setdefault(shape, {}).setdefault(pair, Cell(pair))
+            cell.add(one)
+
+    def _end(self, end: ObservedEnd, far: int) -> tuple[Who, Values] | str:
+        who = self._identifier.who(end)
+        if isinstance(who, str):
+            return who
+        if end.tags is None:
+            assert end.network is not None
+            return who, self._fleet.outside(self._sites[far].of(end.network))
+        tags = end.tags
+        if who.kind is Kind.WORKLOAD:
+            tags = tags.merged(self._policy.workloads[who.name].tags)
+        return who, self._fleet.values(tags)
+
+    def _place(self, end: ObservedEnd, who: Who, named: frozenset[Process] | None) -> Place:
+        """As it is today, or as it will be when these processes have workloads (None: all)."""
+        if end.network is not None:
+            return Place(None, "", end.network.network_address)
+        if who.kind is Kind.WORKLOAD:
+            return Place(end.tags, who.name)
+        renamed = who.process is not None and (named is None or who.process in named)
+        return Place(end.tags, UNNAMED if renamed else HOST_WORKLOAD)
+
+    def _take_rejected(self) -> None:
+        for shape, cells in list(self._wanted.items()):
+            for one, pattern in self._forbidden.rejections(shape, _sites(cells)):
+                for pair in [pair for pair in cells if pattern.matches(pair)]:
+                    self._leave(Reason.REJECTED, f"rejected by {one.by}: {one.why}", [cells.pop(pair)])
+            if not cells:
+                del self._wanted[shape]
+
+    def _habits(self) -> list[Habit]:
+        finder = HabitFinder(self._fleet, self._window)
+        habits: list[Habit] = []
+        for shape in sorted(self._wanted):
+            cells = self._wanted[shape]
+            if self._weakens(shape, cells):
+                continue
+            forbidden = (
+                *self._forbidden.of(shape, _sites(cells)),
+                *(exactly(pair) for pair in sorted(self._denied_of(shape), key=str)),
+            )
+            told = (self._groups(shape.source), self._groups(shape.destination))
+            awake = (self._groups(shape.source, AWAKE), self._groups(shape.destination, AWAKE))
+            found, unfit = finder.find(shape, cells, self._settled.get(shape, ()), told, awake, forbidden)
+            habits += found
+            for one in unfit:
+                self._leave(one.reason, one.why, one.cells)
+        return habits
+
+    def _groups(self, who: Who, share: float = 0.0) -> list[Values]:
+        """Those that are left, in which the program told something over that share of the window: only where it was
+        there for long does it mean something what it did not do."""
+        if who.kind is Kind.OUTSIDE:
+            return []
+        there, window = self._fleet.groups, self._window
+        if who.kind is Kind.HOST and not share:
+            return list(there)  # every host has processes that no workload names
+        told = self._any_told if who.kind is Kind.HOST else self._told_by[who]
+        return [v for v, bins in told.items() if v in there and Times.of(window, bins).covers(share)]
+
+    def _denied_of(self, shape: Shape) -> set[Pair]:
+        """A denial whose process at one end nobody knows may have been of any."""
+        found: set[Pair] = set()
+        for source in {shape.source, ANY_PROCESS}:
+            for destination in {shape.destination, ANY_PROCESS}:
+                found |= self._denied.get(Shape(source, destination, shape.service), set())
+        return found
+
+    def _weakens(self, shape: Shape, cells: dict[Pair, Cell]) -> bool:
+        """A workload of its own would take the process out of a mode that is said of `host`."""
+        for side, who in enumerate((shape.source, shape.destination)):
+            if who.kind is Kind.PROCESS:
+                groups = {pair[side] for pair in cells}
+                if any(self._standing.weakens(self._fleet.tags(values)) for values in groups):
+                    why = f"{who.name} would leave the stricter mode of workload host: say the mode by tags first"
+                    self._leave(Reason.MODE, why, cells.values())
+                    return True
+        return False
+
+    def _leave(self, reason: Reason, why: str, cells: Iterable[Cell]) -> None:
+        self._left[reason, why] += [one for cell in cells for one in cell.observations]
+
+    def _left_out(self) -> tuple[LeftOut, ...]:
+        order = list(Reason)
+        found = [
+            LeftOut(reason, why, flows(own), tuple(sorted(own, key=lambda o: (-o.flows, str(o)))[:MOST_SHOWN]))
+            for (reason, why), own in self._left.items()
+            if own
+        ]
+        return tuple(sorted(found, key=lambda one: (order.index(one.reason), -one.flows, one.why)))
+
+
+def _sites(cells: Iterable[Pair]) -> set[str]:
+    return {site for pair in cells for end in pair if (site := end[-1]) is not None}

@@ -1,0 +1,182 @@
+"""Of one shape: the patterns that are habits, with their cells, and what is none."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from segctl.suggest.cells import Cell, Fleet, Shape, union
+from segctl.suggest.generalise import Found, Generaliser
+from segctl.suggest.identify import Kind
+from segctl.suggest.observed import Window
+from segctl.suggest.pairs import OFTEN, Pair, PairCounter, Pattern, Values
+from segctl.suggest.result import Reason
+from segctl.suggest.rhythm import ENOUGH, PERIODIC, Times, Witnesses, why_not
+from segctl.suggest.services import is_public
+from segctl.suggest.sites import ANY, are_everywhere, is_declared
+
+
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """`permitted` counts the pairs of groups where both programs told anything."""
+
+    shape: Shape
+    pattern: Pattern
+    cells: tuple[Cell, ...]
+    permitted: int
+    witnesses: Witnesses
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    reason: Reason
+    why: str
+    cells: tuple[Cell, ...]
+
+
+class HabitFinder:
+    def __init__(self, fleet: Fleet, window: Window) -> None:
+        self._fleet, self._window = fleet, window
+        self._keys = range(len(fleet.keys) + 1)
+        self._every_host = PairCounter(fleet.groups, fleet.groups)
+        self._lone = frozenset(group for group, hosts in fleet.groups.items() if hosts == 1)
+
+    def find(
+        self,
+        shape: Shape,
+        cells: Mapping[Pair, Cell],
+        permitted: Iterable[Pair],
+        told: tuple[Iterable[Values], Iterable[Values]],
+        awake: tuple[Iterable[Values], Iterable[Values]],
+        forbidden: Sequence[Pattern],
+    ) -> tuple[list[Habit], list[Unfit]]:
+        """`permitted` are pairs of this shape that need no rule; `told` the groups where each end's program told
+        anything,
+        and `awake` those where it did for long. Of an end outside, they are empty."""
+        unfit: list[Unfit] = []
+        kept = self._by_site(shape, dict(cells), unfit)
+        if not kept:
+            return [], unfit
+        sightings = {pair: cell.bins.bit_count() for pair, cell in kept.items()}
+        sightings |= {pair: OFTEN for pair in permitted if pair not in sightings}
+        present = [{pair[side] for pair in sightings} | set(told[side]) for side in (0, 1)]
+        values = tuple((len({v[at] for v in present[0]}), len({v[at] for v in present[1]})) for at in self._keys)
+        there = PairCounter(present[0], present[1], self._lone)
+        habits: list[Habit] = []
+        lost: list[Cell] = []
+        # What was seen often speaks first, alone: what was seen seldom may be explained by it, and never widens it.
+        strong = {pair for pair, sighted in sightings.items() if sighted >= OFTEN and pair in kept}
+        for start in (strong, kept.keys() - strong):
+            rest = [pair for pair in start if not any(habit.pattern.matches(pair) for habit in habits)]
+            ends = [{pair[side] for pair in rest} | set(awake[side]) for side in (0, 1)]
+            among = {p: s for p, s in sightings.items() if p[0] in ends[0] and p[1] in ends[1]}
+            counter = PairCounter(ends[0], ends[1], self._lone)
+            generaliser = Generaliser(among, rest, counter, there, self._everyone(shape, present), values, forbidden)
+            for found in generaliser.patterns():
+                pairs = found.pairs
+                if start is strong:
+                    pairs += tuple(p for p in sorted(kept.keys() - strong, key=str) if found.pattern.matches(p))
+                chosen = tuple(kept[pair] for pair in pairs)
+                reason = self._judge(shape, found, chosen)
+                if isinstance(reason, Witnesses):
+                    habits.append(Habit(shape, found.pattern, chosen, found.permitted, reason))
+                else:
+                    unfit.append(Unfit(*reason, tuple(kept[pair] for pair in found.pairs)))
+            lost += [kept[pair] for pair in generaliser.impossible]
+        if lost:
+            why = (
+                "no rule by tags can name these flows and leave out what a boundary, a test or a rejection keeps apart"
+            )
+            unfit.append(Unfit(Reason.BOUNDARY, why, tuple(lost)))
+        return habits, unfit
+
+    def _everyone(self, shape: Shape, present: Sequence[Iterable[Values]]) -> PairCounter:
+        """All groups of hosts, whatever runs there."""
+        source, destination = (
+            present[far] if who.kind is Kind.OUTSIDE else self._fleet.groups
+            for far, who in enumerate((shape.source, shape.destination))
+        )
+        inside = Kind.OUTSIDE not in (shape.source.kind, shape.destination.kind)
+        return self._every_host if inside else PairCounter(source, destination)
+
+    def _judge(self, shape: Shape, found: Found, cells: Sequence[Cell]) -> Witnesses | tuple[Reason, str]:
+        # What was seen often is the witness; what was seen once beside it may be anything.
+        cells = [cell for cell in cells if cell.bins.bit_count() >= OFTEN] or cells
+        groups: dict[Values, int] = defaultdict(int)
+        for cell in cells:
+            groups[cell.pair[0]] = max(groups[cell.pair[0]], cell.hosts)
+        witnesses = Witnesses(
+            hosts=sum(groups.values()),
+            of_hosts=sum(self._fleet.groups[group] for group in groups),
+            groups=len(groups) if shape.source.kind is not Kind.OUTSIDE else 1,
+            apart=found.pattern.within != 0,
+            sightings=sum(cell.bins.bit_count() for cell in cells),
+        )
+        return why_not(Times.of(self._window, union(cells)), witnesses) or witnesses
+
+    def _by_site(self, shape: Shape, cells: dict[Pair, Cell], unfit: list[Unfit]) -> dict[Pair, Cell]:
+        """Each site outside has to be a habit by itself: sites that have nothing in common but to be strangers would
+        vouch for each other. Where they are everywhere, a service for the public gets them all."""
+        side = 0 if shape.source.kind is Kind.OUTSIDE else 1 if shape.destination.kind is Kind.OUTSIDE else None
+        if side is None:
+            return cells
+        sites: dict[str, list[Cell]] = defaultdict(list)
+        for pair, cell in cells.items():
+            sites[pair[side][-1] or ""].append(cell)
+        strangers = [site for site in sites if not is_declared(site)]
+        everywhere = are_everywhere(strangers)
+        if everywhere and is_public(shape.service):
+            return self._for_everybody(cells, side)
+        kept = dict(cells)
+        alien: list[Cell] = []
+        for site in strangers:
+            reason = self._stranger(side, sites[site], everywhere)
+            if reason is None:
+                continue
+            for cell in sites[site]:
+                del kept[cell.pair]
+            if everywhere:
+                alien += sites[site]
+            else:
+                unfit.append(Unfit(*reason, tuple(sites[site])))
+        if alien:
+            why = "from everywhere, by a service that is not for everybody: opening that is a decision to write by hand"
+            unfit.append(Unfit(Reason.FROM_EVERYWHERE, why, tuple(alien)))
+        return kept
+
+    def _stranger(self, side: int, cells: Sequence[Cell], everywhere: bool) -> tuple[Reason, str] | None:
+        """Why a site that no peer names is left out."""
+        times = Times.of(self._window, union(cells))
+        regular = times.rhythm in PERIODIC
+        if side == 0:
+            if times.sightings >= ENOUGH and times.covers(0.5 if everywhere else 0.25):
+                return None
+            why = f"an address that no peer names, seen {times.sightings} times: declare it as a peer if it is known"
+            return (Reason.OUTSIDE, why) if not regular else None
+        groups: dict[Values, int] = defaultdict(int)
+        for cell in cells:
+            groups[cell.pair[0]] = max(groups[cell.pair[0]], cell.hosts)
+        hosts = sum(groups.values())
+        if hosts > 1 and (times.sightings >= ENOUGH or regular) and times.covers(0.25):
+            return None
+        why = (
+            f"{hosts} host{'s' if hosts > 1 else ''} called an address that no peer names, seen {times.sightings} "
+            "times: declare it as a peer if it is known"
+        )
+        return Reason.OUTSIDE, why
+
+    def _for_everybody(self, cells: Mapping[Pair, Cell], side: int) -> dict[Pair, Cell]:
+        """All strangers as one site."""
+        merged: dict[Pair, Cell] = {}
+        for pair, cell in cells.items():
+            site = pair[side][-1] or ""
+            if is_declared(site):
+                merged[pair] = cell
+                continue
+            everybody = self._fleet.outside(ANY)
+            new = (everybody, pair[1]) if side == 0 else (pair[0], everybody)
+            into = merged.setdefault(new, Cell(new))
+            for one in cell.observations:
+                into.add(one)
+        return merged
