@@ -1,8 +1,8 @@
-# Each target sets up what it needs (tools/setup.sh: packages when root, .venv). Everything but lint, proto and bench-fleet needs root.
+# Each target sets up what it needs (tools/setup.sh: packages when root, .venv). Everything but lint, proto, bench-fleet and bench-suggest needs root.
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup system services demo lab lab-down test lint proto bench bench-fleet deb clean
+.PHONY: help setup system services demo lab lab-down test lint proto bench bench-fleet bench-suggest deb clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\): *[a-z ]*## /  \1: /p' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench: system   ## measure; prints a table and writes bench/out/bench.json
 
 bench-fleet: setup   ## measure a controller with thousands of simulated agents; writes bench/out/fleet.json
 	@$(PY) -m bench.fleet figures
+
+bench-suggest: setup   ## measure suggested rules on fleets whose true policy is known; writes bench/out/suggest.json
+	@$(PY) -m bench.suggest
 
 deb:   ## Debian packages of agent, controller and command line, in dist/
 	@deploy/deb/build
