@@ -37,6 +37,7 @@ from segctl_controller.scoped import scope_findings
 from segctl_controller.store.records import DenialFilter, DenialRecord, EntryFilter, Role
 from segctl_controller.store.refusals import no_host
 from segctl_controller.store_thread import StoreThread
+from segctl_controller.suggestions.service import SuggestionAdmin
 from segctl_controller.tokens import TokenAdmin
 from segctl_controller.turns import Turns
 from segctl_controller.usage import Usage
@@ -87,6 +88,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         history = PolicyHistory(db)
         self._ready = ReadyQuestions(registry.fleet, db, flows, clock, history, self._turns)
         self._rule_reports = RuleReports(registry.fleet, db, flows, clock, history, self._turns)
+        self._suggestions = SuggestionAdmin(registry, db, flows, self._turns, clock)
 
     async def WhoAmI(self, request: admin_pb2.WhoAmIRequest, context: Context) -> admin_pb2.WhoAmIReply:
         async with self._gate.open(context, Role.VIEWER) as operator:
@@ -337,6 +339,23 @@ class Admin(admin_pb2_grpc.AdminServicer):
         async with self._gate.open(context, Role.ADMIN) as operator:
             await self._api_tokens.revoke(request.id, operator)
             return admin_pb2.RevokeApiTokenReply()
+
+    async def Suggest(self, request: admin_pb2.SuggestRequest, context: Context) -> admin_pb2.SuggestReply:
+        async with self._gate.open(context, Role.VIEWER) as operator:
+            return await self._suggestions.suggest(request, operator)
+
+    async def DecideSuggestion(
+        self, request: admin_pb2.DecideSuggestionRequest, context: Context
+    ) -> admin_pb2.DecideSuggestionReply:
+        async with self._gate.open(context, Role.OWNER) as operator:
+            await self._suggestions.decide(request, operator)
+            return admin_pb2.DecideSuggestionReply()
+
+    async def ListDecisions(
+        self, request: admin_pb2.ListDecisionsRequest, context: Context
+    ) -> admin_pb2.ListDecisionsReply:
+        async with self._gate.open(context, Role.VIEWER):
+            return await self._suggestions.decisions()
 
 
 def _reply(row: DenialRecord) -> admin_pb2.DeniedReply:

@@ -64,6 +64,9 @@ LIMITS = MappingProxyType(
         f"{ADMIN}CreateApiToken": CHANGE,
         f"{ADMIN}ListApiTokens": READ,
         f"{ADMIN}RevokeApiToken": CHANGE,
+        f"{ADMIN}Suggest": Limit(SMALL, 0.5, 20),
+        f"{ADMIN}DecideSuggestion": CHANGE,
+        f"{ADMIN}ListDecisions": READ,
         "/segctl.v1.SignIn/Options": Limit(SMALL, 1.0, 20),
         # By host: Session by message and by stream, Report by denials and flows, the others by the hour.
         f"{AGENT}Session": Limit(POLICY, 0.0, 0, streams=1),

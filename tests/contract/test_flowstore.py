@@ -659,3 +659,12 @@ def test_days_of_hours_from_before_are_noted(where: Path | Conninfo, ends: Known
     made.keep(NOW + 31 * HOUR_US)
     assert made.rule_days() == wanted
     made.close()
+
+
+def test_addresses_that_nobody_held_are_listed_once(store: FlowStore) -> None:
+    outside = [mapped("203.0.113.9"), mapped("198.51.100.1"), ip_address("2001:db8::9").packed]
+    told(store, 1, *(flow(key(remote=remote)) for remote in (*outside, mapped("10.0.0.2"))))
+    told(store, 2, flow(key(remote=outside[0], port=80)))
+    assert sorted(store.outside(0, 0, 10)) == sorted(outside)
+    assert len(store.outside(0, 0, 2)) == 2
+    assert store.outside(NOW + DAY_US, 0, 10) == ()

@@ -18,6 +18,7 @@ from segctl_controller.store.protocol import FindHost, Store
 from segctl_controller.store.records import (
     ApiTokenRecord,
     Batch,
+    DecisionRecord,
     DenialFilter,
     DenialRecord,
     Entry,
@@ -534,3 +535,19 @@ def test_an_owner_keeps_its_scope(store: Store) -> None:
     owner = OperatorRecord("olga", Role.OWNER, "ab", 5, Tags.of({"app": "shop"}))
     store.add_operator(owner, ENTRY)
     assert store.operator("olga") == owner
+
+
+def test_decisions_about_suggestions_are_kept_and_replaced(store: Store) -> None:
+    accepted = DecisionRecord("aa", "accepted", "ann", 5, "", "rule", "rule")
+    rejected = DecisionRecord("bb", "rejected", "bob", 4, "no", "other")
+    for decision in (accepted, rejected):
+        store.decide(decision, ENTRY)
+    assert store.decisions() == (rejected, accepted)
+    changed = replace(accepted, verdict="edited", at_us=9, decided="narrower")
+    store.decide(changed, ENTRY)
+    assert store.decisions() == (rejected, changed)
+    store.forget_decision("bb", ENTRY)
+    assert store.decisions() == (changed,)
+    with pytest.raises(NotFoundError, match="bb"):
+        store.forget_decision("bb", ENTRY)
+    assert len(store.entries(10)) == 4

@@ -10,8 +10,9 @@ from typing import Self, TypeVar
 import grpc
 
 from segctl.auditchain import Link
-from segctl.cli import convert, convert_flows, convert_ready
+from segctl.cli import convert, convert_flows, convert_ready, convert_suggest
 from segctl.cli import views as v
+from segctl.cli import views_suggest as vs
 from segctl.cli.bearer import Bearer
 from segctl.cli.config import ClientConfig
 from segctl.cli.exits import CliError, Exit
@@ -235,6 +236,22 @@ class Controller:
             detail=wanted.detail,
         )
         return convert_flows.flow_map(self._call(self._admin.FlowMap, request, THOROUGH))
+
+    def suggestions(self, since: datetime, until: datetime | None) -> vs.Suggestions:
+        """Of rules for the flows of that time."""
+        request = pb.SuggestRequest(since_us=_microseconds(since), until_us=_microseconds(until))
+        return convert_suggest.suggestions(self._call(self._admin.Suggest, request, THOROUGH))
+
+    def decide(self, identifier: str, verdict: str, reason: str = "", suggested: str = "", decided: str = "") -> None:
+        """`suggested` stands alone, `decided` beside the policy in force."""
+        texts = {"reason": reason, "suggested": suggested, "decided": decided}
+        request = pb.DecideSuggestionRequest(id=identifier, verdict=verdict, **texts)
+        self._call(self._admin.DecideSuggestion, request, THOROUGH)
+
+    def decisions(self) -> tuple[vs.Decision, ...]:
+        """The oldest first."""
+        found = self._call(self._admin.ListDecisions, pb.ListDecisionsRequest())
+        return tuple(map(convert_suggest.decision, found.decisions))
 
     def rules(self, rule: str, stale_days: int, soon_days: int) -> tuple[tuple[v.RuleUse, ...], bool]:
         """Those of the policy in its order, then earlier ones that were hit; with what is wrong with them. And whether

@@ -34,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "denied": ("denied", "Show denied connections with their process and peer."),
     "flows": ("flows", "Search flows: who talks to whom, by which rule, how much."),
     "map": ("map", "Draw who talks to whom, between tag groups."),
+    "suggest": ("suggest", "Suggest rules for what was observed, ready to paste."),
+    "review": ("suggest", "Accept, edit or reject suggested rules, as a diff for git."),
     "report": ("report", "Report what rules are used for, and which need a look."),
     "audit": ("audit", "Show who changed what, and when; prove that the log is whole."),
     "whoami": ("account", "Show who you are to the controller, and your role."),
@@ -43,7 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("setup", "Print the shell completion for bash, zsh or fish."),
 }
 GROUPS = {
-    "Policy": ("check", "plan", "push", "rollback", "enforce", "history"),
+    "Policy": ("check", "plan", "push", "rollback", "enforce", "history", "suggest", "review"),
     "Fleet": ("status", "doctor", "host", "tag", "token"),
     "Questions": ("explain", "denied", "flows", "map", "report", "audit"),
     "Access": ("whoami", "login", "logout", "api-token"),

@@ -87,6 +87,9 @@ class FlowStore(Protocol):
     def rule_days(self) -> Mapping[str, frozenset[int]]:
         """The days since 1970 (UTC) on which each rule permitted something, also when its flows are gone."""
 
+    def outside(self, since_us: int, until_us: int, limit: int) -> tuple[bytes, ...]:
+        """The addresses (16 bytes) that no enrolled host held when flows to or from them were told."""
+
     def size(self) -> FlowSize: ...
 
     def close(self) -> None: ...

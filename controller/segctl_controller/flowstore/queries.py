@@ -217,6 +217,12 @@ def days_of_rules(*these: ColumnElement[bool]) -> Select[Any]:
     return select(r.rule, DAY.label("day")).where(r.rule != 0, r.verdict == int(FlowVerdict.ALLOWED), *these).distinct()
 
 
+def outside(since_us: int, until_us: int, limit: int) -> Select[Any]:
+    """(high, low) of addresses that no host held."""
+    query = select(r.remote_high, r.remote_low).where(within(since_us, until_us), r.peer == 0)
+    return query.distinct().order_by(r.remote_high, r.remote_low).limit(limit)
+
+
 def lost(host: int | None, since_us: int) -> Select[Any]:
     query = select(total(losses.c.lost)).where(losses.c.hour > since_us // HOUR_US - 1)
     return query if host is None else query.where(losses.c.host == host)

@@ -309,6 +309,11 @@ class SqlFlowStore:
             found = work.rows(connections.observations(since_us, until_us, limit))
         return tuple(self._observation(row, shown) for row in found)
 
+    def outside(self, since_us: int, until_us: int, limit: int) -> tuple[bytes, ...]:
+        with self._database.reading() as work:
+            found = work.rows(queries.outside(since_us, until_us, limit))
+        return tuple(joined_remote(high, low) for high, low in found)
+
     def _observation(self, row: tuple[int, ...], shown: dict[int, str | None]) -> Observation:
         ingress, tags, workload, process, peer_tags, peer_workload, peer_process, protocol, port, *rest = row
         high, low, addresses, hosts, peers, *measures = rest

@@ -15,6 +15,7 @@ from segctl.model.policy import Tags
 from segctl_controller.errors import AlreadyExistsError, ConflictError, NotFoundError
 from segctl_controller.store.leadership import Alone
 from segctl_controller.store.memory_access import MemoryAccess
+from segctl_controller.store.memory_decisions import MemoryDecisions
 from segctl_controller.store.memory_hits import MemoryHits
 from segctl_controller.store.notices import NoNotices
 from segctl_controller.store.protocol import Admit
@@ -52,7 +53,7 @@ from segctl_controller.store.refusals import (
 Row = TypeVar("Row", DenialRecord, EventRecord)
 
 
-class MemoryStore(MemoryAccess):
+class MemoryStore(MemoryDecisions, MemoryAccess):
     """Implements segctl_controller.store.protocol.Store."""
 
     def __init__(self, limits: Limits | None = None) -> None:

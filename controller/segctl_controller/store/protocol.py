@@ -14,6 +14,7 @@ from segctl_controller.store.records import (
     EVERY_ENTRY,
     ApiTokenRecord,
     Batch,
+    DecisionRecord,
     DenialFilter,
     DenialRecord,
     Entry,
@@ -177,6 +178,15 @@ class Store(Protocol):
 
     def unmap_group(self, name: str, entry: Entry) -> None:
         """All that the group was given. Raises NotFoundError."""
+
+    def decide(self, decision: DecisionRecord, entry: Entry) -> None:
+        """In the place of what was decided of that suggestion before. Raises LimitError when there are too many."""
+
+    def decisions(self) -> tuple[DecisionRecord, ...]:
+        """The oldest first."""
+
+    def forget_decision(self, identifier: str, entry: Entry) -> None:
+        """Raises NotFoundError."""
 
     def prove_writable(self) -> None:
         """A durable write that changes nothing."""

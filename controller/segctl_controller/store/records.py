@@ -165,6 +165,20 @@ class GroupRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """What somebody made of a suggested rule. `verdict` is accepted, edited or rejected; `suggested` is the policy file
+    that was suggested, `decided` what was accepted of it: the same, another one, or nothing."""
+
+    id: str
+    verdict: str
+    actor: str
+    at_us: int
+    reason: str
+    suggested: str
+    decided: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class FactsRecord:
     """What a host's agent said, after it was judged; `facts` as in HostRecord."""
 

@@ -55,3 +55,14 @@ def group_taken(group: GroupRecord) -> str:
 
 def no_group(name: str) -> str:
     return f"no group {name!r} is mapped; segctl-controller admin groups shows them"
+
+
+MOST_DECISIONS = 5_000
+
+
+def no_decision(identifier: str) -> str:
+    return f"nothing was decided about suggestion {identifier}; segctl review --decided lists what was"
+
+
+def too_many_decisions() -> str:
+    return f"there are {MOST_DECISIONS} decisions about suggestions; take some back: segctl review forget ID"

@@ -10,7 +10,7 @@ from segctl.model.policy import Tags
 from sqlalchemy import Connection
 
 from segctl_controller.errors import NotFoundError
-from segctl_controller.store import access, audit, generations, hits, hosts, operators, reports, rows, tokens
+from segctl_controller.store import access, audit, decisions, generations, hits, hosts, operators, reports, rows, tokens
 from segctl_controller.store.database import Database
 from segctl_controller.store.leadership import Leadership
 from segctl_controller.store.notices import Notices, Topic
@@ -19,6 +19,7 @@ from segctl_controller.store.records import (
     EVERY_ENTRY,
     ApiTokenRecord,
     Batch,
+    DecisionRecord,
     DenialFilter,
     DenialRecord,
     Entry,
@@ -270,3 +271,15 @@ class SqlStore:
         with self._transaction() as connection:
             access.unmap_group(connection, name, entry)
             self._transactions.note(Topic.OPERATORS)
+
+    def decide(self, decision: DecisionRecord, entry: Entry) -> None:
+        with self._transaction() as connection:
+            decisions.decide(connection, decision, entry)
+
+    def decisions(self) -> tuple[DecisionRecord, ...]:
+        with self._transaction() as connection:
+            return decisions.decisions(connection)
+
+    def forget_decision(self, identifier: str, entry: Entry) -> None:
+        with self._transaction() as connection:
+            decisions.forget(connection, identifier, entry)

@@ -209,6 +209,18 @@ group_roles = Table(
     Column("scope", Text, primary_key=True),
 )
 
+suggestion_decisions = Table(
+    "suggestion_decisions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("verdict", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("suggested", Text, nullable=False),
+    Column("decided", Text, nullable=False),
+)
+
 notices = Table(
     "notices",
     metadata,

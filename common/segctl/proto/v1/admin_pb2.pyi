@@ -3153,3 +3153,363 @@ class RuleFinding(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["kind", b"kind", "mend", b"mend", "narrower", b"narrower", "why", b"why"]) -> None: ...
 
 global___RuleFinding = RuleFinding
+
+@typing.final
+class SuggestRequest(google.protobuf.message.Message):
+    """Suggestions"""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SINCE_US_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
+    since_us: builtins.int
+    """0: four weeks before `until_us`"""
+    until_us: builtins.int
+    """0: now"""
+    def __init__(
+        self,
+        *,
+        since_us: builtins.int = ...,
+        until_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["since_us", b"since_us", "until_us", b"until_us"]) -> None: ...
+
+global___SuggestRequest = SuggestRequest
+
+@typing.final
+class SuggestReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SINCE_US_FIELD_NUMBER: builtins.int
+    UNTIL_US_FIELD_NUMBER: builtins.int
+    BY_HOUR_FIELD_NUMBER: builtins.int
+    SUGGESTIONS_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
+    PERMITTED_FLOWS_FIELD_NUMBER: builtins.int
+    POLICY_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    since_us: builtins.int
+    """what was looked at"""
+    until_us: builtins.int
+    by_hour: builtins.bool
+    """sightings are hours, else days"""
+    permitted_flows: builtins.int
+    """that need nothing"""
+    policy: builtins.str
+    """a policy file: all suggestions"""
+    more: builtins.bool
+    """there were more kinds of flows than are looked at"""
+    @property
+    def suggestions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RuleSuggestion]: ...
+    @property
+    def left_out(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LeftOutFlows]: ...
+    def __init__(
+        self,
+        *,
+        since_us: builtins.int = ...,
+        until_us: builtins.int = ...,
+        by_hour: builtins.bool = ...,
+        suggestions: collections.abc.Iterable[global___RuleSuggestion] | None = ...,
+        left_out: collections.abc.Iterable[global___LeftOutFlows] | None = ...,
+        permitted_flows: builtins.int = ...,
+        policy: builtins.str = ...,
+        more: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["by_hour", b"by_hour", "left_out", b"left_out", "more", b"more", "permitted_flows", b"permitted_flows", "policy", b"policy", "since_us", b"since_us", "suggestions", b"suggestions", "until_us", b"until_us"]) -> None: ...
+
+global___SuggestReply = SuggestReply
+
+@typing.final
+class RuleSuggestion(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    DESTINATION_FIELD_NUMBER: builtins.int
+    SERVICES_FIELD_NUMBER: builtins.int
+    WITHIN_FIELD_NUMBER: builtins.int
+    CONFIDENCE_FIELD_NUMBER: builtins.int
+    RHYTHM_FIELD_NUMBER: builtins.int
+    FLOWS_FIELD_NUMBER: builtins.int
+    SIGHTINGS_FIELD_NUMBER: builtins.int
+    HOSTS_FIELD_NUMBER: builtins.int
+    OF_HOSTS_FIELD_NUMBER: builtins.int
+    FIRST_SEEN_US_FIELD_NUMBER: builtins.int
+    LAST_SEEN_US_FIELD_NUMBER: builtins.int
+    EXCESS_FIELD_NUMBER: builtins.int
+    EXPLAINS_FIELD_NUMBER: builtins.int
+    EXPLAINED_FIELD_NUMBER: builtins.int
+    REMARKS_FIELD_NUMBER: builtins.int
+    POLICY_FIELD_NUMBER: builtins.int
+    WHOLE_FIELD_NUMBER: builtins.int
+    DECISION_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """of what the rule permits"""
+    name: builtins.str
+    source: builtins.str
+    destination: builtins.str
+    confidence: builtins.str
+    """high, medium, low"""
+    rhythm: builtins.str
+    """steady, weekly, monthly, at regular intervals, several times, once"""
+    flows: builtins.int
+    sightings: builtins.int
+    """days or hours"""
+    hosts: builtins.int
+    """that opened connections; or addresses"""
+    of_hosts: builtins.int
+    """that carry such tags; 0: addresses"""
+    first_seen_us: builtins.int
+    last_seen_us: builtins.int
+    explained: builtins.int
+    """how many there are"""
+    policy: builtins.str
+    """a policy file: what is new, to stand beside the policy in force"""
+    whole: builtins.str
+    """a policy file that stands alone: what DecideSuggestion asks for"""
+    @property
+    def services(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def within(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def excess(self) -> global___SuggestionExcess: ...
+    @property
+    def explains(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ObservedFlows]:
+        """those with most flows"""
+
+    @property
+    def remarks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def decision(self) -> global___SuggestionDecision:
+        """when it was accepted already"""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        name: builtins.str = ...,
+        source: builtins.str = ...,
+        destination: builtins.str = ...,
+        services: collections.abc.Iterable[builtins.str] | None = ...,
+        within: collections.abc.Iterable[builtins.str] | None = ...,
+        confidence: builtins.str = ...,
+        rhythm: builtins.str = ...,
+        flows: builtins.int = ...,
+        sightings: builtins.int = ...,
+        hosts: builtins.int = ...,
+        of_hosts: builtins.int = ...,
+        first_seen_us: builtins.int = ...,
+        last_seen_us: builtins.int = ...,
+        excess: global___SuggestionExcess | None = ...,
+        explains: collections.abc.Iterable[global___ObservedFlows] | None = ...,
+        explained: builtins.int = ...,
+        remarks: collections.abc.Iterable[builtins.str] | None = ...,
+        policy: builtins.str = ...,
+        whole: builtins.str = ...,
+        decision: global___SuggestionDecision | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["decision", b"decision", "excess", b"excess"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["confidence", b"confidence", "decision", b"decision", "destination", b"destination", "excess", b"excess", "explained", b"explained", "explains", b"explains", "first_seen_us", b"first_seen_us", "flows", b"flows", "hosts", b"hosts", "id", b"id", "last_seen_us", b"last_seen_us", "name", b"name", "of_hosts", b"of_hosts", "policy", b"policy", "remarks", b"remarks", "rhythm", b"rhythm", "services", b"services", "sightings", b"sightings", "source", b"source", "whole", b"whole", "within", b"within"]) -> None: ...
+
+global___RuleSuggestion = RuleSuggestion
+
+@typing.final
+class SuggestionExcess(google.protobuf.message.Message):
+    """Of the pairs of tag groups that the rule permits, for each service."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PERMITTED_FIELD_NUMBER: builtins.int
+    SEEN_FIELD_NUMBER: builtins.int
+    UNSEEN_FIELD_NUMBER: builtins.int
+    SILENT_FIELD_NUMBER: builtins.int
+    EXAMPLES_FIELD_NUMBER: builtins.int
+    permitted: builtins.int
+    seen: builtins.int
+    unseen: builtins.int
+    """though both ends were seen"""
+    silent: builtins.int
+    """one end told nothing in that time"""
+    @property
+    def examples(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        permitted: builtins.int = ...,
+        seen: builtins.int = ...,
+        unseen: builtins.int = ...,
+        silent: builtins.int = ...,
+        examples: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["examples", b"examples", "permitted", b"permitted", "seen", b"seen", "silent", b"silent", "unseen", b"unseen"]) -> None: ...
+
+global___SuggestionExcess = SuggestionExcess
+
+@typing.final
+class ObservedFlows(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: builtins.int
+    DESTINATION_FIELD_NUMBER: builtins.int
+    SERVICE_FIELD_NUMBER: builtins.int
+    FLOWS_FIELD_NUMBER: builtins.int
+    SIGHTINGS_FIELD_NUMBER: builtins.int
+    HOSTS_FIELD_NUMBER: builtins.int
+    FIRST_SEEN_US_FIELD_NUMBER: builtins.int
+    LAST_SEEN_US_FIELD_NUMBER: builtins.int
+    source: builtins.str
+    destination: builtins.str
+    service: builtins.str
+    flows: builtins.int
+    sightings: builtins.int
+    hosts: builtins.int
+    first_seen_us: builtins.int
+    last_seen_us: builtins.int
+    def __init__(
+        self,
+        *,
+        source: builtins.str = ...,
+        destination: builtins.str = ...,
+        service: builtins.str = ...,
+        flows: builtins.int = ...,
+        sightings: builtins.int = ...,
+        hosts: builtins.int = ...,
+        first_seen_us: builtins.int = ...,
+        last_seen_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["destination", b"destination", "first_seen_us", b"first_seen_us", "flows", b"flows", "hosts", b"hosts", "last_seen_us", b"last_seen_us", "service", b"service", "sightings", b"sightings", "source", b"source"]) -> None: ...
+
+global___ObservedFlows = ObservedFlows
+
+@typing.final
+class LeftOutFlows(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    FLOWS_FIELD_NUMBER: builtins.int
+    OBSERVATIONS_FIELD_NUMBER: builtins.int
+    reason: builtins.str
+    """docs/suggestions.md has them"""
+    why: builtins.str
+    flows: builtins.int
+    @property
+    def observations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ObservedFlows]:
+        """those with most flows"""
+
+    def __init__(
+        self,
+        *,
+        reason: builtins.str = ...,
+        why: builtins.str = ...,
+        flows: builtins.int = ...,
+        observations: collections.abc.Iterable[global___ObservedFlows] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["flows", b"flows", "observations", b"observations", "reason", b"reason", "why", b"why"]) -> None: ...
+
+global___LeftOutFlows = LeftOutFlows
+
+@typing.final
+class DecideSuggestionRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    SUGGESTED_FIELD_NUMBER: builtins.int
+    DECIDED_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    verdict: builtins.str
+    """accepted, edited, rejected, forgotten"""
+    reason: builtins.str
+    """needed to reject"""
+    suggested: builtins.str
+    """RuleSuggestion.whole; not to forget"""
+    decided: builtins.str
+    """the policy file that is accepted, beside the policy in force; not to reject or forget"""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        verdict: builtins.str = ...,
+        reason: builtins.str = ...,
+        suggested: builtins.str = ...,
+        decided: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["decided", b"decided", "id", b"id", "reason", b"reason", "suggested", b"suggested", "verdict", b"verdict"]) -> None: ...
+
+global___DecideSuggestionRequest = DecideSuggestionRequest
+
+@typing.final
+class DecideSuggestionReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___DecideSuggestionReply = DecideSuggestionReply
+
+@typing.final
+class SuggestionDecision(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    AT_US_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    SUGGESTED_FIELD_NUMBER: builtins.int
+    DECIDED_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    verdict: builtins.str
+    actor: builtins.str
+    at_us: builtins.int
+    reason: builtins.str
+    rule: builtins.str
+    """its name"""
+    suggested: builtins.str
+    decided: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        verdict: builtins.str = ...,
+        actor: builtins.str = ...,
+        at_us: builtins.int = ...,
+        reason: builtins.str = ...,
+        rule: builtins.str = ...,
+        suggested: builtins.str = ...,
+        decided: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "at_us", b"at_us", "decided", b"decided", "id", b"id", "reason", b"reason", "rule", b"rule", "suggested", b"suggested", "verdict", b"verdict"]) -> None: ...
+
+global___SuggestionDecision = SuggestionDecision
+
+@typing.final
+class ListDecisionsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListDecisionsRequest = ListDecisionsRequest
+
+@typing.final
+class ListDecisionsReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: builtins.int
+    @property
+    def decisions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SuggestionDecision]: ...
+    def __init__(
+        self,
+        *,
+        decisions: collections.abc.Iterable[global___SuggestionDecision] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["decisions", b"decisions"]) -> None: ...
+
+global___ListDecisionsReply = ListDecisionsReply

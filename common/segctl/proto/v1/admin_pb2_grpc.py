@@ -172,6 +172,21 @@ class AdminStub(object):
                 request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RevokeApiTokenRequest.SerializeToString,
                 response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RevokeApiTokenReply.FromString,
                 _registered_method=True)
+        self.Suggest = channel.unary_unary(
+                '/segctl.v1.Admin/Suggest',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.SuggestRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.SuggestReply.FromString,
+                _registered_method=True)
+        self.DecideSuggestion = channel.unary_unary(
+                '/segctl.v1.Admin/DecideSuggestion',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DecideSuggestionRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DecideSuggestionReply.FromString,
+                _registered_method=True)
+        self.ListDecisions = channel.unary_unary(
+                '/segctl.v1.Admin/ListDecisions',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ListDecisionsRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ListDecisionsReply.FromString,
+                _registered_method=True)
 
 
 class AdminServicer(object):
@@ -347,6 +362,25 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Suggest(self, request, context):
+        """Rules for what was observed and no rule permits; nothing is stored, and no policy ever changes by these.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideSuggestion(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDecisions(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -484,6 +518,21 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.RevokeApiToken,
                     request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RevokeApiTokenRequest.FromString,
                     response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RevokeApiTokenReply.SerializeToString,
+            ),
+            'Suggest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Suggest,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.SuggestRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.SuggestReply.SerializeToString,
+            ),
+            'DecideSuggestion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideSuggestion,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DecideSuggestionRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DecideSuggestionReply.SerializeToString,
+            ),
+            'ListDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDecisions,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ListDecisionsRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ListDecisionsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1218,6 +1267,87 @@ class Admin(object):
             '/segctl.v1.Admin/RevokeApiToken',
             segctl_dot_proto_dot_v1_dot_admin__pb2.RevokeApiTokenRequest.SerializeToString,
             segctl_dot_proto_dot_v1_dot_admin__pb2.RevokeApiTokenReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Suggest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/Suggest',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.SuggestRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.SuggestReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideSuggestion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/DecideSuggestion',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.DecideSuggestionRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.DecideSuggestionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/ListDecisions',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.ListDecisionsRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.ListDecisionsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -164,6 +164,22 @@ class AdminStub:
         segctl.proto.v1.admin_pb2.RevokeApiTokenReply,
     ]
 
+    Suggest: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.SuggestRequest,
+        segctl.proto.v1.admin_pb2.SuggestReply,
+    ]
+    """Rules for what was observed and no rule permits; nothing is stored, and no policy ever changes by these."""
+
+    DecideSuggestion: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.DecideSuggestionRequest,
+        segctl.proto.v1.admin_pb2.DecideSuggestionReply,
+    ]
+
+    ListDecisions: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.ListDecisionsRequest,
+        segctl.proto.v1.admin_pb2.ListDecisionsReply,
+    ]
+
 class AdminAsyncStub:
     """What `segctl` and the web speak: mutual TLS, or on a listener of its own a bearer token (an API token, or an ID token
     of the OpenID provider) in the metadata `authorization`. The role (viewer < owner < editor < admin) is in the
@@ -308,6 +324,22 @@ class AdminAsyncStub:
     RevokeApiToken: grpc.aio.UnaryUnaryMultiCallable[
         segctl.proto.v1.admin_pb2.RevokeApiTokenRequest,
         segctl.proto.v1.admin_pb2.RevokeApiTokenReply,
+    ]
+
+    Suggest: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.SuggestRequest,
+        segctl.proto.v1.admin_pb2.SuggestReply,
+    ]
+    """Rules for what was observed and no rule permits; nothing is stored, and no policy ever changes by these."""
+
+    DecideSuggestion: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.DecideSuggestionRequest,
+        segctl.proto.v1.admin_pb2.DecideSuggestionReply,
+    ]
+
+    ListDecisions: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.ListDecisionsRequest,
+        segctl.proto.v1.admin_pb2.ListDecisionsReply,
     ]
 
 class AdminServicer(metaclass=abc.ABCMeta):
@@ -509,6 +541,28 @@ class AdminServicer(metaclass=abc.ABCMeta):
         request: segctl.proto.v1.admin_pb2.RevokeApiTokenRequest,
         context: _ServicerContext,
     ) -> typing.Union[segctl.proto.v1.admin_pb2.RevokeApiTokenReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.RevokeApiTokenReply]]: ...
+
+    @abc.abstractmethod
+    def Suggest(
+        self,
+        request: segctl.proto.v1.admin_pb2.SuggestRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.SuggestReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.SuggestReply]]:
+        """Rules for what was observed and no rule permits; nothing is stored, and no policy ever changes by these."""
+
+    @abc.abstractmethod
+    def DecideSuggestion(
+        self,
+        request: segctl.proto.v1.admin_pb2.DecideSuggestionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.DecideSuggestionReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.DecideSuggestionReply]]: ...
+
+    @abc.abstractmethod
+    def ListDecisions(
+        self,
+        request: segctl.proto.v1.admin_pb2.ListDecisionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.ListDecisionsReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.ListDecisionsReply]]: ...
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 

@@ -149,6 +149,7 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
             ]
         )
         self.readiness = pb.ReadinessReply(selectors=[READY], generation=8)
+        self.suggestions, self.decided = pb.SuggestReply(), []
         self.denials = [pb.DeniedReply(connection=DENIAL), pb.DeniedReply(lost=7)]
 
     def _take(self, request: object, context: grpc.ServicerContext) -> None:
@@ -235,6 +236,18 @@ class ScriptedAdmin(admin_pb2_grpc.AdminServicer):
     def TopTalkers(self, request, context):
         self._take(request, context)
         return self.talkers
+
+    def Suggest(self, request, context):
+        self._take(request, context)
+        return self.suggestions
+
+    def DecideSuggestion(self, request, context):
+        self._take(request, context)
+        return pb.DecideSuggestionReply()
+
+    def ListDecisions(self, request, context):
+        self._take(request, context)
+        return pb.ListDecisionsReply(decisions=self.decided)
 
     def RuleReport(self, request, context):
         self._take(request, context)

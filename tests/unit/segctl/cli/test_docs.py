@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from segctl.cli import views, views_impact, views_map
+from segctl.cli import views, views_impact, views_map, views_suggest
 from segctl.cli.app import Verb
 from segctl.cli.check_result import CheckResult
 from segctl.cli.exits import Exit
@@ -83,7 +83,7 @@ def test_help_teaches(offline: Cli, name: str) -> None:
     assert command.examples
 
 
-@pytest.mark.parametrize("group", ["host", "report", "token", "audit", "api-token"])
+@pytest.mark.parametrize("group", ["host", "report", "token", "audit", "api-token", "review"])
 def test_the_list_of_a_group_cuts_no_sentence(offline: Cli, group: str) -> None:
     assert "..." not in offline(group, "--help").out.split("Commands:")[1]
 
@@ -105,7 +105,7 @@ def test_every_exit_code_is_documented() -> None:
 
 
 def test_every_json_field_is_documented() -> None:
-    modules = (views, views_impact, views_map)
+    modules = (views, views_impact, views_map, views_suggest)
     for cls in (CheckResult, *(value for module in modules for value in vars(module).values())):
         if dataclasses.is_dataclass(cls) and cls.__module__ in {CheckResult.__module__, *(m.__name__ for m in modules)}:
             match = re.search(rf"^\*\*{cls.__name__}\*\* (.*)$", DOCS, re.MULTILINE)
