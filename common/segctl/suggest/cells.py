@@ -28,11 +28,13 @@ class Shape:
 @dataclass(slots=True)
 class Cell:
     """What was observed between two tag groups. `hosts` opened connections, or addresses: of several observations of
-    the same ones (by all their tags) the number of that with most, for they may tell of the same hosts."""
+    the same ones (by all their tags) the number of that with most, for they may tell of the same hosts. `owed`: the
+    policy permits it today, and would not when the process gets a workload of its own."""
 
     pair: Pair
     flows: int = 0
     bins: int = 0
+    owed: bool = False
     _hosts: dict[ObservedEnd, int] = field(default_factory=dict)
     first_us: int = 0
     last_us: int = 0

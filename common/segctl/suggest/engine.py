@@ -13,7 +13,7 @@ from datetime import datetime
 
 from segctl.model.inventory import Inventory
 from segctl.model.policy import HOST_WORKLOAD, Policy, Process
-from segctl.suggest.addition import addition_of
+from segctl.suggest.addition import addition_of, joined
 from segctl.suggest.cells import Cell, Fleet, Shape, Shapes, adopt_unknown, flows
 from segctl.suggest.compose import Composer
 from segctl.suggest.drafts import drafts_of
@@ -56,7 +56,7 @@ def suggest(
         if now_named <= named or not run.has_permission(now_named):
             break
         named |= now_named
-    return found
+    return run.without_losses(found)
 
 
 class _Run:
@@ -108,6 +108,41 @@ class _Run:
             self._left[reason, why] += suggestion.explains
         return Suggestions(self._window, kept, self._left_out(), self._permitted, addition_of(kept))
 
+    def without_losses(self, found: Suggestions) -> Suggestions:
+        """Without suggestions whose workloads would cost a process what `host` permits it today: a suggestion never
+        takes anything away."""
+        while lost := self._lost(found.addition):
+            guilty = {w.name for w in found.addition.workloads.values() if w.process in lost}
+            out = [
+                one for one in found.suggestions if guilty & {one.rule.source.workload, one.rule.destination.workload}
+            ]
+            why = "its workload would lose what the policy permits it as host: name the process in those rules first"
+            for one in out:
+                self._left[Reason.UNSAFE, why] += one.explains
+            kept = tuple(one for one in found.suggestions if one not in out)
+            found = replace(found, suggestions=kept, left_out=self._left_out(), addition=addition_of(kept))
+        return found
+
+    def _lost(self, addition: Policy) -> set[Process]:
+        """The processes that get a workload and lose a permission that was used."""
+        made = {w.process for w in addition.workloads.values()}
+        if not made:
+            return set()
+        policy = joined(self._policy, addition)
+        after, identifier = Standing(policy, self._now), Identifier(policy, ())
+        lost: set[Process] = set()
+        for one in self._observations:
+            near, far = self._identifier.who(one.source), self._identifier.who(one.destination)
+            if isinstance(near, str) or isinstance(far, str):
+                continue
+            mine = {who.process for who in (near, far) if who.process in made}
+            if not mine or not self._permitted_today(one, near, far):
+                continue
+            places = [_named_place(end, identifier) for end in (one.source, one.destination)]
+            if not after.permits(places[0], places[1], one.service):
+                lost |= {process for process in mine if process is not None}
+        return lost
+
     def has_permission(self, processes: frozenset[Process]) -> bool:
         """Whether one of them is permitted anything today, as `host`."""
         return any(
@@ -135,7 +170,7 @@ class _Run:
         start, goal = self._place(one.source, near, named), self._place(one.destination, far, named)
         if self._standing.essential(start, goal, one.service):
             self._left[Reason.ESSENTIAL, "an essential passes whatever the rules say"].append(one)
-        elif one.denied:
+        elif one.denied and not self._permitted_today(one, near, far):
             self._denied[shape].add(pair)
             self._left[Reason.DENIED, "denied: segctl denied shows whose they are, and a rule for each"].append(one)
         elif self._standing.permits(start, goal, one.service):
@@ -151,6 +186,13 @@ class _Run:
         else:
             cell = self._wanted.setdefault(shape, {}).setdefault(pair, Cell(pair))
             cell.add(one)
+            cell.owed = cell.owed or self._permitted_today(one, near, far)
+
+    def _permitted_today(self, one: Observation, near: Who, far: Who) -> bool:
+        """Then what was denied once is history."""
+        today: frozenset[Process] = frozenset()
+        ends = self._place(one.source, near, today), self._place(one.destination, far, today)
+        return self._standing.permits(*ends, one.service)
 
     def _end(self, end: ObservedEnd, far: int) -> tuple[Who, Values] | str:
         who = self._identifier.who(end)
@@ -176,7 +218,7 @@ class _Run:
     def _take_rejected(self) -> None:
         for shape, cells in list(self._wanted.items()):
             for one, pattern in self._forbidden.rejections(shape, _sites(cells)):
-                for pair in [pair for pair in cells if pattern.matches(pair)]:
+                for pair in [pair for pair, cell in cells.items() if pattern.matches(pair) and not cell.owed]:
                     self._leave(Reason.REJECTED, f"rejected by {one.by}: {one.why}", [cells.pop(pair)])
             if not cells:
                 del self._wanted[shape]
@@ -213,11 +255,14 @@ class _Run:
 
     def _denied_of(self, shape: Shape) -> set[Pair]:
         """A denial whose process at one end nobody knows may have been of any."""
-        found: set[Pair] = set()
-        for source in {shape.source, ANY_PROCESS}:
-            for destination in {shape.destination, ANY_PROCESS}:
-                found |= self._denied.get(Shape(source, destination, shape.service), set())
-        return found
+        return {
+            pair
+            for other, pairs in self._denied.items()
+            if other.service == shape.service
+            and _may_be(other.source, shape.source)
+            and _may_be(other.destination, shape.destination)
+            for pair in pairs
+        }
 
     def _weakens(self, shape: Shape, cells: dict[Pair, Cell]) -> bool:
         """A workload of its own would take the process out of a mode that is said of `host`."""
@@ -241,6 +286,21 @@ class _Run:
             if own
         ]
         return tuple(sorted(found, key=lambda one: (order.index(one.reason), -one.flows, one.why)))
+
+
+def _named_place(end: ObservedEnd, identifier: Identifier) -> Place:
+    """By the workloads that are declared."""
+    if end.network is not None:
+        return Place(None, "", end.network.network_address)
+    who = identifier.who(end)
+    return Place(end.tags, who.name if isinstance(who, Who) and who.kind is Kind.WORKLOAD else HOST_WORKLOAD)
+
+
+def _may_be(one: Who, other: Who) -> bool:
+    """Whether what happened to one may have happened to the other: a process that nobody knows may be any that no
+    workload names."""
+    unnamed = (Kind.HOST, Kind.PROCESS)
+    return one == other or (Kind.HOST in (one.kind, other.kind) and one.kind in unnamed and other.kind in unnamed)
 
 
 def _sites(cells: Iterable[Pair]) -> set[str]:

@@ -67,7 +67,9 @@ class HabitFinder:
         lost: list[Cell] = []
         # What was seen often speaks first, alone: what was seen seldom may be explained by it, and never widens it.
         strong = {pair for pair, sighted in sightings.items() if sighted >= OFTEN and pair in kept}
-        for start in (strong, kept.keys() - strong):
+        owed = {pair for pair, cell in kept.items() if cell.owed}
+        strong -= owed
+        for start in (owed, strong, kept.keys() - strong - owed):
             rest = [pair for pair in start if not any(habit.pattern.matches(pair) for habit in habits)]
             ends = [{pair[side] for pair in rest} | set(awake[side]) for side in (0, 1)]
             among = {p: s for p, s in sightings.items() if p[0] in ends[0] and p[1] in ends[1]}
@@ -78,7 +80,7 @@ class HabitFinder:
                 if start is strong:
                     pairs += tuple(p for p in sorted(kept.keys() - strong, key=str) if found.pattern.matches(p))
                 chosen = tuple(kept[pair] for pair in pairs)
-                reason = self._judge(shape, found, chosen)
+                reason = self._judge(shape, found, chosen, owed=start is owed)
                 if isinstance(reason, Witnesses):
                     habits.append(Habit(shape, found.pattern, chosen, found.permitted, reason))
                 else:
@@ -100,7 +102,9 @@ class HabitFinder:
         inside = Kind.OUTSIDE not in (shape.source.kind, shape.destination.kind)
         return self._every_host if inside else PairCounter(source, destination)
 
-    def _judge(self, shape: Shape, found: Found, cells: Sequence[Cell]) -> Witnesses | tuple[Reason, str]:
+    def _judge(
+        self, shape: Shape, found: Found, cells: Sequence[Cell], *, owed: bool
+    ) -> Witnesses | tuple[Reason, str]:
         # What was seen often is the witness; what was seen once beside it may be anything.
         cells = [cell for cell in cells if cell.bins.bit_count() >= OFTEN] or cells
         groups: dict[Values, int] = defaultdict(int)
@@ -113,7 +117,7 @@ class HabitFinder:
             apart=found.pattern.within != 0,
             sightings=sum(cell.bins.bit_count() for cell in cells),
         )
-        return why_not(Times.of(self._window, union(cells)), witnesses) or witnesses
+        return witnesses if owed else why_not(Times.of(self._window, union(cells)), witnesses) or witnesses
 
     def _by_site(self, shape: Shape, cells: dict[Pair, Cell], unfit: list[Unfit]) -> dict[Pair, Cell]:
         """Each site outside has to be a habit by itself: sites that have nothing in common but to be strangers would

@@ -23,7 +23,7 @@ def take_scans(shapes: Shapes) -> list[tuple[str, list[Cell]]]:
     rare: dict[tuple[Who, Values], list[tuple[Shape, Pair]]] = defaultdict(list)
     for shape, cells in shapes.items():
         for pair, cell in cells.items():
-            if cell.bins.bit_count() <= RARE:
+            if cell.bins.bit_count() <= RARE and not cell.owed:
                 rare[shape.source, pair[0]].append((shape, pair))
     found = []
     for (who, _), places in sorted(rare.items(), key=lambda item: str(item[0])):
