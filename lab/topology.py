@@ -8,8 +8,14 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["serve", "idle"]
-KINDS: tuple[Kind, ...] = ("serve", "idle")
+Kind = Literal["serve", "idle", "run", "task"]
+KINDS: tuple[Kind, ...] = ("serve", "idle", "run", "task")
+COMMANDS: tuple[Kind, ...] = ("run", "task")
+"""Kinds that need a command, and a systemd that runs it."""
+
+
+INTERNET = ("100.64.0.0/10", "192.0.2.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4")
+"""Strangers: networks that belong to nobody (RFC 6890)."""
 
 
 class TopologyError(Exception):
@@ -20,7 +26,10 @@ class TopologyError(Exception):
 class Unit:
     """A unit of a lab host. `serve` listens on TCP `port` (0: none) on every address and greets with `banner`;
     where `backend` ("host:port") is set it asks that server first. `idle` only exists. `socket`: systemd listens for
-    the unit and starts it at the first connection; in a lab without systemd the unit listens itself."""
+    the unit and starts it at the first connection; in a lab without systemd the unit listens itself.
+
+    Only with systemd: `run` runs `command` without end; `task` runs it to its end each time that `every` is over (a
+    time span, systemd.time(7)), or when somebody starts it. For cron.service `command` is a line of its table."""
 
     name: str
     kind: Kind = "serve"
@@ -29,6 +38,8 @@ class Unit:
     backend: str = ""
     user: str = "root"
     socket: bool = False
+    command: str = ""
+    every: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +64,14 @@ class HostSpec:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Every host is on one link; `prefix_v4` and `prefix_v6` are the lengths of its networks."""
+    """Every host is on one link; `prefix_v4` and `prefix_v6` are the lengths of its networks. `internet` is the host,
+    if any, that answers for every address of INTERNET."""
 
     hosts: tuple[HostSpec, ...]
     controller: str
     prefix_v4: int
     prefix_v6: int
+    internet: str = ""
 
     def host(self, name: str) -> HostSpec:
         for host in self.hosts:
@@ -94,6 +107,7 @@ def load_topology(path: Path) -> Topology:
             controller=data["controller"],
             prefix_v4=data["prefix_v4"],
             prefix_v6=data["prefix_v6"],
+            internet=data.get("internet", ""),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TopologyError(f"{path}: {type(error).__name__} {error}") from error
@@ -122,6 +136,13 @@ def _problems(topology: Topology) -> list[str]:
     ]
     if topology.controller not in names:
         found.append(f"the controller {topology.controller} is none of the hosts")
+    if topology.internet not in ("", *names):
+        found.append(f"internet: {topology.internet} is none of the hosts")
     for host in topology.hosts:
+        found += [f"{host.name}/{u.name}: a {u.kind} needs a command" for u in host.units if _lacks_command(u)]
         found += [f"{host.name}/{u.name}: unknown kind {u.kind}" for u in host.units if u.kind not in KINDS]
     return found
+
+
+def _lacks_command(unit: Unit) -> bool:
+    return unit.kind in COMMANDS and not unit.command

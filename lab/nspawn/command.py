@@ -2,10 +2,12 @@
 
 up          raises it with the example policy pushed; it stays until `down`
             --base host (this machine's own root) or debootstrap (Debian 12, made once and kept)
+            --traffic: instead an unsegmented shop of ten servers that only observes, with customers and all
 enter       enter web1 --user alice -- COMMAND...; without a command a shell
 reboot, power-loss, cut, heal    HOST
 restart     HOST UNIT
 down
+record      boots an unsegmented shop with traffic, lets it run and writes what the agents told (tests/data)
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ from lab.instance import BASE, LabError, is_alive
 from lab.nspawn.debootstrap import debian_base
 from lab.nspawn.fleet import NspawnFleet
 from lab.nspawn.lab import HOST_ROOT, LivingNspawnLab, NspawnLab, find_nspawn_lab
+from lab.nspawn.record import ATTACKER, TRAFFIC, observe, record_traffic
+from lab.recording import SHOP_TRAFFIC, write_recording
 from lab.signals import leave_orderly
+from lab.topology import load_topology
 from lab.wait import DeadlineError, until
 
 NAME = f"nspawn-{hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:8]}"
@@ -53,6 +58,18 @@ The shop runs on systemd machines, and its policy is in force. Try:
 The policy is /root/policy on ctl. Take it down with `{lab} down`.
 """
 
+HOW_TRAFFIC = """
+An unsegmented shop runs on systemd machines, and its agents observe. Try, after some seconds:
+
+  {lab} enter ctl -- segctl flows --process nginx
+  {lab} enter client1 -- journalctl -fu customers
+  {lab} enter stray1 -- systemctl start attack
+      somebody got into the network, and into the nginx of web2
+  {lab} enter ctl -- segctl flows --address 10.77.66.6
+
+The agents' policy is /root/policy on ctl: only a vocabulary. Take it down with `{lab} down`.
+"""
+
 
 def _living() -> LivingNspawnLab:
     living = find_nspawn_lab(NAME)
@@ -67,9 +84,10 @@ def up(options: argparse.Namespace) -> int:
         if options.base == "debootstrap":
             print("the base: debootstrap takes one to three minutes the first time", flush=True)
         began = time.monotonic()
+        traffic = ["--traffic"] if options.traffic else []
         with LOG.open("w") as log:
             keeper = subprocess.Popen(
-                [sys.executable, "-m", "lab", "nspawn", "keep", "--base", options.base],
+                [sys.executable, "-m", "lab", "nspawn", "keep", "--base", options.base, *traffic],
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -80,7 +98,8 @@ def up(options: argparse.Namespace) -> int:
         if keeper.stdout.readline() != b"ready\n":
             raise LabError(f"the lab did not come up: {LOG.read_text()}")
         print(f"up after {time.monotonic() - began:.0f} s")
-    print(HOW.format(lab=f"{os.path.relpath(sys.executable)} -m lab nspawn"))
+    how = HOW_TRAFFIC if ATTACKER in _living().places else HOW
+    print(how.format(lab=f"{os.path.relpath(sys.executable)} -m lab nspawn"))
     return 0
 
 
@@ -88,8 +107,12 @@ def keep(options: argparse.Namespace) -> int:
     """Own the lab until SIGTERM, and do what `reboot` and the like ask for. Started by `up`."""
     leave_orderly()
     base = debian_base() if options.base == "debootstrap" else HOST_ROOT
-    with NspawnFleet(NspawnLab(name=NAME, base=base)) as fleet, socket.socket(socket.AF_UNIX) as control:
-        fleet.push(REPOSITORY / "examples" / "shop")
+    topology = load_topology(TRAFFIC) if options.traffic else None
+    with NspawnFleet(NspawnLab(topology, NAME, base)) as fleet, socket.socket(socket.AF_UNIX) as control:
+        if options.traffic:
+            observe(fleet)
+        else:
+            fleet.push(REPOSITORY / "examples" / "shop")
         control.bind(str(CONTROL))
         CONTROL.chmod(0o600)
         control.listen()
@@ -162,6 +185,14 @@ def enter(options: argparse.Namespace) -> int:
     os.execvp(argv[0], argv)
 
 
+def record(options: argparse.Namespace) -> int:
+    leave_orderly()
+    recording = record_traffic(options.days, options.attack_day, lambda text: print(text, flush=True))
+    write_recording(recording, options.out)
+    print(f"{options.out}: {len(recording.flows)} rows of {len(recording.managed)} hosts")
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m lab nspawn", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -170,6 +201,7 @@ def parser() -> argparse.ArgumentParser:
     for function in (up, keep, down, status):
         one = commands.add_parser(function.__name__)
         one.add_argument("--base", choices=("host", "debootstrap"), default="host")
+        one.add_argument("--traffic", action="store_true")
         one.set_defaults(run=function)
     for verb in ("reboot", "power-loss", "cut", "heal", "restart"):
         one = commands.add_parser(verb)
@@ -177,6 +209,11 @@ def parser() -> argparse.ArgumentParser:
         if verb == "restart":
             one.add_argument("unit")
         one.set_defaults(run=ask, verb=verb)
+    one = commands.add_parser("record")
+    one.add_argument("--out", type=Path, default=SHOP_TRAFFIC, help="default: %(default)s")
+    one.add_argument("--days", type=int, default=7, help="a day takes a minute; default: %(default)s")
+    one.add_argument("--attack-day", type=int, default=4, help="the first is 0; default: %(default)s")
+    one.set_defaults(run=record)
     one = commands.add_parser("enter")
     one.add_argument("host")
     one.add_argument("--unit", default="", help="a unit, or a cgroup path")

@@ -20,6 +20,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "nginx-light": ("nginx.service",),
     "openssh-server": ("ssh.service",),
     "postgresql": ("postgresql.service",),
+    "prometheus-node-exporter": ("prometheus-node-exporter.service",),
     "python3-psycopg2": (),
     "systemd-container": (),
 }

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from lab.nspawn.layers import enable, write
-from lab.topology import HostSpec, Topology, Unit
+from lab.topology import INTERNET, HostSpec, Topology, Unit
 
 SYSTEM = Path("etc/systemd/system")
 PROGRAM = "/usr/bin/python3 -I -S /opt/lab/programs.py"
@@ -14,6 +14,7 @@ API = "/usr/bin/python3 -I /opt/lab/http_api.py"
 OF_PACKAGES = {
     "cron.service": "cron.service",
     "nginx.service": "nginx.service",
+    "prometheus-node-exporter.service": "prometheus-node-exporter.service",
     "ssh.service": "ssh.service",
     # Its instances come from a generator (postgresql-common).
     "postgresql@15-main.service": "postgresql.service",
@@ -36,6 +37,11 @@ Address={v4}/{prefix_v4}
 [Address]
 Address={v6}/{prefix_v6}
 DuplicateAddressDetection=none
+"""
+
+STRANGERS = """[Route]
+Destination={network}
+{how}
 """
 
 NGINX = """user www-data;
@@ -69,6 +75,24 @@ RestartSec=1
 WantedBy=multi-user.target
 """
 
+TASK = """[Unit]
+Description=lab: {name}
+[Service]
+Type=oneshot
+ExecStart={command}
+User={user}
+"""
+
+TIMER = """[Unit]
+Description=lab: {name}
+[Timer]
+OnActiveSec={every}
+OnUnitActiveSec={every}
+AccuracySec=100ms
+[Install]
+WantedBy=timers.target
+"""
+
 SOCKET = """[Unit]
 Description=lab: {name}
 [Socket]
@@ -92,7 +116,9 @@ def write_machine(layer: Path, host: HostSpec, topology: Topology) -> None:
     """What only this machine has, into its upper layer."""
     write(layer / "etc/hostname", f"{host.name}\n")
     addresses = NETWORK.format(v4=host.v4, v6=host.v6, prefix_v4=topology.prefix_v4, prefix_v6=topology.prefix_v6)
-    write(layer / "etc/systemd/network/10-lab.network", addresses)
+    how = "Type=local" if host.name == topology.internet else "Scope=link"
+    strangers = [STRANGERS.format(network=network, how=how) for network in INTERNET if topology.internet]
+    write(layer / "etc/systemd/network/10-lab.network", "".join([addresses, *strangers]))
     if not any(unit.name == "ssh.service" for unit in host.units):
         enable(layer, "ssh.service")  # every server has one
     for unit in host.units:
@@ -116,23 +142,36 @@ def _configure(layer: Path, unit: Unit) -> None:
     elif unit.name == "postgresql@15-main.service":
         write(layer / SYSTEM / "shop-schema.service", SCHEMA)
         enable(layer, "shop-schema.service", directory="/etc/systemd/system")
+    elif unit.name == "cron.service" and unit.command:
+        write(layer / "etc/cron.d/lab", f"{unit.command}\n")
 
 
 def _write_own(layer: Path, unit: Unit) -> None:
-    idle = unit.kind == "idle"
-    text = SERVICE.format(
+    serves = unit.kind == "serve"
+    text = (TASK if unit.kind == "task" else SERVICE).format(
         name=unit.name,
-        type="simple" if idle else "notify",
-        command="/bin/sleep infinity" if idle else server_command(unit),
+        type="notify" if serves else "simple",
+        command=server_command(unit) if serves else unit.command or "/bin/sleep infinity",
         user=unit.user,
     )
     write(layer / SYSTEM / unit.name, text)
+    if unit.kind == "task":
+        _write_timer(layer, unit)
+        return
     if not unit.socket:
         enable(layer, unit.name, directory="/etc/systemd/system")
         return
     name = f"{unit.name.removesuffix('.service')}.socket"
     write(layer / SYSTEM / name, SOCKET.format(name=name, port=unit.port))
     enable(layer, name, "sockets.target", "/etc/systemd/system")
+
+
+def _write_timer(layer: Path, unit: Unit) -> None:
+    """A task without a time is started by whoever wants it."""
+    if unit.every:
+        name = f"{unit.name.removesuffix('.service')}.timer"
+        write(layer / SYSTEM / name, TIMER.format(name=name, every=unit.every))
+        enable(layer, name, "timers.target", "/etc/systemd/system")
 
 
 def server_command(unit: Unit) -> str:

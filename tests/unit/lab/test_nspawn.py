@@ -1,7 +1,9 @@
 """What the machines of the systemd lab are given, and that nothing of a lab stays."""
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -10,12 +12,14 @@ import pytest
 from lab.host import REPOSITORY
 from lab.instance import Instance, LabError, purge
 from lab.nspawn.lab import NspawnLab, find_nspawn_lab
+from lab.nspawn.record import TRAFFIC
 from lab.nspawn.units import server_command, write_machine
-from lab.topology import HostSpec, Topology, Unit
+from lab.topology import HostSpec, Topology, Unit, load_topology
 from lab.wait import until
 
 ALONE = HostSpec("alone", IPv4Address("10.77.0.2"), IPv6Address("fd77::2"), managed=False)
 TOPOLOGY = Topology((ALONE,), "alone", 16, 16)
+CUSTOMERS, SCRAPER = (f"/usr/bin/python3 -I /opt/lab/traffic/{name}.py" for name in ("customers", "scraper"))
 OWNER = """
 import sys
 from tests.unit.lab.test_nspawn import TOPOLOGY
@@ -42,6 +46,42 @@ def test_a_session_is_nothing_that_could_be_written(tmp_path: Path) -> None:
     write_machine(tmp_path, HostSpec("bastion1", ALONE.v4, ALONE.v6, units=units), TOPOLOGY)
     written = {path.name for path in (tmp_path / "etc/systemd/system").iterdir()}
     assert written == {"ops.service", "multi-user.target.wants"}
+
+
+def test_what_runs_by_a_timer_is_enabled_by_its_timer_only(tmp_path: Path) -> None:
+    often = Unit("often.service", "task", command="/bin/true", every="15s", user="alice")
+    once = Unit("once.service", "task", command="/bin/false")
+    nightly = Unit("cron.service", "idle", command="* * * * * shop /bin/true")
+    write_machine(tmp_path, HostSpec("office1", ALONE.v4, ALONE.v6, units=(often, once, nightly)), TOPOLOGY)
+    system = tmp_path / "etc/systemd/system"
+    assert "OnUnitActiveSec=15s" in (system / "often.timer").read_text()
+    assert (system / "timers.target.wants/often.timer").is_symlink()
+    assert "User=alice" in (system / "often.service").read_text()
+    assert not (system / "multi-user.target.wants/often.service").exists()
+    assert "ExecStart=/bin/false" in (system / "once.service").read_text()
+    assert not (system / "once.timer").exists()
+    assert (tmp_path / "etc/cron.d/lab").read_text() == "* * * * * shop /bin/true\n"
+
+
+@pytest.mark.kernel
+def test_strangers_ask_for_pages_and_metrics_are_read() -> None:
+    """With the units of traffic.json, on two machines."""
+    recorded = load_topology(TRAFFIC)
+    web1, client1, mon1 = (recorded.host(name) for name in ("web1", "client1", "mon1"))
+    services = (replace(web1.unit("nginx.service"), backend=""), web1.unit("prometheus-node-exporter.service"))
+    clients = (
+        replace(client1.unit("customers.service"), command=f"{CUSTOMERS} 0.1 web1"),
+        replace(mon1.unit("scraper.service"), command=f"{SCRAPER} 1 web1"),
+    )
+    hosts = (replace(web1, units=services), replace(client1, units=clients))
+    with NspawnLab(replace(recorded, hosts=hosts, controller="web1"), installed=False) as lab:
+        machine = lab.machines["client1"]
+
+        def said(unit: str, words: str) -> bool:
+            return re.search(words, machine.journal(unit)) is not None
+
+        until("a stranger gets a page", lambda: said("customers.service", r"24\d\.\S+ web1/: 200"), 15, every=0.2)
+        until("metrics are read", lambda: said("scraper.service", r"web1: \d{3,} series"), 15, every=0.2)
 
 
 @pytest.mark.kernel

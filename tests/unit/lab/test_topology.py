@@ -53,6 +53,8 @@ def test_every_host_is_in_the_hosts_file_with_both_addresses(tmp_path):
         ({"hosts": [{**HOST, "v4": "10.0.0.300"}]}, "10.0.0.300"),
         ({"hosts": [{**HOST, "units": [{"name": "x", "kind": "magic"}]}]}, "a/x: unknown kind magic"),
         ({"hosts": [{**HOST, "units": [{"name": "x", "ports": 1}]}]}, "ports"),
+        ({"hosts": [{**HOST, "units": [{"name": "x", "kind": "task"}]}]}, "a/x: a task needs a command"),
+        ({"internet": "b"}, "internet: b is none of the hosts"),
         ({"hosts": [{"v4": "10.0.0.1"}]}, "name"),
     ],
 )
