@@ -27,6 +27,14 @@ def who_talks(demo: Demo) -> None:
     demo.story.check(number > 0, "web1/shop-web to api1/shop-api, by rule web-to-api", f"{number} flows")
 
 
+def the_map(demo: Demo) -> None:
+    demo.story.step("The map of it.", "Roles instead of hosts, and how many flows there were between them.")
+    demo.story.segctl("map", "--by", "app,role")
+    edges = demo.fleet.document("map", "--by", "app,role")["edges"]
+    number = sum(edge["flows"] for edge in edges if edge["service"] == "tcp/8080")
+    demo.story.check(number > 0, "web servers to the API, tcp/8080", f"{number} flows")
+
+
 def which_rules_are_used(demo: Demo) -> None:
     demo.story.step("Which rules does anybody need?")
 

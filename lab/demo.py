@@ -35,6 +35,7 @@ CHAPTERS: tuple[Callable[[Demo], None], ...] = (
     chapters_change.take_it_back,
     chapters_change.roll_back,
     chapters_watch.who_talks,
+    chapters_watch.the_map,
     chapters_watch.which_rules_are_used,
     chapters_watch.tampering,
     chapters_change.time_box,

@@ -7,7 +7,7 @@ async with running_controller(tmp_path) as lab, shop_traffic(lab, read_recording
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -78,16 +78,37 @@ async def _tell(agent: FakeAgent, told: Sequence[agent_pb2.FlowBatch]) -> None:
 
 def batches(recording: Recording, host: str, since_us: int) -> list[agent_pb2.FlowBatch]:
     """What the host told of each day; the first begins at `since_us`."""
-    own = [row for row in recording.flows if row.host == host]
-    return [
-        _batch([row for row in own if row.day == day], since_us + day * DAY_US, recording.day_seconds)
-        for day in range(recording.days)
-    ]
+    spans, longer = _spans(recording), DAY_US // (recording.day_seconds * 1_000_000)
+    told = []
+    for day in range(recording.days):
+        rows = [row for row in recording.flows if (row.host, row.day) == (host, day)]
+        seen = [spans[_between(recording, row)] for row in rows]
+        batch = _batch(rows, since_us + day * DAY_US)
+        batch.first_ms.extend(first * longer for first, _ in seen)
+        batch.last_ms.extend(last * longer for _, last in seen)
+        told.append(batch)
+    return told
 
 
-def _batch(rows: Sequence[RecordedFlows], began_us: int, day_seconds: int) -> agent_pb2.FlowBatch:
+def _between(recording: Recording, row: RecordedFlows) -> Hashable:
+    """The same for both ends of a connection."""
+    far = recording.holder(row.remote) or row.remote
+    return row.day, frozenset((row.host, far)), row.protocol, row.port
+
+
+def _spans(recording: Recording) -> dict[Hashable, tuple[int, int]]:
+    """When both ends together saw the flows between them, first and last. Each looked every five seconds of its own,
+    which are hours in a day that is stretched: what happened at once would seem to be apart."""
+    spans: dict[Hashable, tuple[int, int]] = {}
+    for row in recording.flows:
+        first, last = spans.get(_between(recording, row), (row.first_ms, row.last_ms))
+        spans[_between(recording, row)] = min(first, row.first_ms), max(last, row.last_ms)
+    return spans
+
+
+def _batch(rows: Sequence[RecordedFlows], began_us: int) -> agent_pb2.FlowBatch:
+    """Without the times of the rows."""
     processes = sorted({row.process for row in rows})
-    longer = DAY_US // (day_seconds * 1_000_000)
     return agent_pb2.FlowBatch(
         from_us=began_us,
         until_us=began_us + DAY_US,
@@ -104,8 +125,6 @@ def _batch(rows: Sequence[RecordedFlows], began_us: int, day_seconds: int) -> ag
         flows=[row.flows for row in rows],
         bytes_sent=[row.bytes_sent for row in rows],
         bytes_received=[row.bytes_received for row in rows],
-        first_ms=[row.first_ms * longer for row in rows],
-        last_ms=[row.last_ms * longer for row in rows],
         verdict=[FlowVerdict.OBSERVED] * len(rows),
     )
 
