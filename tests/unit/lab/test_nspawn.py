@@ -1,9 +1,7 @@
 """What the machines of the systemd lab are given, and that nothing of a lab stays."""
 
-import re
 import subprocess
 import sys
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -12,14 +10,12 @@ import pytest
 from lab.host import REPOSITORY
 from lab.instance import Instance, LabError, purge
 from lab.nspawn.lab import NspawnLab, find_nspawn_lab
-from lab.nspawn.record import TRAFFIC
 from lab.nspawn.units import server_command, write_machine
-from lab.topology import HostSpec, Topology, Unit, load_topology
+from lab.topology import HostSpec, Topology, Unit
 from lab.wait import until
 
 ALONE = HostSpec("alone", IPv4Address("10.77.0.2"), IPv6Address("fd77::2"), managed=False)
 TOPOLOGY = Topology((ALONE,), "alone", 16, 16)
-CUSTOMERS, SCRAPER = (f"/usr/bin/python3 -I /opt/lab/traffic/{name}.py" for name in ("customers", "scraper"))
 OWNER = """
 import sys
 from tests.unit.lab.test_nspawn import TOPOLOGY
@@ -61,27 +57,6 @@ def test_what_runs_by_a_timer_is_enabled_by_its_timer_only(tmp_path: Path) -> No
     assert "ExecStart=/bin/false" in (system / "once.service").read_text()
     assert not (system / "once.timer").exists()
     assert (tmp_path / "etc/cron.d/lab").read_text() == "* * * * * shop /bin/true\n"
-
-
-@pytest.mark.kernel
-def test_strangers_ask_for_pages_and_metrics_are_read() -> None:
-    """With the units of traffic.json, on two machines."""
-    recorded = load_topology(TRAFFIC)
-    web1, client1, mon1 = (recorded.host(name) for name in ("web1", "client1", "mon1"))
-    services = (replace(web1.unit("nginx.service"), backend=""), web1.unit("prometheus-node-exporter.service"))
-    clients = (
-        replace(client1.unit("customers.service"), command=f"{CUSTOMERS} 0.1 web1"),
-        replace(mon1.unit("scraper.service"), command=f"{SCRAPER} 1 web1"),
-    )
-    hosts = (replace(web1, units=services), replace(client1, units=clients))
-    with NspawnLab(replace(recorded, hosts=hosts, controller="web1"), installed=False) as lab:
-        machine = lab.machines["client1"]
-
-        def said(unit: str, words: str) -> bool:
-            return re.search(words, machine.journal(unit)) is not None
-
-        until("a stranger gets a page", lambda: said("customers.service", r"24\d\.\S+ web1/: 200"), 15, every=0.2)
-        until("metrics are read", lambda: said("scraper.service", r"web1: \d{3,} series"), 15, every=0.2)
 
 
 @pytest.mark.kernel
