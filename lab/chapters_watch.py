@@ -28,7 +28,7 @@ def who_talks(demo: Demo) -> None:
 
 
 def the_map(demo: Demo) -> None:
-    demo.story.step("The map of it.", "Roles instead of hosts, and how many flows there were between them.")
+    demo.story.step("The map of it.", "Roles instead of hosts, and what the policy says of each edge.")
     demo.story.segctl("map", "--by", "app,role")
     edges = demo.fleet.document("map", "--by", "app,role")["edges"]
     number = sum(edge["flows"] for edge in edges if edge["service"] == "tcp/8080")
