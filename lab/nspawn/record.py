@@ -21,13 +21,13 @@ from lab.nspawn.fleet import CONTROLLER, CONTROLLER_STATE, NspawnFleet
 from lab.nspawn.lab import NspawnLab
 from lab.nspawn.machine import Machine
 from lab.recording import RecordedFlows, RecordedHost, RecordedListener, Recording, unsegmented
-from lab.topology import Topology, load_topology
+from lab.topology import HostSpec, load_topology
 
 TRAFFIC = HERE / "nspawn" / "traffic.json"
 DAY_SECONDS = 60
 """The flow store's resolution, and cron's."""
 ATTACKER, ATTACK = "stray1", "attack.service"
-ATTACK_HOUR = 0.4
+ATTACK_BEGINS = 0.4
 """When the attack begins, as a share of its day."""
 TOLD_SECONDS = 15.0
 """Until the agents have told of what was last."""
@@ -35,28 +35,22 @@ MOST_ROWS = 100_000
 
 
 def record_traffic(days: int, attack_day: int, say: Callable[[str], None]) -> Recording:
-    """Takes `days` minutes, and half a minute to boot. Raises LabError."""
+    """Takes `days` minutes, and one or two to boot. Raises LabError."""
+    if not 0 <= attack_day < days:
+        raise LabError(f"the attack is on one of the days 0 to {days - 1}, not {attack_day}")
     topology = load_topology(TRAFFIC)
-    with NspawnFleet(NspawnLab(topology)) as fleet, TemporaryDirectory() as scratch:
+    with NspawnFleet(NspawnLab(topology)) as fleet:
         observe(fleet)
         start = _next_day()
         for day in range(days):
             _await(start + day * DAY_SECONDS)
             say(f"day {day + 1} of {days}")
             if day == attack_day:
-                _await(start + (day + ATTACK_HOUR) * DAY_SECONDS)
+                _await(start + (day + ATTACK_BEGINS) * DAY_SECONDS)
                 fleet.machines[ATTACKER].systemctl("start", "--no-block", ATTACK)
         _await(start + days * DAY_SECONDS + TOLD_SECONDS)
-        hosts = tuple(_host(fleet, topology, spec.name) for spec in topology.hosts)
-        fleet.control.systemctl("stop", CONTROLLER)
-        store = _store_of(fleet.control, Path(scratch))
-        try:
-            lost = store.lost("", 0)
-            if lost:
-                raise LabError(f"the agents could not tell of {lost} flows: this machine is too busy to record")
-            flows = tuple(_flows(store, start, days))
-        finally:
-            store.close()
+        hosts = tuple(_host(fleet, spec) for spec in topology.hosts)
+        flows = _told(fleet, start, days)
     recorded = datetime.fromtimestamp(start, UTC).isoformat()
     return Recording(recorded, DAY_SECONDS, days, attack_day, hosts, flows)
 
@@ -85,16 +79,29 @@ def _await(moment: float) -> None:
         time.sleep(min(left, 1.0))
 
 
-def _host(fleet: NspawnFleet, topology: Topology, name: str) -> RecordedHost:
-    spec = topology.host(name)
+def _host(fleet: NspawnFleet, spec: HostSpec) -> RecordedHost:
     addresses = (str(spec.v4), str(spec.v6))
     if not spec.managed:
-        return RecordedHost(name, addresses, managed=False)
+        return RecordedHost(spec.name, addresses, managed=False)
     listeners = tuple(
         RecordedListener(*(one[key] for key in ("protocol", "address", "port", "process", "uid", "cgroup")))
-        for one in fleet.host(name)["listeners"]
+        for one in fleet.host(spec.name)["listeners"]
     )
-    return RecordedHost(name, addresses, True, spec.tags, listeners)
+    return RecordedHost(spec.name, addresses, True, spec.tags, listeners)
+
+
+def _told(fleet: NspawnFleet, start: int, days: int) -> tuple[RecordedFlows, ...]:
+    """From a copy of the controller's flow store; the controller is stopped for it."""
+    fleet.control.systemctl("stop", CONTROLLER)
+    with TemporaryDirectory() as scratch:
+        store = _store_of(fleet.control, Path(scratch))
+        try:
+            lost = store.lost("", 0)
+            if lost:
+                raise LabError(f"the agents could not tell of {lost} flows: this machine is too busy to record")
+            return tuple(_flows(store, start, days))
+        finally:
+            store.close()
 
 
 class _NoEnds:
@@ -113,7 +120,6 @@ class _NoEnds:
 
 
 def _store_of(control: Machine, scratch: Path) -> SqlFlowStore:
-    """A copy of the flow store of a controller that was stopped."""
     state = control.storage.outside(control.storage.upper / CONTROLLER_STATE.lstrip("/"))
     for source in state.glob(f"{FLOWS_FILE}*"):
         (scratch / source.name).write_bytes(source.read_bytes())
