@@ -69,7 +69,8 @@ class HabitFinder:
         strong = {pair for pair, sighted in sightings.items() if sighted >= OFTEN and pair in kept}
         owed = {pair for pair, cell in kept.items() if cell.owed}
         strong -= owed
-        for start in (owed, strong, kept.keys() - strong - owed):
+        seldom = kept.keys() - strong - owed
+        for start in (owed, strong, seldom):
             rest = [pair for pair in start if not any(habit.pattern.matches(pair) for habit in habits)]
             ends = [{pair[side] for pair in rest} | set(awake[side]) for side in (0, 1)]
             among = {p: s for p, s in sightings.items() if p[0] in ends[0] and p[1] in ends[1]}
@@ -77,8 +78,8 @@ class HabitFinder:
             generaliser = Generaliser(among, rest, counter, there, self._everyone(shape, present), values, forbidden)
             for found in generaliser.patterns():
                 pairs = found.pairs
-                if start is strong:
-                    pairs += tuple(p for p in sorted(kept.keys() - strong, key=str) if found.pattern.matches(p))
+                if start is not seldom:  # whatever else the pattern permits, it explains
+                    pairs += tuple(p for p in sorted(kept.keys() - start, key=str) if found.pattern.matches(p))
                 chosen = tuple(kept[pair] for pair in pairs)
                 reason = self._judge(shape, found, chosen, owed=start is owed)
                 if isinstance(reason, Witnesses):

@@ -8,7 +8,7 @@ from itertools import product
 
 from segctl.model.findings import Severity
 from segctl.model.inventory import Host
-from segctl.model.policy import HOST_WORKLOAD, Tags
+from segctl.model.policy import HOST_WORKLOAD, PortRange, Tags
 from segctl.policy.check import check_policy
 from segctl.policy.parse import parse_policy
 from segctl.policy.source import SourceFile
@@ -253,3 +253,16 @@ def test_names_that_a_host_made_up_reach_no_policy() -> None:
 def test_tags_that_no_host_carries_any_more() -> None:
     found = suggested(seen(web("old"), db()))
     assert reasons(found) == {"gone"}
+
+
+def test_what_the_rule_for_a_permission_of_host_permits_beside_it_is_explained_by_it() -> None:
+    """Found by test_invariants: it was neither suggested nor left out."""
+    nginx, service = web(), PortRange("tcp", 8080, 8080)
+    permitted = seen(nginx, db(process="unit:api.service"), service, [0], hosts=1)
+    beside = seen(nginx, web(process="unit:api.service"), service, [0, 6], hosts=1)
+    rule = "{name: r, from: {workload: host, role: web}, to: {role: db}, allow: [tcp/8080], owner: o, why: w}"
+    policy = policy_of(f"{VOCABULARY}modes: [{{select: {{}}, mode: test}}]\nrules: [{rule}]\n")
+    found = suggested(permitted, beside, inventory=fleet_of(("shop",), ("prod",)), policy=policy)
+    (one,) = found.suggestions
+    assert set(one.explains) == {permitted, beside}
+    assert found.left_out == ()
