@@ -37,6 +37,8 @@ class Provider:
     published: list[dict[str, Any]] = field(default_factory=list)
     asked_for_keys: int = 0
     refreshing: bool = True
+    lasts: int = 600
+    """Seconds of an ID token."""
 
     def settings(self) -> dict[str, Any]:
         """Of controller.json."""
@@ -50,7 +52,7 @@ class Provider:
             "aud": CLIENT,
             "sub": "alice",
             "iat": now,
-            "exp": now + 600,
+            "exp": now + self.lasts,
             "groups": ["web-team"],
         }
         said = {name: value for name, value in {**usual, **claims}.items() if value is not None}

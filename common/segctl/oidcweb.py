@@ -5,11 +5,15 @@ Certificates are checked against the system's authorities, or those of SSL_CERT_
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import secrets
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from segctl.errors import SegctlError
@@ -30,6 +34,57 @@ class WebError(SegctlError):
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_args: object) -> None:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One sign-in by authorization code with PKCE (RFC 7636), until the browser is back."""
+
+    state: str
+    nonce: str
+    verifier: str = field(repr=False)
+
+    @classmethod
+    def new(cls) -> Attempt:
+        return cls(secrets.token_urlsafe(16), secrets.token_urlsafe(16), secrets.token_urlsafe(48))
+
+    def address(self, provider: Mapping[str, Any], client_id: str, redirect_uri: str, scopes: tuple[str, ...]) -> str:
+        """Where the browser goes, at a provider with this metadata."""
+        digest = hashlib.sha256(self.verifier.encode()).digest()
+        asked = {
+            "response_type": "code",
+            "client_id": client_id,
+            "redirect_uri": redirect_uri,
+            "scope": " ".join(scopes),
+            "state": self.state,
+            "nonce": self.nonce,
+            "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
+            "code_challenge_method": "S256",
+        }
+        endpoint = str(provider["authorization_endpoint"])
+        joint = "&" if urllib.parse.urlsplit(endpoint).query else "?"
+        return f"{endpoint}{joint}{urllib.parse.urlencode(asked)}"
+
+    def redeem(self, provider: Mapping[str, Any], client_id: str, redirect_uri: str, code: str) -> dict[str, Any]:
+        """The answer of the token endpoint. Raises WebError."""
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": redirect_uri,
+            "client_id": client_id,
+            "code_verifier": self.verifier,
+        }
+        return fetch_json(provider["token_endpoint"], form)
+
+
+def token_claims(token: str) -> dict[str, Any]:
+    """What a JWT says, unverified: for our own planning, never to believe it."""
+    try:
+        body = token.split(".")[1]
+        found = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    except (ValueError, IndexError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def discover(issuer: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from segctl.wire import findings_to_wire, source_from_wire
 
 from segctl_controller.apitokens import ApiTokenAdmin
 from segctl_controller.clock import Clock
+from segctl_controller.described import Described
 from segctl_controller.errors import InvalidRequestError, LimitError, NotFoundError
 from segctl_controller.feed import Feed
 from segctl_controller.flowquestions import FlowQuestions
@@ -85,6 +86,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._maps = MapQuestions(registry.fleet, db, flows, clock)
         self._what_if = WhatIf(registry.fleet, db, flows, clock, self._maps)
         self._impact = Impact(registry)
+        self._described = Described(registry.fleet, db, self._turns, clock)
         history = PolicyHistory(db)
         self._ready = ReadyQuestions(registry.fleet, db, flows, clock, history, self._turns)
         self._rule_reports = RuleReports(registry.fleet, db, flows, clock, history, self._turns)
@@ -122,6 +124,12 @@ class Admin(admin_pb2_grpc.AdminServicer):
         async with self._gate.open(context, Role.VIEWER) as operator:
             policy = (await self._review(operator.name, request.source)).accepted()
             return await self._what_if.impact(policy, request)
+
+    async def DescribePolicy(
+        self, request: admin_pb2.DescribePolicyRequest, context: Context
+    ) -> admin_pb2.PolicyDescription:
+        async with self._gate.open(context, Role.VIEWER) as operator:
+            return await self._described.of(request, operator.name)
 
     async def RuleUse(self, request: admin_pb2.RuleUseRequest, context: Context) -> admin_pb2.RuleUseReply:
         async with self._gate.open(context, Role.VIEWER):

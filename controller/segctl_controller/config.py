@@ -33,6 +33,19 @@ class Oidc:
 
 
 @dataclass(frozen=True, slots=True)
+class Web:
+    """Where the web UI is. `names` are those by which browsers reach it beside the controller's own: they are in its
+    certificate, and a request for any other is refused. `certificate` and `key` are files (PEM) of one that browsers
+    trust; empty: the controller makes its own."""
+
+    port: int
+    listen: str = "127.0.0.1"
+    names: tuple[str, ...] = ()
+    certificate: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """`listen` is an address to bind; `names` are how agents and operators reach the controller (DNS or IP).
     Certificates of hosts hold for `host_certificate_days`, a fraction of a day at least; a file that does not say is of
@@ -57,6 +70,17 @@ class Config:
     flow_minute_hours: int = 24
     flow_rows: int = 20_000_000
     flow_megabytes: int = 4096
+    web: Web | None = None
+    """The web UI; None: there is none."""
+
+    @property
+    def web_names(self) -> tuple[str, ...]:
+        """How browsers may reach it: on the loopback also as localhost, which is how it is with `ssh -L`."""
+        if self.web is None:
+            return ()
+        where = parse_address(self.web.listen)
+        own = ("localhost", "127.0.0.1", "::1") if where is not None and where.is_loopback else ()
+        return tuple(dict.fromkeys((*self.names, *self.web.names, *own)))
 
     @property
     def flow_limits(self) -> FlowLimits:
@@ -104,6 +128,26 @@ def _oidc(fields: object) -> Oidc | None:
     return found
 
 
+def _web(fields: object) -> Web | None:
+    """Raises ValueError or TypeError."""
+    if fields is None:
+        return None
+    if not isinstance(fields, dict):
+        raise ValueError("web must be an object with port, and listen and names where those are to differ")
+    found = Web(**{**fields, "names": tuple(fields.get("names", ()))})
+    if type(found.port) is not int or not 0 <= found.port <= 65535:
+        raise ValueError("web: port must be a port")
+    if not isinstance(found.listen, str) or parse_address(found.listen) is None:
+        raise ValueError("web: listen must be an address of this machine, such as 127.0.0.1, 0.0.0.0 or ::")
+    if not all(isinstance(name, str) and name for name in found.names):
+        raise ValueError("web: names must be texts")
+    if not all(isinstance(name, str) and name[:1] in ("", "/") for name in (found.certificate, found.key)):
+        raise ValueError("web: certificate and key must be whole names of files")
+    if bool(found.certificate) != bool(found.key):
+        raise ValueError("web: certificate and key belong together")
+    return found
+
+
 def save_config(directory: Path, config: Config) -> None:
     (directory / CONFIG_FILE).write_text(config_text(config), encoding="utf-8")
 
@@ -117,15 +161,15 @@ def load_config(directory: Path) -> Config:
     path = directory / CONFIG_FILE
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        oidc = _oidc(fields.get("oidc"))
-        config = Config(**{**fields, "names": tuple(str(n) for n in fields["names"]), "oidc": oidc})
+        oidc, web = _oidc(fields.get("oidc")), _web(fields.get("web"))
+        config = Config(**{**fields, "names": tuple(str(n) for n in fields["names"]), "oidc": oidc, "web": web})
         numbers = (config.port, config.enrol_port, config.heartbeat_seconds)
         if not all(isinstance(n, int) and 0 <= n <= 65535 for n in numbers) or config.heartbeat_seconds < 1:
             raise ValueError("port, enrol_port and heartbeat_seconds must be whole numbers in range")
         if config.api_port is not None and not (type(config.api_port) is int and 0 <= config.api_port <= 65535):
             raise ValueError("api_port must be a port, or null")
-        if oidc is not None and config.api_port is None:
-            raise ValueError("oidc needs an api_port, where ID tokens are taken")
+        if oidc is not None and config.api_port is None and web is None:
+            raise ValueError("oidc needs an api_port or web, where people sign in")
         days, grace = config.host_certificate_days, config.host_certificate_grace_days
         if isinstance(days, bool) or not isinstance(days, int | float) or not 0 < days <= LONGEST_DAYS:
             raise ValueError(f"host_certificate_days must be a number above 0 and at most {LONGEST_DAYS}")

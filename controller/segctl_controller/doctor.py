@@ -12,6 +12,7 @@ import ssl
 import stat
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,13 +21,17 @@ from segctl.errors import StateError
 from segctl.machine import look_clock, look_journal, look_space, look_units
 from segctl.statuspage import Where
 
-from segctl_controller.config import DATABASE_FILE, Config, load_config
+from segctl_controller.authority import certificate_end
+from segctl_controller.config import DATABASE_FILE, Config, Web, load_config
 from segctl_controller.database import where_is
 from segctl_controller.doctor_postgres import look_postgres
 from segctl_controller.rotation import CaSet, Stage, load_cas
 from segctl_controller.store.conninfo import PASSFILE
+from segctl_controller.web.tls import OfFiles
 
 SOON = timedelta(days=60)
+SOON_OF_OTHERS = timedelta(days=14)
+"""Of a certificate that another CA gave: many of those hold for 90 days and are renewed a month before."""
 SECONDS = 3.0
 PRIVATE = ("ca.key", "ca-next.key", PASSFILE, DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm")
 
@@ -54,9 +59,11 @@ def diagnose(state: Path, metrics: Where | None) -> Diagnosis:
         ("enrol-port", lambda: look_port("enrol-port", state, config, config.enrol_port, datetime.now(UTC))),
         ("ready", lambda: look_ready(metrics)),
     ]
-    api = config.api_port
+    api, web = config.api_port, config.web
     if api is not None:
         checks.append(("api-port", lambda: look_port("api-port", state, config, api, datetime.now(UTC))))
+    if web is not None:
+        checks.append(("web-port", lambda: look_web(state, config, web, datetime.now(UTC))))
     return examine(f"controller of the fleet {config.fleet}", checks)
 
 
@@ -105,10 +112,12 @@ def judge_cas(cas: CaSet, now: datetime) -> Iterator[Finding]:
     yield warning("ca", text, "segctl-controller ca status says what it waits for")
 
 
-def judge_end(check: str, what: str, end: datetime, now: datetime, then: str) -> Iterator[Finding]:
+def judge_end(
+    check: str, what: str, end: datetime, now: datetime, then: str, soon: timedelta = SOON
+) -> Iterator[Finding]:
     if end <= now:
         yield problem(check, f"{what} expired at {end:%Y-%m-%d %H:%M} UTC; the clock says {now:%Y-%m-%d %H:%M}", then)
-    elif end - now < SOON:
+    elif end - now < soon:
         yield warning(check, f"{what} ends in {(end - now).days} days", then)
     else:
         yield ok(check, f"{what} ends {end:%Y-%m-%d}")
@@ -171,6 +180,19 @@ def look_port(check: str, state: Path, config: Config, port: int, now: datetime)
     end = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
     then = "systemctl restart segctl-controller: it makes a new one at each start"
     yield from judge_end(check, f"{where} answers; its certificate", end, now, then)
+
+
+def look_web(state: Path, config: Config, web: Web, now: datetime) -> Iterator[Finding]:
+    if not web.certificate:
+        yield from look_port("web-port", state, replace(config, listen=web.listen), web.port, now)
+        return
+    try:
+        OfFiles(Path(web.certificate), Path(web.key))
+    except StateError as error:
+        yield problem("web-port", str(error), "openssl x509 -noout -text -in the certificate; then restart")
+        return
+    end = certificate_end(Path(web.certificate).read_bytes())
+    yield from judge_end("web-port", web.certificate, end, now, "renew it where it comes from", SOON_OF_OTHERS)
 
 
 def look_ready(metrics: Where | None) -> Iterator[Finding]:

@@ -43,6 +43,7 @@ LIMITS = MappingProxyType(
         f"{ADMIN}Status": READ,
         f"{ADMIN}History": READ,
         f"{ADMIN}GetGeneration": READ,
+        f"{ADMIN}DescribePolicy": HEAVY,
         f"{ADMIN}ListHosts": READ,
         f"{ADMIN}Explain": READ,
         f"{ADMIN}Denied": Limit(SMALL, 2.0, 40, streams=8),
@@ -108,6 +109,12 @@ class Bounds(grpc.aio.ServerInterceptor):
             return parse(data if len(data) <= limit else b"") if parse else data
 
         return handler._replace(request_deserializer=bounded)  # type: ignore[attr-defined, no-any-return]
+
+
+def enter(method: str, size: int) -> None:
+    """The call that runs is of `method`, and its request has `size` bytes: for `check_size`, and the gate's paces."""
+    METHOD.set(method)
+    _SIZE.set(size)
 
 
 def check_size() -> None:

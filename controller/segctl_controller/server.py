@@ -59,6 +59,9 @@ from segctl_controller.store.records import GenerationRecord, HostRecord
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.tokens import TokenAdmin
 from segctl_controller.trust import Trust
+from segctl_controller.web.app import make_app
+from segctl_controller.web.listener import Listener
+from segctl_controller.web.tls import OfFiles, of_fleet
 
 GRACE = 1.0
 """Seconds that calls in flight get when the controller stops."""
@@ -120,6 +123,7 @@ class Controller:
         self._collecting: asyncio.Task[None] | None = None
         self._metrics, self._database = metrics, database
         self._monitor: Monitor | None = None
+        self._web: Listener | None = None
         self.renewal = RenewalService(self.trust, self.registry, self.db, self.clock)
 
     async def start(self) -> None:
@@ -138,13 +142,15 @@ class Controller:
         enrolment = Enrolment(self.trust, self.db, self.clock, self._enrolled, reissue.serve)
         agent_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, enrol)
         self.fleet.of_retired_ca = self.trust.of_retired
-        admin = self._admin(certificate)
+        gate = self._gate()
+        admin = self._admin(gate, certificate)
         admin_pb2_grpc.add_AdminServicer_to_server(admin, mutual)
         mutual.add_generic_rpc_handlers((self._agent(),))
         self._take_tokens(admin, certificate)
         self._following = asyncio.create_task(self.replica.run(), name="follow")
         for server in self._servers:
             await server.start()
+        await self._serve_web(admin, gate)
         self._collecting = asyncio.create_task(Collector(self._busy).run(), name="collect")
         self._start_monitor(certificate)
         told = about(Event.READY, generation=self.fleet.active.number)
@@ -165,7 +171,8 @@ class Controller:
         """Safe also after a start that failed."""
         await self.publisher.close()
         self.registry.close(StoppingError("the controller stops; connect again in a moment"))
-        await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
+        web = () if self._web is None else (self._web.stop(),)
+        await asyncio.gather(*(server.stop(GRACE) for server in self._servers), *web)
         if self._monitor is not None:
             await self._monitor.close()
         for task in self._tasks():
@@ -185,6 +192,23 @@ class Controller:
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
         admin_pb2_grpc.add_SignInServicer_to_server(SignIn(self.config.oidc), server)
         log.info("listening tokens=%s", endpoint(self.config.listen, port))
+
+    async def _serve_web(self, admin: Admin, gate: Gate) -> None:
+        """In this loop, with the same handlers and the same gate as the listener for tokens. Where it cannot be, that
+        is no reason to leave the fleet alone."""
+        web, names = self.config.web, self.config.web_names
+        if web is None:
+            return
+        app = make_app(admin, gate, self.db, self.clock, self.config.oidc, names)
+        try:
+            own = of_fleet(ServerCertificate(self.trust, names, self.clock))
+            self._web = Listener(app, OfFiles(Path(web.certificate), Path(web.key)) if web.certificate else own)
+            port = self._web.start(web.listen, web.port)
+        except StateError as error:
+            log.error("%s", error)
+            return
+        self.config = replace(self.config, web=replace(web, port=port))
+        log.info("listening web=%s", endpoint(web.listen, port))
 
     def _tasks(self) -> list[asyncio.Task[None]]:
         tasks = (self._compiling, self._hastening, self._following, self._collecting)
@@ -275,10 +299,12 @@ class Controller:
             ) from error
         return bound
 
-    def _admin(self, certificate: ServerCertificate) -> Admin:
+    def _gate(self) -> Gate:
         oidc = self.config.oidc
         bearers = Bearers(self.db, self.clock, OidcVerifier(oidc, self.clock) if oidc is not None else None)
-        gate = Gate(self.config.fleet, self.db, self.clock, bearers)
+        return Gate(self.config.fleet, self.db, self.clock, bearers)
+
+    def _admin(self, gate: Gate, certificate: ServerCertificate) -> Admin:
         return Admin(
             self.config.fleet,
             gate,
@@ -289,7 +315,7 @@ class Controller:
             self.publisher,
             HostAdmin(self.registry, self.db, self.flows, self.clock),
             TokenAdmin(self.config, self.trust, self.fleet, self.db, self.clock),
-            ApiTokenAdmin(gate, self.db, self.clock, taken=self.config.api_port is not None),
+            ApiTokenAdmin(gate, self.db, self.clock, taken=bool(self.config.api_port is not None or self.config.web)),
             CaView(certificate, self.fleet.hosts),
             self.flows,
         )

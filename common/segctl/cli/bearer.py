@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import stat
@@ -16,7 +15,7 @@ from typing import Any
 from segctl.apitoken import is_whole
 from segctl.cli.config import ClientConfig
 from segctl.cli.exits import CliError, Exit
-from segctl.oidcweb import WebError, fetch_json
+from segctl.oidcweb import WebError, fetch_json, token_claims
 
 Bearer = Callable[[], str]
 SESSION_FILE = "session.json"
@@ -131,13 +130,3 @@ def read_private(path: Path) -> bytes:
             return file.read(LARGEST)
     except OSError as error:
         raise CliError(f"{path}: {error.strerror or error}", "Name a file that holds a token.", Exit.USAGE) from error
-
-
-def token_claims(token: str) -> dict[str, Any]:
-    """What a JWT says, unverified: for our own planning, never to believe it."""
-    try:
-        body = token.split(".")[1]
-        found = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-    except (ValueError, IndexError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import secrets
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-from segctl.cli.bearer import Session, token_claims
+from segctl.cli.bearer import Session
 from segctl.cli.exits import CliError, Exit
-from segctl.oidcweb import WebError, discover, fetch_json
+from segctl.oidcweb import Attempt, WebError, discover, token_claims
 
 SECONDS = 300.0
 """How long a person has in the browser."""
@@ -83,33 +81,14 @@ def sign_in(
     """`show` brings the address to a browser. Raises CliError when nobody signs in, or the provider refuses."""
     try:
         provider = discover(issuer)
-        verifier, nonce = secrets.token_urlsafe(48), secrets.token_urlsafe(16)
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        with Redirect(port, secrets.token_urlsafe(16)) as redirect:
-            asked = {
-                "response_type": "code",
-                "client_id": client_id,
-                "redirect_uri": redirect.uri,
-                "scope": " ".join(scopes),
-                "state": redirect.state,
-                "nonce": nonce,
-                "code_challenge": challenge,
-                "code_challenge_method": "S256",
-            }
-            joint = "&" if urlsplit(provider["authorization_endpoint"]).query else "?"
-            show(f"{provider['authorization_endpoint']}{joint}{urlencode(asked)}")
+        attempt = Attempt.new()
+        with Redirect(port, attempt.state) as redirect:
+            show(attempt.address(provider, client_id, redirect.uri, scopes))
             told = redirect.wait(seconds)
             if "code" not in told or told.get("iss", issuer) != issuer:  # RFC 9207
                 why = told.get("error_description") or told.get("error") or "the answer is of another provider"
                 raise CliError(f"{issuer} did not sign you in: {why[:300]}", "segctl login", Exit.NOT_PERMITTED)
-            form = {
-                "grant_type": "authorization_code",
-                "code": told["code"],
-                "redirect_uri": redirect.uri,
-                "client_id": client_id,
-                "code_verifier": verifier,
-            }
-            answer = fetch_json(provider["token_endpoint"], form)
+            answer = attempt.redeem(provider, client_id, redirect.uri, told["code"])
     except WebError as error:
         raise CliError(f"the sign-in failed: {error}", "segctl login", Exit.UNREACHABLE) from error
     except OSError as error:
@@ -119,7 +98,7 @@ def sign_in(
     revocation = provider.get("revocation_endpoint")
     revocation = revocation if isinstance(revocation, str) else ""
     session = Session(issuer, client_id, provider["token_endpoint"], revocation).answered(answer)
-    if token_claims(session.id_token).get("nonce") != nonce:
+    if token_claims(session.id_token).get("nonce") != attempt.nonce:
         raise CliError(
             f"the ID token of {issuer} is not the one that was asked for", "segctl login", Exit.NOT_PERMITTED
         )

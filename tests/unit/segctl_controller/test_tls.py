@@ -29,18 +29,20 @@ def _version(port: int, version: ssl.TLSVersion, operator: Path) -> str | None:
     context.load_verify_locations(operator / "ca.pem")
     context.load_cert_chain(operator / "cert.pem", operator / "key.pem")
     context.minimum_version = context.maximum_version = version
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(["h2", "http/1.1"])
     plain = socket.create_connection(("127.0.0.1", port), SECONDS)
     with plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+        if secured.selected_alpn_protocol() == "http/1.1":
+            secured.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert secured.recv(1)  # the server's first word: it took us
         return secured.version()
 
 
 def test_no_listener_speaks_tls_1_2(tmp_path: Path) -> None:
     state = init_state(tmp_path)
-    ports = dict(zip(("port", "enrol_port", "api_port"), _free_ports(3), strict=True))
+    ports = dict(zip(("port", "enrol_port", "api_port", "web"), _free_ports(4), strict=True))
     file = state / "controller.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **ports}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), **ports, "web": {"port": ports["web"]}}))
     command = [sys.executable, "-m", "segctl_controller.main", "run", "--state", str(state), "--metrics", "off"]
     weaker = {"GRPC_SSL_CIPHER_SUITES": "ECDHE-ECDSA-AES256-GCM-SHA384"}  # would let TLS 1.2 in, were it heard
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=weaker) as running:
@@ -55,5 +57,9 @@ def test_no_listener_speaks_tls_1_2(tmp_path: Path) -> None:
                 assert _version(port, ssl.TLSVersion.TLSv1_3, operator) == "TLSv1.3", name
                 with pytest.raises((ssl.SSLError, ConnectionError)):
                     _version(port, ssl.TLSVersion.TLSv1_2, operator)
+            # SIGTERM is the controller's, with the web server in its loop and a browser's connection open.
+            with socket.create_connection(("127.0.0.1", ports["web"]), SECONDS):
+                running.terminate()
+                assert running.wait(SECONDS) == 0
         finally:
-            running.terminate()
+            running.kill()

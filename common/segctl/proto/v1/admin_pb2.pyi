@@ -3513,3 +3513,209 @@ class ListDecisionsReply(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["decisions", b"decisions"]) -> None: ...
 
 global___ListDecisionsReply = ListDecisionsReply
+
+@typing.final
+class DescribePolicyRequest(google.protobuf.message.Message):
+    """A policy as its statements, for who shows it to people. Of what was pushed: GetGeneration."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    AT_US_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    generation: builtins.int
+    """0: the one that was in force at `at_us`"""
+    at_us: builtins.int
+    """0: now"""
+    @property
+    def parts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """fields of PolicyDescription that are wanted; empty: all"""
+
+    def __init__(
+        self,
+        *,
+        generation: builtins.int = ...,
+        at_us: builtins.int = ...,
+        parts: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "generation", b"generation", "parts", b"parts"]) -> None: ...
+
+global___DescribePolicyRequest = DescribePolicyRequest
+
+@typing.final
+class PolicyDescription(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    RULES_FIELD_NUMBER: builtins.int
+    BOUNDARIES_FIELD_NUMBER: builtins.int
+    MODES_FIELD_NUMBER: builtins.int
+    PEERS_FIELD_NUMBER: builtins.int
+    SERVICES_FIELD_NUMBER: builtins.int
+    WORKLOADS_FIELD_NUMBER: builtins.int
+    TAGS_FIELD_NUMBER: builtins.int
+    TESTS_FIELD_NUMBER: builtins.int
+    tests: builtins.int
+    @property
+    def generation(self) -> global___Generation:
+        """without its source; unset: there was none"""
+
+    @property
+    def rules(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DescribedRule]: ...
+    @property
+    def boundaries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DescribedBoundary]: ...
+    @property
+    def modes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DescribedMode]: ...
+    @property
+    def peers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DescribedName]: ...
+    @property
+    def services(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DescribedName]: ...
+    @property
+    def workloads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DescribedName]: ...
+    @property
+    def tags(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DescribedName]:
+        """the values of each key"""
+
+    def __init__(
+        self,
+        *,
+        generation: global___Generation | None = ...,
+        rules: collections.abc.Iterable[global___DescribedRule] | None = ...,
+        boundaries: collections.abc.Iterable[global___DescribedBoundary] | None = ...,
+        modes: collections.abc.Iterable[global___DescribedMode] | None = ...,
+        peers: collections.abc.Iterable[global___DescribedName] | None = ...,
+        services: collections.abc.Iterable[global___DescribedName] | None = ...,
+        workloads: collections.abc.Iterable[global___DescribedName] | None = ...,
+        tags: collections.abc.Iterable[global___DescribedName] | None = ...,
+        tests: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["generation", b"generation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["boundaries", b"boundaries", "generation", b"generation", "modes", b"modes", "peers", b"peers", "rules", b"rules", "services", b"services", "tags", b"tags", "tests", b"tests", "workloads", b"workloads"]) -> None: ...
+
+global___PolicyDescription = PolicyDescription
+
+@typing.final
+class DescribedRule(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    DESTINATION_FIELD_NUMBER: builtins.int
+    ALLOW_FIELD_NUMBER: builtins.int
+    WITHIN_FIELD_NUMBER: builtins.int
+    OWNER_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    REVIEW_FIELD_NUMBER: builtins.int
+    EXPIRES_FIELD_NUMBER: builtins.int
+    EXPIRED_FIELD_NUMBER: builtins.int
+    FILE_FIELD_NUMBER: builtins.int
+    LINE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    source: builtins.str
+    """selectors as `plan` writes them"""
+    destination: builtins.str
+    owner: builtins.str
+    why: builtins.str
+    review: builtins.str
+    """a date; empty: none"""
+    expires: builtins.str
+    """the last day, or the moment"""
+    expired: builtins.bool
+    """at the moment asked about"""
+    file: builtins.str
+    line: builtins.int
+    @property
+    def allow(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def within(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        source: builtins.str = ...,
+        destination: builtins.str = ...,
+        allow: collections.abc.Iterable[builtins.str] | None = ...,
+        within: collections.abc.Iterable[builtins.str] | None = ...,
+        owner: builtins.str = ...,
+        why: builtins.str = ...,
+        review: builtins.str = ...,
+        expires: builtins.str = ...,
+        expired: builtins.bool = ...,
+        file: builtins.str = ...,
+        line: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow", b"allow", "destination", b"destination", "expired", b"expired", "expires", b"expires", "file", b"file", "line", b"line", "name", b"name", "owner", b"owner", "review", b"review", "source", b"source", "why", b"why", "within", b"within"]) -> None: ...
+
+global___DescribedRule = DescribedRule
+
+@typing.final
+class DescribedBoundary(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    DESTINATION_FIELD_NUMBER: builtins.int
+    FILE_FIELD_NUMBER: builtins.int
+    LINE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    source: builtins.str
+    destination: builtins.str
+    file: builtins.str
+    line: builtins.int
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        source: builtins.str = ...,
+        destination: builtins.str = ...,
+        file: builtins.str = ...,
+        line: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["destination", b"destination", "file", b"file", "line", b"line", "name", b"name", "source", b"source"]) -> None: ...
+
+global___DescribedBoundary = DescribedBoundary
+
+@typing.final
+class DescribedMode(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SELECT_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
+    FILE_FIELD_NUMBER: builtins.int
+    LINE_FIELD_NUMBER: builtins.int
+    select: builtins.str
+    mode: builtins.str
+    file: builtins.str
+    line: builtins.int
+    def __init__(
+        self,
+        *,
+        select: builtins.str = ...,
+        mode: builtins.str = ...,
+        file: builtins.str = ...,
+        line: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["file", b"file", "line", b"line", "mode", b"mode", "select", b"select"]) -> None: ...
+
+global___DescribedMode = DescribedMode
+
+@typing.final
+class DescribedName(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """networks, ports, the process and where, values"""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        values: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "values", b"values"]) -> None: ...
+
+global___DescribedName = DescribedName

@@ -107,6 +107,11 @@ class AdminStub(object):
                 request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseRequest.SerializeToString,
                 response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseReply.FromString,
                 _registered_method=True)
+        self.DescribePolicy = channel.unary_unary(
+                '/segctl.v1.Admin/DescribePolicy',
+                request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DescribePolicyRequest.SerializeToString,
+                response_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.PolicyDescription.FromString,
+                _registered_method=True)
         self.Readiness = channel.unary_unary(
                 '/segctl.v1.Admin/Readiness',
                 request_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.ReadinessRequest.SerializeToString,
@@ -277,6 +282,12 @@ class AdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RuleUse(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribePolicy(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -453,6 +464,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.RuleUse,
                     request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseRequest.FromString,
                     response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseReply.SerializeToString,
+            ),
+            'DescribePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribePolicy,
+                    request_deserializer=segctl_dot_proto_dot_v1_dot_admin__pb2.DescribePolicyRequest.FromString,
+                    response_serializer=segctl_dot_proto_dot_v1_dot_admin__pb2.PolicyDescription.SerializeToString,
             ),
             'Readiness': grpc.unary_unary_rpc_method_handler(
                     servicer.Readiness,
@@ -916,6 +932,33 @@ class Admin(object):
             '/segctl.v1.Admin/RuleUse',
             segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseRequest.SerializeToString,
             segctl_dot_proto_dot_v1_dot_admin__pb2.RuleUseReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segctl.v1.Admin/DescribePolicy',
+            segctl_dot_proto_dot_v1_dot_admin__pb2.DescribePolicyRequest.SerializeToString,
+            segctl_dot_proto_dot_v1_dot_admin__pb2.PolicyDescription.FromString,
             options,
             channel_credentials,
             insecure,

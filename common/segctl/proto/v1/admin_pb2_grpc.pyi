@@ -97,6 +97,11 @@ class AdminStub:
         segctl.proto.v1.admin_pb2.RuleUseReply,
     ]
 
+    DescribePolicy: grpc.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.DescribePolicyRequest,
+        segctl.proto.v1.admin_pb2.PolicyDescription,
+    ]
+
     Readiness: grpc.UnaryUnaryMultiCallable[
         segctl.proto.v1.admin_pb2.ReadinessRequest,
         segctl.proto.v1.admin_pb2.ReadinessReply,
@@ -257,6 +262,11 @@ class AdminAsyncStub:
     RuleUse: grpc.aio.UnaryUnaryMultiCallable[
         segctl.proto.v1.admin_pb2.RuleUseRequest,
         segctl.proto.v1.admin_pb2.RuleUseReply,
+    ]
+
+    DescribePolicy: grpc.aio.UnaryUnaryMultiCallable[
+        segctl.proto.v1.admin_pb2.DescribePolicyRequest,
+        segctl.proto.v1.admin_pb2.PolicyDescription,
     ]
 
     Readiness: grpc.aio.UnaryUnaryMultiCallable[
@@ -448,6 +458,13 @@ class AdminServicer(metaclass=abc.ABCMeta):
         request: segctl.proto.v1.admin_pb2.RuleUseRequest,
         context: _ServicerContext,
     ) -> typing.Union[segctl.proto.v1.admin_pb2.RuleUseReply, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.RuleUseReply]]: ...
+
+    @abc.abstractmethod
+    def DescribePolicy(
+        self,
+        request: segctl.proto.v1.admin_pb2.DescribePolicyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[segctl.proto.v1.admin_pb2.PolicyDescription, collections.abc.Awaitable[segctl.proto.v1.admin_pb2.PolicyDescription]]: ...
 
     @abc.abstractmethod
     def Readiness(

@@ -1,0 +1,123 @@
+"""Signing in at the OpenID provider through a browser, and staying signed in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from segctl.proto.v1 import admin_pb2
+from segctl_controller.clock import Clock
+from segctl_controller.store.records import Role
+
+from tests.controller_harness import running_controller
+from tests.oidcprovider import Provider, provider
+from tests.unit.segctl_controller.test_oidc import give
+from tests.webvisitor import SESSION, Answer, Visitor
+
+TRY = "__Host-segctl-signin"
+
+
+@pytest.fixture
+def idp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
+    with provider(tmp_path) as (made, ca):
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+        yield made
+
+
+def settings(idp: Provider) -> dict[str, object]:
+    return {**idp.settings(), "api_port": None, "web": {"port": 0}}
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_args: object) -> None:
+        return None
+
+
+def consent(address: str, who: str = "alice", action: str = "") -> str:
+    """The person at the provider's page; where the browser is sent then."""
+    form = urllib.parse.urlencode({"sub": who, **({"action": action} if action else {})}).encode()
+    try:
+        urllib.request.build_opener(_Stay).open(address, form)
+    except urllib.error.HTTPError as answer:
+        with answer:
+            assert answer.code in (302, 303)
+            return str(answer.headers["Location"])
+    raise AssertionError("the provider sends nobody back")
+
+
+async def signed_in(visitor: Visitor, who: str = "alice", action: str = "") -> Answer:
+    away = (await visitor.get("/auth/oidc")).headers["location"]
+    back = await asyncio.to_thread(consent, away, who, action)
+    assert back.startswith(f"{visitor.origin}/auth/back?")
+    return await visitor.get(back.removeprefix(visitor.origin))
+
+
+async def test_a_member_signs_in_and_is_who_the_provider_says(tmp_path: Path, idp: Provider) -> None:
+    async with running_controller(tmp_path, **settings(idp)) as lab:
+        give(lab, "web-team", Role.EDITOR)
+        visitor = Visitor(lab)
+        assert (await visitor.get("/auth/options")).json == {"issuer": idp.issuer}
+        answer = await signed_in(visitor)
+        assert (answer.status, answer.headers["location"]) == (303, "/")
+        assert visitor.cookies.keys() == {SESSION}
+        found = (await visitor.call("WhoAmI")).json
+        assert (found["name"], found["role"], found["identity"]) == ("oidc/alice@example.net", "editor", "oidc alice")
+        entries = (await lab.admin().Audit(admin_pb2.AuditRequest(action="web-sign-in"))).entries
+        assert [(e.actor, e.identity) for e in entries] == [("oidc/alice@example.net", "oidc alice")]
+
+
+async def test_who_may_not_in_is_told_which_kind_it_was(tmp_path: Path, idp: Provider) -> None:
+    async with running_controller(tmp_path, **settings(idp)) as lab:
+        give(lab, "web-team", Role.VIEWER)
+        visitor = Visitor(lab)
+        told = [(await signed_in(visitor, *who)).headers["location"] for who in (("mallory",), ("alice", "deny"))]
+        assert told == ["/signin?failed=forbidden", "/signin?failed=refused"]
+        assert not visitor.cookies
+
+
+async def test_an_answer_counts_in_the_browser_that_asked_and_once(tmp_path: Path, idp: Provider) -> None:
+    async with running_controller(tmp_path, **settings(idp)) as lab:
+        give(lab, "web-team", Role.VIEWER)
+        ours, theirs = Visitor(lab), Visitor(lab)
+        away = (await ours.get("/auth/oidc")).headers["location"]
+        kept = dict(ours.cookies)
+        back = (await asyncio.to_thread(consent, away)).removeprefix(ours.origin)
+        assert (await theirs.get(back)).headers["location"] == "/signin?failed=refused"
+        await theirs.get("/auth/oidc")  # has a sign-in under way, another one
+        assert (await theirs.get(back)).headers["location"] == "/signin?failed=refused"
+        assert (await ours.get(back)).headers["location"] == "/"
+        ours.cookies = kept
+        assert (await ours.get(back)).headers["location"] == "/signin?failed=provider"  # the code is used up
+        assert SESSION not in {**theirs.cookies, **ours.cookies}
+        ours.cookies = {TRY: "a.b"}
+        assert (await ours.get(back)).headers["location"] == "/signin?failed=refused"
+
+
+async def test_a_session_goes_on_while_the_provider_renews_it(tmp_path: Path, idp: Provider) -> None:
+    later = [0]
+    clock = Clock(lambda: time.time_ns() // 1000 + later[0])
+    async with running_controller(tmp_path, clock, **settings(idp)) as lab:
+        give(lab, "web-team", Role.VIEWER)
+        visitor = Visitor(lab)
+        await signed_in(visitor)
+        until = int((await visitor.call("WhoAmI")).json["until_us"])
+        later[0] = until - time.time_ns() // 1000 - 30 * 10**6  # half a minute before its end
+        idp.lasts = 10_000
+        assert int((await visitor.call("WhoAmI")).json["until_us"]) > until
+        idp.refreshing = False
+        later[0] += 10_000 * 10**6
+        assert (await visitor.call("WhoAmI")).status == 401
+
+
+async def test_without_a_provider_there_is_nothing_to_sign_in_at(tmp_path: Path) -> None:
+    async with running_controller(tmp_path, web={"port": 0}) as lab:
+        visitor = Visitor(lab)
+        assert (await visitor.get("/auth/options")).json == {"issuer": ""}
+        assert (await visitor.get("/auth/oidc")).status == 404
+        assert (await visitor.get("/auth/back?code=x&state=y")).headers["location"] == "/signin?failed=refused"
