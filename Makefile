@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup system services demo lab lab-down test lint proto bench bench-fleet bench-suggest deb clean
+.PHONY: help setup system services demo lab lab-down test test-web lint web proto bench bench-fleet bench-suggest deb clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\): *[a-z ]*## /  \1: /p' $(MAKEFILE_LIST)
@@ -31,6 +31,13 @@ services: setup   # what the machines of tests/nspawn run; nothing of it is star
 test: system services lint   ## lint and every test: unit, kernel, end to end
 	@tools/neighbours.sh
 	@tools/test.sh
+
+test-web: setup   ## the web UI's tests alone, in Chromium
+	@$(PY) -m pytest tests/web
+	@$(PY) -m pytest tests/unit/segctl_controller/web
+
+web: setup   ## build the web UI's bundle, which is committed; needs npm
+	@tools/web.sh
 
 proto: setup   ## regenerate the wire code from protos/
 	@protos/generate.sh

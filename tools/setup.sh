@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 packages="nftables libnftables1 netbase iproute2 procps util-linux python3 python3-venv ca-certificates gcc libc6-dev
-podman crun netavark iptables ruby postgresql"
+podman crun netavark iptables ruby postgresql chromium"
 missing=""
 for package in $packages; do
   case "$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true)" in
