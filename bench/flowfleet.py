@@ -61,6 +61,13 @@ def neighbour(rng: Rng, hosts: Integers, roles: Integers) -> Integers:
 
 
 def policy(rules: int = RULES) -> Policy:
+    """See policy_text."""
+    parsed = parse_policy((SourceFile("policy.yaml", policy_text(rules).encode()),))
+    assert parsed.policy is not None, parsed.findings[:3]
+    return parsed.policy
+
+
+def policy_text(rules: int = RULES) -> str:
     """Five rules for each application and environment, all enforced. One application in ten lacks the rule for its
     cache."""
     text = ["version: 1", "tags:"]
@@ -83,9 +90,7 @@ def policy(rules: int = RULES) -> Policy:
                 ends = (f"{{app: a{app}, env: {env}, role: {role}}}" for role in (source, destination))
                 rest = f"allow: [{destination}], owner: o, why: w"
                 text.append(f"  - {{name: r{made}, from: {next(ends)}, to: {next(ends)}, {rest}}}")
-    parsed = parse_policy((SourceFile("policy.yaml", "\n".join(text).encode()),))
-    assert parsed.policy is not None, parsed.findings[:3]
-    return parsed.policy
+    return "\n".join(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ async def _told(flows: FlowThread, reports: Sequence[Sequence[bytes]]) -> float:
 def _questions(engine: str, where: Path | Conninfo, number: int, goals: bool) -> list[Row]:
     store = flow_store_on(where, Ends(), LIMITS)
     try:
-        _fill(store, number)
+        fill(store, number)
         day = NOW - DAY_US
         draft, moment = policy(), datetime.fromtimestamp(NOW / 1e6, UTC)
         one = FlowFilter(since_us=day, low=_remote(2007), high=_remote(2007), port=5432)
@@ -139,7 +139,7 @@ def _row(name: str, question: Callable[[], Any], goal: Goal | None = None, how: 
     return Row(name, round(median(times), 1), "ms", f"{spread}; {told}", goal)
 
 
-def _fill(store: SqlFlowStore, number: int) -> None:
+def fill(store: SqlFlowStore, number: int) -> None:
     """Rows as they are stored, past the way on which reports come."""
     rng = np.random.default_rng(7)
     names, groups = store._names, store._groups
