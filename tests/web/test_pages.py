@@ -108,7 +108,7 @@ def test_time_travel_shows_what_was_and_says_so(page: Page) -> None:
     then = page.evaluate("new Date(Date.now() - 47 * 3600e3).toISOString().slice(0, 19) + 'Z'")
     page.goto(f"/map?span=24h&at={then}")
     expect(page.locator(".past")).to_contain_text("As of")
-    expect(page.get_by_role("img", name=re.compile("Map of 2 groups"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("Map of 3 groups"))).to_be_visible()
     page.get_by_role("link", name="Policy").click()
     expect(page.get_by_role("heading", name="No policy was in force then")).to_be_visible()
     page.get_by_role("button", name="Back to now").click()

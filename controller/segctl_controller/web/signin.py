@@ -6,8 +6,9 @@ import asyncio
 import json
 import logging
 import secrets
+from typing import cast
 
-from segctl.errors import SegctlError
+from segctl.errors import SegctlError, StateError
 from segctl.oidcweb import Attempt, discover, token_claims
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -21,7 +22,7 @@ from segctl_controller.gate import Gate
 from segctl_controller.limits import METHOD
 from segctl_controller.pace import BoundedPaces
 from segctl_controller.principal import Principal
-from segctl_controller.rpc import source_address
+from segctl_controller.rpc import Context, source_address
 from segctl_controller.store.records import Role
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.web.call import RefusedError, WebCall
@@ -64,6 +65,7 @@ class SignIn:
         if not isinstance(token, str):
             return JSONResponse({"code": "INVALID_ARGUMENT", "message": "the body is no token"}, 400)
         try:
+            self._pace(request)
             return self._cookie(Response(status_code=204), await self._begin(request, token.strip()))
         except SegctlError as error:
             raise RefusedError(status_of(error), str(error)) from error
@@ -89,12 +91,14 @@ class SignIn:
         """From the provider, with the code (RFC 6749, 4.1.2; the issuer is RFC 9207's)."""
         provider, told = self._provider, request.query_params
         kept = request.cookies.get(TRY_COOKIE, "").split(".")
-        if provider is None or len(kept) != 3 or not secrets.compare_digest(told.get("state", ""), kept[0]):
+        fits = secrets.compare_digest(told.get("state", "").encode(), kept[0].encode())
+        if provider is None or len(kept) != 3 or not all(kept) or not fits:
             return self._failed(UnauthenticatedError("the answer fits no sign-in that this browser began"))
         if "code" not in told or told.get("iss", provider.issuer) != provider.issuer:
             return self._failed(UnauthenticatedError(f"the provider refused: {told.get('error', '')[:100]!r}"))
         attempt = Attempt(*kept)
         try:
+            self._pace(request)
             metadata = await asyncio.to_thread(discover, provider.issuer)
             uri = _redirect_uri(request)
             answer = await asyncio.to_thread(attempt.redeem, metadata, provider.client_id, uri, told["code"])
@@ -113,30 +117,34 @@ class SignIn:
         session = self._sessions.end(request.cookies.get(COOKIE, ""))
         if session is not None:
             self._gate.look_again()
-            client = Principal(session.name, Role.VIEWER, session.identity, _peer(request))
-            entry = client.entry(self._clock.now_us(), "web-sign-out", session.identity)
-            await self._db.call(self._db.store.add_entry, entry)
-        answer = Response(status_code=204, headers={"clear-site-data": '"cache", "storage"'})
+            peer = str(source_address(_call(request)) or "unknown")
+            await self._note(Principal(session.name, Role.VIEWER, session.identity, peer), "web-sign-out")
+        answer = Response(status_code=204)
         answer.delete_cookie(COOKIE, secure=True, httponly=True, samesite="strict")
         return answer
 
     async def _begin(self, request: Request, token: str, renewal: Renewal | None = None) -> str:
         """The secret of the new session. Raises SegctlError where the token is not good."""
-        if renewal is None:
-            self._pace(request)
         session = Session("", "", token)
-        call = WebCall(session, (request.client.host, request.client.port) if request.client else None)
         METHOD.set(NAMED)
-        who = await self._gate.admit(call, Role.VIEWER)  # type: ignore[arg-type]  # the part of a context that it reads
+        who = await self._gate.admit(_call(request, session), Role.VIEWER)
         session.identity, session.name = who.identity, who.name
         if renewal is not None:
             session.renewal = Renewal(renewal.client_id, renewal.token_endpoint, renewal.refresh_token, who.until_us)
-        await self._db.call(self._db.store.add_entry, who.entry(self._clock.now_us(), "web-sign-in", who.identity))
+        self._sessions.end(request.cookies.get(COOKIE, ""))  # the browser's last one
+        await self._note(who, "web-sign-in")
         return self._sessions.begin(session)
+
+    async def _note(self, who: Principal, action: str) -> None:
+        """Also whoever looks for what fills the disk of the database gets in and out."""
+        try:
+            await self._db.call(self._db.store.add_entry, who.entry(self._clock.now_us(), action, who.identity))
+        except StateError as error:
+            log.error("%s of %s is not in the audit log: %s", action, who.name, error)
 
     def _pace(self, request: Request) -> None:
         """Raises LimitError."""
-        network = peer_network(source_address(WebCall(Session("", "", ""), _client(request))))  # type: ignore[arg-type]
+        network = peer_network(source_address(_call(request)))
         if self._paces.take((network, ""), RATE, BURST, 0.0) is None:
             raise LimitError("too many sign-ins from your address; wait a minute")
 
@@ -158,12 +166,10 @@ def _without_attempt(answer: Response) -> Response:
     return answer
 
 
-def _client(request: Request) -> tuple[str, int] | None:
-    return (request.client.host, request.client.port) if request.client else None
-
-
-def _peer(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
+def _call(request: Request, session: Session | None = None) -> Context:
+    """As the gate reads it: the part of a context that it asks for is there."""
+    client = (request.client.host, request.client.port) if request.client else None
+    return cast(Context, WebCall(session or Session("", "", ""), client))
 
 
 def _redirect_uri(request: Request) -> str:

@@ -95,8 +95,10 @@ async def test_an_answer_counts_in_the_browser_that_asked_and_once(tmp_path: Pat
         ours.cookies = kept
         assert (await ours.get(back)).headers["location"] == "/signin?failed=provider"  # the code is used up
         assert SESSION not in {**theirs.cookies, **ours.cookies}
-        ours.cookies = {TRY: "a.b"}
-        assert (await ours.get(back)).headers["location"] == "/signin?failed=refused"
+        for strange in ("a.b", "..", "\u00e9.b.c".encode().hex()):
+            ours.cookies = {TRY: strange}
+            for query in (back, "/auth/back?state=&code=x", "/auth/back?state=%C3%A9&code=x"):
+                assert (await ours.get(query)).headers["location"] == "/signin?failed=refused"
 
 
 async def test_a_session_goes_on_while_the_provider_renews_it(tmp_path: Path, idp: Provider) -> None:
