@@ -99,7 +99,7 @@ def _visit(browser: Browser, port: int, secret: str) -> tuple[float, float, floa
     context = browser.new_context(ignore_https_errors=True, viewport={"width": 1280, "height": 800})
     context.set_default_timeout(WAIT_MS)
     page = context.new_page()
-    page.clock.set_fixed_time(NOW / 1000)
+    page.clock.set_fixed_time(NOW / 1e6)
     page.goto(f"https://localhost:{port}/map")
     page.get_by_label("API token").fill(secret)
     began = time.perf_counter()
