@@ -36,7 +36,7 @@ class Described:
             raise InvalidRequestError("give a generation, or a moment at_us from 1970 on")
         if any(part not in PARTS for part in request.parts):
             raise InvalidRequestError(f"parts are {', '.join(PARTS)}")
-        left_out = tuple(part for part in PARTS if request.parts and part not in request.parts)
+        parts = frozenset(request.parts or PARTS)
         at_us = min(request.at_us, LATEST) or self._clock.now_us()
         number = min(request.generation, LATEST) or await self._in_force(at_us)
         if not number:
@@ -48,10 +48,7 @@ class Described:
         known = active.policy if record.number == active.number else None
 
         def describe(record: GenerationRecord = record) -> admin_pb2.PolicyDescription:
-            found = _described(record, known or _parsed(record), active.number, at)
-            for part in left_out:
-                found.ClearField(part)  # type: ignore[arg-type]  # one of PARTS
-            return found
+            return _described(record, known or _parsed(record), active.number, at, parts)
 
         return await self._turns.take(asking, describe)
 
@@ -71,9 +68,11 @@ def _parsed(record: GenerationRecord) -> Policy:
     return parsed.policy
 
 
-def _described(record: GenerationRecord, policy: Policy, active: int, at: datetime) -> admin_pb2.PolicyDescription:
+def _described(
+    record: GenerationRecord, policy: Policy, active: int, at: datetime, parts: frozenset[str]
+) -> admin_pb2.PolicyDescription:
     reply = admin_pb2.PolicyDescription(generation=generation_view(record, active), tests=len(policy.tests))
-    for rule in policy.rules:
+    for rule in policy.rules if "rules" in parts else ():
         reply.rules.add(
             name=rule.name,
             source=str(rule.source),
@@ -88,7 +87,7 @@ def _described(record: GenerationRecord, policy: Policy, active: int, at: dateti
             file=rule.where.file,
             line=rule.where.line,
         )
-    for boundary in policy.boundaries:
+    for boundary in policy.boundaries if "boundaries" in parts else ():
         where = boundary.where
         reply.boundaries.add(
             name=boundary.name,
@@ -97,15 +96,15 @@ def _described(record: GenerationRecord, policy: Policy, active: int, at: dateti
             file=where.file,
             line=where.line,
         )
-    for mode in policy.modes:
+    for mode in policy.modes if "modes" in parts else ():
         reply.modes.add(select=str(mode.select), mode=mode.mode.value, file=mode.where.file, line=mode.where.line)
-    for peer in policy.peers.values():
+    for peer in policy.peers.values() if "peers" in parts else ():
         reply.peers.add(name=peer.name, values=map(str, peer.networks))
-    for service in policy.services.values():
+    for service in policy.services.values() if "services" in parts else ():
         reply.services.add(name=service.name, values=map(str, service.ports))
-    for workload in policy.workloads.values():
+    for workload in policy.workloads.values() if "workloads" in parts else ():
         reply.workloads.add(name=workload.name, values=_workload(workload))
-    for key, values in policy.tags.items():
+    for key, values in policy.tags.items() if "tags" in parts else ():
         reply.tags.add(name=key, values=values)
     return reply
 

@@ -1,13 +1,19 @@
 // The drawn map: WebGL by sigma. The table beside it says the same to who cannot see or point.
-import EdgeCurveProgram, { EdgeCurvedArrowProgram } from "@sigma/edge-curve";
+import { EdgeCurvedArrowProgram } from "@sigma/edge-curve";
 import Graph from "graphology";
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import Sigma from "sigma";
+import { EdgeRectangleProgram } from "sigma/rendering";
 import { plural } from "../format";
 import { drawHover, drawLabel, themeOf } from "./draw";
 import { layout } from "./layout";
 import type { Picture } from "./model";
+
+/** Links that are drawn as curves with arrows, and that are drawn while the map moves: without a graphics card more of
+ * them take longer than a frame. */
+const MOST_CURVED = 150;
+const MOST_MOVED = 300;
 
 export function MapCanvas(props: {
   picture: Picture;
@@ -108,7 +114,7 @@ function draw(element: HTMLElement, picture: Picture, state: { current: Pointing
   const sigma = new Sigma(graph, element, {
     allowInvalidContainer: true,
     defaultEdgeType: "curve",
-    edgeProgramClasses: { curve: picture.links.length > 3000 ? EdgeCurveProgram : EdgeCurvedArrowProgram },
+    edgeProgramClasses: { curve: picture.links.length > MOST_CURVED ? EdgeRectangleProgram : EdgeCurvedArrowProgram },
     defaultDrawNodeLabel: drawLabel(theme),
     defaultDrawNodeHover: drawHover(theme),
     labelFont: "system-ui, sans-serif",
@@ -116,7 +122,7 @@ function draw(element: HTMLElement, picture: Picture, state: { current: Pointing
     labelRenderedSizeThreshold: many ? 8 : 0,
     labelDensity: many ? 1 : 10,
     stagePadding: narrow ? 50 : 70,
-    hideEdgesOnMove: picture.links.length > 6000,
+    hideEdgesOnMove: picture.links.length > MOST_MOVED,
     enableEdgeEvents: picture.links.length <= 3000,
     zIndex: true,
     minCameraRatio: 0.05,

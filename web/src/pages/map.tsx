@@ -29,12 +29,15 @@ interface Asked {
 
 async function load(by: string | null, open: readonly string[], span: Span, signal: AbortSignal): Promise<Asked> {
   const at = span.at === null ? {} : { at_us: String(span.at * 1000) };
-  const policy = await call("DescribePolicy", { ...at, parts: ["tags"] }, signal);
+  const asked = { ...bounds(span), ...at, limit: MOST_EDGES };
+  const mapped = (key: string) => call("FlowMap", { ...asked, by: key === EVERY_TAG ? [] : key.split(",") }, signal);
+  // Most fleets have the tag: the map is asked for before it is known.
+  const guess = by ?? MAIN_KEY;
+  const [policy, guessed] = await Promise.all([call("DescribePolicy", { ...at, parts: ["tags"] }, signal), mapped(guess)]);
   const keys = (policy.tags ?? []).map((tag) => tag.name ?? "");
   const key = by ?? (keys.includes(MAIN_KEY) ? MAIN_KEY : (keys[0] ?? EVERY_TAG));
   const wanted = key === EVERY_TAG ? [] : key.split(",");
-  const asked = { ...bounds(span), ...at, limit: MOST_EDGES };
-  const coarse = await call("FlowMap", { ...asked, by: wanted }, signal);
+  const coarse = key === guess ? guessed : await mapped(key);
   const groups = new Map<string, TagGroup>();
   for (const edge of coarse.edges ?? [])
     for (const group of [edge.source, edge.destination]) if (group && !group.outside) groups.set(groupId(group), group);
