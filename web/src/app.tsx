@@ -13,6 +13,7 @@ import { MapPage } from "./pages/map";
 import { PolicyPage } from "./pages/policy";
 import { ReadinessPage } from "./pages/readiness";
 import { SignInPage } from "./pages/signin";
+import { SuggestionsPage } from "./pages/suggestions";
 import { go, usePlace, type Place } from "./router";
 import { Failed, Loading } from "./ui/parts";
 
@@ -33,6 +34,7 @@ export const PAGES: readonly Page[] = [
   { path: "/denials", title: "Denials", show: DenialsPage },
   { path: "/policy", title: "Policy", show: PolicyPage },
   { path: "/hosts", title: "Hosts", show: HostsPage },
+  { path: "/suggestions", title: "Suggestions", show: SuggestionsPage },
   { path: "/draft", title: "What if", show: DraftPage },
   { path: "/readiness", title: "Readiness", show: ReadinessPage },
   { path: "/history", title: "History", show: HistoryPage },

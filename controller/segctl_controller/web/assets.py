@@ -28,6 +28,7 @@ PAGES = (
     "/denials",
     "/policy",
     "/hosts",
+    "/suggestions",
     "/draft",
     "/readiness",
     "/history",

@@ -48,6 +48,9 @@ OFFERED = frozenset(
         "RuleUse",
         "RuleReport",
         "Readiness",
+        "Suggest",
+        "DecideSuggestion",
+        "ListDecisions",
     }
 )
 WITHHELD = frozenset(
