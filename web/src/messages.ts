@@ -58,6 +58,17 @@ export interface CutConnection {
   peer_host?: string;
 }
 
+export interface DecideSuggestionReply {
+}
+
+export interface DecideSuggestionRequest {
+  id?: string;
+  verdict?: string;
+  reason?: string;
+  suggested?: string;
+  decided?: string;
+}
+
 export interface Denial {
   ingress?: boolean;
   verdict?: string;
@@ -327,6 +338,20 @@ export interface ImpactSpan {
   allowed_flows?: Long;
 }
 
+export interface LeftOutFlows {
+  reason?: string;
+  why?: string;
+  flows?: Long;
+  observations?: ObservedFlows[];
+}
+
+export interface ListDecisionsReply {
+  decisions?: SuggestionDecision[];
+}
+
+export interface ListDecisionsRequest {
+}
+
 export interface ListHostsReply {
   hosts?: HostStatus[];
 }
@@ -401,6 +426,17 @@ export interface ModeChange {
   workload?: string;
   before?: string;
   after?: string;
+}
+
+export interface ObservedFlows {
+  source?: string;
+  destination?: string;
+  service?: string;
+  flows?: Long;
+  sightings?: number;
+  hosts?: number;
+  first_seen_us?: Long;
+  last_seen_us?: Long;
 }
 
 export interface Obstacle {
@@ -541,6 +577,30 @@ export interface RuleReportRequest {
   soon_days?: number;
 }
 
+export interface RuleSuggestion {
+  id?: string;
+  name?: string;
+  source?: string;
+  destination?: string;
+  services?: string[];
+  within?: string[];
+  confidence?: string;
+  rhythm?: string;
+  flows?: Long;
+  sightings?: number;
+  hosts?: number;
+  of_hosts?: number;
+  first_seen_us?: Long;
+  last_seen_us?: Long;
+  excess?: SuggestionExcess;
+  explains?: ObservedFlows[];
+  explained?: number;
+  remarks?: string[];
+  policy?: string;
+  whole?: string;
+  decision?: SuggestionDecision;
+}
+
 export interface RuleUse {
   rule?: string;
   count?: Long;
@@ -597,6 +657,41 @@ export interface StatusReply {
 }
 
 export interface StatusRequest {
+}
+
+export interface SuggestReply {
+  since_us?: Long;
+  until_us?: Long;
+  by_hour?: boolean;
+  suggestions?: RuleSuggestion[];
+  left_out?: LeftOutFlows[];
+  permitted_flows?: Long;
+  policy?: string;
+  more?: boolean;
+}
+
+export interface SuggestRequest {
+  since_us?: Long;
+  until_us?: Long;
+}
+
+export interface SuggestionDecision {
+  id?: string;
+  verdict?: string;
+  actor?: string;
+  at_us?: Long;
+  reason?: string;
+  rule?: string;
+  suggested?: string;
+  decided?: string;
+}
+
+export interface SuggestionExcess {
+  permitted?: number;
+  seen?: number;
+  unseen?: number;
+  silent?: number;
+  examples?: string[];
 }
 
 export interface TagGroup {
@@ -681,6 +776,9 @@ export interface Methods {
   DescribePolicy: { request: DescribePolicyRequest; reply: PolicyDescription };
   Readiness: { request: ReadinessRequest; reply: ReadinessReply };
   RuleReport: { request: RuleReportRequest; reply: RuleReportReply };
+  Suggest: { request: SuggestRequest; reply: SuggestReply };
+  DecideSuggestion: { request: DecideSuggestionRequest; reply: DecideSuggestionReply };
+  ListDecisions: { request: ListDecisionsRequest; reply: ListDecisionsReply };
 }
 
 export interface Streams {
