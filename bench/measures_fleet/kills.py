@@ -79,6 +79,7 @@ def _kill_rows(stage: Stage, kills: int) -> list[Row]:
 def compare(fleet: Crowds, controller: ControllerProcess, checked: dict[str, int], since: float) -> tuple[int, int]:
     """How many reports were acknowledged since they were `checked` last, and how many of them the database lacks."""
     sleep(0.2)  # what the controller sent before it died may still be on its way
+    reported = fleet.reported()  # before the database is read: another controller goes on to acknowledge
     store = open_store(controller.state)
     try:
         stored = store.denials(DenialFilter(limit=1_000_000, since_us=round(since * 1e6)))
@@ -86,7 +87,7 @@ def compare(fleet: Crowds, controller: ControllerProcess, checked: dict[str, int
         store.close()
     found = {admin_pb2.DeniedConnection.FromString(denial.body).denial.process.exe for denial in stored}
     told = missing = 0
-    for _, epoch, acknowledged, _ in fleet.reported():
+    for _, epoch, acknowledged, _ in reported:
         sequences = range(checked.get(epoch, 0) + 1, acknowledged + 1)
         told += len(sequences)
         missing += sum(program(epoch, sequence) not in found for sequence in sequences)
