@@ -110,11 +110,11 @@ def _summary(found: FlowMap) -> list[Line]:
     lines = [line(dim(sums))]
     edges = [edge for edge in found.edges if edge.comparison is not None]
     if edges and found.compared_since is not None:
-        sums = ", ".join(
-            f"{sum(getattr(edge.comparison, what) for edge in edges):,} {what}"
-            for what in ("permitted", "rejected", "escaped", "misdropped")
-        )
-        lines.append(line(dim(f"Since {stamp(found.compared_since)}: {sums}")))
+        kinds = ("permitted", "rejected", "escaped", "misdropped")
+        totals = {what: sum(getattr(edge.comparison, what) for edge in edges) for what in kinds}
+        told = ", ".join(f"{number:,} {what}" for what, number in totals.items())
+        told = told if any(totals.values()) else "nothing to compare"
+        lines.append(line(dim(f"Since {stamp(found.compared_since)}: {told}")))
     if found.more_denied:
         lines.append(line(warn("There are more denied connections than were looked at: these are the newest")))
     if found.lost:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from segctl.model.inventory import Inventory
-from segctl.model.policy import HOST_WORKLOAD, Network, PortRange, Tags
+from segctl.model.policy import HOST_WORKLOAD, Network, Tags
 from segctl.model.processes import CONTAINER, USER, identity, is_identity, unit_identity
 from segctl.proto.v1 import admin_pb2
 from segctl.suggest.observed import HOUR_US, Observation, ObservedEnd, Window
-from segctl.wire import address_from_wire
+from segctl.wire import address_from_wire, denied_service_from_wire
 
 from segctl_controller.flowstore import records
 from segctl_controller.flowstore.decisions import parse_tags
@@ -101,7 +101,7 @@ def denials(rows: Iterable[DenialRecord], inventory: Inventory, window: Window) 
         remote = ip_network(address_from_wire(denial.remote))
         far = ObservedEnd(peer.tags) if peer else ObservedEnd(network=remote)
         ends = (far, near) if denial.ingress else (near, far)
-        service = PortRange(denial.service.protocol, denial.service.low, denial.service.high)  # type: ignore[arg-type]
+        service = denied_service_from_wire(denial.service)
         bins = 1 << min(window.bin_of(row.last_us), window.bin_of(window.until_us))
         yield Observation(*ends, service, row.count, row.first_us, row.last_us, bins, denied=row.count)
 

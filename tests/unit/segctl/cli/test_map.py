@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from segctl.cli.mapsearch import EndWanted, parse_end
-from segctl.cli.output_map import dot_lines, name_of, quoted
-from segctl.cli.views_map import FlowMap, MapEdge, MapEnd
+from segctl.cli.output import plain
+from segctl.cli.output_map import dot_lines, name_of, quoted, render_map
+from segctl.cli.views_map import FlowMap, MapComparison, MapEdge, MapEnd
 
 from tests.unit.segctl.cli import samples as s
 
@@ -69,3 +70,10 @@ def test_ends(text: str, end: EndWanted) -> None:
 def test_what_is_no_end_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"no end is both|is no end"):
         parse_end(text)
+
+
+def test_after_a_push_there_is_nothing_to_compare_yet_instead_of_four_zeros() -> None:
+    fresh = replace(s.MAP, edges=tuple(replace(edge, comparison=MapComparison()) for edge in s.MAP.edges))
+    text = plain(render_map(fresh, s.NOW, 100))
+    assert "Since 2026-11-22 02:04:05: nothing to compare\n" in text
+    assert "escaped" not in text
