@@ -12,6 +12,7 @@ import grpc
 from segctl.auditchain import Link
 from segctl.cli import convert, convert_flows, convert_ready, convert_suggest
 from segctl.cli import views as v
+from segctl.cli import views_life as vl
 from segctl.cli import views_suggest as vs
 from segctl.cli.bearer import Bearer
 from segctl.cli.config import ClientConfig
@@ -253,14 +254,14 @@ class Controller:
         found = self._call(self._admin.ListDecisions, pb.ListDecisionsRequest())
         return tuple(map(convert_suggest.decision, found.decisions))
 
-    def rules(self, rule: str, stale_days: int, soon_days: int) -> tuple[tuple[v.RuleUse, ...], bool]:
+    def rules(self, rule: str, stale_days: int, soon_days: int) -> tuple[tuple[vl.RuleUse, ...], bool]:
         """Those of the policy in its order, then earlier ones that were hit; with what is wrong with them. And whether
         they were used for more than the controller could look at."""
         request = pb.RuleReportRequest(rule=rule, stale_days=stale_days, soon_days=soon_days)
         m = self._call(self._admin.RuleReport, request, THOROUGH)
         return tuple(map(convert.rule_life, m.rules)), m.more
 
-    def readiness(self, chosen: Sequence[Selector], since: datetime | None, least_days: int | None) -> v.ReadyList:
+    def readiness(self, chosen: Sequence[Selector], since: datetime | None, least_days: int | None) -> vl.ReadyList:
         """Of these selectors; of none: of all entries that do not enforce yet."""
         request = pb.ReadinessRequest(
             selectors=[pb.Selection(tags=dict(one.tags.pairs), workload=one.workload or "") for one in chosen],

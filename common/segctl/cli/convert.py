@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from segctl.auditchain import Link
 from segctl.cli import views as v
+from segctl.cli import views_life as vl
 from segctl.wire import findings_from_wire
 
 if TYPE_CHECKING:
@@ -218,9 +219,9 @@ def talker(m: pb.Talker) -> v.Talker:
     return v.Talker(m.host, m.workload, m.flows, m.bytes_sent, m.bytes_received, moment(m.last_seen_us))
 
 
-def rule_life(m: pb.RuleLife) -> v.RuleUse:
+def rule_life(m: pb.RuleLife) -> vl.RuleUse:
     u = m.use
-    return v.RuleUse(
+    return vl.RuleUse(
         rule=u.rule,
         hits=u.count,
         last_hit=moment(u.last_hit_us),
@@ -232,7 +233,7 @@ def rule_life(m: pb.RuleLife) -> v.RuleUse:
         why=m.why,
         review=m.review,
         expires=m.expires,
-        findings=tuple(v.RuleFinding(f.kind, f.why, f.mend, f.narrower) for f in m.findings),
+        findings=tuple(vl.RuleFinding(f.kind, f.why, f.mend, f.narrower) for f in m.findings),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segctl.cli import views as v
+from segctl.cli import views_life as vl
 from segctl.cli.convert import address, moment, port
 from segctl.wire import findings_from_wire
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from segctl.proto.v1 import admin_pb2 as pb
 
 
-def ready_list(m: pb.ReadinessReply) -> v.ReadyList:
-    return v.ReadyList(tuple(map(readiness, m.selectors)), m.generation, m.more, m.lost)
+def ready_list(m: pb.ReadinessReply) -> vl.ReadyList:
+    return vl.ReadyList(tuple(map(readiness, m.selectors)), m.generation, m.more, m.lost)
 
 
-def readiness(m: pb.Readiness) -> v.Readiness:
-    return v.Readiness(
-        select=v.Selection(dict(sorted(m.select.tags.items())), m.select.workload),
+def readiness(m: pb.Readiness) -> vl.Readiness:
+    return vl.Readiness(
+        select=vl.Selection(dict(sorted(m.select.tags.items())), m.select.workload),
         phase=m.phase,
         next=m.next,
         ready=m.ready,
@@ -34,17 +34,17 @@ def readiness(m: pb.Readiness) -> v.Readiness:
         coming=m.coming,
         top=tuple(map(_seen, m.top)),
         periodic=tuple(
-            v.PeriodicFlow(_seen(p.flow), p.every_days, moment(p.expected_us), p.explained) for p in m.periodic
+            vl.PeriodicFlow(_seen(p.flow), p.every_days, moment(p.expected_us), p.explained) for p in m.periodic
         ),
         periodic_kinds=m.periodic_kinds,
         tests=m.tests,
         broken_tests=findings_from_wire(m.broken_tests),
-        obstacles=tuple(v.Obstacle(o.code, o.message, o.hint) for o in m.obstacles),
+        obstacles=tuple(vl.Obstacle(o.code, o.message, o.hint) for o in m.obstacles),
     )
 
 
-def _seen(m: pb.SeenFlow) -> v.SeenFlow:
-    return v.SeenFlow(
+def _seen(m: pb.SeenFlow) -> vl.SeenFlow:
+    return vl.SeenFlow(
         host=m.host,
         workload=m.workload,
         direction="ingress" if m.ingress else "egress",

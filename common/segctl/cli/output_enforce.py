@@ -24,7 +24,7 @@ from segctl.cli.output import (
 from segctl.cli.output_denied import ARROWS
 from segctl.cli.output_flows import end_name
 from segctl.cli.output_hosts import tags
-from segctl.cli.views import PhaseChange, Readiness, ReadyList, SeenFlow, Selection
+from segctl.cli.views_life import PhaseChange, Readiness, ReadyList, SeenFlow, Selection
 from segctl.policy.life.readiness import percent
 
 HEADERS = ("SELECTOR", "PHASE", "FOR", "DAYS", "EXPLAINED", "UNEXPLAINED", "PERIODIC", "NEXT")

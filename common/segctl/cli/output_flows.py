@@ -10,8 +10,9 @@ from datetime import datetime
 
 from segctl.cli.output import Cell, Line, Span, ago, bad, bold, count, dim, line, printable, size, table, warn
 from segctl.cli.output_denied import ARROWS, IPV6
-from segctl.cli.views import Flow, Flows, RuleUse
+from segctl.cli.views import Flow, Flows
 from segctl.cli.views_json import to_json
+from segctl.cli.views_life import RuleUse
 from segctl.model.policy import HOST_WORKLOAD
 from segctl.model.processes import name_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from segctl.cli.output import Line, Span, bad, bold, count, dim, line, note, warn, wrap
-from segctl.cli.views import RuleFinding, RuleUse
+from segctl.cli.views_life import RuleFinding, RuleUse
 
 INDENT = 16
 """Columns before the words of a finding: its kind stands there."""

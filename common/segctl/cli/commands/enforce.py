@@ -14,7 +14,7 @@ from segctl.cli.output import count, line, warn
 from segctl.cli.output_enforce import render_change, render_next, render_readiness, render_ready, selection
 from segctl.cli.rewriting import patch, replace_files
 from segctl.cli.sources import load_sources
-from segctl.cli.views import PhaseChange, Readiness
+from segctl.cli.views_life import PhaseChange, Readiness
 from segctl.model.policy import Mode, Selector
 from segctl.policy.life.past import mode_of
 from segctl.policy.life.phases import PhaseError, phase_after, phase_before, with_mode

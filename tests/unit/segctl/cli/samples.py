@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from segctl.cli import views as v
 from segctl.cli import views_impact as vi
+from segctl.cli import views_life as vl
 from segctl.cli import views_map as vm
 from segctl.model.findings import Finding, Position, Severity
 
@@ -544,17 +545,17 @@ REPLAY = replace(
     since=before(3 * 86_400),
 )
 USES = (
-    v.RuleUse("idle", 0, None, 0, True),
-    v.RuleUse("office-ssh", 7, before(200_000), 1, False),
-    v.RuleUse("spare", 0, None, 0, True),
-    v.RuleUse("web-to-db", 12345, before(5), 2, True),
+    vl.RuleUse("idle", 0, None, 0, True),
+    vl.RuleUse("office-ssh", 7, before(200_000), 1, False),
+    vl.RuleUse("spare", 0, None, 0, True),
+    vl.RuleUse("web-to-db", 12345, before(5), 2, True),
 )
 RULES = (
     replace(
         USES[0],
         owner="team-shop",
         findings=(
-            v.RuleFinding(
+            vl.RuleFinding(
                 "never-hit",
                 "never hit in the 40 days or more that it has been in force; no enrolled host is at one of its ends",
                 "ask its owner what it is for, or remove it",
@@ -566,10 +567,10 @@ RULES = (
         USES[3],
         owner="team-shop",
         findings=(
-            v.RuleFinding(
+            vl.RuleFinding(
                 "expired", "it expired on 2026-11-01 and permits nothing", "remove it, or give it a new date"
             ),
-            v.RuleFinding(
+            vl.RuleFinding(
                 "too-broad",
                 "it permits 5,308,335 tuples of workloads and ports, of which 1 were used in the last 30 days; the "
                 "narrower rule permits 1",
@@ -579,12 +580,12 @@ RULES = (
         ),
     ),
 )
-_SEEN = v.SeenFlow(
+_SEEN = vl.SeenFlow(
     "web1", "host", "egress", _WEB, "db1", _DB, "", "tcp/5432", "postgres", 12_345, before(5), "exe:/usr/bin/psql"
 )
 _OUT = replace(_SEEN, direction="ingress", peer_host="", peer_tags={}, peer_address="203.0.113.9", flows=3)
-READINESS = v.Readiness(
-    v.Selection({"app": "shop", "env": "prod"}),
+READINESS = vl.Readiness(
+    vl.Selection({"app": "shop", "env": "prod"}),
     "test",
     "enforce",
     False,
@@ -599,20 +600,20 @@ READINESS = v.Readiness(
     14,
     3,
     (_SEEN, _OUT),
-    (v.PeriodicFlow(_OUT, 7, NOW + timedelta(days=2), False), v.PeriodicFlow(_SEEN, 30, NOW, True)),
+    (vl.PeriodicFlow(_OUT, 7, NOW + timedelta(days=2), False), vl.PeriodicFlow(_SEEN, 30, NOW, True)),
     2,
     3,
     (replace(ERROR, message="test: web -> db tcp/5432 must be allowed, but no rule permits it"),),
     (
-        v.Obstacle("tests", "1 of the policy's tests fail", "segctl check names them"),
-        v.Obstacle(
+        vl.Obstacle("tests", "1 of the policy's tests fail", "segctl check names them"),
+        vl.Obstacle(
             "coming", "3 unexplained flows came in the last day", "they would be denied: write rules, or a boundary"
         ),
     ),
 )
 READY = replace(
     READINESS,
-    select=v.Selection({}, "shop-db"),
+    select=vl.Selection({}, "shop-db"),
     ready=True,
     since_known=True,
     bounded=0,
@@ -624,7 +625,7 @@ READY = replace(
     broken_tests=(),
     obstacles=(),
 )
-READY_LIST = v.ReadyList(
+READY_LIST = vl.ReadyList(
     (READINESS, READY, replace(READY, phase="enforce", next="", ready=False, flows=0, since=None)), 8
 )
 
