@@ -15,8 +15,10 @@ YOUNG = (2_000, 5, 1_000_000_000)
 those before all are: never."""
 EVERY = 60.0
 """Seconds between walks of what came since the last one."""
-WHOLE = 360
+WHOLE = 60
 """Of these, one walks everything: what was set aside and died since, in a cycle."""
+MOST_SKIPPED = 10
+"""Walks that wait for what is under way: a rollout may take days, and garbage must not gather that long."""
 
 
 class Collector:
@@ -30,14 +32,16 @@ class Collector:
         before = gc.get_threshold()
         gc.set_threshold(*YOUNG)
         try:
-            turn = 0
+            turn = skipped = 0
             while True:
-                if not self._busy():
+                if self._busy() and skipped < MOST_SKIPPED:
+                    skipped += 1
+                else:
                     if turn % WHOLE == 0:
                         gc.unfreeze()
                     gc.collect()
                     gc.freeze()
-                    turn += 1
+                    turn, skipped = turn + 1, 0
                 await asyncio.sleep(EVERY)
         finally:
             gc.unfreeze()

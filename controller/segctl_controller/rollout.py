@@ -93,6 +93,8 @@ class Rollout:
         self._tell(pb.PushProgress(stored=generation_view(self.stored, self._fleet.active.number)))
         try:
             await self._try()
+            while not all(map(self._proving, self._tried)):
+                await self._kept()  # looking took several turns of the loop: who was first may have changed
             self._check()
             self.stored = await self._settle(GenerationState.CONFIRMED, "")
             if self.stored.state is not GenerationState.CONFIRMED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -119,6 +120,14 @@ class Refusing:
         told = about(Event.REQUEST_REFUSED, peer=peer, status=code.name)
         log.info("refused peer=%s status=%s: %s", peer, code.name, text.splitlines()[0] if text else "", extra=told)
         await self._context.abort(code, text)
+
+
+def clear_frames(error: BaseException | None) -> None:
+    """Of a handler that failed. gRPC keeps what `abort` raised beside the call; its traceback, and that of the reason,
+    would keep the session and the call in a cycle, for the collector to find."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> SegctlError:

@@ -49,7 +49,7 @@ from segctl_controller.replicas.peers import Peers
 from segctl_controller.replicas.replica import Replica
 from segctl_controller.reports import ReportService
 from segctl_controller.review import LARGEST_SOURCE
-from segctl_controller.rpc import Context, Refusing, caller_of
+from segctl_controller.rpc import Context, Refusing, caller_of, clear_frames
 from segctl_controller.servercert import ServerCertificate
 from segctl_controller.sessions import SessionService
 from segctl_controller.signin import SignIn
@@ -215,7 +215,8 @@ class Controller:
         return [task for task in tasks if task is not None]
 
     def _busy(self) -> bool:
-        return self.publisher.rollout is not None and not self.publisher.rollout.over
+        rollout = self.publisher.rollout
+        return rollout is not None and not rollout.over and rollout.phase.name not in ("watching", "pausing")
 
     def _peers(self, store: Store) -> Peers | None:
         shared = store.shared()
@@ -348,7 +349,13 @@ def _stream(
     serve: Callable[[Context], Awaitable[None]], parse: Callable[[bytes], object]
 ) -> grpc.RpcMethodHandler[Any, Any]:
     async def handler(_requests: object, context: Context) -> None:
-        await serve(context)
+        try:
+            await serve(context)
+        except BaseException as error:
+            clear_frames(error)
+            raise
+        finally:
+            del context
 
     return grpc.stream_stream_rpc_method_handler(handler, request_deserializer=parse, response_serializer=None)
 

@@ -90,6 +90,7 @@ class Presences:
             later = self._rows.pop(host, None)
             if later is not None and later.version > version:
                 self._apply(later)  # it was read before we heard that our claim was stored
+                self._fleet.notify()
 
     def _text(self, host: str, session: LiveSession) -> str:
         return standing_text(Told(self._fleet.standing(host), session.origin, self._fleet.hosts[host].enrolled_us))
@@ -111,6 +112,7 @@ class Presences:
         for host in self._rows.keys() if hosts is None else self._rows.keys() & hosts:
             if not self._fleet.standing(host).elsewhere:
                 self._apply(self._rows[host])
+                self._fleet.notify()
 
     def _apply(self, row: Presence) -> None:
         host, session = row.host, self._registry.session(row.host)

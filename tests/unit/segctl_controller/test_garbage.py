@@ -48,6 +48,7 @@ async def test_what_lives_on_is_set_aside_and_python_collects_by_itself_again_af
 
 async def test_a_push_is_not_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage, "EVERY", 0.001)
+    monkeypatch.setattr(garbage, "MOST_SKIPPED", 1_000_000)
     busy, knot = True, Knot()
     gone = weakref.ref(knot)
     task = asyncio.create_task(Collector(lambda: busy).run())
@@ -68,6 +69,17 @@ async def test_what_died_after_it_was_set_aside_is_found_in_the_end(monkeypatch:
     task = asyncio.create_task(Collector(lambda: False).run())
     await asyncio.sleep(0)
     assert gc.get_freeze_count() > 0
+    del knot
+    await _collected(gone)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_rollout_of_days_does_not_keep_garbage_for_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "EVERY", 0.001)
+    knot = Knot()
+    gone = weakref.ref(knot)
+    task = asyncio.create_task(Collector(lambda: True).run())
     del knot
     await _collected(gone)
     task.cancel()

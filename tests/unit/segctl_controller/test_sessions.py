@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +19,7 @@ from segctl.proto.v1 import admin_pb2, agent_pb2, hostpolicy_pb2
 from segctl.wire import PROTOCOL_VERSION
 from segctl_controller import sessions
 from segctl_controller.contest import Origin
-from segctl_controller.errors import UnauthenticatedError
+from segctl_controller.errors import SilentPeerError, UnauthenticatedError
 from segctl_controller.messages import PART, policy_messages
 from segctl_controller.session import Session
 from segctl_controller.sessions import BURST, PROOF_BURST, PROOF_RATE, SessionService
@@ -530,3 +532,24 @@ async def test_a_large_fleet_is_welcomed_with_a_slower_heartbeat(
         web = await lab.enrol("web1", {})
         async with web.session() as session:
             assert (await session.call.read()).welcome.heartbeat_seconds == 30
+
+
+async def test_a_session_that_the_controller_ended_is_gone_without_the_collector(tmp_path: Path) -> None:
+    """What is set aside (garbage.py) is not looked through for hours: no cycle may hold a session."""
+    async with running_controller(tmp_path) as lab:
+        agent = await lab.enrol("web1", {"role": "web"})
+        async with agent.session(["10.0.0.1"]) as session:
+            await session.receive()
+            registry = lab.controller.registry
+            ended = weakref.ref(registry.sessions["web1"])
+            gc.collect()
+            gc.freeze()
+            try:
+                registry.end("web1", SilentPeerError("silent"))
+
+                async def is_gone() -> bool:
+                    return ended() is None
+
+                await eventually(is_gone)
+            finally:
+                gc.unfreeze()
