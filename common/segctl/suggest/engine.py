@@ -20,6 +20,7 @@ from segctl.suggest.drafts import drafts_of
 from segctl.suggest.forbidden import Forbidden
 from segctl.suggest.habits import Habit, HabitFinder
 from segctl.suggest.identify import ANY_PROCESS, Identifier, Kind, Who
+from segctl.suggest.leaving import opened
 from segctl.suggest.observed import Observation, ObservedEnd, Window
 from segctl.suggest.pairs import Pair, Values, exactly
 from segctl.suggest.result import LeftOut, Reason, Refused, Suggestions
@@ -56,7 +57,7 @@ def suggest(
         if now_named <= named or not run.has_permission(now_named):
             break
         named |= now_named
-    return run.without_losses(found)
+    return run.safe(found)
 
 
 class _Run:
@@ -108,20 +109,38 @@ class _Run:
             self._left[reason, why] += suggestion.explains
         return Suggestions(self._window, kept, self._left_out(), self._permitted, addition_of(kept))
 
-    def without_losses(self, found: Suggestions) -> Suggestions:
-        """Without suggestions whose workloads would cost a process what `host` permits it today: a suggestion never
-        takes anything away."""
-        while lost := self._lost(found.addition):
-            guilty = {w.name for w in found.addition.workloads.values() if w.process in lost}
+    def safe(self, found: Suggestions) -> Suggestions:
+        """Without suggestions whose workloads would change what is there already: cost a process what `host` permits it
+        today, take it out of a stricter mode, or out of a boundary."""
+        while flaw := self._flaw(found.addition):
+            guilty, reason, why = flaw
             out = [
                 one for one in found.suggestions if guilty & {one.rule.source.workload, one.rule.destination.workload}
             ]
-            why = "its workload would lose what the policy permits it as host: name the process in those rules first"
             for one in out:
-                self._left[Reason.UNSAFE, why] += one.explains
+                self._left[reason, why] += one.explains
             kept = tuple(one for one in found.suggestions if one not in out)
             found = replace(found, suggestions=kept, left_out=self._left_out(), addition=addition_of(kept))
         return found
+
+    def _flaw(self, addition: Policy) -> tuple[set[str], Reason, str] | None:
+        """The names of workloads that may not be declared, and why."""
+        made = addition.workloads.values()
+        if lost := self._lost(addition):
+            why = "its workload would lose what the policy permits it as host: name the process in those rules first"
+            return {w.name for w in made if w.process in lost}, Reason.UNSAFE, why
+        for workload, boundary, rule in opened(self._policy, made):
+            why = (
+                f"{workload.process} would leave boundary {boundary.name}, which is said of workload host, and rule "
+                f"{rule.name} would permit it what that denies: say the boundary by tags first"
+            )
+            return {workload.name}, Reason.UNSAFE, why
+        groups = [self._fleet.tags(values) for values in self._fleet.groups]
+        for workload in made:
+            if any(tags.includes(workload.on) and self._standing.weakens(tags) for tags in groups):
+                why = f"{workload.process} would leave the stricter mode of workload host: say the mode by tags first"
+                return {workload.name}, Reason.MODE, why
+        return None
 
     def _lost(self, addition: Policy) -> set[Process]:
         """The processes that get a workload and lose a permission that was used."""
@@ -297,10 +316,10 @@ def _named_place(end: ObservedEnd, identifier: Identifier) -> Place:
 
 
 def _may_be(one: Who, other: Who) -> bool:
-    """Whether what happened to one may have happened to the other: a process that nobody knows may be any that no
-    workload names."""
-    unnamed = (Kind.HOST, Kind.PROCESS)
-    return one == other or (Kind.HOST in (one.kind, other.kind) and one.kind in unnamed and other.kind in unnamed)
+    """Whether what happened to one may have happened to the other: a process that nobody knows may be any of the host,
+    also one that a workload names."""
+    kinds = (one.kind, other.kind)
+    return one == other or (Kind.HOST in kinds and Kind.OUTSIDE not in kinds)
 
 
 def _sites(cells: Iterable[Pair]) -> set[str]:

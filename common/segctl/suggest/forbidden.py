@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from segctl.model.policy import HOST_WORKLOAD, Network, Policy, Process, Selector, Tags
-from segctl.policy.decide import peer_networks
+from segctl.model.policy import ANY_PEER, HOST_WORKLOAD, Network, Policy, Process, Selector, Tags
+from segctl.policy.decide import EVERYWHERE, peer_networks
 from segctl.suggest.cells import Fleet, Shape
 from segctl.suggest.identify import Kind, Who
 from segctl.suggest.pairs import Pattern, Values
@@ -42,7 +42,7 @@ class Forbidden:
 
     def _refused_patterns(self, one: Refused, shape: Shape, sites: Sequence[str]) -> list[Pattern]:
         workloads = {w.name: w for w in (*self._policy.workloads.values(), *one.workloads)}
-        peers = {p.name: p.networks for p in (*self._policy.peers.values(), *one.peers)}
+        peers = {p.name: p.networks for p in (*self._policy.peers.values(), *one.peers)} | {ANY_PEER: EVERYWHERE}
         ends = []
         for selector, who in ((one.rule.source, shape.source), (one.rule.destination, shape.destination)):
             if selector.peer is not None:

@@ -8,8 +8,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from segctl.model.inventory import Inventory
 from segctl.model.policy import HOST_WORKLOAD, Network, Tags
-from segctl.model.processes import CONTAINER, USER, identity, is_identity, unit_identity
-from segctl.proto.v1 import admin_pb2
+from segctl.model.processes import CONTAINER, USER, executable_identity, identity, is_identity, unit_identity
+from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl.suggest.observed import HOUR_US, Observation, ObservedEnd, Window
 from segctl.wire import address_from_wire, denied_service_from_wire
 
@@ -97,7 +97,7 @@ def denials(rows: Iterable[DenialRecord], inventory: Inventory, window: Window) 
         if host is None or denial.verdict != "denied":
             continue
         peer = inventory.hosts.get(told.peer_host)
-        near = ObservedEnd(host.tags, row.workload, _process(denial.process.unit, denial.process.user))
+        near = ObservedEnd(host.tags, row.workload, _process(denial.process))
         remote = ip_network(address_from_wire(denial.remote))
         far = ObservedEnd(peer.tags) if peer else ObservedEnd(network=remote)
         ends = (far, near) if denial.ingress else (near, far)
@@ -106,8 +106,9 @@ def denials(rows: Iterable[DenialRecord], inventory: Inventory, window: Window) 
         yield Observation(*ends, service, row.count, row.first_us, row.last_us, bins, denied=row.count)
 
 
-def _process(unit: str, user: str) -> str:
-    """An agent calls a container `container:NAME` in the place of a unit."""
-    if unit.startswith(f"{CONTAINER}:"):
-        return unit if is_identity(unit) else ""
-    return unit_identity(unit) or identity(USER, user)
+def _process(known: agent_pb2.ProcessInfo) -> str:
+    """As flows have it: what runs in a login is its executable, where that is known. An agent calls a container
+    `container:NAME` in the place of a unit."""
+    if known.unit.startswith(f"{CONTAINER}:"):
+        return known.unit if is_identity(known.unit) else ""
+    return unit_identity(known.unit) or executable_identity(known.exe) or identity(USER, known.user)

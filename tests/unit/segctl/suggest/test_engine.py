@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from itertools import product
 
+import pytest
 from segctl.model.findings import Severity
 from segctl.model.inventory import Host
 from segctl.model.policy import HOST_WORKLOAD, PortRange, Tags
@@ -13,6 +14,7 @@ from segctl.policy.check import check_policy
 from segctl.policy.parse import parse_policy
 from segctl.policy.source import SourceFile
 from segctl.suggest.addition import joined
+from segctl.suggest.observed import Observation, ObservedEnd
 from segctl.suggest.result import Confidence, Refused, Rhythm
 from segctl.suggest.text import document, whole
 
@@ -266,3 +268,68 @@ def test_what_the_rule_for_a_permission_of_host_permits_beside_it_is_explained_b
     (one,) = found.suggestions
     assert set(one.explains) == {permitted, beside}
     assert found.left_out == ()
+
+
+API = PortRange("tcp", 8080, 8080)
+
+
+def _cron_calls_the_api(*apps: str) -> list[Observation]:
+    return [seen(web(app, env, CRON), db(app, env, "unit:api.service"), API) for app in apps for env in ("prod", "dev")]
+
+
+@pytest.mark.parametrize(
+    "boundary",
+    [
+        "{name: b, from: {workload: host, role: web}, to: {role: db}}",
+        "{name: b, from: {workload: host, app: erp}, to: {}}",
+        "{name: b, from: {role: web}, to: {workload: host, role: db}}",
+    ],
+)
+def test_a_process_does_not_leave_a_boundary_that_is_said_of_host(boundary: str) -> None:
+    """A rule that is there already would permit it what the boundary denies `host`."""
+    rule = "{name: r, from: {role: web}, to: {role: db}, allow: [tcp/5432], owner: o, why: w}"
+    policy = policy_of(f"{VOCABULARY}boundaries: [{boundary}]\nrules: [{rule}]\n")
+    callers = _cron_calls_the_api("shop", "crm")
+    if "to: {workload: host" in boundary:  # what is seen does not cross it
+        callers = [replace(one, source=replace(one.source, tags=one.destination.tags)) for one in callers]
+    else:
+        callers = [replace(one, destination=replace(one.destination, tags=one.source.tags)) for one in callers]
+    found = suggested(*callers, policy=policy)
+    assert found.suggestions == ()
+    assert {left.reason.value for left in found.left_out} == {"unsafe"}
+    assert "boundary b, which is said of workload host, and rule r" in found.left_out[0].why
+    harmless = replace(policy, rules=())
+    assert suggested(*callers, policy=harmless).suggestions
+
+
+def test_a_process_does_not_leave_a_stricter_mode_where_it_was_not_seen() -> None:
+    modes = "modes: [{select: {}, mode: observe}, {select: {workload: host, app: erp}, mode: enforce}]"
+    found = suggested(*_cron_calls_the_api("shop", "crm"), policy=policy_of(f"{VOCABULARY}{modes}\n"))
+    assert found.suggestions == ()
+    assert {left.reason.value for left in found.left_out} == {"mode"}
+
+
+@pytest.mark.parametrize("ingress", [False, True])
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_denial_is_about_whatever_its_unknown_end_may_be(declared: bool, ingress: bool) -> None:
+    workloads = (
+        "workloads: {pg: {on: {role: db}, process: {unit: postgresql@15-main.service}}, "
+        "front: {on: {role: web}, process: {unit: nginx.service}}}"
+    )
+    policy = policy_of(f"{VOCABULARY}{workloads if declared else ''}\n")
+    near, far = (web(), db())
+    if declared:
+        near, far = replace(near, workload="front"), replace(far, workload="pg")
+    ends = (ObservedEnd(near.tags), far) if ingress else (near, ObservedEnd(far.tags))
+    found = suggested(seen(near, far, days=range(10)), seen(*ends, days=range(11, 28), denied=9), policy=policy)
+    assert found.suggestions == ()
+
+
+def test_who_rejects_a_rule_for_everybody_is_not_asked_again() -> None:
+    clients = [seen(outside(f"{n}.10.20.30/32"), web(), HTTPS) for n in range(20, 60)]
+    (one,) = suggested(*clients).suggestions
+    assert one.rule.source.peer == "any"
+    refused = Refused(one.rule, "ann", "not to the world", tuple(one.workloads), tuple(one.peers))
+    found = suggested(*clients, refused=(refused,))
+    assert found.suggestions == ()
+    assert "rejected by ann: not to the world" in {left.why for left in found.left_out}
