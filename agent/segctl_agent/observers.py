@@ -155,6 +155,7 @@ class Observers:
         enforcer = self._agent.enforcer
         try:
             attributor = Attributor(self._cgroups.known_path, self._cgroups.root)
+            processes = self._processes()
             flows = self._flows = FlowService(
                 self._agent.host,
                 enforcer.layout,
@@ -167,7 +168,8 @@ class Observers:
                 self._seen,
                 on_problem=partial(self._agent.tell, "kernel"),
                 on_window=self._note,
-                processes_of=self._processes(),
+                processes_of=processes,
+                at_once=processes.at_once,
             )
         except KernelError as error:
             self._agent.tell("kernel", f"flows cannot be seen, and a session ends at its next packet: {error}")

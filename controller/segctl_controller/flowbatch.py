@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from segctl.errors import WireError
-from segctl.model.processes import MAX_IDENTITY, is_identity
+from segctl.model.processes import is_identity
 from segctl.policy.syntax.grammar import MAX_NAME, NAME_PATTERN
 from segctl.proto.v1 import agent_pb2
 
@@ -81,10 +81,12 @@ def _processes(batch: agent_pb2.FlowBatch, rows: int) -> tuple[tuple[str, ...], 
     """The dictionary and the column; an older agent tells neither, and knows of no process."""
     if not batch.processes and not batch.process:
         return ("",), np.zeros(rows, dtype=np.int64)
-    for text in batch.processes:
+    # What cannot be printed is unknown, and no error: which characters can, each version of Python tells anew.
+    told = tuple(text if text.isprintable() else "" for text in batch.processes)
+    for text in told:
         if text and not is_identity(text):
             raise WireError(f"{text[:MAX_IDENTITY]!r} in a report is no identity of a process")
-    return tuple(batch.processes), _column("process", batch.process, rows, len(batch.processes) - 1)
+    return told, _column("process", batch.process, rows, len(batch.processes) - 1)
 
 
 def _column(name: str, column: Sequence[int], rows: int, largest: int) -> Integers:

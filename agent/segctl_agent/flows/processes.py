@@ -67,6 +67,14 @@ class SocketProcesses:
         self._contained = _Contained(())
 
     def __call__(self, asked: Sequence[Asked]) -> list[str]:
+        return self._processes(asked, user_name)
+
+    def at_once(self, asked: Sequence[Asked]) -> list[str]:
+        """For the event loop: without the names of users, for which a directory far away may be asked
+        (nsswitch.conf(5)). Who has no better name is UNKNOWN."""
+        return self._processes(asked, lambda _uid: "")
+
+    def _processes(self, asked: Sequence[Asked], user_of: Callable[[int], str]) -> list[str]:
         facts = self._containers()
         if facts is not self._contained.facts:
             self._contained = _Contained(facts)
@@ -79,7 +87,7 @@ class SocketProcesses:
             except KernelError as error:
                 self._on_problem(f"flows are told without their processes: {error}")
                 return told
-            for at, process in self._named(found).items():
+            for at, process in self._named(found, user_of).items():
                 told[at] = process
         return told
 
@@ -98,7 +106,7 @@ class SocketProcesses:
                     found[at] = socket
         return found
 
-    def _named(self, found: _Found) -> dict[int, str]:
+    def _named(self, found: _Found, user_of: Callable[[int], str] = user_name) -> dict[int, str]:
         told: dict[int, str] = {}
         nameless: dict[str, dict[int, SocketInfo]] = {}
         known: dict[int, tuple[str | None, str]] = {}
@@ -116,7 +124,7 @@ class SocketProcesses:
         for path, sockets in nameless.items():
             executables = self._held(path, sockets.values()) if self._clock() < until else {}
             for at, socket in sockets.items():
-                told[at] = executables.get(socket.inode) or identity(USER, user_name(socket.uid))
+                told[at] = executables.get(socket.inode) or identity(USER, user_of(socket.uid))
         return told
 
     def _held(self, path: str, sockets: Iterable[SocketInfo]) -> dict[int, str]:

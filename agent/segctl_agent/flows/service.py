@@ -51,6 +51,7 @@ class FlowService:
         on_problem: Callable[[str], object] = log_problem,
         on_window: Callable[[FlowWindow], object] = lambda _: None,
         processes_of: ProcessesOf = nobody,
+        at_once: ProcessesOf = nobody,
     ) -> None:
         table = table if table is not None else ConntrackReader()
         self._policy, self._live, self._on_batch, self._on_window = policy, live, on_batch, on_window
@@ -68,7 +69,7 @@ class FlowService:
             processes_of=processes_of,
             memory=memory,
         )
-        self._witness = Witness(marks, self._decisions.workload, processes_of, memory)
+        self._witness = Witness(marks, self._decisions.workload, at_once, memory)
         self._answerer = ImpactAnswerer(host, table, marks, self._decisions, policy, live, attributor.describe)
         places = SocketPlaces(identity, path_of)
         self._sweeper = Sweeper(table, marks, self._decisions.workload, places, controllers)

@@ -75,6 +75,9 @@ class Witness:
             except KernelError as error:
                 log.warning("processes of short flows are not known: %s", error)
                 return
+            except Exception:
+                log.exception("processes of short flows are not known: unexpected error")
+                return
             finally:
                 loop.remove_reader(entries.fileno())
                 entries.close()
@@ -85,19 +88,21 @@ class Witness:
         try:
             if not self.take(entries):
                 over.set_result(None)
-        except KernelError as error:
+        except Exception as error:  # noqa: BLE001 - `run` tells it
             over.set_exception(error)
 
     def take(self, entries: Entries) -> bool:
         """What has come. Answers whether there is time for more. Raises KernelError."""
         began = self._cost()
-        asked = list(self._worth_asking(entries.read(), eager=self._earned() > BURST_SECONDS / 2))
-        told = self._processes_of([one for _, _, one in asked]) if asked else ()
-        for (name, service, _), process in zip(asked, told, strict=True):
-            if process:
-                self._memory.witness(name, process)
-                self._memory.learn(service, process)
-        self._allowance -= self._cost() - began
+        try:
+            asked = list(self._worth_asking(entries.read(), eager=self._earned() > BURST_SECONDS / 2))
+            told = self._processes_of([one for _, _, one in asked]) if asked else ()
+            for (name, service, _), process in zip(asked, told, strict=True):
+                if process:
+                    self._memory.witness(name, process)
+                    self._memory.learn(service, process)
+        finally:
+            self._allowance -= self._cost() - began
         return self._allowance > 0
 
     def _worth_asking(self, rows: Sequence[ConntrackRow], *, eager: bool) -> list[tuple[int, Service, Asked]]:

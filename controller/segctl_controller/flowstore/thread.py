@@ -101,6 +101,8 @@ class FlowThread:
         done: Future[T] = Future()
 
         def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
             try:
                 done.set_result(work())
             except BaseException as error:  # noqa: BLE001 - it is raised where the future is awaited

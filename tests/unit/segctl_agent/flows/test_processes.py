@@ -148,6 +148,8 @@ def test_where_no_unit_names_it_the_executable_does_and_else_the_user(tmp_path: 
         "",  # the kernel does not tell it
         "user:root",
     ]
+    # The event loop waits for no directory of users.
+    assert "user:" not in "".join(processes._named(sockets, lambda _uid: "").values())
 
 
 def test_looking_for_holders_ends_with_its_time(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 
+import pytest
 from segctl.errors import KernelError
 from segctl_agent.conntrack.values import ConntrackRow
 from segctl_agent.flows.attribution import Asked, Memory, Service
@@ -136,3 +137,18 @@ async def test_what_the_kernel_refuses_ends_it_quietly() -> None:
     async with asyncio.timeout(5):
         await task
     assert stage.opened[0].closed
+
+
+def test_what_fails_is_paid_for_too() -> None:
+    """Else a fault that comes again and again would have the whole core."""
+    stage = Stage()
+    before = stage.witness._earned()
+
+    def fails(_asked: Sequence[Asked]) -> Sequence[str]:
+        stage.spent += 0.01
+        raise ValueError("unforeseen")
+
+    stage.witness._processes_of = fails
+    with pytest.raises(ValueError, match="unforeseen"):
+        stage.takes(to_db())
+    assert stage.witness._earned() == pytest.approx(before - 0.01)
