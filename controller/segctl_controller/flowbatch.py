@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from segctl.errors import WireError
-from segctl.model.processes import is_identity
+from segctl.model.processes import MAX_IDENTITY, is_identity
 from segctl.policy.syntax.grammar import MAX_NAME, NAME_PATTERN
 from segctl.proto.v1 import agent_pb2
 
