@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from statistics import median
 
 import pytest
 from segctl.auditchain import Link, Verifier
@@ -35,6 +38,8 @@ from segctl_controller.store.records import (
     Role,
     TokenRecord,
 )
+from segctl_controller.store.sql import SqlStore
+from segctl_controller.store.sqlite import Sqlite
 
 from tests.contract.stores import make_store
 
@@ -71,6 +76,12 @@ def join(store: Store, name: str = "web1", serial: str = "aa", now: int = 50) ->
         return HostRecord(name, found.tags, serial, now, found.networks)
 
     return store.enrol(SECRET, now, admit, lambda host: Entry(now, "peer", "enrol", host.name))
+
+
+def enrolled(store: Store, *hosts: str) -> None:
+    store.add_token(token(uses=len(hosts)), ENTRY)
+    for host in hosts:
+        join(store, host)
 
 
 def denial(host: str = "web1", key: str = "a", count: int = 1, at: int = 10, workload: str = "host") -> DenialRecord:
@@ -254,6 +265,7 @@ def test_a_repeated_proof_is_stored_once_and_proofs_are_bounded(store: Store) ->
     def held(host: str) -> list[int]:
         return [p.generation for p in store.proofs(host, 10)]
 
+    enrolled(store, "web1", "web2", "other")
     prove("web2", 1, 2)
     prove("web1", 1, 1, 2, 1, 3, 4)  # its own go, and nobody else's
     assert (held("web1"), held("web2"), held("other")) == ([4, 3, 1], [2, 1], [])
@@ -261,6 +273,41 @@ def test_a_repeated_proof_is_stored_once_and_proofs_are_bounded(store: Store) ->
     store.add_proofs([ProofRecord(host, number, "d", "k", 20) for number, host in numbers])
     assert (held("web1"), held("web2"), held("other")) == ([6, 5, 4], [2, 1], [1])
     assert {host: p.generation for host, p in store.last_proofs().items()} == {"web1": 6, "web2": 2, "other": 1}
+
+
+def test_old_proofs_go_now_and_then(tmp_path: Path) -> None:
+    with closing(SqlStore(tmp_path / "controller.db", Limits(proofs=32))) as store:
+        enrolled(store, "web1", "web2")
+        for number in range(0, 600, 6):
+            told = [(host, number + more) for host in ("web1", "web2") for more in range(6)]
+            store.add_proofs([ProofRecord(host, number, "d", "k", number) for host, number in told])
+        for host in ("web1", "web2"):
+            held = [p.generation for p in store.proofs(host, 1000)]
+            assert held == list(range(599, 599 - len(held), -1))
+            assert 32 <= len(held) < 400  # one look in two: it takes 60 in a row that are missed
+
+
+def test_a_proof_costs_no_more_where_many_are_kept(tmp_path: Path) -> None:
+    database = Sqlite(tmp_path / "controller.db")
+    with closing(SqlStore(database, Limits(proofs=1000))) as store:
+        hosts = [f"web{number}" for number in range(50)]
+        enrolled(store, *hosts)
+
+        def steps(generation: int) -> int:
+            """Instructions of SQLite's machine, in hundreds, for a proof of each host."""
+            counted: list[None] = []
+            with closing(database.writer.raw_connection()) as connection:
+                driver = connection.driver_connection
+                assert isinstance(driver, sqlite3.Connection)
+                driver.set_progress_handler(lambda: counted.append(None), 100)
+            store.add_proofs([ProofRecord(host, generation, "d", "k", generation) for host in hosts])
+            return len(counted)
+
+        few = [steps(generation) for generation in range(1, 20)]
+        for _ in range(40):
+            store.add_proofs([ProofRecord(host, n, "d", "k", n) for host in hosts for n in range(20, 50)])
+        many = [steps(generation) for generation in range(1200, 1220)]
+        assert median(many) < 5 * median(few)
 
 
 def test_denials_of_one_key_are_one_row_with_a_new_id(store: Store) -> None:

@@ -1,20 +1,19 @@
-"""Hosts in SQL, and what they proved and told."""
+"""Hosts in SQL, and what they told."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any
 
 from segctl.errors import EnrolmentError
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, true, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from segctl_controller.errors import NotFoundError
 from segctl_controller.store import audit, hits, rows, tokens
 from segctl_controller.store.protocol import Admit
-from segctl_controller.store.records import Entry, FactsRecord, HostRecord, ProofRecord
+from segctl_controller.store.records import Entry, FactsRecord, HostRecord
 from segctl_controller.store.refusals import NO_TOKEN, no_host
-from segctl_controller.store.tables import hosts, presence, proofs, told
+from segctl_controller.store.tables import hosts, presence, told
 from segctl_controller.store.tables import tokens as token_table
 
 
@@ -104,39 +103,3 @@ def _of_many(connection: Connection, values: Sequence[Mapping[str, Any]]) -> Non
     if values:
         columns: dict[str, Any] = {name: bindparam(name) for name in values[0] if name != "of"}
         connection.execute(update(hosts).where(hosts.c.name == bindparam("of")).values(columns), values)
-
-
-def add_proofs(connection: Connection, told: Sequence[ProofRecord], keep: int) -> None:
-    names = sorted({proof.host for proof in told})
-    last = _last_proofs(connection, proofs.c.host.in_(names))
-    new = []
-    for proof in told:
-        before = last.get(proof.host)
-        if before is None or replace(before, at_us=proof.at_us) != proof:
-            last[proof.host] = proof
-            new.append(asdict(proof))
-    if not new:
-        return
-    connection.execute(insert(proofs), new)
-    other = proofs.alias()
-    newest = select(other.c.id).where(other.c.host == proofs.c.host).order_by(other.c.id.desc()).offset(keep).limit(1)
-    connection.execute(delete(proofs).where(proofs.c.host.in_(names), proofs.c.id <= newest.scalar_subquery()))
-
-
-def last_proofs(connection: Connection) -> dict[str, ProofRecord]:
-    return _last_proofs(connection, true())
-
-
-def _last_proofs(connection: Connection, which: ColumnElement[bool]) -> dict[str, ProofRecord]:
-    newest = select(func.max(proofs.c.id)).where(which).group_by(proofs.c.host)
-    found = connection.execute(select(proofs).where(proofs.c.id.in_(newest))).mappings()
-    return {row["host"]: _proof(row) for row in found}
-
-
-def newest_proofs(connection: Connection, host: str, limit: int) -> tuple[ProofRecord, ...]:
-    wanted = select(proofs).where(proofs.c.host == host).order_by(proofs.c.id.desc()).limit(limit)
-    return tuple(map(_proof, connection.execute(wanted).mappings()))
-
-
-def _proof(row: Mapping[Any, Any]) -> ProofRecord:
-    return ProofRecord(row["host"], row["generation"], row["digest"], row["kernel_digest"], row["at_us"])

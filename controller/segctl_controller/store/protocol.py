@@ -119,10 +119,11 @@ class Store(Protocol):
         """Raises NotFoundError."""
 
     def add_proofs(self, proofs: Sequence[ProofRecord]) -> None:
-        """One after the other; each is appended unless it only repeats the host's last one."""
+        """One after the other; each is appended unless it only repeats the last one of an enrolled host. Of a host with
+        more than it may keep the oldest go, now and then."""
 
     def last_proofs(self) -> dict[str, ProofRecord]:
-        """The newest one of each host."""
+        """The newest one of each host that is enrolled."""
 
     def proofs(self, host: str, limit: int) -> tuple[ProofRecord, ...]:
         """Newest first."""

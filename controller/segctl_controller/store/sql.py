@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from segctl_controller.errors import NotFoundError
 from segctl_controller.store import access, audit, decisions, generations, hits, hosts, operators, reports, rows, tokens
+from segctl_controller.store import proofs as stored_proofs
 from segctl_controller.store.database import Database
 from segctl_controller.store.leadership import Leadership
 from segctl_controller.store.notices import Notices, Topic
@@ -190,15 +191,15 @@ class SqlStore:
 
     def add_proofs(self, proofs: Sequence[ProofRecord]) -> None:
         with self._transaction() as connection:
-            hosts.add_proofs(connection, proofs, self._limits.proofs)
+            stored_proofs.add(connection, proofs, self._limits.proofs)
 
     def last_proofs(self) -> dict[str, ProofRecord]:
         with self._transaction() as connection:
-            return hosts.last_proofs(connection)
+            return stored_proofs.last(connection)
 
     def proofs(self, host: str, limit: int) -> tuple[ProofRecord, ...]:
         with self._transaction() as connection:
-            return hosts.newest_proofs(connection, host, limit)
+            return stored_proofs.newest(connection, host, limit)
 
     def add_batch(self, batch: Batch) -> tuple[DenialRecord, ...] | None:
         with self._transaction() as connection:
