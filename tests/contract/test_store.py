@@ -323,6 +323,20 @@ def test_denials_of_one_key_are_one_row_with_a_new_id(store: Store) -> None:
     assert [row.key for row in store.denials(DenialFilter())] == ["b", "a"]
 
 
+def test_a_batch_may_tell_one_key_twice(store: Store) -> None:
+    enrolled(store, "web1")
+    store.add_batch(Batch("web1", "e", 1, 10, (denial(count=5),)))
+    told = (denial(at=20), denial(key="b"), denial(at=15, count=2), denial(key="c"))
+    stored = store.add_batch(Batch("web1", "e", 2, 10, told)) or ()
+    assert [(row.key, row.count, row.first_us, row.last_us) for row in stored] == [
+        ("b", 1, 10, 10),
+        ("a", 8, 10, 20),
+        ("c", 1, 10, 10),
+    ]
+    assert [row.id for row in stored] == sorted({row.id for row in stored})
+    assert store.denials(DenialFilter()) == stored
+
+
 def test_a_batch_is_stored_once(store: Store) -> None:
     store.add_token(token(), ENTRY)
     join(store)

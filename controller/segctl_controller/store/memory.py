@@ -38,6 +38,7 @@ from segctl_controller.store.records import (
     ProofRecord,
     RuleUse,
     TokenRecord,
+    of_each_key,
 )
 from segctl_controller.store.refusals import (
     NO_TOKEN,
@@ -254,7 +255,7 @@ class MemoryStore(MemoryDecisions, MemoryAccess):
         if epoch == batch.epoch and sequence >= batch.sequence:
             return None
         self._cursors[batch.host] = (batch.epoch, batch.sequence)
-        stored = tuple(self._merge(denial) for denial in batch.denials)
+        stored = tuple(map(self._merge, of_each_key(batch.denials)))
         kept = _pruned(sorted(self._denials.values(), key=lambda row: row.id), self._limits.denials)
         self._denials = {(row.host, row.key): row for row in kept}
         self._hits.add(batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 
 from segctl_controller.store.records import ProofRecord
 from segctl_controller.store.tables import hosts, proofs
+from segctl_controller.store.trimming import trims
 
 _COLUMNS = (proofs.c.host, proofs.c.generation, proofs.c.digest, proofs.c.kernel_digest, proofs.c.at_us)
 _NAMES = tuple(c.name for c in _COLUMNS)
@@ -34,10 +34,8 @@ def add(connection: Connection, told: Sequence[ProofRecord], keep: int) -> None:
 
 
 def _trim(connection: Connection, names: Sequence[str], keep: int) -> None:
-    """The oldest go. To find them is a walk over all that a host may keep, so only one host in so many is looked at."""
-    seldom = max(1, keep // 16)
-    chosen = [name for name in names if random.randrange(seldom) == 0]  # noqa: S311  no secret
-    for name in chosen:
+    """The oldest go."""
+    for name in [name for name in names if trims(keep)]:
         kept = select(proofs.c.id).where(proofs.c.host == name).order_by(proofs.c.id.desc())
         newest_gone = connection.scalar(kept.offset(keep).limit(1))
         if newest_gone is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar
 
@@ -217,6 +218,24 @@ class DenialRecord:
     id: int = 0
 
 
+def of_each_key(told: Iterable[DenialRecord]) -> list[DenialRecord]:
+    """Of one host; what it told of one key is one denial, in the place and with the body of the last."""
+    each: dict[str, DenialRecord] = {}
+    for denial in told:
+        before = each.pop(denial.key, None)
+        each[denial.key] = (
+            denial
+            if before is None
+            else replace(
+                denial,
+                count=min(before.count + denial.count, LARGEST_COUNT),
+                first_us=min(before.first_us, denial.first_us),
+                last_us=max(before.last_us, denial.last_us),
+            )
+        )
+    return [*each.values()]
+
+
 @dataclass(frozen=True, slots=True)
 class EventRecord:
     host: str
@@ -278,7 +297,7 @@ class DenialFilter:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many rows the store keeps, proofs of each host; the oldest go."""
+    """How many rows the store keeps, or a few more: proofs of each host. The oldest go."""
 
     denials: int = 100_000
     events: int = 10_000

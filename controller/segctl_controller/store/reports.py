@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, Table, delete, func, insert, select
 
 from segctl_controller.store import hits, rows
@@ -14,8 +16,10 @@ from segctl_controller.store.records import (
     DenialRecord,
     EventRecord,
     Limits,
+    of_each_key,
 )
 from segctl_controller.store.tables import cursors, denials, events, hosts, losses
+from segctl_controller.store.trimming import trims
 
 
 def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[DenialRecord, ...] | None:
@@ -31,12 +35,8 @@ def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[Den
         .values(host=batch.host, **place)
         .on_conflict_do_update(index_elements=["host"], set_=place)
     )
-    next_id = (connection.scalar(select(func.max(denials.c.id))) or 0) + 1
-    stored = []
-    for denial in batch.denials:
-        stored.append(_merge(connection, denial, next_id))
-        next_id += 1
-    if stored:
+    stored = _merge(connection, of_each_key(batch.denials)) if batch.denials else ()
+    if trims(limits.denials, len(stored)):
         _prune(connection, denials, limits.denials)
     hits.add(connection, batch.hits)
     for event in batch.events:
@@ -50,20 +50,13 @@ def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[Den
                 set_={"lost": least(losses.c.lost + statement.excluded.lost, LARGEST_COUNT)},
             )
         )
-    return tuple(stored)
+    return stored
 
 
-def _merge(connection: Connection, denial: DenialRecord, row_id: int) -> DenialRecord:
-    statement = upsert(connection, denials).values(
-        id=row_id,
-        host=denial.host,
-        workload=denial.workload,
-        key=denial.key,
-        count=denial.count,
-        first_us=denial.first_us,
-        last_us=denial.last_us,
-        body=denial.body,
-    )
+def _merge(connection: Connection, told: Sequence[DenialRecord]) -> tuple[DenialRecord, ...]:
+    """All of them in one statement, in their order."""
+    next_id = (connection.scalar(select(func.max(denials.c.id))) or 0) + 1
+    statement = upsert(connection, denials)
     new = statement.excluded
     merged = statement.on_conflict_do_update(
         index_elements=["host", "key"],
@@ -75,7 +68,9 @@ def _merge(connection: Connection, denial: DenialRecord, row_id: int) -> DenialR
             "body": new.body,
         },
     ).returning(*denials.c)
-    return rows.denial_of(dict(connection.execute(merged).mappings().one()))
+    values = [rows.denial_values(denial, number) for number, denial in enumerate(told, next_id)]
+    found = connection.execute(merged, values).mappings()
+    return tuple(sorted((rows.denial_of(dict(row)) for row in found), key=lambda row: row.id))
 
 
 def _prune(connection: Connection, table: Table, keep: int) -> None:
@@ -116,7 +111,8 @@ def add_event(connection: Connection, event: EventRecord, limits: Limits) -> Non
         "culprit_name": event.culprit_name,
     }
     connection.execute(insert(events).values(values))
-    _prune(connection, events, limits.events)
+    if trims(limits.events):
+        _prune(connection, events, limits.events)
 
 
 def newest_events(connection: Connection, limit: int) -> tuple[EventRecord, ...]:

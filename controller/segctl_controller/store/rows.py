@@ -184,6 +184,20 @@ def group_of(row: Row) -> GroupRecord:
     return GroupRecord(row["name"], Role(row["role"]), tags_of(row["scope"]))
 
 
+def denial_values(denial: DenialRecord, number: int) -> Row:
+    """With that id."""
+    return {
+        "id": number,
+        "host": denial.host,
+        "workload": denial.workload,
+        "key": denial.key,
+        "count": denial.count,
+        "first_us": denial.first_us,
+        "last_us": denial.last_us,
+        "body": denial.body,
+    }
+
+
 def denial_of(row: Row) -> DenialRecord:
     return DenialRecord(
         host=row["host"],
