@@ -39,6 +39,11 @@ class Provider:
     refreshing: bool = True
     lasts: int = 600
     """Seconds of an ID token."""
+    away: bool = False
+    """Its token endpoint fails, and says nothing of why."""
+    revokes: bool = False
+    revoked: list[dict[str, str]] = field(default_factory=list)
+    """What was asked of its revocation endpoint (RFC 7009)."""
 
     def settings(self) -> dict[str, Any]:
         """Of controller.json."""
@@ -104,6 +109,11 @@ def _mended(made: Provider) -> flask.Flask:
         if flask.request.path == "/jwks":
             made.asked_for_keys += 1
         form = flask.request.form
+        if flask.request.path == "/oauth2/revoke" and made.revokes:
+            made.revoked.append(form.to_dict())
+            return flask.Response()
+        if flask.request.path == "/oauth2/token" and made.away:
+            return flask.Response("down for maintenance", 503)
         if flask.request.path == "/oauth2/token" and form.get("grant_type") == "authorization_code":
             shown = base64.urlsafe_b64encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
             if challenges.pop(form.get("code", ""), None) != shown.rstrip(b"=").decode():
@@ -124,6 +134,9 @@ def _mended(made: Provider) -> flask.Flask:
             if not made.refreshing:
                 return flask.Response('{"error": "invalid_grant"}', 400, content_type="application/json")
             response.set_data(json.dumps({**response.get_json(), "id_token": made.token()}))
+        if path == "/.well-known/openid-configuration" and made.revokes:
+            revoking = {"revocation_endpoint": f"{made.issuer}/oauth2/revoke"}
+            response.set_data(json.dumps({**response.get_json(), **revoking}))
         if path == "/jwks":
             response.set_data(json.dumps({"keys": [made.key.as_dict(private=False), *made.published]}))
         return response

@@ -10,6 +10,7 @@ import ssl
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from segctl.errors import StateError
@@ -28,7 +29,7 @@ from tests.controller_harness import SECONDS, eventually, init_state, running_co
 from tests.unit.segctl.cli.pki import Authority
 from tests.unit.segctl_controller.policies import SHOP
 from tests.unit.segctl_controller.test_reports import batch, denial, report
-from tests.webvisitor import SESSION, Visitor, api_token, signed_in
+from tests.webvisitor import SESSION, Visitor, api_token, events, next_event, signed_in
 
 WEB = {"web": {"port": 0}}
 
@@ -181,25 +182,17 @@ async def test_a_stream_brings_events_and_ends_with_the_session(tmp_path: Path) 
         host = await lab.enrol("db1", {})
         visitor = await signed_in(lab)
         await report(host, batch(1, denial()))
-        with visitor.connected() as connection:
-            body = json.dumps({"follow": True, "host": "db1"}).encode()
-            await asyncio.to_thread(connection.request, "POST", "/api/v1/Denied", body, visitor.headers(True, {}))
-            answer = await asyncio.to_thread(connection.getresponse)
+        async with events(visitor, host="db1") as answer:
             assert answer.getheader("content-type") == "text/event-stream; charset=utf-8"
 
-            async def event() -> tuple[str, dict[str, str]]:
-                fields: dict[str, str] = {}
-                name = ""
-                while "data" not in fields or name:
-                    name, _, value = (await asyncio.to_thread(answer.readline)).decode().rstrip("\n").partition(": ")
-                    fields[name] = value
-                return fields.get("event", "message"), json.loads(fields["data"])
+            async def event() -> tuple[str, dict[str, Any]]:
+                return await asyncio.to_thread(next_event, answer)
 
             kind, first = await event()
-            assert (kind, first["connection"]["host"]) == ("message", "db1")  # type: ignore[index]
+            assert (kind, first["connection"]["host"]) == ("message", "db1")
             await report(host, batch(2, denial(port=23, count=4)))
             _, second = await event()
-            assert second["connection"]["denial"]["service"]["low"] == 23  # type: ignore[index]
+            assert second["connection"]["denial"]["service"]["low"] == 23
             assert (await visitor.post("/auth/out")).status == 204
             kind, told = await event()
             assert (kind, told["code"]) == ("refused", "UNAUTHENTICATED")
@@ -209,10 +202,7 @@ async def test_a_stream_brings_events_and_ends_with_the_session(tmp_path: Path) 
 async def test_a_stream_of_a_visitor_who_left_ends(tmp_path: Path) -> None:
     async with running_controller(tmp_path, **WEB) as lab:
         visitor = await signed_in(lab)
-        with visitor.connected() as connection:
-            asked = ("POST", "/api/v1/Denied", b'{"follow": true}', visitor.headers(True, {}))
-            await asyncio.to_thread(connection.request, *asked)
-            assert (await asyncio.to_thread(connection.getresponse)).status == 200
+        async with events(visitor):
 
             async def followed() -> bool:
                 return lab.controller.feed.followers == 1
