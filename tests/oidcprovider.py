@@ -100,6 +100,7 @@ def _mended(made: Provider) -> flask.Flask:
             User(sub="mallory", claims={"groups": ["cooks"]}),
         ]
     )
+    _add_moods(served, made)
     challenges: dict[str, str] = {}
 
     @served.before_request
@@ -109,11 +110,6 @@ def _mended(made: Provider) -> flask.Flask:
         if flask.request.path == "/jwks":
             made.asked_for_keys += 1
         form = flask.request.form
-        if flask.request.path == "/oauth2/revoke" and made.revokes:
-            made.revoked.append(form.to_dict())
-            return flask.Response()
-        if flask.request.path == "/oauth2/token" and made.away:
-            return flask.Response("down for maintenance", 503)
         if flask.request.path == "/oauth2/token" and form.get("grant_type") == "authorization_code":
             shown = base64.urlsafe_b64encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
             if challenges.pop(form.get("code", ""), None) != shown.rstrip(b"=").decode():
@@ -134,11 +130,28 @@ def _mended(made: Provider) -> flask.Flask:
             if not made.refreshing:
                 return flask.Response('{"error": "invalid_grant"}', 400, content_type="application/json")
             response.set_data(json.dumps({**response.get_json(), "id_token": made.token()}))
-        if path == "/.well-known/openid-configuration" and made.revokes:
-            revoking = {"revocation_endpoint": f"{made.issuer}/oauth2/revoke"}
-            response.set_data(json.dumps({**response.get_json(), **revoking}))
         if path == "/jwks":
             response.set_data(json.dumps({"keys": [made.key.as_dict(private=False), *made.published]}))
         return response
 
     return served
+
+
+def _add_moods(served: flask.Flask, made: Provider) -> None:
+    """A provider that revokes, and one that is away."""
+
+    @served.before_request
+    def answer() -> flask.Response | None:
+        if flask.request.path == "/oauth2/revoke" and made.revokes:
+            made.revoked.append(flask.request.form.to_dict())
+            return flask.Response()
+        if flask.request.path == "/oauth2/token" and made.away:
+            return flask.Response("down for maintenance", 503)
+        return None
+
+    @served.after_request
+    def publish(response: flask.Response) -> flask.Response:
+        if flask.request.path == "/.well-known/openid-configuration" and made.revokes:
+            revoking = {"revocation_endpoint": f"{made.issuer}/oauth2/revoke"}
+            response.set_data(json.dumps({**response.get_json(), **revoking}))
+        return response
