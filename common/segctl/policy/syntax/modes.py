@@ -27,7 +27,7 @@ def set_mode(content: bytes, entry: Position, mode: Mode) -> bytes:
         if (item.start_mark.line + 1, item.start_mark.column + 1) == (entry.line, entry.column):
             value = _value(item, "mode")
             if value is not None:
-                quote = value.style if value.style in ("'", '"') else ""
+                quote = value.style if isinstance(value, yaml.ScalarNode) and value.style in ("'", '"') else ""
                 word = f"{quote}{mode.value}{quote}"
                 text = text[: value.start_mark.index] + word + text[value.end_mark.index :]
     return (head + text).encode()
