@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from segctl.cli.views_impact import FlowImpact
+from segctl.cli.views_life import Obstacle, Selection
 from segctl.model.findings import Finding
 
 
@@ -81,6 +82,15 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Unready:
+    """What a push would enforce although `obstacles` keep it; `moves` are the workloads that it names."""
+
+    select: Selection
+    moves: tuple[ModeChange, ...]
+    obstacles: tuple[Obstacle, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """`cuts` are the first of `cut_total`; `unasked` are connected hosts that did not tell theirs; where
     no host is connected, all. `behind`: a connected host holds a newer generation than the controller knows. `impact`
@@ -98,6 +108,7 @@ class Plan:
     unasked: tuple[str, ...] = ()
     behind: bool = False
     impact: FlowImpact | None = None
+    unready: tuple[Unready, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

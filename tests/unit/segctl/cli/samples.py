@@ -100,6 +100,38 @@ CUTTING_PLAN = replace(
     unasked=("db2", "web7"),
 )
 UNASKED_PLAN = replace(PLAN, findings=(), changes=(), unasked=("db1", "db2"))
+UNREADY_PLAN = v.Plan(
+    base_generation=7,
+    digest="3f2a91c0b1d2e3f4",
+    modes=(
+        *(v.ModeChange(f"db{n}", "shop-db", "test", "enforce") for n in range(1, 9)),
+        v.ModeChange("db1", "host", "observe", "enforce, outgoing drop"),
+        v.ModeChange("web1", "host", "test", "enforce"),
+    ),
+    hosts=(*(f"db{n}" for n in range(1, 9)), "web1"),
+    tests=2,
+    impact=vi.FlowImpact(judged_flows=1234),
+    unready=(
+        v.Unready(
+            vl.Selection({"app": "shop", "env": "prod"}),
+            (
+                *(v.ModeChange(f"db{n}", "shop-db", "test", "enforce") for n in range(1, 9)),
+                v.ModeChange("db1", "host", "observe", "enforce, outgoing drop"),
+            ),
+            (
+                vl.Obstacle(
+                    "skips-test", "it skips test: what it would deny was never reported", "push it in test first"
+                ),
+                vl.Obstacle("young", "observed for 0.5 of 7 days", "wait, or ask for fewer: --days"),
+            ),
+        ),
+        v.Unready(
+            vl.Selection({"role": "web"}, "host"),
+            (v.ModeChange("web1", "host", "test", "enforce"),),
+            (vl.Obstacle("silent", "no flow was seen in this phase", "wait"),),
+        ),
+    ),
+)
 EMPTY_PLAN = v.Plan(base_generation=0, digest="00", tests=0)
 BROKEN_PLAN = v.Plan(base_generation=7, digest="", findings=(ERROR, WARNING))
 

@@ -116,6 +116,7 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "plan-unasked": lambda w: output_plan.render_plan(s.UNASKED_PLAN, w),
     "plan-silent": lambda w: output_plan.render_plan(replace(s.UNASKED_PLAN, hosts=("db1",)), w),
     "plan-elsewhere": lambda w: output_plan.render_plan(replace(s.EMPTY_PLAN, hosts=("db1",)), w),
+    "plan-unready": lambda w: output_plan.render_plan(s.UNREADY_PLAN, w),
     "plan-empty": lambda w: output_plan.render_plan(s.EMPTY_PLAN, w),
     "plan-broken": lambda w: output_plan.render_plan(s.BROKEN_PLAN, w),
     "push": _push,
