@@ -39,6 +39,11 @@ class Provider:
     refreshing: bool = True
     lasts: int = 600
     """Seconds of an ID token."""
+    away: bool = False
+    """Its token endpoint fails, and says nothing of why."""
+    revokes: bool = False
+    revoked: list[dict[str, str]] = field(default_factory=list)
+    """What was asked of its revocation endpoint (RFC 7009)."""
 
     def settings(self) -> dict[str, Any]:
         """Of controller.json."""
@@ -95,6 +100,7 @@ def _mended(made: Provider) -> flask.Flask:
             User(sub="mallory", claims={"groups": ["cooks"]}),
         ]
     )
+    _add_moods(served, made)
     challenges: dict[str, str] = {}
 
     @served.before_request
@@ -129,3 +135,23 @@ def _mended(made: Provider) -> flask.Flask:
         return response
 
     return served
+
+
+def _add_moods(served: flask.Flask, made: Provider) -> None:
+    """A provider that revokes, and one that is away."""
+
+    @served.before_request
+    def answer() -> flask.Response | None:
+        if flask.request.path == "/oauth2/revoke" and made.revokes:
+            made.revoked.append(flask.request.form.to_dict())
+            return flask.Response()
+        if flask.request.path == "/oauth2/token" and made.away:
+            return flask.Response("down for maintenance", 503)
+        return None
+
+    @served.after_request
+    def publish(response: flask.Response) -> flask.Response:
+        if flask.request.path == "/.well-known/openid-configuration" and made.revokes:
+            revoking = {"revocation_endpoint": f"{made.issuer}/oauth2/revoke"}
+            response.set_data(json.dumps({**response.get_json(), **revoking}))
+        return response

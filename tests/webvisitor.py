@@ -6,9 +6,9 @@ import asyncio
 import http.client
 import json
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,3 +113,26 @@ async def signed_in(lab: ControllerLab, role: str = "viewer") -> Visitor:
     visitor = Visitor(lab)
     assert (await visitor.sign_in(await api_token(lab, role, f"web-{role}"))).status == 204
     return visitor
+
+
+@asynccontextmanager
+async def events(visitor: Visitor, **request: Any) -> AsyncIterator[http.client.HTTPResponse]:
+    """The open stream of denials."""
+    body = json.dumps({"follow": True, **request}).encode()
+    with visitor.connected() as connection:
+        await asyncio.to_thread(connection.request, "POST", "/api/v1/Denied", body, visitor.headers(True, {}))
+        answer = await asyncio.to_thread(connection.getresponse)
+        assert answer.status == 200
+        yield answer
+
+
+def next_event(answer: http.client.HTTPResponse) -> tuple[str, dict[str, Any]]:
+    """Its name and data; comments are passed over. It blocks."""
+    fields: dict[str, str] = {}
+    name = ""
+    while "data" not in fields or name:
+        line = answer.readline()
+        assert line, "the stream ended"
+        name, _, value = line.decode().rstrip("\n").partition(": ")
+        fields[name] = value
+    return fields.get("event", "message"), json.loads(fields["data"])

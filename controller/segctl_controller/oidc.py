@@ -29,7 +29,6 @@ LATEST = 253_402_300_799
 KEYS_LIVE, KEYS_REST = 3600.0, 30.0
 """Seconds for which keys are used without asking, and between two questions."""
 MOST_KEYS, MOST_GROUPS, LONGEST_NAME = 64, 1000, 128
-LOG_IN = "sign in again: segctl login"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ class OidcVerifier:
                 iat={"essential": True},
             ).validate(claims)
         except (JoseError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise UnauthenticatedError(f"the ID token is not good: {_words(error)}; {LOG_IN}") from error
+            raise UnauthenticatedError(f"the ID token is not good: {_words(error)}; sign in again") from error
         return self._read(claims)
 
     def _read(self, claims: dict[str, Any]) -> Claims:

@@ -85,12 +85,15 @@ def caller_by(certificate: x509.Certificate, fleet: str, kind: str) -> Caller:
 
 
 def source_address(context: Context) -> IPv4Address | IPv6Address | None:
-    """The address the stream comes from, an IPv4-mapped one as IPv4; None where grpc does not tell it."""
+    """The address the stream comes from; None where grpc does not tell it."""
     family, _, rest = unquote(context.peer()).partition(":")
-    if family not in ("ipv4", "ipv6"):
-        return None
+    return address_of(rest.rpartition(":")[0].strip("[]")) if family in ("ipv4", "ipv6") else None
+
+
+def address_of(text: str) -> IPv4Address | IPv6Address | None:
+    """Without its zone, an IPv4-mapped one as IPv4; None for what is none."""
     try:
-        address = ipaddress.ip_address(rest.rpartition(":")[0].strip("[]").partition("%")[0])
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

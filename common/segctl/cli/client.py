@@ -12,6 +12,7 @@ import grpc
 from segctl.auditchain import Link
 from segctl.cli import convert, convert_flows, convert_ready, convert_suggest
 from segctl.cli import views as v
+from segctl.cli import views_access as va
 from segctl.cli import views_life as vl
 from segctl.cli import views_suggest as vs
 from segctl.cli.bearer import Bearer
@@ -71,10 +72,10 @@ class Controller:
     def __exit__(self, *exc: object) -> None:
         self._channel.close()
 
-    def whoami(self) -> v.WhoAmI:
+    def whoami(self) -> va.WhoAmI:
         m = self._call(self._admin.WhoAmI, pb.WhoAmIRequest())
         keep_trust(self.config, m.trust)
-        return v.WhoAmI(
+        return va.WhoAmI(
             name=m.name,
             role=m.role,
             fleet=m.fleet,
@@ -164,14 +165,14 @@ class Controller:
 
     def create_token(
         self, tags: Mapping[str, str], host: str, uses: int, valid_seconds: int, networks: Sequence[str], replace: bool
-    ) -> v.NewToken:
+    ) -> va.NewToken:
         request = pb.CreateTokenRequest(
             tags=tags, host=host, uses=uses, valid_seconds=valid_seconds, networks=networks, replace=replace
         )
         m = self._call(self._admin.CreateToken, request)
-        return v.NewToken(m.id, convert.moment(m.expires_us), m.join)
+        return va.NewToken(m.id, convert.moment(m.expires_us), m.join)
 
-    def tokens(self) -> tuple[v.Token, ...]:
+    def tokens(self) -> tuple[va.Token, ...]:
         return tuple(map(convert.token, self._call(self._admin.ListTokens, pb.ListTokensRequest()).tokens))
 
     def revoke_token(self, identifier: str) -> None:
@@ -272,7 +273,7 @@ class Controller:
 
     def audit(
         self, limit: int, actor: str = "", action: str = "", subject: str = "", since: datetime | None = None
-    ) -> tuple[v.AuditEntry, ...]:
+    ) -> tuple[va.AuditEntry, ...]:
         """The newest first; empty texts: all."""
         request = pb.AuditRequest(
             limit=limit, actor=actor, action=action, subject=subject, since_us=_microseconds(since)
@@ -290,12 +291,12 @@ class Controller:
                 return
             after = page[-1].sequence
 
-    def create_api_token(self, name: str, role: str, scope: Mapping[str, str], valid_seconds: int) -> v.NewApiToken:
+    def create_api_token(self, name: str, role: str, scope: Mapping[str, str], valid_seconds: int) -> va.NewApiToken:
         request = pb.CreateApiTokenRequest(name=name, role=role, scope=scope, valid_seconds=valid_seconds)
         m = self._call(self._admin.CreateApiToken, request)
-        return v.NewApiToken(convert.api_token(m.token), m.secret)
+        return va.NewApiToken(convert.api_token(m.token), m.secret)
 
-    def api_tokens(self) -> tuple[v.ApiToken, ...]:
+    def api_tokens(self) -> tuple[va.ApiToken, ...]:
         reply = self._call(self._admin.ListApiTokens, pb.ListApiTokensRequest())
         return tuple(map(convert.api_token, reply.tokens))
 

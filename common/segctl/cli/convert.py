@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from segctl.auditchain import Link
 from segctl.cli import views as v
+from segctl.cli import views_access as va
 from segctl.cli import views_life as vl
 from segctl.wire import findings_from_wire
 
@@ -241,13 +242,13 @@ def process(m: agent_pb2.ProcessInfo) -> v.Process:
     return v.Process(m.pid, m.exe, m.command, m.user, m.unit, m.cgroup)
 
 
-def token(m: pb.Token) -> v.Token:
+def token(m: pb.Token) -> va.Token:
     tags = dict(sorted(m.tags.items()))
-    return v.Token(m.id, tags, m.host, tuple(m.networks), m.uses_left, moment(m.expires_us), m.created_by)
+    return va.Token(m.id, tags, m.host, tuple(m.networks), m.uses_left, moment(m.expires_us), m.created_by)
 
 
-def audit_entry(m: pb.AuditEntry) -> v.AuditEntry:
-    return v.AuditEntry(
+def audit_entry(m: pb.AuditEntry) -> va.AuditEntry:
+    return va.AuditEntry(
         sequence=m.sequence,
         at=moment(m.at_us),
         actor=m.actor,
@@ -266,8 +267,8 @@ def audit_link(m: pb.AuditEntry) -> Link:
     return Link(m.sequence, m.at_us, m.actor, m.action, m.subject, m.detail, m.identity, m.peer, m.previous, m.hash)
 
 
-def api_token(m: pb.ApiToken) -> v.ApiToken:
-    return v.ApiToken(
+def api_token(m: pb.ApiToken) -> va.ApiToken:
+    return va.ApiToken(
         id=m.id,
         name=m.name,
         role=m.role,

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from segctl.cli.output import Cell, Line, ago, ahead, bad, bold, count, dim, good, line, note, stamp, table
 from segctl.cli.output_hosts import tags
-from segctl.cli.views import ApiToken, AuditEntry, AuditProof, NewApiToken, WhoAmI
+from segctl.cli.views_access import ApiToken, AuditEntry, AuditProof, NewApiToken, WhoAmI
 
 ENDS_SOON = timedelta(days=30)
 SHOWN = 12

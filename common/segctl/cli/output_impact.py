@@ -73,7 +73,7 @@ def _replay(impact: FlowImpact) -> list[Line]:
         for span in impact.spans
     ]
     headers = ("FROM (UTC)", "FLOWS", "BLOCKED", "ALLOWED")
-    return [line(), line(bold("The same, replayed")), *table(headers, rows, 0, 2, 2, right=headers[1:])]
+    return [line(), line(bold(f"Flows {window(impact)}, replayed")), *table(headers, rows, 0, 2, 2, right=headers[1:])]
 
 
 def render_impact_total(impact: FlowImpact | None) -> list[Line]:

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from segctl.cli.output import Cell, Line, ago, ahead, bold, dim, good, line, note, stamp, table, warn
 from segctl.cli.output_hosts import tags
-from segctl.cli.views import Generation, NewToken, Token
+from segctl.cli.views import Generation
+from segctl.cli.views_access import NewToken, Token
 
 
 def render_history(generations: Sequence[Generation], now: datetime, width: int) -> list[Line]:

@@ -6,11 +6,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 
-from segctl.cli.output import Cell, Line, Span, Style, bad, bold, clip, count, dim, good, line, paint, table, warn, wrap
+from segctl.cli.output import (
+    Cell,
+    Line,
+    Span,
+    Style,
+    bad,
+    bold,
+    clip,
+    count,
+    dim,
+    good,
+    line,
+    note,
+    paint,
+    table,
+    warn,
+    wrap,
+)
 from segctl.cli.output_check import render_finding
 from segctl.cli.output_cuts import render_cut_total, render_cuts
+from segctl.cli.output_enforce import selection
 from segctl.cli.output_impact import render_impact, render_impact_total
-from segctl.cli.views import Change, ModeChange, Plan
+from segctl.cli.views import Change, ModeChange, Plan, Unready
 from segctl.model.findings import Severity
 
 HOSTS_SHOWN = 6
@@ -39,6 +57,7 @@ def render_plan(plan: Plan, width: int, services: Services = MappingProxyType({}
     for allowed, title in ((True, "Becomes allowed"), (False, "Becomes denied")):
         lines += _changes([c for c in plan.changes if c.allowed is allowed], title, width, services)
     lines += _modes(plan.modes, width)
+    lines += _unready(plan.unready, width)
     lines += render_cuts(plan, width)
     lines += render_impact(plan, width)
     for finding in plan.findings:
@@ -113,6 +132,17 @@ def _modes(modes: Sequence[ModeChange], width: int) -> list[Line]:
     return lines
 
 
+def _unready(unready: Sequence[Unready], width: int) -> list[Line]:
+    lines = [line(), line(bold("Not ready to enforce"))]
+    room = width - 4 if width else 0
+    for one in unready:
+        lines.append(line("  ", selection(one.select)))
+        for workload, those in groupby(sorted(one.moves, key=lambda m: (m.workload, m.host)), lambda m: m.workload):
+            lines.append(line("    ", clip(f"{workload} on {hosts([m.host for m in those], HOSTS_SHOWN)}", room)))
+        lines += [line("    ", warn(text)) for obstacle in one.obstacles for text in wrap(obstacle.message, room)]
+    return [*lines, line("  ", note("→ "), "segctl enforce SELECTOR shows one in full")] if unready else []
+
+
 def _summary(plan: Plan, width: int) -> list[Line]:
     errors = sum(f.severity is Severity.ERROR for f in plan.findings)
     allowed = sum(c.allowed for c in plan.changes)
@@ -131,6 +161,10 @@ def _summary(plan: Plan, width: int) -> list[Line]:
         lines += (
             [*render_cut_total(plan, width), *render_impact_total(plan.impact)] if plan.hosts and not errors else []
         )
+        if plan.unready:
+            named = "; ".join(selection(one.select) for one in plan.unready)
+            told = wrap(f"Not ready to enforce: {named}", width)
+            lines += [line(warn(text)) for text in told]
     elif not errors:
         lines.append(line("Nothing changes on any host."))
     if errors:

@@ -6,27 +6,12 @@ The JSON documents have exactly these fields (`views_json`); docs/cli.md documen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from segctl.cli.views_impact import FlowImpact
+from segctl.cli.views_life import Obstacle, Selection
 from segctl.model.findings import Finding
-
-
-@dataclass(frozen=True, slots=True)
-class WhoAmI:
-    """`certificate_until` is null without a certificate, and where the controller does not tell. `scopes` are those of
-    an owner; `identity` what was shown (certificate SERIAL, api-token ID, oidc SUBJECT), good until `until`."""
-
-    name: str
-    role: str
-    fleet: str
-    controller: str
-    controller_version: str
-    certificate_until: datetime | None = None
-    identity: str = ""
-    scopes: tuple[Mapping[str, str], ...] = ()
-    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +82,15 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Unready:
+    """What a push would enforce although `obstacles` keep it; `moves` are the workloads that it names."""
+
+    select: Selection
+    moves: tuple[ModeChange, ...]
+    obstacles: tuple[Obstacle, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """`cuts` are the first of `cut_total`; `unasked` are connected hosts that did not tell theirs; where
     no host is connected, all. `behind`: a connected host holds a newer generation than the controller knows. `impact`
@@ -114,6 +108,7 @@ class Plan:
     unasked: tuple[str, ...] = ()
     behind: bool = False
     impact: FlowImpact | None = None
+    unready: tuple[Unready, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,70 +360,3 @@ class Talker:
     bytes_sent: int
     bytes_received: int
     last_seen: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    id: str
-    tags: Mapping[str, str]
-    host: str
-    networks: tuple[str, ...]
-    uses_left: int
-    expires: datetime | None
-    created_by: str
-
-
-@dataclass(frozen=True, slots=True)
-class NewToken:
-    """`join` is the secret line for `segctl-agent enrol`; empty when it was written to `file`."""
-
-    id: str
-    expires: datetime | None
-    join: str = field(repr=False)
-    file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    sequence: int
-    at: datetime | None
-    actor: str
-    action: str
-    subject: str
-    detail: str
-    identity: str = ""
-    peer: str = ""
-    previous: str = ""
-    hash: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditProof:
-    """`entries` were verified, the last of which has the hash `head`; `since` is a head that was among them."""
-
-    entries: int
-    head: str
-    since: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ApiToken:
-    """`last_used` is right to a minute, null for one that never was."""
-
-    id: str
-    name: str
-    role: str
-    scope: Mapping[str, str]
-    created_by: str
-    created: datetime | None
-    expires: datetime | None
-    last_used: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NewApiToken:
-    """`secret` is empty when it was written to `file`."""
-
-    token: ApiToken
-    secret: str = field(repr=False)
-    file: str = ""

@@ -18,6 +18,7 @@ from segctl_controller.flowstore.columns import joined_remote, split_remote
 from segctl_controller.flowstore.database import Database, Work
 from segctl_controller.flowstore.dictionary import NONE, Dictionary
 from segctl_controller.flowstore.draftrows import DraftRows
+from segctl_controller.flowstore.places import Places
 from segctl_controller.flowstore.protocol import Keys
 from segctl_controller.flowstore.records import (
     HOUR_US,
@@ -59,8 +60,6 @@ from segctl_controller.flowstore.tables import (
 )
 from segctl_controller.store.conninfo import Conninfo
 
-MOVE_ON = "UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
-Place = tuple[str, int]
 Merged = tuple[dict[int, int], dict[int, str | None]]
 
 
@@ -87,10 +86,7 @@ class SqlFlowStore:
         self._stamper = Stamper(self._names, self._groups, ends)
         self._retention = Retention(database, limits or FlowLimits())
         self._merged: tuple[frozenset[str] | None, int, Merged] = (None, -1, ({}, {}))
-        self._places: dict[str, Place] = {}
-        if not database.shared:
-            with database.reading() as work:
-                self._places = self._read_places(work, None)
+        self._places = Places(database, self._names)
 
     def close(self) -> None:
         self._database.close()
@@ -100,18 +96,15 @@ class SqlFlowStore:
     def add(self, reports: Sequence[FlowReport]) -> tuple[bool, ...]:
         stamped, which, refused = self._stamper.stamped(reports)
         with self._database.transaction() as work:
-            hosts = sorted({report.host for report in reports})
-            known = self._lock_places(work, hosts) if self._database.shared else self._places
-            fresh, places = _fresh(reports, known)
+            fresh, places = self._places.look(work, reports)
             if not all(fresh):
                 taken = np.array(fresh)[which]
                 stamped = {name: column[taken] for name, column in stamped.items()}
             if len(stamped["minute"]):
                 work.append(rows, stamped)
             self._lose(work, reports, fresh, refused)
-            if places:
-                self._move(work, places)
-        self._places.update(places if not self._database.shared else {})
+            self._places.move(work, places)
+        self._places.moved(places)
         self._retention.added(len(stamped["minute"]))
         return tuple(fresh)
 
@@ -123,26 +116,6 @@ class SqlFlowStore:
                 lost[key] = min(lost.get(key, 0) + report.lost + more, LARGEST_COUNT)
         lose(work, lost)
 
-    def _move(self, work: Work, places: dict[str, Place]) -> None:
-        epochs = np.array([epoch for epoch, _ in places.values()], dtype=object)
-        sequences = np.array([sequence for _, sequence in places.values()], dtype=np.int64)
-        hosts = np.array([self._names.number(host) for host in places], dtype=np.int64)
-        work.merge(cursors, {"host": hosts, "epoch": epochs, "sequence": sequences}, "host", MOVE_ON)
-
-    def _lock_places(self, work: Work, hosts: Sequence[str]) -> dict[str, Place]:
-        """Each row is made first, for one that is not there cannot be locked; in one order, so that replicas do not
-        wait for each other in a circle."""
-        ids = sorted(self._names.number(host) for host in hosts)
-        new = [{"host": number, "epoch": "", "sequence": 0} for number in ids]
-        work.run(insert(cursors).values(new).on_conflict_do_nothing())
-        return self._read_places(work, ids)
-
-    def _read_places(self, work: Work, hosts: Sequence[int] | None) -> dict[str, Place]:
-        query = select(cursors.c.host, cursors.c.epoch, cursors.c.sequence)
-        if hosts is not None:
-            query = query.where(cursors.c.host.in_(hosts)).order_by(cursors.c.host).with_for_update()
-        return {self._names.text(host): (epoch, sequence) for host, epoch, sequence in work.rows(query)}
-
     def forget(self, host: str) -> None:
         number = self._names.find(host)
         if number is None:
@@ -150,11 +123,11 @@ class SqlFlowStore:
         with self._database.transaction() as work:
             for table in (rows, losses, cursors):
                 work.run(delete(table).where(table.c.host == number))
-        self._places.pop(host, None)
+        self._places.forget(host)
 
     def hosts(self) -> frozenset[str]:
         with self._database.reading() as work:
-            return frozenset(self._read_places(work, None))
+            return self._places.hosts(work)
 
     def keep(self, now_us: int) -> None:
         self._retention.keep(now_us)
@@ -398,19 +371,6 @@ def _merged(every: dict[int, str], keys: frozenset[str] | None) -> Merged:
         groups[number] = first.setdefault(tags, number)
         shown[groups[number]] = tags
     return groups, shown
-
-
-def _fresh(reports: Sequence[FlowReport], known: dict[str, Place]) -> tuple[list[bool], dict[str, Place]]:
-    """Which reports were not stored before, also not by an earlier one of them; and where their hosts are then."""
-    places: dict[str, Place] = {}
-    fresh = []
-    for report in reports:
-        epoch, sequence = places.get(report.host) or known.get(report.host) or ("", 0)
-        new = epoch != report.epoch or sequence < report.sequence
-        fresh.append(new)
-        if new:
-            places[report.host] = (report.epoch, report.sequence)
-    return fresh, places
 
 
 def flow_store_on(where: Path | Conninfo, ends: Ends, limits: FlowLimits | None = None) -> SqlFlowStore:

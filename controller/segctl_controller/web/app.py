@@ -22,20 +22,19 @@ from segctl_controller.errors import status_of
 from segctl_controller.gate import Gate
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.web.assets import PAGES, SHELL, Asset, load_assets
-from segctl_controller.web.call import RefusedError
+from segctl_controller.web.call import SIGN_IN_AGAIN, RefusedError
 from segctl_controller.web.guard import Guard
 from segctl_controller.web.renewal import renew
-from segctl_controller.web.sessions import Sessions
+from segctl_controller.web.sessions import Session, Sessions
 from segctl_controller.web.signin import BACK, COOKIE, SignIn
 from segctl_controller.web.transcode import METHODS, Transcoder, refusal
 
 log = logging.getLogger(__name__)
-SIGN_IN_AGAIN = "you are not signed in, or no longer; sign in"
 
 
 class Api:
     def __init__(self, admin: Admin, sessions: Sessions, clock: Clock) -> None:
-        self._transcoder = Transcoder(admin, sessions.touch)
+        self._transcoder = Transcoder(admin, self._touch)
         self._sessions = sessions
         self._clock = clock
 
@@ -46,7 +45,7 @@ class Api:
             raise RefusedError(grpc.StatusCode.UNIMPLEMENTED, text)
         secret = request.cookies.get(COOKIE, "")
         session = self._sessions.find(secret)
-        if session is not None and session.renewal is not None:
+        if session is not None:
             await renew(session, self._clock)
         if session is None or not session.token:
             raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, SIGN_IN_AGAIN)
@@ -56,6 +55,11 @@ class Api:
             if error.code is grpc.StatusCode.UNAUTHENTICATED:
                 self._sessions.end(secret)  # the token was revoked, or ended
             raise
+
+    async def _touch(self, session: Session) -> None:
+        """As a request does: an open stream is use, and goes on with the next ID token."""
+        if self._sessions.touch(session):
+            await renew(session, self._clock)
 
 
 def make_app(

@@ -25,6 +25,7 @@ STATUS: dict[grpc.StatusCode, HTTPStatus] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
 }
 """google/rpc/code.proto; what is not here is INTERNAL."""
+SIGN_IN_AGAIN = "you are not signed in, or no longer; sign in"
 
 
 class RefusedError(SegctlError):
@@ -65,4 +66,5 @@ class WebCall:
         """The answer's head has gone by then, or goes with the first message."""
 
     async def abort(self, code: grpc.StatusCode, text: str) -> NoReturn:
-        raise RefusedError(code, text)
+        ended = code is grpc.StatusCode.UNAUTHENTICATED and not self._session.token
+        raise RefusedError(code, SIGN_IN_AGAIN if ended else text)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+HOST = re.compile(
+    r"(?:\[(?P<v6>[0-9a-f.]*:[0-9a-f:.]*)\]|(?P<name>[a-z0-9._-]+))(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE
+)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MARK = "x-segctl"
 """A header that no form can send, and no other site without asking first (a CORS preflight, which nobody answers)."""
@@ -66,8 +69,7 @@ class Guard:
             return 421, "this is no name of this controller; names are in controller.json, and more in web.names"
         if method in ("GET", "HEAD"):
             return None
-        origin = urlsplit(headers.get("origin", ""))
-        if origin.scheme != "https" or origin.netloc.lower() != headers["host"].lower():
+        if headers.get("origin", "").lower() != f"https://{headers['host']}".lower():
             return 403, "the request comes from another site"
         if headers.get(MARK) != "1" or headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return 403, "the request was not made by this site's own page"
@@ -75,8 +77,6 @@ class Guard:
 
 
 def host_of(header: str) -> str:
-    """The name or address in a Host header, without the port; empty for what is none."""
-    try:
-        return (urlsplit(f"//{header}").hostname or "").lower()
-    except ValueError:
-        return ""
+    """The name or address in a Host header, without the port; empty for what is not name[:digits] or [v6][:digits]."""
+    found = HOST.fullmatch(header)
+    return (found["v6"] or found["name"]).lower() if found else ""

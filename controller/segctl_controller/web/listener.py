@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import h11
 import uvicorn
 from segctl.errors import StateError
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from segctl_controller.config import endpoint
+from segctl_controller.enrolment import peer_network
+from segctl_controller.rpc import address_of
 from segctl_controller.web.tls import Pair, Presented
 
 log = logging.getLogger(__name__)
 MOST_OPEN, MOST_OF_ONE = 512, 64
-"""Connections, of all and of one address: browsers open six, and one more for each stream."""
-FIRST_SECONDS = 10.0
-"""For a whole request on a new connection."""
+"""Connections, of all and of one source (peer_network), from before TLS on: browsers open six, and one more for each
+stream."""
+HANDSHAKE_SECONDS, HEAD_SECONDS, BODY_SECONDS = 10.0, 10.0, 60.0
+"""For TLS to be there, then for the head of each request from its first byte on (of the first one from the start of the
+connection), then for its body: 9 MB of a policy, as JSON, over 2.4 Mbit/s."""
 KEPT_SECONDS = 75
 LONGEST_HEAD = 32 * 1024
 """Of a request line with its headers."""
@@ -70,6 +77,52 @@ def _tell(ended: asyncio.Task[None]) -> None:
 
 
 class _Server(uvicorn.Server):
+    """Accepts by itself: uvicorn has no bounds for who never begins TLS, nor for one source."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._open: Counter[str] = Counter()
+        self._links: set[asyncio.Task[None]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        assert sockets
+        self._listening = sockets[0]
+        self._accepting = asyncio.create_task(self._accept(), name="web accepts")
+        self._accepting.add_done_callback(_tell)
+        self.started = True
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                made, address = await asyncio.get_running_loop().sock_accept(self._listening)
+            except OSError as error:
+                log.error("the web UI takes no connection for a second: %s", error)
+                await asyncio.sleep(1)
+                continue
+            source = peer_network(address_of(address[0]))
+            if self._open.total() >= MOST_OPEN or self._open[source] >= MOST_OF_ONE:
+                made.close()
+                continue
+            self._open[source] += 1
+            link = asyncio.create_task(self._hold(made, source), name="web connection")
+            self._links.add(link)
+            link.add_done_callback(self._links.discard)
+
+    async def _hold(self, made: socket.socket, source: str) -> None:
+        """As long as the connection is there."""
+        protocol = _Bounded(self.config, self.server_state)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: protocol, made, ssl=self.config.ssl, ssl_handshake_timeout=HANDSHAKE_SECONDS
+            )
+            await protocol.lost.wait()
+        except OSError as error:  # also ssl.SSLError
+            log.debug("no TLS with %s: %s", source, error)
+        finally:
+            self._open[source] -= 1
+            if not self._open[source]:
+                del self._open[source]
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """They are the controller's."""
@@ -78,8 +131,9 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """What is under way gets a moment; streams, which have no end, are cut. uvicorn's own waits for browsers to
         close what they keep open."""
-        for server in self.servers:
-            server.close()
+        self._accepting.cancel()
+        await asyncio.gather(self._accepting, return_exceptions=True)
+        self._listening.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
         if self.server_state.tasks:
@@ -89,34 +143,53 @@ class _Server(uvicorn.Server):
             await asyncio.gather(*late, return_exceptions=True)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+        for link in self._links:
+            link.cancel()
+        await asyncio.gather(*self._links, return_exceptions=True)
 
 
 class _Bounded(H11Protocol):
-    """A connection over the bounds is closed at once, and one that does not ask anything after a while."""
+    """A connection whose client does not complete a request in time is cut."""
 
-    _first: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
+    _awaited: object = None
+    """Which part of a request the deadline is for, as h11 names it; None: the client owes nothing."""
 
-    @property
-    def host(self) -> str:
-        return self.client[0] if self.client else ""
+    def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
+        super().__init__(config, state, {})
+        self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        host = self.host
-        own = sum(isinstance(other, _Bounded) and other.host == host for other in self.connections)
-        if len(self.connections) > MOST_OPEN or own > MOST_OF_ONE:
-            transport.abort()
-            return
-        self._first = self.loop.call_later(FIRST_SECONDS, self._expire)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        begun = self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]
+        if begun:  # the next request, which came with the last one; else the connection is kept (KEPT_SECONDS)
+            self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._first is not None:
-            self._first.cancel()
+        self._await(None)
         super().connection_lost(exc)
+        self.lost.set()
 
-    def _expire(self) -> None:
-        if self.cycle is None:  # no request was whole by now
-            self.transport.abort()
+    def _watch(self) -> None:
+        state = self.conn.their_state
+        self._await(state if state in (h11.IDLE, h11.SEND_BODY) else None)
+
+    def _await(self, part: object) -> None:
+        if part is self._awaited:
+            return
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._awaited = part
+        seconds = HEAD_SECONDS if part is h11.IDLE else BODY_SECONDS
+        self._deadline = None if part is None else self.loop.call_later(seconds, self.transport.abort)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -1,45 +1,72 @@
-"""ID tokens of sessions, renewed in time, so that nobody has to sign in again every few minutes."""
+"""ID tokens of sessions, renewed in time, so that nobody has to sign in again every few minutes; and given back."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
-from segctl.oidcweb import WebError, fetch_json, token_claims
+from segctl.oidcweb import WebError, fetch_json, post_form, token_claims
 
 from segctl_controller.clock import Clock
 from segctl_controller.web.sessions import Renewal, Session
 
 EARLY_US = 60_000_000
-"""Before the end of an ID token, from when on it is renewed."""
+"""Before the end of an ID token, from when on it is renewed; of one that lasts less than twice as long, half of it."""
+AGAIN_US = 10_000_000
+"""After the provider could not be asked."""
 log = logging.getLogger(__name__)
 
 
+def due_us(until_us: int, now_us: int) -> int:
+    """When an ID token that ends then should be renewed."""
+    return until_us - min(EARLY_US, (until_us - now_us) // 2)
+
+
 async def renew(session: Session, clock: Clock) -> None:
-    """Ends the session when the provider does not want it to go on. What the new token is worth, the gate judges."""
-    async with session.renewing:
-        known = session.renewal
-        if known is None or known.until_us - clock.now_us() > EARLY_US:
-            return
-        form = {"grant_type": "refresh_token", "refresh_token": known.refresh_token, "client_id": known.client_id}
-        try:
-            answer = await asyncio.to_thread(fetch_json, known.token_endpoint, form)
-        except WebError as error:
-            log.info("a sign-in of %s was not renewed: %s", session.name, error)
-            if error.code:
-                session.end()
-            return  # the provider is away: the token that we have is good until it ends
-        token, refresh = answer.get("id_token"), answer.get("refresh_token") or known.refresh_token
-        claims = token_claims(token) if isinstance(token, str) else {}
-        until = claims.get("exp")
-        if (
-            f"oidc {claims.get('sub')}" != session.identity
-            or not isinstance(until, int)
-            or not isinstance(refresh, str)
-        ):
-            log.info("a sign-in of %s was not renewed: the provider gave no ID token of the same user", session.name)
+    """Ends the session when the provider does not want it to go on. What the new token is worth, the gate judges.
+
+    A visitor who leaves meanwhile stops nothing: the provider may have exchanged the refresh token for another.
+    """
+    known = session.renewal
+    if known is None or clock.now_us() < known.due_us:
+        return
+    if session.renewing is None or session.renewing.done():
+        session.renewing = asyncio.create_task(_renew(session, known, clock), name="renewal")
+    await asyncio.shield(session.renewing)
+
+
+async def _renew(session: Session, known: Renewal, clock: Clock) -> None:
+    form = {"grant_type": "refresh_token", "refresh_token": known.refresh_token, "client_id": known.client_id}
+    try:
+        answer = await asyncio.to_thread(fetch_json, known.token_endpoint, form)
+    except WebError as error:
+        log.info("a sign-in of %s was not renewed: %s", session.name, error)
+        if error.code:
             session.end()
-            return
-        if session.token:  # it may have been ended meanwhile
-            session.token = str(token)
-            session.renewal = Renewal(known.client_id, known.token_endpoint, refresh, until * 1_000_000)
+        elif session.renewal is not None:  # the provider is away: the token that we have is good until it ends
+            session.renewal = replace(known, due_us=clock.now_us() + AGAIN_US)
+        return
+    token, refresh = answer.get("id_token"), answer.get("refresh_token") or known.refresh_token
+    claims = token_claims(token) if isinstance(token, str) else {}
+    until = claims.get("exp")
+    if f"oidc {claims.get('sub')}" != session.identity or not isinstance(until, int) or not isinstance(refresh, str):
+        log.info("a sign-in of %s was not renewed: the provider gave no ID token of the same user", session.name)
+        session.end()
+        return
+    renewed = replace(known, refresh_token=refresh, due_us=due_us(until * 1_000_000, clock.now_us()))
+    if session.token:
+        session.token, session.renewal = str(token), renewed
+    else:  # it was ended meanwhile
+        await give_back(renewed)
+
+
+async def give_back(known: Renewal) -> None:
+    """Nobody can renew the sign-in any more, where the provider revokes refresh tokens."""
+    if not known.revocation_endpoint:
+        return
+    form = {"token": known.refresh_token, "token_type_hint": "refresh_token", "client_id": known.client_id}
+    try:
+        await asyncio.to_thread(post_form, known.revocation_endpoint, form)
+    except WebError as error:
+        log.warning("a sign-out is not known to the provider: %s", error)

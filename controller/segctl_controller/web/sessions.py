@@ -22,12 +22,14 @@ MOST, MOST_OF_ONE = 2000, 16
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """How the ID token of a sign-in is renewed (OpenID Connect Core 1.0, 12), and when it ends in Unix microseconds."""
+    """How the ID token of a sign-in is renewed (OpenID Connect Core 1.0, 12), from when on in Unix microseconds, and
+    how that right is given back (RFC 7009; empty: the provider does not say)."""
 
     client_id: str
     token_endpoint: str
+    revocation_endpoint: str
     refresh_token: str = field(repr=False)
-    until_us: int
+    due_us: int = 0
 
 
 @dataclass(slots=True)
@@ -40,7 +42,7 @@ class Session:
     began: float = 0.0
     used: float = 0.0
     renewal: Renewal | None = field(default=None, repr=False)
-    renewing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    renewing: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def end(self) -> None:
         """Streams that are open see it at their next look."""

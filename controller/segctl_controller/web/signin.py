@@ -6,10 +6,12 @@ import asyncio
 import json
 import logging
 import secrets
+from dataclasses import replace
 from typing import cast
 
 from segctl.errors import SegctlError, StateError
 from segctl.oidcweb import Attempt, discover, token_claims
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -26,6 +28,7 @@ from segctl_controller.rpc import Context, source_address
 from segctl_controller.store.records import Role
 from segctl_controller.store_thread import StoreThread
 from segctl_controller.web.call import RefusedError, WebCall
+from segctl_controller.web.renewal import due_us, give_back
 from segctl_controller.web.sessions import LONGEST as LONGEST_SESSION
 from segctl_controller.web.sessions import Renewal, Session, Sessions
 from segctl_controller.web.transcode import read_body
@@ -107,19 +110,24 @@ class SignIn:
                 raise UnauthenticatedError("the ID token is not the one that was asked for")
             renewal = None
             if isinstance(refresh, str) and refresh:
-                renewal = Renewal(provider.client_id, metadata["token_endpoint"], refresh, 0)
+                revocation = metadata.get("revocation_endpoint")
+                revocation = revocation if isinstance(revocation, str) else ""
+                renewal = Renewal(provider.client_id, metadata["token_endpoint"], revocation, refresh)
             secret = await self._begin(request, token, renewal)
         except SegctlError as error:
             return self._failed(error)
         return self._cookie(_without_attempt(RedirectResponse("/", 303)), secret)
 
     async def out(self, request: Request) -> Response:
-        session = self._sessions.end(request.cookies.get(COOKIE, ""))
+        session = self._sessions.find(request.cookies.get(COOKIE, ""))
+        answer = Response(status_code=204)
         if session is not None:
+            if session.renewal is not None:
+                answer.background = BackgroundTask(give_back, session.renewal)
+            self._sessions.end(request.cookies[COOKIE])
             self._gate.look_again()
             peer = str(source_address(_call(request)) or "unknown")
             await self._note(Principal(session.name, Role.VIEWER, session.identity, peer), "web-sign-out")
-        answer = Response(status_code=204)
         answer.delete_cookie(COOKIE, secure=True, httponly=True, samesite="strict")
         return answer
 
@@ -130,7 +138,7 @@ class SignIn:
         who = await self._gate.admit(_call(request, session), Role.VIEWER)
         session.identity, session.name = who.identity, who.name
         if renewal is not None:
-            session.renewal = Renewal(renewal.client_id, renewal.token_endpoint, renewal.refresh_token, who.until_us)
+            session.renewal = replace(renewal, due_us=due_us(who.until_us, self._clock.now_us()))
         self._sessions.end(request.cookies.get(COOKIE, ""))  # the browser's last one
         await self._note(who, "web-sign-in")
         return self._sessions.begin(session)

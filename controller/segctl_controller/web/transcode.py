@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import MappingProxyType
@@ -101,9 +101,9 @@ METHODS = _methods()
 
 
 class Transcoder:
-    """`admin` is the servicer. `touch` says that a session is in use, and whether it still lasts."""
+    """`admin` is the servicer. `touch` says that a session is in use, and keeps it so."""
 
-    def __init__(self, admin: Admin, touch: Callable[[Session], bool]) -> None:
+    def __init__(self, admin: Admin, touch: Callable[[Session], Awaitable[None]]) -> None:
         self._admin = admin
         self._touch = touch
 
@@ -171,7 +171,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, messages: AsyncIterator[Message], alive: Callable[[], bool]) -> None:
+    def __init__(self, messages: AsyncIterator[Message], alive: Callable[[], Awaitable[None]]) -> None:
         super().__init__(headers={"x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._messages = messages
@@ -215,7 +215,7 @@ class EventStream(Response):
             while True:
                 await asyncio.wait((pending,), timeout=ALIVE)
                 # Also a session that is too old is told by the gate, which finds no token.
-                self._alive()
+                await self._alive()
                 if not pending.done():
                     yield b": alive\n\n"
                     continue

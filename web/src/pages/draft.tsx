@@ -94,7 +94,7 @@ export function DraftPage(_: PageProps): JSX.Element {
       ))}
       {files.length === 0 && (
         <p class="note">
-          The same on the command line: <Command text="segctl plan policy/" />
+          The same on the command line: <Command text={`segctl plan --replay ${days}d policy/`} />
         </p>
       )}
       {busy && <Loading what={busy} />}

@@ -17,7 +17,7 @@ from segctl.cli.commands.options import Duration, QuestionGroup
 from segctl.cli.exits import CliError, Exit
 from segctl.cli.output import good, line
 from segctl.cli.output_access import render_audit, render_proof
-from segctl.cli.views import AuditProof
+from segctl.cli.views_access import AuditProof
 
 
 @click.group(

@@ -14,9 +14,11 @@ from segctl.cli.commands.options import Duration
 from segctl.cli.commands.way import Asked, way_options
 from segctl.cli.exits import CliError, Exit
 from segctl.cli.output import good, line
+from segctl.cli.output_enforce import selection
 from segctl.cli.output_plan import render_plan
 from segctl.cli.output_push import Push, Step, render_interrupted, render_step, render_summary
 from segctl.cli.sources import load_sources
+from segctl.cli.unready import find_unready
 from segctl.cli.views import Done, Generation, Phase, Plan, Proof
 from segctl.model.findings import Severity
 from segctl.policy.parse import parse_policy
@@ -36,6 +38,9 @@ LOOKED_AT = 1000
 """Generations, for the one before the current one: those that were undone do not count."""
 
 message_option = click.option("--message", "-m", default="", metavar="TEXT", help="Why, for the history.")
+ready_option = click.option(
+    "--require-ready", is_flag=True, help="Refuse what would enforce a workload that is not ready."
+)
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask. Needed where nobody can answer.")
 
 
@@ -54,8 +59,9 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask. Needed 
 @click.option(
     "--replay", type=Duration(), metavar="TIME", help="The same, and count by the hour or day: what if over the past."
 )
+@ready_option
 @click.pass_obj
-def plan(app: App, paths: tuple[str, ...], since: int | None, replay: int | None) -> Exit:
+def plan(app: App, paths: tuple[str, ...], since: int | None, replay: int | None, require_ready: bool) -> Exit:
     """Show what a policy would change on the fleet: what becomes allowed or denied, on which hosts, in which mode, and
     which live connections a push would cut.
 
@@ -69,22 +75,26 @@ def plan(app: App, paths: tuple[str, ...], since: int | None, replay: int | None
     are named: an agent may be too old to tell. COUNT is how many connections differ in their ports only; RULE NOW is
     what permits them today.
 
+    What would come to enforce and is not ready, as segctl enforce judges, is named with what keeps it.
+
     A PATH is a file, a directory or - for stdin; all of them together replace the policy in force.
 
-    Exits 1 when the policy has an error, because a push of it would be refused.
+    Exits 1 when the policy has an error, because a push of it would be refused; with --require-ready also when
+    something is not ready.
     """
     if since is not None and replay is not None:
         raise click.UsageError("--since and --replay both say how far back: choose one.")
     files = load_sources(paths)
     with app.connect() as controller:
-        planned = controller.plan(files)
+        planned = _planned(controller, files)
         window = replay or since
         if window and not has_errors(planned):
             begin = app.clock() - timedelta(seconds=window)
             span = _span(window) if replay else 0
             planned = replace(planned, impact=controller.impact(files, IMPACT_SHOWN, begin, span))
     app.result(planned, render_plan(planned, app.terminal.width, declared_services(files)))
-    return Exit.FINDINGS if has_errors(planned) else Exit.OK
+    refused = has_errors(planned) or (require_ready and planned.unready)
+    return Exit.FINDINGS if refused else Exit.OK
 
 
 def _span(window: int) -> int:
@@ -99,6 +109,7 @@ def _span(window: int) -> int:
     examples=[
         "segctl push policy/ -m 'checkout may reach the db'",
         "segctl push policy/ --canary env=dev --waves 4 --pause 300",
+        "segctl push policy/ --yes --require-ready",
         "segctl push policy/ --yes --json",
     ],
 )
@@ -107,13 +118,17 @@ def _span(window: int) -> int:
 @yes_option
 @way_options
 @click.option("--force", is_flag=True, help="Make a new generation even when the policy is the one in force.")
+@ready_option
 @click.pass_obj
-def push(app: App, paths: tuple[str, ...], message: str, yes: bool, force: bool, asked: Asked) -> Exit:
+def push(
+    app: App, paths: tuple[str, ...], message: str, yes: bool, force: bool, require_ready: bool, asked: Asked
+) -> Exit:
     """Plan, ask, and bring a policy into force as the next generation: confirmed on all hosts, or undone on all.
 
-    The plan with the live connections that it would cut is shown first, as by segctl plan. The push is refused when the
-    policy has an error or breaks one of its own tests, and when somebody else pushed since the plan was made: then
-    nothing has changed.
+    The plan with the live connections that it would cut is shown first, as by segctl plan, and what would come to
+    enforce without being ready. The push is refused when the policy has an error or breaks one of its own tests, and
+    when somebody else pushed since the plan was made, and with --require-ready for what is not ready: then nothing has
+    changed.
 
     The kernel of every host first tries whether it would take it, while nothing changes. Then it is in force on trial,
     wave by wave, and each host proves it from its kernel. It is confirmed when all did and kept it through --watch.
@@ -127,8 +142,12 @@ def push(app: App, paths: tuple[str, ...], message: str, yes: bool, force: bool,
     _bounded(message)
     files = load_sources(paths)
     with app.connect() as controller:
-        planned = controller.plan(files)
+        planned = _planned(controller, files)
         _show_plan(app, planned, files)
+        if require_ready and planned.unready:
+            names = "; ".join(selection(one.select) for one in planned.unready)
+            mend = "Clear what keeps it, named above, or push without --require-ready."
+            raise CliError(f"refused: not ready to enforce: {names}. Nothing was pushed", mend)
         if not force and _is_in_force(planned, controller.history(1)):
             app.item(
                 "unchanged", planned, [line(f"Generation {planned.base_generation} is this policy: nothing to push.")]
@@ -193,6 +212,12 @@ def _end(app: App, controller: Controller, tried: Generation, *, yes: bool) -> E
     raise CliError(
         f"generation {tried.number} was confirmed before it could be ended", "segctl rollback again returns from it."
     )
+
+
+def _planned(controller: Controller, files: Sequence[SourceFile]) -> Plan:
+    """With what is not ready. Not for a rollback: what it returns to was in force."""
+    planned = controller.plan(files)
+    return planned if has_errors(planned) else replace(planned, unready=find_unready(controller, planned, files))
 
 
 def has_errors(planned: Plan) -> bool:

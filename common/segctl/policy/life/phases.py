@@ -10,7 +10,7 @@ from segctl.policy.checks.terms import Terms
 from segctl.policy.life.past import mode_of
 from segctl.policy.parse import parse_policy
 from segctl.policy.source import SourceFile
-from segctl.policy.syntax.modes import add_mode, set_mode
+from segctl.policy.syntax.modes import add_mode, entry_text, set_mode
 
 LADDER = (Mode.OBSERVE, Mode.TEST, Mode.ENFORCE)
 
@@ -39,6 +39,7 @@ def with_mode(files: Sequence[SourceFile], policy: Policy, selector: Selector, m
     own = [entry for entry in policy.modes if entry.select == selector]
     _refuse_stricter(policy, selector, mode)
     contents = {file.name: file.content for file in files}
+    names = sorted({entry.where.file for entry in own}) or [_file_for(files, policy)]
     if own:
         strictest = max(entry.mode.strictness for entry in own)
         wrong = [e for e in own if e.mode.strictness > mode.strictness or e.mode.strictness == strictest]
@@ -46,10 +47,9 @@ def with_mode(files: Sequence[SourceFile], policy: Policy, selector: Selector, m
         for entry in sorted(wrong, key=lambda e: e.where, reverse=True):
             contents[entry.where.file] = set_mode(contents[entry.where.file], entry.where, mode)
     else:
-        name = _file_for(files, policy)
-        contents[name] = add_mode(contents[name], selector, mode)
+        contents[names[0]] = add_mode(contents[names[0]], selector, mode)
     changed = {file.name: contents[file.name] for file in files if contents[file.name] != file.content}
-    _verify([SourceFile(name, content) for name, content in contents.items()], selector, mode)
+    _verify([SourceFile(name, content) for name, content in contents.items()], names, selector, mode)
     return changed
 
 
@@ -71,9 +71,11 @@ def _file_for(files: Sequence[SourceFile], policy: Policy) -> str:
     return last.where.file if last else min(file.name for file in files)
 
 
-def _verify(files: Sequence[SourceFile], selector: Selector, mode: Mode) -> None:
+def _verify(files: Sequence[SourceFile], names: Sequence[str], selector: Selector, mode: Mode) -> None:
     """What was written is read again: an edit that misses must not reach a file."""
-    parsed = parse_policy(files)
-    if parsed.policy is None or mode_of(parsed.policy, selector) is not mode:
-        why = f": {parsed.findings[0]}" if parsed.findings else ""
-        raise PhaseError(f"the entry of modes for {selector} cannot be changed here{why}; write {mode.value} there")
+    policy = parse_policy(files).policy
+    if policy is None or mode_of(policy, selector) is not mode:
+        raise PhaseError(
+            f"the way in which modes is written in {' and '.join(names)} is not one that can be changed here; write "
+            f"this entry there by hand, in place of the one for {selector}: {entry_text(selector, mode)}"
+        )

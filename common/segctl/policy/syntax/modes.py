@@ -7,6 +7,7 @@ should.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import yaml
@@ -26,18 +27,29 @@ def set_mode(content: bytes, entry: Position, mode: Mode) -> bytes:
         if (item.start_mark.line + 1, item.start_mark.column + 1) == (entry.line, entry.column):
             value = _value(item, "mode")
             if value is not None:
-                text = text[: value.start_mark.index] + mode.value + text[value.end_mark.index :]
+                quote = value.style if isinstance(value, yaml.ScalarNode) and value.style in ("'", '"') else ""
+                word = f"{quote}{mode.value}{quote}"
+                text = text[: value.start_mark.index] + word + text[value.end_mark.index :]
     return (head + text).encode()
 
 
 def add_mode(content: bytes, selector: Selector, mode: Mode) -> bytes:
     """The file with one more entry, after the last one and in its style; with a section of its own if need be."""
     text, head = _text(content)
-    item = f"{{select: {_braces(selector)}, mode: {mode.value}}}"
-    section = _section(text)
+    root = yaml.compose(text, Loader=_LOADER)
+    if not isinstance(root, yaml.MappingNode):
+        return content
+    section = _value(root, _SECTION)
     items = list(_items(section))
-    if section is None:
-        text = _with_line(text, len(text), f"\n{_SECTION}:\n  - {item}")
+    json_like = root.value[0][0].style == '"'
+    item = entry_text(selector, mode, json_like)
+    if section is None and root.flow_style:
+        at = root.value[-1][1].end_mark.index
+        name = f'"{_SECTION}"' if json_like else _SECTION
+        text = f"{text[:at]}, {name}: [{item}]{text[at:]}"
+    elif section is None:
+        margin = " " * root.start_mark.column
+        text = _with_line(text, root.end_mark.index - 1, f"\n{margin}{_SECTION}:\n{margin}  - {item}")
     elif isinstance(section, yaml.CollectionNode) and section.flow_style:
         at = items[-1].end_mark.index if items else section.end_mark.index - 1
         text = text[:at] + (f", {item}" if items else item) + text[at:]
@@ -56,11 +68,10 @@ def _text(content: bytes) -> tuple[str, str]:
 
 
 def _section(text: str) -> yaml.Node | None:
-    root = yaml.compose(text, Loader=_LOADER)
-    return _value(root, _SECTION) if root is not None else None
+    return _value(yaml.compose(text, Loader=_LOADER), _SECTION)
 
 
-def _value(table: yaml.Node, key: str) -> yaml.Node | None:
+def _value(table: yaml.Node | None, key: str) -> yaml.Node | None:
     pairs = table.value if isinstance(table, yaml.MappingNode) else ()
     return next((value for name, value in pairs if name.value == key), None)
 
@@ -89,6 +100,10 @@ def _with_line(text: str, after: int, line: str) -> str:
     return text[: end + 1] + line.replace("\n", break_) + break_ + text[end + 1 :]
 
 
-def _braces(selector: Selector) -> str:
-    named = ((("workload", selector.workload),) if selector.workload else ()) + selector.tags.pairs
-    return "{" + ", ".join(f"{key}: {value}" for key, value in named) + "}"
+def entry_text(selector: Selector, mode: Mode, json_like: bool = False) -> str:
+    """An entry of `modes`, in the style of files that quote their keys or of the others."""
+    named = dict(((("workload", selector.workload),) if selector.workload else ()) + selector.tags.pairs)
+    if json_like:
+        return json.dumps({"select": named, "mode": mode.value}, ensure_ascii=False)
+    inside = ", ".join(f"{key}: {value}" for key, value in named.items())
+    return f"{{select: {{{inside}}}, mode: {mode.value}}}"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from segctl.cli import views as v
+from segctl.cli import views_access as va
 from segctl.cli import views_impact as vi
 from segctl.cli import views_life as vl
 from segctl.cli import views_map as vm
@@ -99,6 +100,38 @@ CUTTING_PLAN = replace(
     unasked=("db2", "web7"),
 )
 UNASKED_PLAN = replace(PLAN, findings=(), changes=(), unasked=("db1", "db2"))
+UNREADY_PLAN = v.Plan(
+    base_generation=7,
+    digest="3f2a91c0b1d2e3f4",
+    modes=(
+        *(v.ModeChange(f"db{n}", "shop-db", "test", "enforce") for n in range(1, 9)),
+        v.ModeChange("db1", "host", "observe", "enforce, outgoing drop"),
+        v.ModeChange("web1", "host", "test", "enforce"),
+    ),
+    hosts=(*(f"db{n}" for n in range(1, 9)), "web1"),
+    tests=2,
+    impact=vi.FlowImpact(judged_flows=1234),
+    unready=(
+        v.Unready(
+            vl.Selection({"app": "shop", "env": "prod"}),
+            (
+                *(v.ModeChange(f"db{n}", "shop-db", "test", "enforce") for n in range(1, 9)),
+                v.ModeChange("db1", "host", "observe", "enforce, outgoing drop"),
+            ),
+            (
+                vl.Obstacle(
+                    "skips-test", "it skips test: what it would deny was never reported", "push it in test first"
+                ),
+                vl.Obstacle("young", "observed for 0.5 of 7 days", "wait, or ask for fewer: --days"),
+            ),
+        ),
+        v.Unready(
+            vl.Selection({"role": "web"}, "host"),
+            (v.ModeChange("web1", "host", "test", "enforce"),),
+            (vl.Obstacle("silent", "no flow was seen in this phase", "wait"),),
+        ),
+    ),
+)
 EMPTY_PLAN = v.Plan(base_generation=0, digest="00", tests=0)
 BROKEN_PLAN = v.Plan(base_generation=7, digest="", findings=(ERROR, WARNING))
 
@@ -629,9 +662,9 @@ READY_LIST = vl.ReadyList(
     (READINESS, READY, replace(READY, phase="enforce", next="", ready=False, flows=0, since=None)), 8
 )
 
-TOKEN = v.Token("3f9a12", {"role": "web"}, "", ("10.0.0.0/24",), 1, NOW + timedelta(hours=1), "alice")
-NEW_TOKEN = v.NewToken("3f9a12", NOW + timedelta(hours=1), "eyJjIjpbXX0", "")
-AUDIT = v.AuditEntry(
+TOKEN = va.Token("3f9a12", {"role": "web"}, "", ("10.0.0.0/24",), 1, NOW + timedelta(hours=1), "alice")
+NEW_TOKEN = va.NewToken("3f9a12", NOW + timedelta(hours=1), "eyJjIjpbXX0", "")
+AUDIT = va.AuditEntry(
     12,
     before(300),
     "alice",
@@ -643,12 +676,14 @@ AUDIT = v.AuditEntry(
     "aa" * 32,
     "9f2c51e07a3b" + "00" * 26,
 )
-PROOF = v.AuditProof(1234, "9f2c51e07a3b" + "00" * 26, "77aa51e07a3b")
+PROOF = va.AuditProof(1234, "9f2c51e07a3b" + "00" * 26, "77aa51e07a3b")
 API_TOKENS = (
-    v.ApiToken("a-3f9a12bc", "ci", "owner", {"app": "shop"}, "alice", before(99), NOW + timedelta(days=90), before(60)),
-    v.ApiToken("a-77120044", "dashboard", "viewer", {}, "oidc/alice@example.net", before(9e6), before(3600), None),
+    va.ApiToken(
+        "a-3f9a12bc", "ci", "owner", {"app": "shop"}, "alice", before(99), NOW + timedelta(days=90), before(60)
+    ),
+    va.ApiToken("a-77120044", "dashboard", "viewer", {}, "oidc/alice@example.net", before(9e6), before(3600), None),
 )
-OWNER = v.WhoAmI(
+OWNER = va.WhoAmI(
     "token/ci",
     "owner",
     "shop",
@@ -659,7 +694,7 @@ OWNER = v.WhoAmI(
     ({"app": "shop"},),
     NOW + timedelta(days=90),
 )
-WHO = v.WhoAmI("alice", "admin", "shop", "controller:7443", "0.1.0", datetime(2040, 1, 2, tzinfo=UTC))
+WHO = va.WhoAmI("alice", "admin", "shop", "controller:7443", "0.1.0", datetime(2040, 1, 2, tzinfo=UTC))
 
 TRIED = replace(WELL, trial=v.Trial(ON_TRIAL, v.Phase("watching", 1, 1, 3, 3), 3))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from segctl.cli import views, views_impact, views_map, views_suggest
+from segctl.cli import views, views_access, views_impact, views_map, views_suggest
 from segctl.cli.app import Verb
 from segctl.cli.check_result import CheckResult
 from segctl.cli.exits import Exit
@@ -105,7 +105,7 @@ def test_every_exit_code_is_documented() -> None:
 
 
 def test_every_json_field_is_documented() -> None:
-    modules = (views, views_impact, views_map, views_suggest)
+    modules = (views, views_access, views_impact, views_map, views_suggest)
     for cls in (CheckResult, *(value for module in modules for value in vars(module).values())):
         if dataclasses.is_dataclass(cls) and cls.__module__ in {CheckResult.__module__, *(m.__name__ for m in modules)}:
             match = re.search(rf"^\*\*{cls.__name__}\*\* (.*)$", DOCS, re.MULTILINE)

@@ -23,7 +23,7 @@ from segctl.cli import (
     output_rules,
     output_status,
 )
-from segctl.cli import views as v
+from segctl.cli import views_access as va
 from segctl.cli.check_result import CheckResult
 from segctl.cli.output import Line, line, plain
 from segctl.cli.output_push import Push
@@ -116,6 +116,7 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "plan-unasked": lambda w: output_plan.render_plan(s.UNASKED_PLAN, w),
     "plan-silent": lambda w: output_plan.render_plan(replace(s.UNASKED_PLAN, hosts=("db1",)), w),
     "plan-elsewhere": lambda w: output_plan.render_plan(replace(s.EMPTY_PLAN, hosts=("db1",)), w),
+    "plan-unready": lambda w: output_plan.render_plan(s.UNREADY_PLAN, w),
     "plan-empty": lambda w: output_plan.render_plan(s.EMPTY_PLAN, w),
     "plan-broken": lambda w: output_plan.render_plan(s.BROKEN_PLAN, w),
     "push": _push,
@@ -174,7 +175,7 @@ CASES: dict[str, Callable[[int], Iterable[Line]]] = {
     "whoami-owner": lambda w: output_access.render_whoami(s.OWNER, s.NOW),
     "api-tokens": lambda w: output_access.render_api_tokens(s.API_TOKENS, s.NOW, w),
     "api-token-new": lambda w: output_access.render_new_api_token(
-        v.NewApiToken(s.API_TOKENS[0], "", "ci.token"), s.NOW
+        va.NewApiToken(s.API_TOKENS[0], "", "ci.token"), s.NOW
     ),
 }
 

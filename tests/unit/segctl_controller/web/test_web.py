@@ -8,8 +8,8 @@ import json
 import socket
 import ssl
 import time
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from segctl.errors import StateError
@@ -19,6 +19,7 @@ from segctl_controller.config import load_config
 from segctl_controller.limits import ADMIN, LIMITS
 from segctl_controller.servercert import ServerCertificate
 from segctl_controller.web import listener
+from segctl_controller.web.guard import host_of
 from segctl_controller.web.signin import BURST
 from segctl_controller.web.tls import OfFiles, of_fleet
 from segctl_controller.web.transcode import METHODS, OFFERED, WITHHELD
@@ -28,7 +29,7 @@ from tests.controller_harness import SECONDS, eventually, init_state, running_co
 from tests.unit.segctl.cli.pki import Authority
 from tests.unit.segctl_controller.policies import SHOP
 from tests.unit.segctl_controller.test_reports import batch, denial, report
-from tests.webvisitor import SESSION, Visitor, api_token, signed_in
+from tests.webvisitor import SESSION, Visitor, api_token, events, next_event, signed_in
 
 WEB = {"web": {"port": 0}}
 
@@ -58,6 +59,58 @@ async def test_answers_carry_what_browsers_must_know(tmp_path: Path) -> None:
         assert (await visitor.get("/nowhere")).status == 404
         named = await visitor.get("/", host=f"ctl.example.net:{visitor.port}")
         assert (named.status, "strict-transport-security" in named.headers) == (421, True)
+
+
+@pytest.mark.parametrize(
+    ("header", "host"),
+    [
+        ("localhost", "localhost"),
+        ("LocalHost:7447", "localhost"),
+        ("127.0.0.1:7447", "127.0.0.1"),
+        ("[::1]", "::1"),
+        ("[FD77::1]:7447", "fd77::1"),
+        *(
+            (odd, "")
+            for odd in (
+                "",
+                "evil@localhost:7447",
+                "evil:x@localhost",
+                "localhost/evil",
+                "localhost?evil",
+                "localhost#evil",
+                "localhost\\evil",
+                "localhost:",
+                "localhost:x",
+                "localhost:\u0667",
+                "localhost:7447:7447",
+                "localhost:123456",
+                "local host",
+                " localhost",
+                "localhost\n",
+                "[localhost]",
+                "[::1]x",
+                "[::1",
+                "::1",
+                "[::1%lo]",
+                "loc\u017fl",
+            )
+        ),
+    ],
+)
+def test_a_host_is_a_name_or_an_address_with_a_port_or_without(header: str, host: str) -> None:
+    assert host_of(header) == host
+
+
+async def test_an_odd_host_is_refused(tmp_path: Path) -> None:
+    async with running_controller(tmp_path, **WEB) as lab:
+        visitor = Visitor(lab)
+        for odd in ("evil@localhost", "localhost/evil", "localhost?", "localhost:", "[localhost]"):
+            answer = await visitor.get("/auth/options", host=odd)
+            assert answer.status == 421, odd
+            posted = await visitor.post("/auth/token", {"token": "x"}, host=odd, origin=f"https://{odd}")
+            assert posted.status == 421, odd
+        slash = await visitor.post("/auth/token", {"token": "x"}, origin=f"{visitor.origin}/")
+        assert slash.status == 403
 
 
 async def test_the_bundle_is_compressed_and_asked_for_once(tmp_path: Path) -> None:
@@ -181,25 +234,17 @@ async def test_a_stream_brings_events_and_ends_with_the_session(tmp_path: Path) 
         host = await lab.enrol("db1", {})
         visitor = await signed_in(lab)
         await report(host, batch(1, denial()))
-        with visitor.connected() as connection:
-            body = json.dumps({"follow": True, "host": "db1"}).encode()
-            await asyncio.to_thread(connection.request, "POST", "/api/v1/Denied", body, visitor.headers(True, {}))
-            answer = await asyncio.to_thread(connection.getresponse)
+        async with events(visitor, host="db1") as answer:
             assert answer.getheader("content-type") == "text/event-stream; charset=utf-8"
 
-            async def event() -> tuple[str, dict[str, str]]:
-                fields: dict[str, str] = {}
-                name = ""
-                while "data" not in fields or name:
-                    name, _, value = (await asyncio.to_thread(answer.readline)).decode().rstrip("\n").partition(": ")
-                    fields[name] = value
-                return fields.get("event", "message"), json.loads(fields["data"])
+            async def event() -> tuple[str, dict[str, Any]]:
+                return await asyncio.to_thread(next_event, answer)
 
             kind, first = await event()
-            assert (kind, first["connection"]["host"]) == ("message", "db1")  # type: ignore[index]
+            assert (kind, first["connection"]["host"]) == ("message", "db1")
             await report(host, batch(2, denial(port=23, count=4)))
             _, second = await event()
-            assert second["connection"]["denial"]["service"]["low"] == 23  # type: ignore[index]
+            assert second["connection"]["denial"]["service"]["low"] == 23
             assert (await visitor.post("/auth/out")).status == 204
             kind, told = await event()
             assert (kind, told["code"]) == ("refused", "UNAUTHENTICATED")
@@ -209,10 +254,7 @@ async def test_a_stream_brings_events_and_ends_with_the_session(tmp_path: Path) 
 async def test_a_stream_of_a_visitor_who_left_ends(tmp_path: Path) -> None:
     async with running_controller(tmp_path, **WEB) as lab:
         visitor = await signed_in(lab)
-        with visitor.connected() as connection:
-            asked = ("POST", "/api/v1/Denied", b'{"follow": true}', visitor.headers(True, {}))
-            await asyncio.to_thread(connection.request, *asked)
-            assert (await asyncio.to_thread(connection.getresponse)).status == 200
+        async with events(visitor):
 
             async def followed() -> bool:
                 return lab.controller.feed.followers == 1
@@ -273,25 +315,6 @@ async def test_a_certificate_of_ones_own_is_shown_and_read_again(tmp_path: Path)
     put(b"nonsense", b"nonsense")
     with pytest.raises(StateError, match=r"web: .*web.pem and .*web.key are no certificate and its key"):
         OfFiles(Path(files["certificate"]), Path(files["key"]))
-
-
-async def test_connections_are_bounded_and_silent_ones_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "FIRST_SECONDS", 0.5)
-    monkeypatch.setattr(listener, "MOST_OF_ONE", 5)
-    async with running_controller(tmp_path, **WEB) as lab:
-        visitor = Visitor(lab)
-
-        async def opened() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            context = ssl.create_default_context(cadata=(lab.state / "ca.pem").read_text())
-            return await asyncio.open_connection("localhost", visitor.port, ssl=context)
-
-        links = [await opened() for _ in range(7)]
-        async with asyncio.timeout(SECONDS):
-            for reader, writer in links:
-                with suppress(ConnectionError):
-                    assert await reader.read() == b""
-                writer.close()
-        assert (await visitor.get("/")).status == 200
 
 
 async def test_a_taken_port_is_said_with_what_to_change(tmp_path: Path) -> None:

@@ -11,14 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from segctl.oidcweb import discover
 from segctl.proto.v1 import admin_pb2
 from segctl_controller.clock import Clock
+from segctl_controller.revocation import RECHECK
 from segctl_controller.store.records import Role
+from segctl_controller.web import transcode
+from segctl_controller.web.renewal import AGAIN_US, due_us, renew
+from segctl_controller.web.sessions import Renewal, Session
 
-from tests.controller_harness import running_controller
+from tests.controller_harness import eventually, running_controller
 from tests.oidcprovider import Provider, provider
 from tests.unit.segctl_controller.test_oidc import give
-from tests.webvisitor import SESSION, Answer, Visitor
+from tests.unit.segctl_controller.test_reports import batch, denial, report
+from tests.webvisitor import SESSION, Answer, Visitor, events, next_event
 
 TRY = "__Host-segctl-signin"
 
@@ -115,6 +121,100 @@ async def test_a_session_goes_on_while_the_provider_renews_it(tmp_path: Path, id
         idp.refreshing = False
         later[0] += 10_000 * 10**6
         assert (await visitor.call("WhoAmI")).status == 401
+
+
+async def test_an_open_stream_goes_on_with_the_next_id_token_and_ends_with_the_last(
+    tmp_path: Path, idp: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcode, "ALIVE", 0.1)
+    later = [0]
+    clock = Clock(lambda: time.time_ns() // 1000 + later[0])
+    async with running_controller(tmp_path, clock, **settings(idp)) as lab:
+        give(lab, "web-team", Role.VIEWER)
+        host = await lab.enrol("db1", {})
+        visitor = Visitor(lab)
+        await signed_in(visitor)
+        until = int((await visitor.call("WhoAmI")).json["until_us"])
+        idp.lasts = 10_000
+        async with events(visitor) as answer:
+
+            async def quiet(seconds: float) -> None:
+                for _ in range(int(seconds / 0.1)):
+                    assert await asyncio.to_thread(answer.readline) in (b": hello\n", b": alive\n")
+                    assert await asyncio.to_thread(answer.readline) == b"\n"
+
+            await quiet(0.3)
+            later[0] = until - time.time_ns() // 1000 - 30 * 10**6  # half a minute before the end of its ID token
+            await quiet(0.5)
+            later[0] += 120 * 10**6
+            await quiet(3 * RECHECK)
+            await report(host, batch(1, denial()))
+            kind, told = await asyncio.to_thread(next_event, answer)
+            assert (kind, told["connection"]["host"]) == ("message", "db1")
+            idp.refreshing = False
+            later[0] += 10_000 * 10**6
+            kind, told = await asyncio.to_thread(next_event, answer)
+            assert (kind, told["code"]) == ("refused", "UNAUTHENTICATED")
+            assert "sign in" in told["message"]
+            assert "segctl" not in told["message"]
+
+
+async def test_a_provider_that_is_away_is_asked_now_and_then(tmp_path: Path, idp: Provider) -> None:
+    later = [0]
+    clock = Clock(lambda: time.time_ns() // 1000 + later[0])
+    async with running_controller(tmp_path, clock, **settings(idp)) as lab:
+        give(lab, "web-team", Role.VIEWER)
+        visitor = Visitor(lab)
+        await signed_in(visitor)
+        until = int((await visitor.call("WhoAmI")).json["until_us"])
+        idp.away, idp.lasts = True, 10_000
+        later[0] = until - time.time_ns() // 1000 - 30 * 10**6
+        assert int((await visitor.call("WhoAmI")).json["until_us"]) == until
+        idp.away = False
+        assert int((await visitor.call("WhoAmI")).json["until_us"]) == until
+        later[0] += AGAIN_US
+        assert int((await visitor.call("WhoAmI")).json["until_us"]) > until
+
+
+@pytest.mark.parametrize(("lasts", "before"), [(600, 60), (100, 50), (0, 0)])
+def test_an_id_token_is_renewed_a_minute_before_its_end_or_at_half_its_time(lasts: int, before: int) -> None:
+    assert due_us((1000 + lasts) * 10**6, 1000 * 10**6) == (1000 + lasts - before) * 10**6
+
+
+async def test_a_visitor_who_leaves_does_not_stop_the_renewal(tmp_path: Path, idp: Provider) -> None:
+    """The provider may have exchanged the refresh token by then."""
+    found = await asyncio.to_thread(discover, idp.issuer)
+    session = Session("oidc alice", "alice", "old", renewal=Renewal("segctl", found["token_endpoint"], "", "refresh"))
+    idp.away = True
+    asking = asyncio.create_task(renew(session, Clock()))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert session.renewing is not None
+    await session.renewing
+    assert session.renewal is not None
+    assert session.renewal.due_us > 0
+
+
+@pytest.mark.parametrize("revokes", [True, False])
+async def test_signing_out_gives_the_refresh_token_back_where_the_provider_takes_it(
+    tmp_path: Path, idp: Provider, revokes: bool
+) -> None:
+    idp.revokes = revokes
+    async with running_controller(tmp_path, **settings(idp)) as lab:
+        give(lab, "web-team", Role.VIEWER)
+        visitor = Visitor(lab)
+        await signed_in(visitor)
+        assert (await visitor.post("/auth/out")).status == 204
+        assert (await visitor.post("/auth/out")).status == 204  # who is out already
+
+        async def given_back() -> bool:
+            return len(idp.revoked) == revokes
+
+        await eventually(given_back)
+        for asked in idp.revoked:
+            assert (asked["client_id"], asked["token_type_hint"]) == ("segctl", "refresh_token")
+            assert asked["token"]
 
 
 async def test_without_a_provider_there_is_nothing_to_sign_in_at(tmp_path: Path) -> None:

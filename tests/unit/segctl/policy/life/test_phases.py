@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -39,7 +40,7 @@ def moved(text: str, selector: Selector, mode: Mode) -> str:
         (
             "modes:\n- mode: 'test' # x\n  select:\n    env:   prod\n  outgoing: drop\nrules: []\n",
             PROD,
-            "modes:\n- mode: enforce # x\n  select:\n    env:   prod\n  outgoing: drop\nrules: []\n",
+            "modes:\n- mode: 'enforce' # x\n  select:\n    env:   prod\n  outgoing: drop\nrules: []\n",
         ),
         (
             "modes:\r\n- {select: {env: dev}, mode: test} #\r\n\r\n# end\r\n",
@@ -62,6 +63,49 @@ def moved(text: str, selector: Selector, mode: Mode) -> str:
 )
 def test_only_the_mode_changes(modes: str, selector: Selector, after: str) -> None:
     assert moved(HEAD + modes, selector, Mode.ENFORCE) == HEAD + after
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        (
+            "{version: 1, tags: {env: [prod]}}\n",
+            "{version: 1, tags: {env: [prod]}, modes: [{select: {env: prod}, mode: enforce}]}\n",
+        ),
+        (
+            "--- {\n  version: 1,\n  tags: {env: [prod]}, # a\n} # e\n",
+            "--- {\n  version: 1,\n  tags: {env: [prod]}, modes: [{select: {env: prod}, mode: enforce}], # a\n} # e\n",
+        ),
+        (
+            "{version: 1, modes: [{select: {env: prod}, mode: test}], tags: {env: [prod]}}",
+            "{version: 1, modes: [{select: {env: prod}, mode: enforce}], tags: {env: [prod]}}",
+        ),
+        (
+            "{version: 1, modes: [], tags: {env: [prod]}}",
+            "{version: 1, modes: [{select: {env: prod}, mode: enforce}], tags: {env: [prod]}}",
+        ),
+        (
+            '{"version": 1, "tags": {"env": ["prod"]}}',
+            '{"version": 1, "tags": {"env": ["prod"]}, "modes": [{"select": {"env": "prod"}, "mode": "enforce"}]}',
+        ),
+        (
+            '{"version": 1, "tags": {"env": ["prod"]}, "modes": [{"mode": "test", "select": {"env": "prod"}}]}',
+            '{"version": 1, "tags": {"env": ["prod"]}, "modes": [{"mode": "enforce", "select": {"env": "prod"}}]}',
+        ),
+        (
+            "---\nversion: 1\ntags: {env: [prod]}\n# end\n...\n",
+            "---\nversion: 1\ntags: {env: [prod]}\n# end\n\nmodes:\n  - {select: {env: prod}, mode: enforce}\n...\n",
+        ),
+        (
+            "  version: 1\n  tags: {env: [prod]}",
+            "  version: 1\n  tags: {env: [prod]}\n\n  modes:\n    - {select: {env: prod}, mode: enforce}\n",
+        ),
+    ],
+)
+def test_files_in_braces_with_marks_or_indented_are_changed_too(text: str, after: str) -> None:
+    assert moved(text, PROD, Mode.ENFORCE) == after
+    if text.startswith('{"'):
+        json.loads(after)
 
 
 def test_a_byte_order_mark_and_wide_characters_stay() -> None:
@@ -92,10 +136,11 @@ def test_another_entry_that_is_stricter_is_named() -> None:
     assert "p.yaml:4:5 has env=prod in enforce; move that entry" in str(caught.value)
 
 
-def test_what_cannot_be_changed_so_is_refused() -> None:
+def test_what_cannot_be_changed_so_is_refused_with_what_to_write() -> None:
     with pytest.raises(PhaseError) as caught:
-        moved("{version: 1, tags: {env: [prod]}}\n", PROD, Mode.TEST)
-    assert "cannot be changed here" in str(caught.value)
+        moved(HEAD + "modes:\n  - mode: >-\n      test\n    select: {env: prod}\n", PROD, Mode.ENFORCE)
+    assert "p.yaml" in str(caught.value)
+    assert str(caught.value).endswith("by hand, in place of the one for env=prod: {select: {env: prod}, mode: enforce}")
 
 
 def test_phases_are_a_ladder() -> None:
