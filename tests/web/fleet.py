@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -98,9 +98,6 @@ FLOWS = (
     Flow("mon1", "10.0.0.1", 9100, "scrape", flows=60),
     Flow("mon1", "10.0.2.1", 9100, "scrape", flows=60),
     Flow("dev1", "10.0.3.1", 3000, flows=4, verdict=OBSERVED),
-    # What no rule permits and happens day by day: rules are suggested for it.
-    *(Flow("pay1", "10.0.2.2", 5432, verdict=WOULD_DENY, ago=(1 + 24 * day) * HOUR) for day in range(1, 15)),
-    *(Flow("api1", "10.0.2.1", 9443, verdict=OBSERVED, ago=(1 + 24 * day) * HOUR) for day in range(1, 15)),
 )
 
 
@@ -139,6 +136,10 @@ class WebFleet:
         self._told += 1
         batch = agent_pb2.ReportBatch(epoch=f"denials {self._told}", sequence=1, denials=denials)
         self.call(_report(self.agents[host], batch))
+
+
+Fill = Callable[[WebFleet, AsyncExitStack], Coroutine[Any, Any, None]]
+"""What makes a fleet of somebody, and ends with the stack."""
 
 
 def denial(remote: str, port: int = 5432, exe: str = "/usr/bin/curl", **fields: Any) -> agent_pb2.Denial:
@@ -186,7 +187,7 @@ async def _report(agent: FakeAgent, *batches: agent_pb2.ReportBatch) -> None:
             await stream.read()
 
 
-async def _live(session: FakeSession) -> None:
+async def live(session: FakeSession) -> None:
     """Proves what comes, and answers heartbeats for as long as it goes on."""
     while (message := await session.call.read()) is not grpc.aio.EOF:
         if message.WhichOneof("kind") == "heartbeat":
@@ -212,14 +213,14 @@ async def _tell(agent: FakeAgent) -> None:
         await _report(agent, *batches)
 
 
-async def _populate(fleet: WebFleet, living: AsyncExitStack) -> None:
+async def populate(fleet: WebFleet, living: AsyncExitStack) -> None:
     """Enrolled, connected, with a policy proven on each, and told of flows."""
     lab, gone = fleet.lab, AsyncExitStack()
     for name, (address, tags) in HOSTS.items():
         agent = fleet.agents[name] = await lab.enrol(name, tags)
         stay = gone if name == AWAY else living
         session = await stay.enter_async_context(agent.session([address]))
-        proving = asyncio.create_task(_live(session), name=f"agent {name}")
+        proving = asyncio.create_task(live(session), name=f"agent {name}")
         stay.callback(proving.cancel)
 
     async def known() -> bool:
@@ -236,8 +237,8 @@ async def _populate(fleet: WebFleet, living: AsyncExitStack) -> None:
 
 
 @contextmanager
-def web_fleet(base: Path, *, populated: bool, **settings: Any) -> Iterator[WebFleet]:
-    """A controller with the web UI, until the block ends."""
+def web_fleet(base: Path, fill: Fill | None = None, **settings: Any) -> Iterator[WebFleet]:
+    """A controller with the web UI, until the block ends; of nobody, unless `fill` says otherwise."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="controller", daemon=True)
     thread.start()
@@ -249,8 +250,8 @@ def web_fleet(base: Path, *, populated: bool, **settings: Any) -> Iterator[WebFl
     try:
         lab = call(living.enter_async_context(running_controller(base, web={"port": 0}, **settings)))
         fleet = WebFleet(lab, loop)
-        if populated:
-            call(_populate(fleet, living))
+        if fill is not None:
+            call(fill(fleet, living))
         yield fleet
     finally:
         call(living.aclose())
