@@ -83,9 +83,12 @@ class Flow:
     flows: int = 10
     verdict: int = 0
     ago: int = 0
+    protocol: int = 6
 
 
 ALLOWED, WOULD_DENY, OBSERVED = 0, 1, 2
+GRE = 47
+"""An IP protocol that has no ports."""
 FLOWS = (
     Flow("web1", "203.0.113.7", 443, "office-to-web", ingress=True, flows=240),
     Flow("web2", "203.0.113.8", 443, "office-to-web", ingress=True, flows=90),
@@ -98,6 +101,7 @@ FLOWS = (
     Flow("mon1", "10.0.0.1", 9100, "scrape", flows=60),
     Flow("mon1", "10.0.2.1", 9100, "scrape", flows=60),
     Flow("dev1", "10.0.3.1", 3000, flows=4, verdict=OBSERVED),
+    Flow("mon1", "10.0.2.1", 0, flows=3, verdict=OBSERVED, ago=10 * 24 * HOUR, protocol=GRE),
 )
 
 
@@ -169,7 +173,7 @@ def flow_batch(host: str, flows: list[Flow], ago: int) -> agent_pb2.FlowBatch:
         rule=[rules.index(flow.rule) for flow in flows],
         direction=[int(flow.ingress) for flow in flows],
         remotes=b"".join(b"\0" * 10 + b"\xff\xff" + ip_address(flow.remote).packed for flow in flows),
-        protocol=[6] * len(flows),
+        protocol=[flow.protocol for flow in flows],
         port=[flow.port for flow in flows],
         flows=[flow.flows for flow in flows],
         bytes_sent=[1500 * flow.flows for flow in flows],

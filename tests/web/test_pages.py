@@ -52,6 +52,16 @@ def test_the_map_says_what_the_policy_says_and_opens_groups(page: Page) -> None:
     expect(page.get_by_role("img", name=re.compile("Map of 5 groups"))).to_be_visible()
 
 
+def test_a_link_of_a_protocol_without_ports_is_looked_at_closer(page: Page) -> None:
+    page.goto("/map?span=30d&pick=app=monitoring → app=billing")
+    tunnel = page.locator(".edges > li").filter(has_text="ip/47")
+    tunnel.get_by_label("Look closer, by").select_option("host")
+    expect(tunnel.locator(".edges li")).to_contain_text("mon1 → pay1")
+    tunnel.get_by_role("link", name="Single flows").click()
+    expect(page.get_by_label("Port")).to_have_value("ip/47")
+    expect(page.locator("caption")).to_have_text(re.compile("1 kind of flows"))
+
+
 def test_the_map_has_the_same_places_every_time(page: Page) -> None:
     drawn = []
     for _ in range(2):
