@@ -217,6 +217,8 @@ class Admin(admin_pb2_grpc.AdminServicer):
     async def GetGeneration(self, request: admin_pb2.GetGenerationRequest, context: Context) -> admin_pb2.Generation:
         async with self._gate.open(context, Role.VIEWER):
             found = await self._db.call(self._db.store.generation, min(request.number, 2**62))
+            if found is None and not request.number:
+                raise NotFoundError("no policy was pushed yet; segctl push PATH pushes the first")
             if found is None:
                 raise NotFoundError(f"there is no generation {request.number}; segctl history shows what there is")
             return generation_view(found, self._fleet.active.number, with_source=True)

@@ -159,7 +159,7 @@ def _is(end: EndFilter | None, tags: str, host: str, workload: str, process: str
         return False
     if (end.workload and workload not in ("", end.workload)) or (end.process and process not in ("", end.process)):
         return False
-    return {f"{key}={value}" for key, value in end.tags} <= set(tags.split(","))
+    return end.carried(tags)
 
 
 def _is_outside(end: EndFilter | None, row: MapRow, peers: Peers) -> bool:

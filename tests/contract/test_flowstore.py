@@ -366,6 +366,9 @@ def test_the_map_is_narrowed_to_the_ends_of_an_edge(store: FlowStore) -> None:
     assert found(source=db) == found(destination=web) == found(source=out) == []
     assert found(destination=out) == [1]
     assert found(source=EndFilter((("role", "web"), ("app", "blog")))) == []
+    assert found(source=EndFilter((("role", "web"), ("zone", "")))) == found(source=EndFilter((("zone", ""),)))
+    assert found(source=EndFilter((("zone", ""),))) == [1, 2, 3, 5]  # none of them has it
+    assert found(source=EndFilter((("role", ""),))) == []
     assert found(destination=db, protocol=6, port=80) == [3]
     assert found(destination=EndFilter(host="db1")) == [2, 3, 5]
     assert found(source=EndFilter(host="db1")) == []

@@ -1,4 +1,5 @@
-"""One browser and one populated controller for all tests; every test gets a window without cookies."""
+"""One browser for all tests, and two controllers: one with a small fleet that is told by hand, for what needs a policy
+and its verdicts, and one with the recorded shop. Every test gets a window of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.web.fleet import WebFleet, web_fleet
+from tests.web.fleet import WebFleet, populate, web_fleet
+from tests.web.shop import record
 
 CHROMIUM = "/usr/bin/chromium"
 WIDE, NARROW = (1280, 800), (390, 844)
@@ -29,19 +31,24 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebFleet]:
-    with web_fleet(tmp_path_factory.mktemp("fleet"), populated=True) as running:
+    with web_fleet(tmp_path_factory.mktemp("fleet"), populate) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebFleet]:
+    with web_fleet(tmp_path_factory.mktemp("shop"), record) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def cookies(browser: Browser, fleet: WebFleet) -> list[Any]:
-    """Of a reader who is signed in: sign-ins are limited, and most tests are about what comes after."""
-    windows = Windows(browser)
-    page = windows.open(fleet)
-    sign_in(page, fleet.token())
-    found: list[Any] = page.context.cookies()
-    windows.close()
-    return found
+    return reader(browser, fleet)
+
+
+@pytest.fixture(scope="session")
+def shop_cookies(browser: Browser, shop: WebFleet) -> list[Any]:
+    return reader(browser, shop)
 
 
 @pytest.fixture
@@ -60,6 +67,12 @@ def window(windows: Windows, fleet: WebFleet) -> Page:
 def page(windows: Windows, fleet: WebFleet, cookies: list[Any]) -> Page:
     """Signed in."""
     return windows.open(fleet, cookies=cookies)
+
+
+@pytest.fixture
+def shop_page(windows: Windows, shop: WebFleet, shop_cookies: list[Any]) -> Page:
+    """Signed in, at the recorded shop."""
+    return windows.open(shop, cookies=shop_cookies)
 
 
 class Windows:
@@ -96,6 +109,22 @@ class Windows:
         # What is refused is told on the page; the browser logs it as well.
         strange = [text for text in self.troubles if "responded with a status of 4" not in text]
         assert not strange, strange
+
+
+def reader(browser: Browser, fleet: WebFleet) -> list[Any]:
+    """The cookies of one who is signed in: sign-ins are limited, and most tests are about what comes after."""
+    windows = Windows(browser)
+    page = windows.open(fleet)
+    sign_in(page, fleet.token())
+    found: list[Any] = page.context.cookies()
+    windows.close()
+    return found
+
+
+def rows(page: Page) -> list[str]:
+    """The rows of every table, without what they open, in one line each."""
+    texts = page.locator("main tbody > tr:not(.more)").all_inner_texts()
+    return [" ".join(text.split()) for text in texts]
 
 
 def sign_in(page: Page, token: str, path: str = "/map") -> None:

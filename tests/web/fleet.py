@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -83,9 +83,12 @@ class Flow:
     flows: int = 10
     verdict: int = 0
     ago: int = 0
+    protocol: int = 6
 
 
 ALLOWED, WOULD_DENY, OBSERVED = 0, 1, 2
+GRE = 47
+"""An IP protocol that has no ports."""
 FLOWS = (
     Flow("web1", "203.0.113.7", 443, "office-to-web", ingress=True, flows=240),
     Flow("web2", "203.0.113.8", 443, "office-to-web", ingress=True, flows=90),
@@ -98,9 +101,7 @@ FLOWS = (
     Flow("mon1", "10.0.0.1", 9100, "scrape", flows=60),
     Flow("mon1", "10.0.2.1", 9100, "scrape", flows=60),
     Flow("dev1", "10.0.3.1", 3000, flows=4, verdict=OBSERVED),
-    # What no rule permits and happens day by day: rules are suggested for it.
-    *(Flow("pay1", "10.0.2.2", 5432, verdict=WOULD_DENY, ago=(1 + 24 * day) * HOUR) for day in range(1, 15)),
-    *(Flow("api1", "10.0.2.1", 9443, verdict=OBSERVED, ago=(1 + 24 * day) * HOUR) for day in range(1, 15)),
+    Flow("mon1", "10.0.2.1", 0, flows=3, verdict=OBSERVED, ago=10 * 24 * HOUR, protocol=GRE),
 )
 
 
@@ -141,6 +142,10 @@ class WebFleet:
         self.call(_report(self.agents[host], batch))
 
 
+Fill = Callable[[WebFleet, AsyncExitStack], Coroutine[Any, Any, None]]
+"""What makes a fleet of somebody, and ends with the stack."""
+
+
 def denial(remote: str, port: int = 5432, exe: str = "/usr/bin/curl", **fields: Any) -> agent_pb2.Denial:
     now = time.time_ns() // 1000
     values: dict[str, Any] = {
@@ -168,7 +173,7 @@ def flow_batch(host: str, flows: list[Flow], ago: int) -> agent_pb2.FlowBatch:
         rule=[rules.index(flow.rule) for flow in flows],
         direction=[int(flow.ingress) for flow in flows],
         remotes=b"".join(b"\0" * 10 + b"\xff\xff" + ip_address(flow.remote).packed for flow in flows),
-        protocol=[6] * len(flows),
+        protocol=[flow.protocol for flow in flows],
         port=[flow.port for flow in flows],
         flows=[flow.flows for flow in flows],
         bytes_sent=[1500 * flow.flows for flow in flows],
@@ -186,7 +191,7 @@ async def _report(agent: FakeAgent, *batches: agent_pb2.ReportBatch) -> None:
             await stream.read()
 
 
-async def _live(session: FakeSession) -> None:
+async def live(session: FakeSession) -> None:
     """Proves what comes, and answers heartbeats for as long as it goes on."""
     while (message := await session.call.read()) is not grpc.aio.EOF:
         if message.WhichOneof("kind") == "heartbeat":
@@ -212,14 +217,14 @@ async def _tell(agent: FakeAgent) -> None:
         await _report(agent, *batches)
 
 
-async def _populate(fleet: WebFleet, living: AsyncExitStack) -> None:
+async def populate(fleet: WebFleet, living: AsyncExitStack) -> None:
     """Enrolled, connected, with a policy proven on each, and told of flows."""
     lab, gone = fleet.lab, AsyncExitStack()
     for name, (address, tags) in HOSTS.items():
         agent = fleet.agents[name] = await lab.enrol(name, tags)
         stay = gone if name == AWAY else living
         session = await stay.enter_async_context(agent.session([address]))
-        proving = asyncio.create_task(_live(session), name=f"agent {name}")
+        proving = asyncio.create_task(live(session), name=f"agent {name}")
         stay.callback(proving.cancel)
 
     async def known() -> bool:
@@ -236,8 +241,8 @@ async def _populate(fleet: WebFleet, living: AsyncExitStack) -> None:
 
 
 @contextmanager
-def web_fleet(base: Path, *, populated: bool, **settings: Any) -> Iterator[WebFleet]:
-    """A controller with the web UI, until the block ends."""
+def web_fleet(base: Path, fill: Fill | None = None, **settings: Any) -> Iterator[WebFleet]:
+    """A controller with the web UI, until the block ends; of nobody, unless `fill` says otherwise."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="controller", daemon=True)
     thread.start()
@@ -249,8 +254,8 @@ def web_fleet(base: Path, *, populated: bool, **settings: Any) -> Iterator[WebFl
     try:
         lab = call(living.enter_async_context(running_controller(base, web={"port": 0}, **settings)))
         fleet = WebFleet(lab, loop)
-        if populated:
-            call(_populate(fleet, living))
+        if fill is not None:
+            call(fill(fleet, living))
         yield fleet
     finally:
         call(living.aclose())

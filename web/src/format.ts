@@ -54,15 +54,24 @@ export function service(range: PortRange | undefined, name?: string): string {
 
 export function tagText(tags: Record<string, string> | undefined): string {
   return Object.entries(tags ?? {})
+    .filter(([, value]) => value)
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([key, value]) => `${key}=${value}`)
     .join(", ");
 }
 
-/** What a group of the map is called. */
+/** What a group of the map is called. A tag with an empty value is one that its hosts do not have. */
 export function groupText(group: TagGroup | undefined): string {
   if (group?.outside) return group.peer ? `peer ${group.peer}` : "outside";
-  return tagText(group?.tags) || "no tags";
+  const keys = Object.keys(group?.tags ?? {}).sort();
+  return tagText(group?.tags) || (keys.length === 1 ? `no ${keys[0]}` : "no tags");
+}
+
+/** What people call a process: of unit:nginx.service nginx, of exe:/usr/bin/ssh ssh. */
+export function processName(identity: string | undefined): string {
+  const [, kind, name = ""] = /^([a-z]+):(.*)$/s.exec(identity ?? "") ?? [];
+  if (kind === "exe") return name.split("/").pop()!;
+  return kind === "unit" ? name.replace(/\.service$/, "") : kind ? name : (identity ?? "");
 }
 
 /** Text of bytes in base64, and back. */

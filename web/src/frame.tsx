@@ -1,5 +1,6 @@
 // What is around every page: the skip link, navigation, the moment that is looked at, and who is signed in.
 import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useRef } from "preact/hooks";
 import { post } from "./api";
 import type { Page } from "./app";
 import type { WhoAmIReply } from "./messages";
@@ -15,6 +16,9 @@ export function Frame(props: {
   children: ComponentChildren;
 }): JSX.Element {
   const { who, place, pages } = props;
+  const nav = useRef<HTMLElement>(null);
+  // In narrow windows the menu is wider than the window.
+  useEffect(() => nav.current?.querySelector("[aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" }), [place.path]);
   return (
     <>
       <a class="skip" href="#main">
@@ -25,7 +29,7 @@ export function Frame(props: {
           <img src="/icon.svg" alt="" width="22" height="22" />
           segctl
         </a>
-        <nav aria-label="Pages">
+        <nav aria-label="Pages" ref={nav}>
           {pages.map((page) => (
             <a key={page.path} href={href(page.path, carried(place))} aria-current={page.path === place.path ? "page" : undefined}>
               {page.title}

@@ -88,9 +88,9 @@ EVERYWHERE = ((-(2**63), -(2**63)),)
 
 @dataclass(frozen=True, slots=True)
 class EndFilter:
-    """One end of an edge: hosts that carry `tags`, and are called `host` or run `workload` or `process` where these are
-    named, as far as they are known; with `outside`, addresses that no host held, of the ranges at `places` (None: all)
-    and of `block` (first, last)."""
+    """One end of an edge: hosts that carry `tags` (an empty value: that have no such tag), and are called `host` or run
+    `workload` or `process` where these are named, as far as they are known; with `outside`, addresses that no host
+    held, of the ranges at `places` (None: all) and of `block` (first, last)."""
 
     tags: tuple[tuple[str, str], ...] = ()
     host: str = ""
@@ -99,6 +99,11 @@ class EndFilter:
     outside: bool = False
     places: frozenset[int] | None = None
     block: tuple[bytes, bytes] | None = None
+
+    def carried(self, tags: str) -> bool:
+        """Whether hosts with these, as `key=value,key=value`, are meant."""
+        own = dict(pair.split("=", 1) for pair in tags.split(",") if pair)
+        return all(own.get(key, "") == value for key, value in self.tags)
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,8 +236,7 @@ class SqlFlowStore:
 
     def _numbered(self, end: EndFilter) -> mapping.NumberedEnd:
         names = {text: number for text in _names_in(end) if (number := self._names.find(text)) is not None}
-        wanted = {f"{key}={value}" for key, value in end.tags}
-        groups = [number for number, text in self._groups.all().items() if wanted <= set(text.split(","))]
+        groups = [number for number, text in self._groups.all().items() if end.carried(text)]
         return mapping.NumberedEnd(end, [NONE] if end.outside else groups, names)
 
     def _map_row(self, row: tuple[int, ...], shown: dict[int, str | None], wanted: MapFilter) -> MapRow:

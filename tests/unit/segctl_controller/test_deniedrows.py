@@ -72,6 +72,8 @@ def test_what_only_would_be_denied_is_among_the_flows() -> None:
     [
         ({"source": EndFilter((("role", "web"),))}, True),
         ({"source": EndFilter((("role", "db"),))}, False),
+        ({"source": EndFilter((("role", "web"), ("app", "")))}, True),
+        ({"source": EndFilter((("role", ""),))}, False),
         ({"destination": EndFilter((("role", "web"),))}, False),
         ({"source": EndFilter(host="web1", workload="shop-web", process="unit:nginx.service")}, True),
         ({"source": EndFilter(workload="host")}, False),

@@ -66,7 +66,7 @@ function Replay({ impact }: { impact: DraftImpactFlowsReply }): JSX.Element {
 }
 
 const FINDINGS: readonly Column<Finding>[] = [
-  { head: "Where", names: true, cell: (one) => `${one.file}:${one.line}` },
+  { head: "Where", names: true, cell: (one) => (one.line ? `${one.file}:${one.line}` : "the policy") },
   { head: "What", cell: (one) => <Badge kind={one.severity === "error" ? "denied" : "would-deny"}>{one.severity}</Badge> },
   { head: "Finding", cell: (one) => one.message },
   { head: "Mend", cell: (one) => one.hint },

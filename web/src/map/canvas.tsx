@@ -8,7 +8,7 @@ import { EdgeRectangleProgram } from "sigma/rendering";
 import { plural } from "../format";
 import { drawHover, drawLabel, themeOf } from "./draw";
 import { layout } from "./layout";
-import type { Picture } from "./model";
+import { linkId, type Picture } from "./model";
 
 /** Links that are drawn as curves with arrows, and that are drawn while the map moves: without a graphics card more of
  * them take longer than a frame. */
@@ -99,10 +99,10 @@ function draw(element: HTMLElement, picture: Picture, state: { current: Pointing
     const color = node.group.outside ? theme.outside : node.within ? theme.opened : theme.node;
     graph.addNode(node.id, { ...points.get(node.id)!, size, color, label: node.text });
   }
-  const known = new Set(picture.links.map((link) => link.id));
+  const links = new Map(picture.links.map((link) => [link.id, link]));
   for (const link of picture.links) {
     if (link.from === link.to) continue; // the table has them
-    const back = known.has(`${link.to} → ${link.from}`);
+    const back = links.has(linkId(link.to, link.from));
     const size = 1.5 + Math.min(4, Math.log10(1 + link.flows));
     graph.addEdgeWithKey(link.id, link.from, link.to, {
       size,
@@ -128,14 +128,20 @@ function draw(element: HTMLElement, picture: Picture, state: { current: Pointing
     minCameraRatio: 0.05,
     maxCameraRatio: 3,
   });
+  const known = (picked: string) => links.has(picked) || graph.hasNode(picked);
+  // A group that talks to itself has a link that is not drawn, and can be picked below.
+  const near = (id: string, picked: string) => {
+    const link = links.get(picked);
+    return link ? link.from === id || link.to === id : graph.areNeighbors(id, picked);
+  };
   sigma.setSetting("nodeReducer", (id, data) => {
     const { picked } = state.current;
-    if (!picked || picked === id || near(graph, id, picked)) return { ...data, highlighted: picked === id, zIndex: 1 };
+    if (!known(picked) || picked === id || near(id, picked)) return { ...data, highlighted: picked === id, zIndex: 1 };
     return { ...data, color: theme.faded, label: "" };
   });
   sigma.setSetting("edgeReducer", (id, data) => {
     const { picked } = state.current;
-    const shown = !picked || picked === id || graph.source(id) === picked || graph.target(id) === picked;
+    const shown = !known(picked) || picked === id || graph.source(id) === picked || graph.target(id) === picked;
     return shown ? { ...data, zIndex: 1 } : { ...data, color: theme.faded };
   });
   sigma.on("clickNode", ({ node }) => (state.current.picked === node ? state.current.onOpen(node) : state.current.onPick(node)));
@@ -145,9 +151,4 @@ function draw(element: HTMLElement, picture: Picture, state: { current: Pointing
   sigma.on("enterNode", () => element.classList.add("pointing"));
   sigma.on("leaveNode", () => element.classList.remove("pointing"));
   return sigma;
-}
-
-function near(graph: Graph, id: string, picked: string): boolean {
-  if (graph.hasEdge(picked)) return graph.extremities(picked).includes(id);
-  return graph.hasNode(picked) && graph.areNeighbors(id, picked);
 }

@@ -1,10 +1,11 @@
 // What was picked on the map: a group, or the link between two.
 import type { JSX } from "preact";
-import { count, groupText, num, plural, service, tagText } from "../format";
+import { count, groupText, num, plural, service } from "../format";
 import type { MapEdge } from "../messages";
 import { href, type Place } from "../router";
+import { groupField, portText } from "../search";
 import { carried } from "../span";
-import { edgeId, VERDICT_TEXT, type MapLink, type MapNode, type Picture } from "./model";
+import { edgeId, verdictText, type MapLink, type MapNode, type Picture } from "./model";
 import { Drill } from "./drill";
 import { Reasons, Verdicts } from "./table";
 import { Badge } from "../ui/parts";
@@ -47,7 +48,7 @@ function Overview({ picture, pick }: { picture: Picture; pick: (id: string) => v
       </label>
       {strange.length > 0 && (
         <>
-          <h3>No rule allows</h3>
+          <h3>Not allowed</h3>
           <Links links={strange.slice(0, 12)} pick={pick} />
         </>
       )}
@@ -63,7 +64,7 @@ function Links({ links, pick }: { links: readonly MapLink[]; pick: (id: string) 
           <button type="button" class="plain" onClick={() => pick(link.id)}>
             {link.id}
           </button>
-          <Badge kind={link.verdict}>{VERDICT_TEXT[link.verdict]}</Badge>
+          <Badge kind={link.verdict}>{verdictText(link.verdict, link.edges)}</Badge>
         </li>
       ))}
     </ul>
@@ -92,8 +93,8 @@ function NodeDetail(props: {
             {node.within ? "Close the group" : "Open the group"}
           </button>
         )}
-        {!node.group.outside && <a href={href("/hosts", { tags: tagText(node.group.tags) })}>Its hosts</a>}
-        {!node.group.outside && <a href={href("/flows", { ...carried(place), from: tagText(node.group.tags) })}>Its flows</a>}
+        {!node.group.outside && <a href={href("/hosts", { tags: groupField(node.group) })}>Its hosts</a>}
+        {!node.group.outside && <a href={href("/flows", { ...carried(place), from: groupField(node.group) })}>Its flows</a>}
         <button type="button" class="plain" onClick={() => pick("")}>
           Show all
         </button>
@@ -111,12 +112,11 @@ function LinkDetail({ link, place, pick }: { link: MapLink; place: Place; pick: 
     <>
       <h2>{link.id}</h2>
       <p class="actions">
-        <button type="button" class="plain" onClick={() => pick(link.from)}>
-          {link.from}
-        </button>
-        <button type="button" class="plain" onClick={() => pick(link.to)}>
-          {link.to}
-        </button>
+        {[...new Set([link.from, link.to])].map((end) => (
+          <button key={end} type="button" class="plain" onClick={() => pick(end)}>
+            {end}
+          </button>
+        ))}
         <button type="button" class="plain" onClick={() => pick("")}>
           Show all
         </button>
@@ -154,12 +154,10 @@ function Compared({ edge }: { edge: MapEdge }): JSX.Element {
 }
 
 function flowsOf(edge: MapEdge, place: Place): string {
-  const end = (group: MapEdge["source"]) => (group?.outside ? "outside" : tagText(group?.tags));
   return href("/flows", {
     ...carried(place),
-    from: end(edge.source),
-    to: end(edge.destination),
-    protocol: edge.service?.protocol,
-    port: edge.service?.low,
+    from: groupField(edge.source),
+    to: groupField(edge.destination),
+    port: portText(edge.service),
   });
 }

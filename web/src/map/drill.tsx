@@ -2,10 +2,11 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { call } from "../api";
-import { count, num, plural, service, tagText } from "../format";
+import { count, num, plural, processName, service, tagText } from "../format";
 import { useLoad } from "../load";
 import type { MapEdge, TagGroup } from "../messages";
 import type { Place } from "../router";
+import { portOf, portText } from "../search";
 import { bounds, spanOf } from "../span";
 import { Choice, Failed, Loading } from "../ui/parts";
 import { Verdicts } from "./table";
@@ -36,8 +37,7 @@ function Closer({ edge, place, detail }: { edge: MapEdge; place: Place; detail: 
     ...(span.at === null ? {} : { at_us: String(span.at * 1000) }),
     source: edge.source,
     destination: edge.destination,
-    protocol: edge.service?.protocol,
-    port: edge.service?.low ?? 0,
+    ...portOf(portText(edge.service)).value,
     detail,
     limit: MOST,
   };
@@ -67,5 +67,5 @@ function closeText(group: TagGroup | undefined): string {
   if (!group) return "";
   if (group.outside) return [group.peer, group.network].filter(Boolean).join(" ") || "outside";
   const place = [group.host, group.workload].filter(Boolean).join("/");
-  return [place || tagText(group.tags), group.process].filter(Boolean).join(" ");
+  return [place || tagText(group.tags), processName(group.process)].filter(Boolean).join(" ");
 }

@@ -13,6 +13,13 @@ export const VERDICT_TEXT: Record<Verdict, string> = {
   allowed: "allowed",
 };
 
+/** Of connections with that verdict. What a boundary denies in the mode observe is no gap in the policy. */
+export function verdictText(verdict: Verdict, edges: readonly MapEdge[]): string {
+  const said = edges.flatMap((edge) => edge.reasons ?? []).filter((reason) => reason.verdict === verdict);
+  const bounded = verdict === "not-covered" && said.length > 0 && said.every((reason) => reason.reason === "boundary");
+  return bounded ? "denied, only observed" : VERDICT_TEXT[verdict];
+}
+
 export interface MapNode {
   id: string;
   group: TagGroup;
@@ -84,6 +91,13 @@ function shownGroup(group: TagGroup, by: readonly string[], open: ReadonlySet<st
   return open.has(id) ? { shown: group, within: id } : { shown: coarse };
 }
 
+/** Groups say which of the keys their hosts do not have: an edge then stands for these hosts and no others. */
+export function withKeys(edges: readonly MapEdge[], keys: readonly string[]): MapEdge[] {
+  const none = Object.fromEntries(keys.map((key) => [key, ""]));
+  const whole = (group: TagGroup | undefined): TagGroup => (group?.outside ? group : { ...group, tags: { ...none, ...group?.tags } });
+  return edges.map((edge) => ({ ...edge, source: whole(edge.source), destination: whole(edge.destination) }));
+}
+
 /** By some tag keys only. */
 export function coarsened(group: TagGroup, by: readonly string[]): TagGroup {
   const tags = Object.entries(group.tags ?? {}).filter(([key]) => by.includes(key));
@@ -93,9 +107,10 @@ export function coarsened(group: TagGroup, by: readonly string[]): TagGroup {
 function label(group: TagGroup): string {
   if (group.outside) return group.peer || "outside";
   const values = Object.entries(group.tags ?? {})
+    .filter(([, value]) => value)
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([, value]) => value);
-  return values.join(" · ") || "no tags";
+  return values.join(" · ") || groupText(group);
 }
 
 /** Edges of the groups that are not opened, and the finer ones of those that are, each once. */

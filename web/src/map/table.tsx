@@ -4,7 +4,7 @@ import { count, groupText, num, plural, service } from "../format";
 import type { MapEdge, MapReason } from "../messages";
 import { Badge, When } from "../ui/parts";
 import { Table, type Column } from "../ui/table";
-import { edgeId, VERDICTS, VERDICT_TEXT, verdictOf, weight, type Picture, type Verdict } from "./model";
+import { edgeId, VERDICTS, verdictOf, verdictText, weight, type Picture, type Verdict } from "./model";
 
 export function reasonText(reason: MapReason): string {
   const name = reason.rule ? ` ${reason.rule}` : "";
@@ -22,12 +22,12 @@ export function Verdicts({ edge }: { edge: MapEdge }): JSX.Element {
     denied: num(found.denied) + num(edge.denied),
   };
   const several = VERDICTS.filter((verdict) => counts[verdict] > 0);
-  if (several.length < 2) return <Badge kind={verdictOf(edge)}>{VERDICT_TEXT[verdictOf(edge)]}</Badge>;
+  if (several.length < 2) return <Badge kind={verdictOf(edge)}>{verdictText(verdictOf(edge), [edge])}</Badge>;
   return (
     <>
       {several.map((verdict) => (
         <Badge key={verdict} kind={verdict}>
-          {count(counts[verdict])} {VERDICT_TEXT[verdict]}
+          {count(counts[verdict])} {verdictText(verdict, [edge])}
         </Badge>
       ))}
     </>

@@ -6,7 +6,7 @@ import type { PageProps } from "../app";
 import { address, count, num, plural, service, tagText } from "../format";
 import type { DeniedConnection } from "../messages";
 import { setParams } from "../router";
-import { Badge, Command, Empty, Field, Loading, When } from "../ui/parts";
+import { Badge, Command, Empty, Field, Loading, Process, When } from "../ui/parts";
 import { Table, type Column } from "../ui/table";
 
 const KEPT = 1000;
@@ -168,11 +168,12 @@ const COLUMNS: readonly Column<DeniedConnection>[] = [
     names: true,
     cell: (row) => (
       <>
-        {row.host}/{row.denial?.workload || "unknown"} <span class="quiet">{processText(row)}</span>
+        {row.host}/{row.denial?.workload || "unknown"}
+        <Process name={processText(row)} whole={row.denial?.process?.exe} />
       </>
     ),
   },
-  { head: "Way", cell: (row) => (row.denial?.ingress ? "← in" : "→ out") },
+  { head: "Way", short: true, cell: (row) => (row.denial?.ingress ? "← in" : "→ out") },
   {
     head: "Peer",
     cell: (row) => (
@@ -181,7 +182,7 @@ const COLUMNS: readonly Column<DeniedConnection>[] = [
       </>
     ),
   },
-  { head: "Service", cell: (row) => service(row.denial?.service, row.service_name) },
+  { head: "Service", short: true, cell: (row) => service(row.denial?.service, row.service_name) },
   {
     head: "Why",
     cell: (row) => (

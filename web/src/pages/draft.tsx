@@ -24,16 +24,17 @@ export function DraftPage(_: PageProps): JSX.Element {
   const [files, setFiles] = useState<DraftFile[]>([]);
   const [days, setDays] = useState("7");
   const [effect, setEffect] = useState<Effect | null>(null);
-  const [error, setError] = useState<ApiError | null>(null);
+  const [failed, setFailed] = useState<{ error: ApiError; again: () => void } | null>(null);
   const [busy, setBusy] = useState("");
 
   const run = async (what: string, work: () => Promise<void>) => {
     setBusy(what);
-    setError(null);
+    setFailed(null);
     try {
       await work();
     } catch (refused) {
-      setError(refused instanceof ApiError ? refused : new ApiError("INTERNAL", String(refused)));
+      const error = refused instanceof ApiError ? refused : new ApiError("INTERNAL", String(refused));
+      setFailed({ error, again: () => void run(what, work) });
     }
     setBusy("");
   };
@@ -56,7 +57,10 @@ export function DraftPage(_: PageProps): JSX.Element {
       const asked = { source, since_us: String(Date.now() * 1000 - length), limit: 100, span_us: String(length / SPANS) };
       setEffect({ plan, impact: refused ? null : await call("DraftImpactFlows", asked) });
     });
-  const edit = (name: string, text: string) => setFiles(files.map((file) => (file.name === name ? { name, text } : file)));
+  const edit = (name: string, text: string) => {
+    setEffect(null); // it was that of another text
+    setFiles(files.map((file) => (file.name === name ? { name, text } : file)));
+  };
 
   return (
     <>
@@ -93,12 +97,12 @@ export function DraftPage(_: PageProps): JSX.Element {
         </details>
       ))}
       {files.length === 0 && (
-        <p class="note">
+        <div class="note">
           The same on the command line: <Command text={`segctl plan --replay ${days}d policy/`} />
-        </p>
+        </div>
       )}
       {busy && <Loading what={busy} />}
-      {error && <Failed error={error} again={judge} />}
+      {failed && <Failed {...failed} />}
       {effect && <Effects effect={effect} />}
     </>
   );

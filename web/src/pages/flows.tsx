@@ -1,62 +1,64 @@
 // Search the flows: which workload of which host talked to whom, and what permitted it.
 import type { JSX } from "preact";
+import { useEffect } from "preact/hooks";
 import { call } from "../api";
 import type { PageProps } from "../app";
-import { address, bytes, count, num, plural, service } from "../format";
+import { address, bytes, count, num, plural, processName, service } from "../format";
 import { useLoad } from "../load";
-import type { FlowRecord, FlowsRequest, TagGroup } from "../messages";
+import type { FlowRecord, FlowsRequest } from "../messages";
 import { href, setParams } from "../router";
+import { groupOf, portOf } from "../search";
 import { bounds, spanOf } from "../span";
-import { Badge, Choice, Command, Empty, Failed, Field, Loading, When } from "../ui/parts";
+import { Badge, Choice, Command, Empty, Failed, Field, Loading, Process, When } from "../ui/parts";
 import { AtField, SpanField } from "../ui/spanbar";
 import { Table, type Column } from "../ui/table";
 
 const MOST = 1000;
 const TEXTS = ["host", "workload", "address", "port", "rule", "process", "from", "to"] as const;
 const VERDICTS = [
-  ["", "any"],
   ["allowed", "allowed"],
   ["would-deny", "would be denied"],
   ["observed", "observed"],
   ["denied", "denied"],
 ] as const;
 
-/** `outside`, or tags as "app=shop, env=prod". */
-export function groupOf(text: string): TagGroup | undefined {
-  if (!text) return undefined;
-  if (text === "outside") return { outside: true };
-  const pairs = text.split(/[\s,]+/).filter(Boolean).map((pair) => pair.split("=") as [string, string]);
-  return { tags: Object.fromEntries(pairs) };
+interface Search {
+  request: FlowsRequest;
+  /** By the field's name, why it cannot be read. */
+  wrong: Record<string, string>;
 }
 
-function request(params: URLSearchParams): FlowsRequest {
+function searchOf(params: URLSearchParams): Search {
   const of = (name: string) => params.get(name)?.trim() ?? "";
-  // Like the command line: tcp/5432, 5432, or udp.
-  const [, protocol = "", port = ""] = /^([a-z]*)\/?(\d*)$/.exec(of("port")) ?? [];
-  return {
+  const said = { port: portOf(of("port")), from: groupOf(of("from")), to: groupOf(of("to")) };
+  const wrong = Object.fromEntries(Object.entries(said).flatMap(([name, one]) => (one.wrong ? [[name, one.wrong]] : [])));
+  const request = {
     ...bounds(spanOf(params)),
     limit: MOST,
     host: of("host"),
     workload: of("workload"),
     address: of("address"),
-    protocol: protocol || of("protocol"),
-    ...(port ? { port: Number(port) } : {}),
+    ...said.port.value,
     rule: of("rule"),
     process: of("process"),
     verdict: of("verdict"),
-    ...(of("from") ? { source: groupOf(of("from")) } : {}),
-    ...(of("to") ? { destination: groupOf(of("to")) } : {}),
+    ...(said.from.value ? { source: said.from.value } : {}),
+    ...(said.to.value ? { destination: said.to.value } : {}),
   };
+  return { request, wrong };
 }
 
 export function FlowsPage({ place }: PageProps): JSX.Element {
   const { params } = place;
-  const { data, error, loading, again } = useLoad(params.toString(), (signal) => call("Flows", request(params), signal));
+  const { request, wrong } = searchOf(params);
+  const readable = Object.keys(wrong).length === 0;
+  const { data, error, loading, again } = useLoad(params.toString(), async (signal) => (readable ? call("Flows", request, signal) : null));
+  useEffect(() => document.querySelector<HTMLElement>("[aria-invalid]")?.focus(), [params.toString()]);
   const search = (event: SubmitEvent) => {
     event.preventDefault();
     const found = new FormData(event.currentTarget as HTMLFormElement);
     const texts = Object.fromEntries([...TEXTS, "verdict"].map((name) => [name, String(found.get(name) ?? "").trim()]));
-    setParams({ ...texts, protocol: "" });
+    setParams(texts);
   };
   const flows = [...(data?.flows ?? [])].reverse();
   return (
@@ -72,12 +74,12 @@ export function FlowsPage({ place }: PageProps): JSX.Element {
         <Field label="Host" name="host" value={params.get("host") ?? ""} placeholder="web1" />
         <Field label="Workload" name="workload" value={params.get("workload") ?? ""} placeholder="shop-web" />
         <Field label="Peer address or network" name="address" value={params.get("address") ?? ""} placeholder="10.0.0.0/8" />
-        <Field label="Port" name="port" value={portText(params)} placeholder="tcp/5432" />
+        <Field label="Port" name="port" value={params.get("port") ?? ""} placeholder="tcp/5432" wrong={wrong.port} />
         <Field label="Rule" name="rule" value={params.get("rule") ?? ""} placeholder="web-to-db" />
         <Field label="Process" name="process" value={params.get("process") ?? ""} placeholder="nginx" />
-        <Field label="From tags" name="from" value={params.get("from") ?? ""} placeholder="app=shop, env=prod" />
-        <Field label="To tags" name="to" value={params.get("to") ?? ""} placeholder="role=db, or outside" />
-        <Choice label="Verdict" name="verdict" value={params.get("verdict") ?? ""} options={VERDICTS} />
+        <Field label="From tags" name="from" value={params.get("from") ?? ""} placeholder="app=shop, env=prod" wrong={wrong.from} />
+        <Field label="To tags" name="to" value={params.get("to") ?? ""} placeholder="role=db, or outside" wrong={wrong.to} />
+        <Choice label="Verdict" name="verdict" value={params.get("verdict") ?? ""} options={[["", anyText(params)], ...VERDICTS]} />
         <button type="submit" class="primary">
           Search
         </button>
@@ -86,8 +88,8 @@ export function FlowsPage({ place }: PageProps): JSX.Element {
         </a>
       </form>
       {error && <Failed error={error} again={again} />}
-      {loading && !data && <Loading what="flows" />}
-      {data && flows.length === 0 && <Nothing searched={Object.keys(request(params)).length > 0} />}
+      {loading && readable && !data && <Loading what="flows" />}
+      {data && flows.length === 0 && <Nothing searched={[...TEXTS, "verdict"].some((name) => params.get(name))} />}
       {data && flows.length > 0 && (
         <div aria-busy={loading}>
           <Table caption={caption(flows)} columns={COLUMNS} rows={flows} keyOf={keyOf} />
@@ -99,11 +101,8 @@ export function FlowsPage({ place }: PageProps): JSX.Element {
   );
 }
 
-function portText(params: URLSearchParams): string {
-  const port = params.get("port") ?? "";
-  const protocol = params.get("protocol");
-  return protocol && !port.includes("/") ? `${protocol}/${port}` : port;
-}
+/** What the controller answers where no verdict is asked for. */
+const anyText = (params: URLSearchParams): string => (params.get("process") ? "any, denied ones too" : "any that passed");
 
 const caption = (flows: FlowRecord[]): string => `${plural(flows.length, "kind")} of flows, the newest first`;
 
@@ -119,11 +118,11 @@ const COLUMNS: readonly Column<FlowRecord>[] = [
     cell: (flow) => (
       <>
         <a href={href("/flows", { host: flow.host })}>{flow.host}</a>/{flow.workload}
-        {flow.process && <span class="quiet"> ({flow.process})</span>}
+        <Process name={processName(flow.process)} whole={flow.process} />
       </>
     ),
   },
-  { head: "Way", cell: (flow) => (flow.ingress ? "← in" : "→ out") },
+  { head: "Way", short: true, cell: (flow) => (flow.ingress ? "← in" : "→ out") },
   {
     head: "Peer",
     cell: (flow) => {
@@ -131,14 +130,14 @@ const COLUMNS: readonly Column<FlowRecord>[] = [
       return (
         <>
           {name} <span class={name ? "quiet" : ""}>{address(flow.remote)}</span>
-          {flow.peer_process && <span class="quiet"> ({flow.peer_process})</span>}
+          <Process name={processName(flow.peer_process)} whole={flow.peer_process} />
         </>
       );
     },
   },
-  { head: "Service", cell: (flow) => service(flow.service, flow.service_name) },
+  { head: "Service", short: true, cell: (flow) => service(flow.service, flow.service_name) },
   { head: "Verdict", cell: (flow) => <Badge kind={flow.verdict ?? ""}>{VERDICTS.find(([value]) => value === flow.verdict)?.[1]}</Badge> },
-  { head: "Rule", cell: (flow) => (flow.rule ? <a href={href("/policy", { rule: flow.rule })}>{flow.rule}</a> : <span class="quiet">none</span>) },
+  { head: "Rule", short: true, cell: (flow) => (flow.rule ? <a href={href("/policy", { rule: flow.rule })}>{flow.rule}</a> : <span class="quiet">none</span>) },
   { head: "Flows", number: true, cell: (flow) => count(flow.flows) },
   { head: "Sent", number: true, cell: (flow) => bytes(flow.bytes_sent) },
   { head: "Received", number: true, cell: (flow) => bytes(flow.bytes_received) },
@@ -149,7 +148,7 @@ function Nothing({ searched }: { searched: boolean }): JSX.Element {
     <Empty title="No such flows">
       <p>
         {searched ? "Nothing in this time fits the search. Look at more time, or leave a field out. " : ""}
-        Flows are those that hosts let pass; denied ones are under the verdict “denied”, and alone told with their process.
+        Flows are those that hosts let pass; denied connections are under the verdict “denied”, and in a search for a process.
       </p>
       <p>On the command line:</p>
       <Command text="segctl flows --since 7d" />

@@ -35,7 +35,7 @@ export function HistoryPage(_: PageProps): JSX.Element {
       <div class="title">
         <h1 tabIndex={-1}>History</h1>
       </div>
-      <p class="quiet">Every policy that was pushed. Look at one, or at the map of the last day of its reign.</p>
+      <p class="summary quiet">Every policy that was pushed. Look at one, or at the map of the last day of its reign.</p>
       {error && <Failed error={error} again={again} />}
       {!data && loading && <Loading what="the history" />}
       {data && rows.length === 0 && (

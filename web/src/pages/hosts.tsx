@@ -6,9 +6,9 @@ import { address, count, num, plural, tagText } from "../format";
 import { useLoad } from "../load";
 import type { HostStatus, StatusReply } from "../messages";
 import { href, setParams } from "../router";
+import { tagsOf } from "../search";
 import { Badge, Choice, Command, Empty, Failed, Field, Loading, When } from "../ui/parts";
 import { Table, type Column } from "../ui/table";
-import { groupOf } from "./flows";
 
 const MODES = ["enforce", "test", "observe"] as const;
 const STATES = ["in-sync", "pending", "refused", "released", "offline", "never-connected"];
@@ -21,7 +21,8 @@ export function HostsPage({ place }: PageProps): JSX.Element {
     const found = new FormData(event.currentTarget as HTMLFormElement);
     setParams({ name: String(found.get("name")).trim(), tags: String(found.get("tags")).trim() });
   };
-  const hosts = data ? matching(data.hosts ?? [], params) : [];
+  const tags = tagsOf(params.get("tags") ?? "");
+  const hosts = data ? matching(data.hosts ?? [], params, Object.entries(tags.value ?? {})) : [];
   return (
     <>
       <div class="title">
@@ -38,7 +39,7 @@ export function HostsPage({ place }: PageProps): JSX.Element {
         <>
           <form class="filters" role="search" aria-label="Filter hosts" onSubmit={search} key={params.toString()}>
             <Field label="Name or address" name="name" value={params.get("name") ?? ""} placeholder="web1" />
-            <Field label="Tags" name="tags" value={params.get("tags") ?? ""} placeholder="app=shop, env=prod" />
+            <Field label="Tags" name="tags" value={params.get("tags") ?? ""} placeholder="app=shop, env=prod" wrong={tags.wrong} />
             <Choice
               label="State"
               value={params.get("state") ?? ""}
@@ -49,9 +50,8 @@ export function HostsPage({ place }: PageProps): JSX.Element {
               Filter
             </button>
           </form>
-          {hosts.length === 0 ? (
-            <p class="note">No host fits this filter.</p>
-          ) : (
+          {!tags.wrong && hosts.length === 0 && <p class="note">No host fits this filter.</p>}
+          {!tags.wrong && hosts.length > 0 && (
             <Table
               key={params.toString()}
               caption={`${count(hosts.length)} of ${plural((data.hosts ?? []).length, "host")}`}
@@ -68,14 +68,13 @@ export function HostsPage({ place }: PageProps): JSX.Element {
   );
 }
 
-function matching(hosts: readonly HostStatus[], params: URLSearchParams): HostStatus[] {
+function matching(hosts: readonly HostStatus[], params: URLSearchParams, tags: readonly (readonly [string, string])[]): HostStatus[] {
   const name = (params.get("name") ?? "").toLowerCase();
-  const tags = Object.entries(groupOf(params.get("tags") ?? "")?.tags ?? {});
   const state = params.get("state") ?? "";
   return hosts.filter(
     (host) =>
       (!name || host.name?.toLowerCase().includes(name) || host.addresses?.includes(name)) &&
-      tags.every(([key, value]) => host.tags?.[key] === value) &&
+      tags.every(([key, value]) => (host.tags?.[key] ?? "") === value) &&
       (!state || (state === "ill" ? (host.troubles ?? []).length > 0 : host.state === state)),
   );
 }
@@ -144,7 +143,7 @@ function More({ host }: { host: HostStatus }): JSX.Element {
             {troubles.map((trouble) => (
               <div key={trouble.text}>
                 <p>{trouble.text}</p>
-                {trouble.next && <Command text={trouble.next} />}
+                {trouble.next && <p class="quiet">What to do: {trouble.next}.</p>}
               </div>
             ))}
           </>
@@ -197,7 +196,7 @@ function Nothing(): JSX.Element {
       <p>A new host drops nothing: it observes, until a policy says otherwise. An administrator makes a token with the host's tags:</p>
       <Command text="segctl token create --tag app=shop --tag role=web --out web.token" />
       <p>and on the host, as root:</p>
-      <Command text={"segctl-agent enrol --token-file web.token --start"} />
+      <Command text="segctl-agent enrol --token-file web.token --start" />
     </Empty>
   );
 }

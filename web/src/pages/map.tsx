@@ -7,9 +7,9 @@ import { plural } from "../format";
 import { useLoad } from "../load";
 import { MapCanvas } from "../map/canvas";
 import { Detail } from "../map/detail";
-import { groupId, pictureOf, VERDICTS, VERDICT_TEXT, withOpened, type MapNode } from "../map/model";
+import { groupId, pictureOf, VERDICTS, VERDICT_TEXT, withKeys, withOpened, type MapNode } from "../map/model";
 import { MapTable } from "../map/table";
-import type { FlowMapReply, MapEdge, TagGroup } from "../messages";
+import type { MapEdge, TagGroup } from "../messages";
 import { setParams } from "../router";
 import { bounds, spanOf, LENGTHS, type Span } from "../span";
 import { Choice, Command, Empty, Failed, Loading } from "../ui/parts";
@@ -23,8 +23,9 @@ const BETWEEN = ";";
 interface Asked {
   keys: string[];
   by: string[];
-  coarse: FlowMapReply;
+  coarse: MapEdge[];
   fine: MapEdge[];
+  more: boolean;
 }
 
 async function load(by: string | null, open: readonly string[], span: Span, signal: AbortSignal): Promise<Asked> {
@@ -37,9 +38,10 @@ async function load(by: string | null, open: readonly string[], span: Span, sign
   const keys = (policy.tags ?? []).map((tag) => tag.name ?? "");
   const key = by ?? (keys.includes(MAIN_KEY) ? MAIN_KEY : (keys[0] ?? EVERY_TAG));
   const wanted = key === EVERY_TAG ? [] : key.split(",");
-  const coarse = key === guess ? guessed : await mapped(key);
+  const found = key === guess ? guessed : await mapped(key);
+  const coarse = withKeys(found.edges ?? [], wanted.length ? wanted : keys);
   const groups = new Map<string, TagGroup>();
-  for (const edge of coarse.edges ?? [])
+  for (const edge of coarse)
     for (const group of [edge.source, edge.destination]) if (group && !group.outside) groups.set(groupId(group), group);
   const opened = open.flatMap((id) => groups.get(id) ?? []);
   const parts = await Promise.all(
@@ -48,7 +50,8 @@ async function load(by: string | null, open: readonly string[], span: Span, sign
       call("FlowMap", { ...asked, destination: { tags: group.tags } }, signal),
     ]),
   );
-  return { keys, by: wanted, coarse, fine: parts.flatMap((part) => part.edges ?? []) };
+  const fine = withKeys(parts.flatMap((part) => part.edges ?? []), keys);
+  return { keys, by: wanted, coarse, fine, more: found.more ?? false };
 }
 
 export function MapPage({ place }: PageProps): JSX.Element {
@@ -60,7 +63,7 @@ export function MapPage({ place }: PageProps): JSX.Element {
   const picture = useMemo(() => {
     if (!data) return null;
     const opened = new Set(open);
-    return pictureOf(withOpened(data.coarse.edges ?? [], data.fine, opened), data.by, opened);
+    return pictureOf(withOpened(data.coarse, data.fine, opened), data.by, opened);
   }, [data]);
   const picked = params.get("pick") ?? "";
   const pick = (id: string) => setParams({ pick: id }, true);
@@ -101,7 +104,7 @@ export function MapPage({ place }: PageProps): JSX.Element {
             <Detail picture={picture} picked={picked} place={place} canOpen={canOpen} toggle={toggle} pick={pick} />
           </div>
           <Legend />
-          {data?.coarse.more && <p class="note">Only the {plural(MOST_EDGES, "connection")} with most flows are shown. Look at less time, or group by one tag.</p>}
+          {data?.more && <p class="note">Only the {plural(MOST_EDGES, "connection")} with most flows are shown. Look at less time, or group by one tag.</p>}
           <MapTable picture={picture} pick={pick} />
         </>
       )}

@@ -72,6 +72,26 @@ function Shown({ asked, params, generation }: { asked: Asked; params: URLSearchP
   const { policy } = asked;
   const stored = policy.generation!;
   const rows = rowsOf(asked);
+  return (
+    <>
+      <p class="summary">
+        Generation <b>{String(stored.number)}</b>
+        {stored.active ? ", in force," : `, ${stored.state},`} by {stored.author}, <When us={stored.created_us} /> UTC
+        {stored.message && <>: “{stored.message}”</>}. {guardText(policy.tests ?? 0)}{" "}
+        {generation && <a href="/policy">The policy in force</a>}
+      </p>
+      {rows.length === 0 && (
+        <p class="note">
+          It has no rules. <a href="/suggestions">Suggestions</a> are made of what hosts observed.
+        </p>
+      )}
+      {rows.length > 0 && <Rules rows={rows} params={params} generation={generation} />}
+      <Statements policy={policy} />
+    </>
+  );
+}
+
+function Rules({ rows, params, generation }: { rows: readonly RuleRow[]; params: URLSearchParams; generation: string }): JSX.Element {
   const text = (params.get("text") ?? "").toLowerCase();
   const kind = params.get("finding") ?? "";
   const only = params.get("rule") ?? "";
@@ -87,12 +107,6 @@ function Shown({ asked, params, generation }: { asked: Asked; params: URLSearchP
   };
   return (
     <>
-      <p class="summary">
-        Generation <b>{String(stored.number)}</b>
-        {stored.active ? ", in force," : `, ${stored.state},`} by {stored.author}, <When us={stored.created_us} /> UTC
-        {stored.message && <>: “{stored.message}”</>}. {plural(policy.tests ?? 0, "test")} guard it.{" "}
-        {generation && <a href="/policy">The policy in force</a>}
-      </p>
       <form class="filters" role="search" aria-label="Filter rules" onSubmit={search} key={params.toString()}>
         <Field label="Rule, end, owner or service" name="text" value={only || text} placeholder="shop" />
         <Choice
@@ -119,7 +133,6 @@ function Shown({ asked, params, generation }: { asked: Asked; params: URLSearchP
         more={(row) => <More row={row} />}
         opened={only}
       />
-      <Statements policy={policy} />
     </>
   );
 }
@@ -209,6 +222,11 @@ function More({ row: { rule, life, findings } }: { row: RuleRow }): JSX.Element 
   );
 }
 
+function guardText(tests: number): string {
+  if (tests === 0) return "No test guards it.";
+  return `${plural(tests, "test")} ${tests === 1 ? "guards" : "guard"} it.`;
+}
+
 function Statements({ policy }: { policy: PolicyDescription }): JSX.Element {
   const { boundaries = [], modes = [] } = policy;
   return (
@@ -267,12 +285,32 @@ function Names({ title, names = [] }: { title: string; names: DescribedName[] | 
   );
 }
 
+/** A test pushes it. */
+const FIRST = `version: 1
+tags:
+  app: [shop]
+  role: [web, db]
+services:
+  postgres: [tcp/5432]
+rules:
+  - name: web-to-db
+    from: {app: shop, role: web}
+    to: {app: shop, role: db}
+    allow: [postgres]
+    owner: team-shop
+    why: the shop keeps its orders in the database`;
+
 function Nothing({ past }: { past: boolean }): JSX.Element {
   return (
     <Empty title={past ? "No policy was in force then" : "No policy was pushed yet"}>
-      <p>Without one every host observes: nothing is dropped, and the map shows who talks to whom. To begin a policy in a folder under git:</p>
-      <Command text={"segctl init policy/\nsegctl check policy/\nsegctl plan policy/"} />
-      <p>A plan shows what would change, before anything does. Then:</p>
+      <p>
+        Without one every host observes: nothing is dropped, and the map shows who talks to whom. A policy is a folder of YAML files,
+        best under git. The smallest that says something, <b>policy/policy.yaml</b>:
+      </p>
+      <Command text={FIRST} />
+      <p>It names the tags of your hosts, and what may talk to what; without modes it denies nothing. See what it says and what it would change:</p>
+      <Command text={"segctl check policy/\nsegctl plan policy/"} />
+      <p>Then put it in force:</p>
       <Command text="segctl push policy/ -m 'the first policy'" />
     </Empty>
   );

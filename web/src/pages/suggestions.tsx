@@ -55,23 +55,38 @@ function Shown({ asked, canDecide }: { asked: Loaded<Asked>; canDecide: boolean 
   const suggestions = found.suggestions ?? [];
   const decisions = decided.decisions ?? [];
   const permitted = num(found.permitted_flows);
+  const waiting = suggestions.filter((one) => one.decision);
   return (
     <div aria-busy={asked.loading}>
       <p class="summary">
-        From {moment(found.since_us).slice(0, 10)} to {moment(found.until_us).slice(0, 10)}: {plural(suggestions.length, "rule")} would
-        explain what no rule permits yet; {plural(permitted, "flow")} need nothing.{" "}
+        From {moment(found.since_us).slice(0, 10)} to {moment(found.until_us).slice(0, 10)}:{" "}
+        {suggestions.length > 0 ? `${plural(suggestions.length, "rule")} would explain what no rule permits yet` : "no rule is suggested"}
+        {permitted > 0 && `; ${plural(permitted, "flow")} ${permitted === 1 ? "is" : "are"} permitted already`}.{" "}
         <span class="quiet">Nothing here changes the policy: what you accept becomes text for your policy's files, and a push by a person.</span>
       </p>
       {suggestions.length === 0 && <Nothing seen={permitted > 0 || (found.left_out ?? []).length > 0} />}
+      {waiting.length > 0 && <Waiting rules={waiting.map((one) => one.name ?? "")} />}
       <div class="stack">
         {suggestions.map((one) => (
-          <SuggestionCard key={one.id} one={one} byHour={found.by_hour ?? false} canDecide={canDecide} decided={asked.again} />
+          <SuggestionCard key={one.id} one={one} byHour={found.by_hour ?? false} canDecide={canDecide} waiting={waiting} decided={asked.again} />
         ))}
       </div>
       {found.more && <p class="note">There were more kinds of flows than are looked at: decide these, then look again.</p>}
       <LeftOut found={found} />
       {decisions.length > 0 && <Decisions decisions={decisions} canDecide={canDecide} again={asked.again} />}
     </div>
+  );
+}
+
+function Waiting({ rules }: { rules: readonly string[] }): JSX.Element {
+  return (
+    <section class="notice" aria-label="Accepted, and not in force yet">
+      <p>
+        <b>Accepted, and not in force yet:</b> {rules.join(", ")}. Put the text into a file of the policy and push it before you accept the
+        next suggestion, which then leaves out what the policy has.
+      </p>
+      <Command text="segctl push policy/" />
+    </section>
   );
 }
 

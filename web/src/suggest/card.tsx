@@ -7,6 +7,7 @@ import { Badge, Command } from "../ui/parts";
 import { Table } from "../ui/table";
 import { decide } from "./decide";
 import { OBSERVED, observedKey } from "./observed";
+import { shared } from "./shared";
 
 const CONFIDENCE: Record<string, string> = { high: "allowed", medium: "would-deny", low: "denied" };
 
@@ -15,6 +16,8 @@ export function SuggestionCard(props: {
   /** Sightings are hours, else days. */
   byHour: boolean;
   canDecide: boolean;
+  /** Those that were accepted and are not in force yet. */
+  waiting: readonly RuleSuggestion[];
   decided: () => void;
 }): JSX.Element {
   const { one } = props;
@@ -38,13 +41,25 @@ export function SuggestionCard(props: {
           ))}
         </ul>
       )}
+      {one.decision && <Accepted text={acceptedText(one)} />}
       <details>
-        <summary>The rule, and the {plural(one.explained ?? 0, "kind")} of flows that it explains</summary>
+        <summary>The rule, and what it explains: {plural(one.explained ?? 0, "kind")} of flows</summary>
         <Command text={(one.policy ?? "").trimEnd()} />
         <Table caption="Those with most flows" columns={OBSERVED} rows={one.explains ?? []} keyOf={observedKey} />
       </details>
       {props.canDecide && !one.decision && <Decision {...props} />}
     </section>
+  );
+}
+
+const acceptedText = (one: RuleSuggestion): string => one.decision?.decided || one.policy || "";
+
+function Accepted({ text }: { text: string }): JSX.Element {
+  return (
+    <div>
+      <h3>For a new file of the policy, then push it</h3>
+      <Command text={text.trimEnd()} />
+    </div>
   );
 }
 
@@ -67,7 +82,7 @@ function Evidence({ one, byHour }: { one: RuleSuggestion; byHour: boolean }): JS
           "permits nothing that was not seen"
         ) : (
           <>
-            of {plural(permitted, "pair")} of groups {count(seen)} were seen, <b>{count(unseen)}</b> never
+            of {plural(permitted, "pair")} of groups {count(seen)} {seen === 1 ? "was" : "were"} seen, <b>{count(unseen)}</b> never
             {silent > 0 && `, of ${count(silent)} one end told nothing`}
             <meter value={seen} max={Math.max(permitted, 1)} aria-label={`Pairs that were seen, of ${one.name}`} />
             {examples.length > 0 && <div class="quiet">such as {examples.join("; ")}</div>}
@@ -78,7 +93,8 @@ function Evidence({ one, byHour }: { one: RuleSuggestion; byHour: boolean }): JS
   );
 }
 
-function Decision({ one, decided }: { one: RuleSuggestion; decided: () => void }): JSX.Element {
+function Decision(props: { one: RuleSuggestion; waiting: readonly RuleSuggestion[]; decided: () => void }): JSX.Element {
+  const { one, waiting, decided } = props;
   const [doing, setDoing] = useState<"" | "edit" | "reject">("");
   const [error, setError] = useState("");
   const send = async (verdict: string, fields: { reason?: string; decided?: string }) =>
@@ -90,6 +106,16 @@ function Decision({ one, decided }: { one: RuleSuggestion; decided: () => void }
   };
   return (
     <>
+      {waiting.map((other) => {
+        const both = shared(one.policy ?? "", acceptedText(other));
+        return (
+          both.length > 0 && (
+            <p class="notice" key={other.id}>
+              Push {other.name} first: both texts declare the {both.join(" and the ")}, which a policy refuses.
+            </p>
+          )
+        );
+      })}
       <p class="actions">
         <button type="button" class="primary" onClick={() => send("accepted", { decided: one.policy })}>
           Accept

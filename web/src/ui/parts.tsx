@@ -1,12 +1,24 @@
 // The small parts that pages are made of. Text from the network is always a text node.
 import type { ComponentChildren, JSX } from "preact";
-import { useState } from "preact/hooks";
+import { useId, useState } from "preact/hooks";
 import type { ApiError } from "../api";
 import { ago, moment } from "../format";
 import type { Long } from "../messages";
 
 export function Badge({ kind, children }: { kind: string; children: ComponentChildren }): JSX.Element {
   return <span class={`badge ${kind}`}>{children}</span>;
+}
+
+/** The process of an end; a long name is cut, and whole where one points at it. */
+export function Process({ name, whole }: { name: string; whole: string | undefined }): JSX.Element | null {
+  return name ? (
+    <>
+      {" "}
+      <span class="process quiet" title={whole || name}>
+        {name}
+      </span>
+    </>
+  ) : null;
 }
 
 /** A moment in UTC, with how long ago it was. */
@@ -76,13 +88,22 @@ export function Field(props: {
   size?: number;
   type?: string;
   list?: string;
+  /** Why what it says cannot be read, and how it is written. */
+  wrong?: string;
 }): JSX.Element {
-  const { label, name, value, ...rest } = props;
+  const { label, name, value, wrong, ...rest } = props;
+  const id = useId();
+  const told = wrong ? { "aria-invalid": true, "aria-describedby": `${id}-wrong` } : {};
   return (
-    <label class="field">
-      <span>{label}</span>
-      <input name={name} defaultValue={value} autocomplete="off" spellcheck={false} {...rest} />
-    </label>
+    <div class="field">
+      <label for={id}>{label}</label>
+      <input id={id} name={name} defaultValue={value} autocomplete="off" spellcheck={false} {...told} {...rest} />
+      {wrong && (
+        <p id={`${id}-wrong`} class="error">
+          {wrong}
+        </p>
+      )}
+    </div>
   );
 }
 

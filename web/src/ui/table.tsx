@@ -8,6 +8,8 @@ export interface Column<T> {
   head: string;
   cell: (row: T) => ComponentChildren;
   number?: boolean;
+  /** Stays on one line, however narrow it gets. */
+  short?: boolean;
   /** The cell that names the row. */
   names?: boolean;
 }
@@ -56,7 +58,7 @@ export function Table<T>(props: {
             const isOpen = open.has(key);
             const cells = columns.map((column) => {
               const content = column.cell(row);
-              const kind = column.number ? "number" : undefined;
+              const kind = column.number ? "number" : column.short ? "short" : undefined;
               return column.names ? (
                 <th key={column.head} scope="row" role="rowheader" class={kind} data-head={column.head}>
                   {content}

@@ -1793,7 +1793,9 @@ class TagGroup(google.protobuf.message.Message):
     process: builtins.str
     """in the detail process; empty: not told"""
     @property
-    def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """in a question, an empty value: hosts without that tag"""
+
     def __init__(
         self,
         *,
