@@ -14,6 +14,7 @@ from tests.web.fleet import WebFleet, denial
 VIEWS = Path(__file__).parents[2] / "web" / "src"
 TOLD = re.compile(r"""<Command\s+text=(?:"([^"]*)"|\{"((?:[^"\\]|\\.)*)"\}|\{`([^`]*)`\})""")
 VALUES = {
+    "days": "7",
     "name": "app=shop,env=prod",
     "from": "web1/shop-web",
     "to": "203.0.113.7",

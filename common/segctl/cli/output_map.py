@@ -8,7 +8,7 @@ from itertools import groupby
 
 from segctl.cli.output import Cell, Line, ago, bad, bold, count, dim, good, line, printable, size, stamp, table, warn
 from segctl.cli.views import Talker
-from segctl.cli.views_map import FlowMap, MapEdge, MapEnd
+from segctl.cli.views_map import FlowMap, MapEdge, MapEnd, MapReason
 
 OUTSIDE, UNTAGGED = "outside", "no tags"
 BYTES_FROM = 100
@@ -16,6 +16,7 @@ BYTES_FROM = 100
 VERDICTS = ("denied", "would-deny", "not-covered", "allowed")
 """The strictest first."""
 WORDS = {"denied": "denied", "would-deny": "would be denied", "not-covered": "no rule", "allowed": "allowed"}
+OBSERVED = "denied, only observed"
 PAINT = {"denied": bad, "would-deny": warn, "not-covered": dim, "allowed": good}
 LOOKS = {"denied": "color=red", "would-deny": "color=orange", "not-covered": "style=dashed", "allowed": ""}
 
@@ -61,7 +62,10 @@ def policy_words(edge: MapEdge) -> str:
     of = {"denied": counts.denied, "would-deny": counts.would_deny, "not-covered": counts.not_covered}
     number = of.get(edge.verdict, 0)
     some = f"{number:,} of {edge.flows:,} " if 0 < number < edge.flows else ""
-    words, why = some + WORDS.get(edge.verdict, edge.verdict), _why(edge)
+    concerned = _concerned(edge)
+    bounded = edge.verdict == "not-covered" and concerned and all(r.reason == "boundary" for r in concerned)
+    # What a boundary denies in the mode observe is no gap in the policy.
+    words, why = some + (OBSERVED if bounded else WORDS.get(edge.verdict, edge.verdict)), _why(edge)
     return f"{words}: {why}" if why else words
 
 
@@ -72,10 +76,13 @@ def wrong_words(edge: MapEdge) -> str:
     return "; ".join(f"{number:,} {what}" for number, what in told if number)
 
 
+def _concerned(edge: MapEdge) -> list[MapReason]:
+    return [reason for reason in edge.reasons if reason.verdict == edge.verdict]
+
+
 def _why(edge: MapEdge) -> str:
     """The rules that allow it, or what denies it; empty where no rule is all there is to say."""
-    concerned = [reason for reason in edge.reasons if reason.verdict == edge.verdict]
-    names = list(dict.fromkeys(r.rule or ("no rule" if r.reason == "default" else r.reason) for r in concerned))
+    names = list(dict.fromkeys(r.rule or ("no rule" if r.reason == "default" else r.reason) for r in _concerned(edge)))
     if edge.verdict == "not-covered":
         names = [name for name in names if name != "no rule"]
     return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")

@@ -7,7 +7,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import h11
 import uvicorn
@@ -142,7 +142,7 @@ class _Server(uvicorn.Server):
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         for connection in list(self.server_state.connections):
-            connection.transport.abort()
+            _cut(connection.transport)
         for link in self._links:
             link.cancel()
         await asyncio.gather(*self._links, return_exceptions=True)
@@ -189,7 +189,13 @@ class _Bounded(H11Protocol):
             self._deadline.cancel()
         self._awaited = part
         seconds = HEAD_SECONDS if part is h11.IDLE else BODY_SECONDS
-        self._deadline = None if part is None else self.loop.call_later(seconds, self.transport.abort)
+        self._deadline = None if part is None else self.loop.call_later(seconds, _cut, self.transport)
+
+
+def _cut(transport: asyncio.Transport) -> None:
+    """One that was closed twice has no TLS to abort any more, in the asyncio of Debian 12: it ends by itself."""
+    with suppress(AttributeError):
+        transport.abort()
 
 
 def _listening(host: str, port: int) -> socket.socket:

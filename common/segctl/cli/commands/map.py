@@ -29,7 +29,13 @@ from segctl.cli.output_map import dot_lines, render_map
     ],
 )
 @click.option("--by", default="", metavar="KEYS", help="Tell hosts apart by these tags only, such as app,env.")
-@click.option("--from", "source", type=Ends(), metavar="END", help="Only edges from there: env=prod,role=web.")
+@click.option(
+    "--from",
+    "source",
+    type=Ends(),
+    metavar="END",
+    help="Only edges from there: env=prod,role=web; app= is hosts without that tag.",
+)
 @click.option("--to", "destination", type=Ends(), metavar="END", help="Only edges to there: peer:office.")
 @click.option(
     "--port", "service", type=Service(), metavar="PORT", help="Only this port: 5432, tcp/5432, or all of udp."

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from segctl.cli.mapsearch import EndWanted, parse_end
 from segctl.cli.output import plain
 from segctl.cli.output_map import dot_lines, name_of, quoted, render_map
-from segctl.cli.views_map import FlowMap, MapComparison, MapEdge, MapEnd
+from segctl.cli.views_map import FlowMap, MapComparison, MapEdge, MapEnd, MapReason, MapVerdicts
 
 from tests.unit.segctl.cli import samples as s
 
@@ -77,3 +77,15 @@ def test_after_a_push_there_is_nothing_to_compare_yet_instead_of_four_zeros() ->
     text = plain(render_map(fresh, s.NOW, 100))
     assert "Since 2026-11-22 02:04:05: nothing to compare\n" in text
     assert "escaped" not in text
+
+
+def test_what_a_boundary_denies_where_hosts_observe_is_not_called_a_gap() -> None:
+    def told(*reasons: MapReason) -> str:
+        edge = replace(s.MAP.edges[0], verdict="not-covered", verdicts=MapVerdicts(not_covered=5), reasons=reasons)
+        return plain(render_map(FlowMap((edge,)), s.NOW, 120))
+
+    boundary = MapReason("destination", "not-covered", "boundary", "pci", 5)
+    default = MapReason("source", "not-covered", "default", "", 5)
+    assert "denied, only observed: pci" in told(boundary)
+    assert "no rule: pci" in told(boundary, default)
+    assert "no rule" in told(default)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import ssl
@@ -177,3 +178,21 @@ async def test_it_stops_with_connections_of_every_kind(tmp_path: Path) -> None:
             await ends(link)
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_it_stops_with_a_connection_that_was_closed_twice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio's TLS has nothing left to abort then."""
+    async with running_controller(tmp_path, **WEB) as lab:
+        visitor = await signed_in(lab)
+        link = await opened(visitor)
+        link[1].transport.pause_reading()  # the end of TLS is not answered
+        await works(visitor)  # so it has heard of the connection, too
+        made = [o for o in gc.get_objects() if isinstance(o, listener._Bounded) and o.transport is not None]
+        assert made
+        for connection in made:
+            connection.transport.close()
+            connection.transport.close()
+    link[1].close()
+    assert not [record for record in caplog.records if "the web UI ended" in record.message]
