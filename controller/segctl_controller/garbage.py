@@ -1,24 +1,31 @@
-"""Python's cycle collector, kept from walking a whole fleet in the midst of a push.
+"""Python's cycle collector, kept from stopping the event loop of a controller with thousands of sessions.
 
-By itself it walks every object there is whenever a quarter more have come: with ten thousand sessions that stops the
-event loop for a second. What lives on is set aside here (gc.freeze), and walked when nothing is under way.
+By itself it walks all there is whenever a quarter more has come: with ten thousand sessions for a second. And it walks
+the youngest when so many more have come than gone: where each of ten thousand proofs takes the place of another one
+that is not often, and then there are a hundred thousand of them. So here they are walked a few thousand at a time, what
+lives on is set aside (gc.freeze), and that is walked seldom, when nothing is under way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import Callable
 
-YOUNG = (2_000, 5, 1_000_000_000)
-"""Allocations before the youngest are walked; such walks before the next older are, some ten thousand objects; and of
-those before all are: never."""
-EVERY = 60.0
-"""Seconds between walks of what came since the last one."""
-WHOLE = 60
-"""Of these, one walks everything: what was set aside and died since, in a cycle."""
-MOST_SKIPPED = 10
-"""Walks that wait for what is under way: a rollout may take days, and garbage must not gather that long."""
+THRESHOLDS = (50_000, 1_000_000_000, 1_000_000_000)
+"""So many more than gone, and Python walks the youngest by itself: threads may make more than our turns find. The
+others never."""
+EVERY = 0.05
+"""Seconds between walks of the youngest."""
+OLDER = 20
+"""Of these, one also walks what outlived them since the last such walk, and sets aside what is left."""
+FEW = 20_000
+"""Objects that such a walk takes on. More come with a change for the whole fleet, and are set aside unseen."""
+WHOLE = 3600.0
+"""Seconds between walks of everything: what was set aside and died since, in a cycle."""
+LATEST = 600.0
+"""Seconds that this waits for what is under way: a rollout may take days, and garbage must not gather that long."""
 
 
 class Collector:
@@ -30,18 +37,26 @@ class Collector:
     async def run(self) -> None:
         """Until it is cancelled: then Python collects by itself again."""
         before = gc.get_threshold()
-        gc.set_threshold(*YOUNG)
+        gc.set_threshold(*THRESHOLDS)
         try:
-            turn = skipped = 0
+            whole_at = time.monotonic()
+            turn = came = 0
             while True:
-                if self._busy() and skipped < MOST_SKIPPED:
-                    skipped += 1
-                else:
-                    if turn % WHOLE == 0:
-                        gc.unfreeze()
+                late = time.monotonic() - whole_at
+                if late > LATEST or (late >= 0 and not self._busy()):
+                    gc.unfreeze()
                     gc.collect()
                     gc.freeze()
-                    turn, skipped = turn + 1, 0
+                    whole_at = time.monotonic() + WHOLE
+                    came = 0
+                else:
+                    came += len(gc.get_objects(generation=0))
+                    older = turn % OLDER == 0 and came < FEW
+                    gc.collect(1 if older else 0)
+                    if older or came >= FEW:
+                        gc.freeze()
+                        came = 0
+                turn += 1
                 await asyncio.sleep(EVERY)
         finally:
             gc.unfreeze()
