@@ -243,7 +243,7 @@ class _Run:
                 del self._wanted[shape]
 
     def _habits(self) -> list[Habit]:
-        finder = HabitFinder(self._fleet, self._window)
+        finder = HabitFinder(self._fleet, self._window, self._any_told)
         habits: list[Habit] = []
         for shape in sorted(self._wanted):
             cells = self._wanted[shape]

@@ -14,7 +14,10 @@ from segctl.suggest.pairs import OFTEN, Pair, PairCounter, Pattern, Values
 from segctl.suggest.result import Reason
 from segctl.suggest.rhythm import ENOUGH, PERIODIC, Times, Witnesses, why_not
 from segctl.suggest.services import is_public
-from segctl.suggest.sites import ANY, are_everywhere, is_declared
+from segctl.suggest.sites import ANY, are_everywhere, are_from_many_parts, is_declared
+
+LIFELONG = 2
+"""Sightings from which on what is young is judged by its own life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,10 @@ class Unfit:
 
 
 class HabitFinder:
-    def __init__(self, fleet: Fleet, window: Window) -> None:
-        self._fleet, self._window = fleet, window
+    """`lives` are the bins in which anything was told of the hosts of a group."""
+
+    def __init__(self, fleet: Fleet, window: Window, lives: Mapping[Values, int]) -> None:
+        self._fleet, self._window, self._lives = fleet, window, lives
         self._keys = range(len(fleet.keys) + 1)
         self._every_host = PairCounter(fleet.groups, fleet.groups)
         self._lone = frozenset(group for group, hosts in fleet.groups.items() if hosts == 1)
@@ -60,6 +65,8 @@ class HabitFinder:
             return [], unfit
         sightings = {pair: cell.bins.bit_count() for pair, cell in kept.items()}
         sightings |= {pair: OFTEN for pair in permitted if pair not in sightings}
+        lifelong = {pair for pair, cell in kept.items() if self._public_for_life(shape, cell)}
+        sightings |= {pair: max(OFTEN, sightings[pair]) for pair in lifelong}
         present = [{pair[side] for pair in sightings} | set(told[side]) for side in (0, 1)]
         values = tuple((len({v[at] for v in present[0]}), len({v[at] for v in present[1]})) for at in self._keys)
         there = PairCounter(present[0], present[1], self._lone)
@@ -81,7 +88,8 @@ class HabitFinder:
                 if start is not seldom:  # whatever else the pattern permits, it explains
                     pairs += tuple(p for p in sorted(kept.keys() - start, key=str) if found.pattern.matches(p))
                 chosen = tuple(kept[pair] for pair in pairs)
-                reason = self._judge(shape, found, chosen, owed=start is owed)
+                sure = start is owed or all(pair in lifelong for pair in found.pairs)
+                reason = self._judge(shape, found, chosen, sure=sure)
                 if isinstance(reason, Witnesses):
                     habits.append(Habit(shape, found.pattern, chosen, found.permitted, reason))
                 else:
@@ -104,7 +112,7 @@ class HabitFinder:
         return self._every_host if inside else PairCounter(source, destination)
 
     def _judge(
-        self, shape: Shape, found: Found, cells: Sequence[Cell], *, owed: bool
+        self, shape: Shape, found: Found, cells: Sequence[Cell], *, sure: bool
     ) -> Witnesses | tuple[Reason, str]:
         # What was seen often is the witness; what was seen once beside it may be anything.
         cells = [cell for cell in cells if cell.bins.bit_count() >= OFTEN] or cells
@@ -118,7 +126,19 @@ class HabitFinder:
             apart=found.pattern.within != 0,
             sightings=sum(cell.bins.bit_count() for cell in cells),
         )
-        return witnesses if owed else why_not(Times.of(self._window, union(cells)), witnesses) or witnesses
+        return witnesses if sure else why_not(Times.of(self._window, union(cells)), witnesses) or witnesses
+
+    def _public_for_life(self, shape: Shape, cell: Cell) -> bool:
+        """Whether a known program served the public, from many parts of the internet, on two days at least and on most
+        of the days since anything was told of its hosts. Hosts that are young are judged by their own life."""
+        if cell.pair[0][-1] != ANY or shape.destination.kind is Kind.HOST or not is_public(shape.service):
+            return False
+        networks = [str(one.source.network) for one in cell.observations if one.source.network is not None]
+        life = self._lives.get(cell.pair[1], 0)
+        first = (life & -life).bit_length() - 1
+        lived = self._window.bin_of(self._window.until_us - 1) + 1 - first
+        sightings = cell.bins.bit_count()
+        return life > 0 and sightings >= LIFELONG and 2 * sightings >= lived and are_from_many_parts(networks)
 
     def _by_site(self, shape: Shape, cells: dict[Pair, Cell], unfit: list[Unfit]) -> dict[Pair, Cell]:
         """Each site outside has to be a habit by itself: sites that have nothing in common but to be strangers would

@@ -235,6 +235,28 @@ def test_addresses_outside() -> None:
     assert only(suggested(seen(web(), outside("192.0.2.66"), HTTPS))).confidence is Confidence.HIGH
 
 
+def test_who_serves_the_public_since_it_is_there_is_judged_by_its_own_life() -> None:
+    customers = [seen(outside(f"{n}.7.1.2"), web(), HTTPS, days=range(28)) for n in range(20, 60)]
+    young = [seen(outside(f"{n}.7.1.2"), web("erp"), HTTPS, days=[26, 27]) for n in range(60, 68)]
+    works = seen(web("erp"), db("erp"), days=[26, 27])
+    inventory = fleet_of(("shop", "erp"), ("prod",))
+    found = suggested(*customers, *young, works, inventory=inventory)
+    assert {str(s.rule.source.peer) for s in found.suggestions} >= {"any"}
+    assert found.left_out == ()
+    (one,) = (s for s in found.suggestions if s.rule.source.peer == "any")
+    assert one.confidence is Confidence.LOW
+    assert set(one.explains) >= set(young)
+    for few in (
+        [*young[:7], works],  # of few parts of the internet
+        [*(replace(o, bins=1 << 27) for o in young), works],  # on one day
+        [*young, seen(web("erp"), db("erp"), days=range(10, 28))],  # it was there before
+        [*(replace(o, service=SSH) for o in young), works],  # not for everybody
+        [*(replace(o, destination=replace(o.destination, process="")) for o in young), works],  # whoever listens
+    ):
+        left = suggested(*customers, *few, inventory=inventory)
+        assert not {o for s in left.suggestions for o in s.explains if s.rule.source.peer} & set(few), few
+
+
 def test_a_process_that_nobody_told_joins_the_one_that_is_known() -> None:
     unknown = replace(EVERYWHERE[0], source=web(process=""), destination=db(process=""))
     one = only(suggested(*EVERYWHERE, unknown))
