@@ -101,7 +101,7 @@ class _Run:
             self._sort(one, named)
         adopt_unknown(self._wanted)
         self._take_rejected()
-        for what, cells in take_scans(self._wanted):
+        for what, cells in take_scans(self._wanted, self._settled):
             self._leave(Reason.SCAN, what, cells)
         written = self._composer.suggestions(drafts_of(self._habits()))
         kept, dropped = verified(written, self._policy, self._inventory, self._now)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from segctl.suggest.cells import Cell, Fleet, Shape, union
 from segctl.suggest.generalise import Found, Generaliser
 from segctl.suggest.identify import Kind
-from segctl.suggest.observed import Window
+from segctl.suggest.loners import loners
+from segctl.suggest.observed import Window, first
 from segctl.suggest.pairs import OFTEN, Pair, PairCounter, Pattern, Values
 from segctl.suggest.result import Reason
-from segctl.suggest.rhythm import ENOUGH, PERIODIC, Times, Witnesses, why_not
+from segctl.suggest.rhythm import ALONE, ENOUGH, PERIODIC, Times, Witnesses, why_not
 from segctl.suggest.services import is_public
 from segctl.suggest.sites import ANY, are_everywhere, are_from_many_parts, is_declared
 
@@ -22,13 +23,15 @@ LIFELONG = 2
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """`permitted` counts the pairs of groups where both programs told anything."""
+    """`permitted` counts the pairs of groups where both programs told anything. `late` is how many bins after the hosts
+    of both ends were first seen it began."""
 
     shape: Shape
     pattern: Pattern
     cells: tuple[Cell, ...]
     permitted: int
     witnesses: Witnesses
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class HabitFinder:
         anything,
         and `awake` those where it did for long. Of an end outside, they are empty."""
         unfit: list[Unfit] = []
-        kept = self._by_site(shape, dict(cells), unfit)
+        kept = self._by_site(shape, self._without_loners(shape, cells, unfit), unfit)
         if not kept:
             return [], unfit
         sightings = {pair: cell.bins.bit_count() for pair, cell in kept.items()}
@@ -91,7 +94,8 @@ class HabitFinder:
                 sure = start is owed or all(pair in lifelong for pair in found.pairs)
                 reason = self._judge(shape, found, chosen, sure=sure)
                 if isinstance(reason, Witnesses):
-                    habits.append(Habit(shape, found.pattern, chosen, found.permitted, reason))
+                    late = min(map(self._late, chosen))
+                    habits.append(Habit(shape, found.pattern, chosen, found.permitted, reason, late))
                 else:
                     unfit.append(Unfit(*reason, tuple(kept[pair] for pair in found.pairs)))
             lost += [kept[pair] for pair in generaliser.impossible]
@@ -101,6 +105,13 @@ class HabitFinder:
             )
             unfit.append(Unfit(Reason.BOUNDARY, why, tuple(lost)))
         return habits, unfit
+
+    def _without_loners(self, shape: Shape, cells: Mapping[Pair, Cell], unfit: list[Unfit]) -> dict[Pair, Cell]:
+        alone = loners(self._fleet, cells.values()) if shape.source.kind is not Kind.OUTSIDE else set()
+        for group in sorted(alone, key=str):
+            own = tuple(cell for pair, cell in cells.items() if pair[0] == group)
+            unfit.append(Unfit(Reason.ONE_HOST, ALONE.format(self._fleet.groups[group]), own))
+        return {pair: cell for pair, cell in cells.items() if pair[0] not in alone}
 
     def _everyone(self, shape: Shape, present: Sequence[Iterable[Values]]) -> PairCounter:
         """All groups of hosts, whatever runs there."""
@@ -134,11 +145,13 @@ class HabitFinder:
         if cell.pair[0][-1] != ANY or shape.destination.kind is Kind.HOST or not is_public(shape.service):
             return False
         networks = [str(one.source.network) for one in cell.observations if one.source.network is not None]
-        life = self._lives.get(cell.pair[1], 0)
-        first = (life & -life).bit_length() - 1
-        lived = self._window.bin_of(self._window.until_us - 1) + 1 - first
+        lived = self._window.bin_of(self._window.until_us - 1) + 1 - first(self._lives.get(cell.pair[1], 0))
         sightings = cell.bins.bit_count()
-        return life > 0 and sightings >= LIFELONG and 2 * sightings >= lived and are_from_many_parts(networks)
+        return sightings >= LIFELONG and 2 * sightings >= lived and are_from_many_parts(networks)
+
+    def _late(self, cell: Cell) -> int:
+        lives = [life for group in cell.pair if (life := self._lives.get(group, 0))]
+        return max(0, first(cell.bins) - max(map(first, lives), default=0))
 
     def _by_site(self, shape: Shape, cells: dict[Pair, Cell], unfit: list[Unfit]) -> dict[Pair, Cell]:
         """Each site outside has to be a habit by itself: sites that have nothing in common but to be strangers would

@@ -74,14 +74,21 @@ class Witnesses:
     sightings: int
 
 
+ALONE = (
+    "one host alone of {} with these tags does this: a rule by tags would open all of them; give that host a tag or a "
+    "workload of its own, or look at what it does"
+)
+
+
+def is_alone(hosts: int, of_hosts: int, sightings: int) -> bool:
+    """Whether it is one host of several, and would not be by accident."""
+    return hosts == 1 and of_hosts > 1 and sightings > 1 and float(of_hosts) ** (1 - sightings) < CHANCE
+
+
 def why_not(times: Times, seen: Witnesses) -> tuple[Reason, str] | None:
     """Why this is no habit yet, or None. In the order in which a person would ask."""
-    alone = seen.hosts == 1 and seen.of_hosts > 1
-    if alone and seen.sightings > 1 and seen.of_hosts ** (1.0 - seen.sightings) < CHANCE:
-        return Reason.ONE_HOST, (
-            f"one host alone of {seen.of_hosts} with these tags does this: a rule by tags would open all of them; give "
-            "that host a tag or a workload of its own, or look at what it does"
-        )
+    if is_alone(seen.hosts, seen.of_hosts, seen.sightings):
+        return Reason.ONE_HOST, ALONE.format(seen.of_hosts)
     if seen.groups >= ENOUGH and seen.apart:
         return None
     rhythm = times.rhythm
