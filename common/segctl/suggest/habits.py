@@ -73,6 +73,16 @@ class HabitFinder:
         present = [{pair[side] for pair in sightings} | set(told[side]) for side in (0, 1)]
         values = tuple((len({v[at] for v in present[0]}), len({v[at] for v in present[1]})) for at in self._keys)
         there = PairCounter(present[0], present[1], self._lone)
+        everyone = self._everyone(shape, present)
+
+        def patterns(rest: Iterable[Pair], seen: Mapping[Pair, int]) -> tuple[tuple[Found, ...], tuple[Pair, ...]]:
+            pairs = tuple(rest)
+            ends = [{pair[side] for pair in pairs} | set(awake[side]) for side in (0, 1)]
+            among = {p: s for p, s in seen.items() if p[0] in ends[0] and p[1] in ends[1]}
+            counter = PairCounter(ends[0], ends[1], self._lone)
+            generaliser = Generaliser(among, pairs, counter, there, everyone, values, forbidden)
+            return generaliser.patterns(), generaliser.impossible
+
         habits: list[Habit] = []
         lost: list[Cell] = []
         # What was seen often speaks first, alone: what was seen seldom may be explained by it, and never widens it.
@@ -82,11 +92,8 @@ class HabitFinder:
         seldom = kept.keys() - strong - owed
         for start in (owed, strong, seldom):
             rest = [pair for pair in start if not any(habit.pattern.matches(pair) for habit in habits)]
-            ends = [{pair[side] for pair in rest} | set(awake[side]) for side in (0, 1)]
-            among = {p: s for p, s in sightings.items() if p[0] in ends[0] and p[1] in ends[1]}
-            counter = PairCounter(ends[0], ends[1], self._lone)
-            generaliser = Generaliser(among, rest, counter, there, self._everyone(shape, present), values, forbidden)
-            for found in generaliser.patterns():
+            found_patterns, impossible = patterns(rest, sightings)
+            for found in found_patterns:
                 pairs = found.pairs
                 if start is not seldom:  # whatever else the pattern permits, it explains
                     pairs += tuple(p for p in sorted(kept.keys() - start, key=str) if found.pattern.matches(p))
@@ -94,17 +101,32 @@ class HabitFinder:
                 sure = start is owed or all(pair in lifelong for pair in found.pairs)
                 reason = self._judge(shape, found, chosen, sure=sure)
                 if isinstance(reason, Witnesses):
-                    late = min(map(self._late, chosen))
-                    habits.append(Habit(shape, found.pattern, chosen, found.permitted, reason, late))
+                    habits.append(self._habit(shape, found, chosen, reason))
                 else:
                     unfit.append(Unfit(*reason, tuple(kept[pair] for pair in found.pairs)))
-            lost += [kept[pair] for pair in generaliser.impossible]
+            lost += [kept[pair] for pair in impossible]
+        if not owed and len(habits) > 1:
+            # Each is a habit by itself: now all of them speak together.
+            mine = {cell.pair: cell for habit in habits for cell in habit.cells}
+            together, _ = patterns(mine, sightings | {pair: max(OFTEN, sightings[pair]) for pair in mine})
+            left = kept.keys() - mine.keys()
+            opens = any(found.pattern.matches(pair) for found in together for pair in left)
+            if len(together) < len(habits) and not opens:
+                habits = []
+                for found in together:
+                    cells_of = tuple(mine[pair] for pair in found.pairs)
+                    witnesses = self._judge(shape, found, cells_of, sure=True)
+                    assert isinstance(witnesses, Witnesses)
+                    habits.append(self._habit(shape, found, cells_of, witnesses))
         if lost:
             why = (
                 "no rule by tags can name these flows and leave out what a boundary, a test or a rejection keeps apart"
             )
             unfit.append(Unfit(Reason.BOUNDARY, why, tuple(lost)))
         return habits, unfit
+
+    def _habit(self, shape: Shape, found: Found, cells: tuple[Cell, ...], witnesses: Witnesses) -> Habit:
+        return Habit(shape, found.pattern, cells, found.permitted, witnesses, min(map(self._late, cells)))
 
     def _without_loners(self, shape: Shape, cells: Mapping[Pair, Cell], unfit: list[Unfit]) -> dict[Pair, Cell]:
         alone = loners(self._fleet, cells.values()) if shape.source.kind is not Kind.OUTSIDE else set()

@@ -140,6 +140,16 @@ def test_once_in_many_places_is_a_habit_where_each_keeps_to_its_own() -> None:
     assert suggested(*alien).suggestions == ()
 
 
+def test_what_is_a_habit_by_itself_joins_those_that_were_seen_often() -> None:
+    often, young = seen(web(), db()), seen(web("erp"), db("erp"), days=[26, 27])
+    one = only(suggested(often, young, inventory=fleet_of(("shop", "erp"), ("prod",))))
+    assert (one.rule.within, set(one.explains)) == (("app",), {often, young})
+    stray = seen(web("crm"), db("crm"), days=[26], hosts=1)  # is none, and is not opened with them
+    found = suggested(often, young, stray, inventory=fleet_of(envs=("prod",)))
+    assert stray not in {o for s in found.suggestions for o in s.explains}
+    assert {len(s.explains) for s in found.suggestions} == {1}
+
+
 def test_one_host_of_several_is_not_its_group() -> None:
     found = suggested(seen(web(), db(), hosts=1), inventory=fleet_of(each=4))
     assert (found.suggestions, reasons(found)) == ((), {"one-host"})
