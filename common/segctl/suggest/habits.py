@@ -150,14 +150,17 @@ class HabitFinder:
         # What was seen often is the witness; what was seen once beside it may be anything.
         cells = [cell for cell in cells if cell.bins.bit_count() >= OFTEN] or cells
         groups: dict[Values, int] = defaultdict(int)
+        bins: dict[Values, int] = defaultdict(int)
         for cell in cells:
             groups[cell.pair[0]] = max(groups[cell.pair[0]], cell.hosts)
+            bins[cell.pair[0]] |= cell.bins
         witnesses = Witnesses(
             hosts=sum(groups.values()),
             of_hosts=sum(self._fleet.groups[group] for group in groups),
             groups=len(groups) if shape.source.kind is not Kind.OUTSIDE else 1,
             apart=found.pattern.within != 0,
             sightings=sum(cell.bins.bit_count() for cell in cells),
+            least=min(found.bit_count() for found in bins.values()),
         )
         return witnesses if sure else why_not(Times.of(self._window, union(cells)), witnesses) or witnesses
 

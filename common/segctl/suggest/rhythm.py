@@ -65,13 +65,15 @@ PERIODIC = (Rhythm.WEEKLY, Rhythm.MONTHLY, Rhythm.REGULAR)
 @dataclass(frozen=True, slots=True)
 class Witnesses:
     """Who opened connections: `hosts` of `of_hosts` with such tags, in `groups` tag groups, and whether each group
-    keeps to itself (`apart`): the rule is within something. `sightings` counts bins."""
+    keeps to itself (`apart`): the rule is within something. `sightings` counts bins, `least` those of the group that
+    was seen in the fewest."""
 
     hosts: int
     of_hosts: int
     groups: int
     apart: bool
     sightings: int
+    least: int
 
 
 ALONE = (
@@ -94,8 +96,8 @@ def why_not(times: Times, seen: Witnesses) -> tuple[Reason, str] | None:
     rhythm = times.rhythm
     if rhythm in PERIODIC:
         return None
-    if seen.hosts > 1 and seen.hosts >= seen.of_hosts > 0 and times.sightings > 1:
-        return None  # not one of several: all of them do it
+    if seen.hosts > 1 and seen.hosts >= seen.of_hosts > 0 and seen.least > 1:
+        return None  # not one of several: all of them do it, and did it again
     if rhythm is Rhythm.ONCE or times.sightings < ENOUGH:
         return Reason.ONCE, f"seen {_count(times)} only; a job that runs rarely shows its rhythm in a longer window"
     if seen.groups >= ENOUGH:

@@ -147,3 +147,11 @@ def test_a_web_server_that_strangers_find_is_not_opened_for_ssh() -> None:
 def test_one_host_alone_in_the_name_of_the_logins_is_left_out() -> None:
     logins = [seen(replace(web(), process="exe:/usr/bin/ssh"), db(), SSH, hosts=1)]
     assert reasons(suggested(*SERVE, *logins, inventory=FLEET)) == {"one-host"}
+
+
+def test_two_hosts_without_their_like_that_did_something_once_do_not_vouch_for_each_other() -> None:
+    """Of seed 507 of the bench: one was a mistake, and one an attack."""
+    inventory = fleet(*FLEET.hosts.values(), host("ops2", env="dev", role="ops"))
+    other = replace(INTRUDER, tags=end(env="dev", role="ops").tags)
+    logins = [seen(one, db(), SSH, [day], hosts=1) for one, day in ((INTRUDER, 9), (other, 24))]
+    assert reasons(suggested(*SERVE, *logins, inventory=inventory)) == {"once"}
