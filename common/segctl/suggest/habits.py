@@ -161,6 +161,7 @@ class HabitFinder:
             apart=found.pattern.within != 0,
             sightings=sum(cell.bins.bit_count() for cell in cells),
             least=min(found.bit_count() for found in bins.values()),
+            lived=max(map(self._lived, bins)),
         )
         return witnesses if sure else why_not(Times.of(self._window, union(cells)), witnesses) or witnesses
 
@@ -170,9 +171,12 @@ class HabitFinder:
         if cell.pair[0][-1] != ANY or shape.destination.kind is Kind.HOST or not is_public(shape.service):
             return False
         networks = [str(one.source.network) for one in cell.observations if one.source.network is not None]
-        lived = self._window.bin_of(self._window.until_us - 1) + 1 - first(self._lives.get(cell.pair[1], 0))
-        sightings = cell.bins.bit_count()
+        lived, sightings = self._lived(cell.pair[1]), cell.bins.bit_count()
         return sightings >= LIFELONG and 2 * sightings >= lived and are_from_many_parts(networks)
+
+    def _lived(self, group: Values) -> int:
+        """Bins since anything was told of its hosts."""
+        return self._window.bin_of(self._window.until_us - 1) + 1 - first(self._lives.get(group, 0))
 
     def _late(self, cell: Cell) -> int:
         lives = [life for group in cell.pair if (life := self._lives.get(group, 0))]

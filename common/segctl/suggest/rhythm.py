@@ -66,7 +66,7 @@ PERIODIC = (Rhythm.WEEKLY, Rhythm.MONTHLY, Rhythm.REGULAR)
 class Witnesses:
     """Who opened connections: `hosts` of `of_hosts` with such tags, in `groups` tag groups, and whether each group
     keeps to itself (`apart`): the rule is within something. `sightings` counts bins, `least` those of the group that
-    was seen in the fewest."""
+    was seen in the fewest; `lived` are those since anything was told of the oldest."""
 
     hosts: int
     of_hosts: int
@@ -74,6 +74,7 @@ class Witnesses:
     apart: bool
     sightings: int
     least: int
+    lived: int
 
 
 ALONE = (
@@ -96,8 +97,9 @@ def why_not(times: Times, seen: Witnesses) -> tuple[Reason, str] | None:
     rhythm = times.rhythm
     if rhythm in PERIODIC:
         return None
-    if seen.hosts > 1 and seen.hosts >= seen.of_hosts > 0 and seen.least > 1:
-        return None  # not one of several: all of them do it, and did it again
+    lasting = times.covers(0.25) or 2 * times.sightings >= seen.lived
+    if seen.hosts > 1 and seen.hosts >= seen.of_hosts > 0 and seen.least > 1 and lasting:
+        return None  # not one of several: all of them do it, did it again, and it is no episode of their lives
     if rhythm is Rhythm.ONCE or times.sightings < ENOUGH:
         return Reason.ONCE, f"seen {_count(times)} only; a job that runs rarely shows its rhythm in a longer window"
     if seen.groups >= ENOUGH:

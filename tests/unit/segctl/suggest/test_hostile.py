@@ -155,3 +155,9 @@ def test_two_hosts_without_their_like_that_did_something_once_do_not_vouch_for_e
     other = replace(INTRUDER, tags=end(env="dev", role="ops").tags)
     logins = [seen(one, db(), SSH, [day], hosts=1) for one, day in ((INTRUDER, 9), (other, 24))]
     assert reasons(suggested(*SERVE, *logins, inventory=inventory)) == {"once"}
+
+
+def test_an_episode_of_all_hosts_of_a_group_is_no_habit_of_theirs() -> None:
+    """Of seed 607: two attackers had the two servers of a group for some days."""
+    guesses = seen(web(), INTRUDER, SSH, days=[2, 3, 5], hosts=4)
+    assert reasons(suggested(*SERVE, guesses, inventory=FLEET)) == {"young"}
