@@ -17,6 +17,8 @@ from segctl.suggest.rhythm import ALONE, ENOUGH, PERIODIC, Times, Witnesses, why
 from segctl.suggest.services import is_public
 from segctl.suggest.sites import ANY, are_everywhere, are_from_many_parts, is_declared
 
+LASTING = 0.25
+"""Of the window: what was seen over less is an episode."""
 LIFELONG = 2
 """Sightings from which on what is young is judged by its own life."""
 
@@ -85,8 +87,8 @@ class HabitFinder:
 
         habits: list[Habit] = []
         lost: list[Cell] = []
-        # What was seen often speaks first, alone: what was seen seldom may be explained by it, and never widens it.
-        strong = {pair for pair, sighted in sightings.items() if sighted >= OFTEN and pair in kept}
+        # What was seen often, and is no episode, speaks first: the rest may be explained by it, and never widens it.
+        strong = {pair for pair, cell in kept.items() if sightings[pair] >= OFTEN and self._lasts(cell)}
         owed = {pair for pair, cell in kept.items() if cell.owed}
         strong -= owed
         seldom = kept.keys() - strong - owed
@@ -162,6 +164,7 @@ class HabitFinder:
             sightings=sum(cell.bins.bit_count() for cell in cells),
             least=min(found.bit_count() for found in bins.values()),
             lived=max(map(self._lived, bins)),
+            most=max(cell.bins.bit_count() for cell in cells),
         )
         return witnesses if sure else why_not(Times.of(self._window, union(cells)), witnesses) or witnesses
 
@@ -173,6 +176,12 @@ class HabitFinder:
         networks = [str(one.source.network) for one in cell.observations if one.source.network is not None]
         lived, sightings = self._lived(cell.pair[1]), cell.bins.bit_count()
         return sightings >= LIFELONG and 2 * sightings >= lived and are_from_many_parts(networks)
+
+    def _lasts(self, cell: Cell) -> bool:
+        """Whether it was seen over a quarter of the window, or on most of the days since the hosts of both ends are
+        there."""
+        lived = min((self._lived(group) for group in cell.pair if group in self._lives), default=self._window.bins)
+        return Times.of(self._window, cell.bins).covers(LASTING) or 2 * cell.bins.bit_count() >= lived
 
     def _lived(self, group: Values) -> int:
         """Bins since anything was told of its hosts."""

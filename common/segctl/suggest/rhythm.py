@@ -46,7 +46,7 @@ class Times:
         if self.gaps and self.sightings <= 2 * self.runs:
             usual = median(self.gaps)
             regular = all(abs(gap - usual * max(1, round(gap / usual))) <= max(1.0, usual / 10) for gap in self.gaps)
-            if regular and self.by_day and 6 <= usual <= 8:
+            if regular and self.by_day and 6 <= usual <= 8 and self.runs >= ENOUGH:
                 return Rhythm.WEEKLY
             if regular and self.by_day and 27 <= usual <= 32:
                 return Rhythm.MONTHLY
@@ -66,7 +66,8 @@ PERIODIC = (Rhythm.WEEKLY, Rhythm.MONTHLY, Rhythm.REGULAR)
 class Witnesses:
     """Who opened connections: `hosts` of `of_hosts` with such tags, in `groups` tag groups, and whether each group
     keeps to itself (`apart`): the rule is within something. `sightings` counts bins, `least` those of the group that
-    was seen in the fewest; `lived` are those since anything was told of the oldest."""
+    was seen in the fewest, `most` those of the pair of groups that was seen in the most; `lived` are those since
+    anything was told of the oldest."""
 
     hosts: int
     of_hosts: int
@@ -75,6 +76,7 @@ class Witnesses:
     sightings: int
     least: int
     lived: int
+    most: int
 
 
 ALONE = (
@@ -104,7 +106,9 @@ def why_not(times: Times, seen: Witnesses) -> tuple[Reason, str] | None:
         return Reason.ONCE, f"seen {_count(times)} only; a job that runs rarely shows its rhythm in a longer window"
     if seen.groups >= ENOUGH:
         return None
-    if seen.hosts > 1 and times.covers(0.25):
+    # Many pairs that were seen once or twice each are many accidents sooner than one habit.
+    enough = ENOUGH if seen.most >= ENOUGH else 2 * ENOUGH
+    if seen.hosts > 1 and times.sightings >= enough and times.covers(0.25):
         return None
     if seen.hosts <= 1 and rhythm is Rhythm.STEADY and times.covers(0.5):
         return None

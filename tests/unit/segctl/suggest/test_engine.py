@@ -293,7 +293,7 @@ def test_what_the_rule_for_a_permission_of_host_permits_beside_it_is_explained_b
     """Found by test_invariants: it was neither suggested nor left out."""
     nginx, service = web(), PortRange("tcp", 8080, 8080)
     permitted = seen(nginx, db(process="unit:api.service"), service, [0], hosts=1)
-    beside = seen(nginx, web(process="unit:api.service"), service, [0, 6], hosts=1)
+    beside = seen(nginx, web(process="unit:api.service"), service, [0, 6, 12], hosts=1)
     rule = "{name: r, from: {workload: host, role: web}, to: {role: db}, allow: [tcp/8080], owner: o, why: w}"
     policy = policy_of(f"{VOCABULARY}modes: [{{select: {{}}, mode: test}}]\nrules: [{rule}]\n")
     found = suggested(permitted, beside, inventory=fleet_of(("shop",), ("prod",)), policy=policy)

@@ -161,3 +161,17 @@ def test_an_episode_of_all_hosts_of_a_group_is_no_habit_of_theirs() -> None:
     """Of seed 607: two attackers had the two servers of a group for some days."""
     guesses = seen(web(), INTRUDER, SSH, days=[2, 3, 5], hosts=4)
     assert reasons(suggested(*SERVE, guesses, inventory=FLEET)) == {"young"}
+
+
+def test_an_episode_of_one_host_does_not_widen_what_its_group_does_every_day() -> None:
+    """Of seed 823: a server of prod called the database of another environment on three days."""
+    spread = seen(web(), db(env="dev"), days=[4, 5, 6], hosts=1)
+    found = suggested(seen(web(), db(), hosts=4), spread, inventory=fleet_of(("shop",), each=4))
+    assert spread not in {o for one in found.suggestions for o in one.explains}
+    assert {o for left in found.left_out for o in left.observations} == {spread}
+
+
+def test_two_visits_a_week_apart_are_no_weekly_job() -> None:
+    """Of seed 843: a mistake, and an attack a week later."""
+    visits = seen(INTRUDER, db(), SSH, days=[16, 23, 24], hosts=1)
+    assert reasons(suggested(*SERVE, visits, inventory=FLEET)) == {"young"}
