@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Callable
 
-from lab import chapters, chapters_change, chapters_watch
+from lab import chapters, chapters_change, chapters_suggest, chapters_watch
 from lab.fleet import Fleet
 from lab.host import REPOSITORY
 from lab.instance import LabError
 from lab.netns import Lab
+from lab.secondfleet import SecondFleet
 from lab.signals import leave_orderly
 from lab.story import Demo, Story
 from lab.wait import DeadlineError
@@ -44,12 +45,15 @@ CHAPTERS: tuple[Callable[[Demo], None], ...] = (
 
 
 def play(fleet: Fleet, pause: float) -> list[str]:
-    """Tell the whole story on a raised fleet. Returns what was not so."""
+    """Tell the whole story on a raised fleet, and then that of a second one, which is made meanwhile. Returns what was
+    not so."""
     policy = fleet.lab.instance.directory / "policy"
     shutil.copytree(REPOSITORY / "examples" / "shop", policy)
     demo = Demo(fleet, Story(fleet, pause), policy)
-    for chapter in CHAPTERS:
-        chapter(demo)
+    with SecondFleet(fleet.control, fleet.topology, fleet.lab.instance.directory / "second") as second:
+        for chapter in CHAPTERS:
+            chapter(demo)
+        chapters_suggest.from_what_was_seen(demo, second)
     return demo.story.failures
 
 

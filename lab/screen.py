@@ -7,10 +7,18 @@ import fcntl
 import os
 import pty
 import struct
+import subprocess
 import termios
 from dataclasses import dataclass
+from typing import Protocol
 
-from lab.fleet import Fleet
+
+class Terminal(Protocol):
+    """Where an administrator types `segctl`."""
+
+    def segctl(self, *arguments: str) -> subprocess.CompletedProcess[str]: ...
+    def segctl_started(self, *arguments: str, output: int) -> subprocess.Popen[str]:
+        """With its output to a file descriptor, and without waiting for its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +27,16 @@ class Screen:
 
     columns: int = 0
 
-    def show(self, fleet: Fleet, *arguments: str) -> tuple[int, str]:
-        """(exit code, what `segctl` printed, with its colours and its standard error)."""
+    def show(self, terminal: Terminal, *arguments: str, told: bool = True) -> tuple[int, str]:
+        """(exit code, what `segctl` printed, with its colours and its standard error). Where nobody watches, that can
+        be left out."""
         if not self.columns:
-            done = fleet.segctl(*arguments)
-            return done.returncode, f"{done.stdout}{done.stderr}"
+            done = terminal.segctl(*arguments)
+            return done.returncode, f"{done.stdout}{done.stderr if told or done.returncode else ''}"
         ours, its = pty.openpty()
         try:
             fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, self.columns, 0, 0))  # tty_ioctl(4)
-            process = fleet.segctl_started(*arguments, output=its)
+            process = terminal.segctl_started(*arguments, output=its)
         finally:
             os.close(its)
         with os.fdopen(ours, "rb", buffering=0) as screen:

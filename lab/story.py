@@ -14,31 +14,37 @@ from pathlib import Path
 
 from lab.fleet import Fleet
 from lab.flows import FAMILIES, Flow, try_flows
-from lab.screen import Screen
+from lab.screen import Screen, Terminal
 
 INDENT = "   "
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Story:
-    """Prints as it goes; `failures` says in the end what was not so."""
+    """Prints as it goes; `failures` says in the end what was not so. `terminal` is where `segctl` runs."""
 
     def __init__(self, fleet: Fleet, pause: float = 0.0) -> None:
         self.fleet = fleet
+        self.terminal: Terminal = fleet
         self.pause = pause
         self.failures: list[str] = []
         self._steps = 0
         self._watched = sys.stdout.isatty()
         self._colour = self._watched and "NO_COLOR" not in os.environ
 
-    def step(self, title: str, why: str = "") -> None:
+    def at(self, terminal: Terminal) -> Story:
+        """The same, and its commands run elsewhere from now on."""
+        self.terminal = terminal
+        return self
+
+    def step(self, title: str, *why: str) -> None:
         if self._steps:
             time.sleep(self.pause)
         self._steps += 1
         heading = f"{self._steps:2} {title}"
         print(f"\n{self._paint('1', heading)}")
-        if why:
-            print(f"{INDENT}{why}")
+        for text in why:
+            print(f"{INDENT}{text}")
 
     def check(self, holds: bool, what: str, seen: str = "") -> None:
         mark = self._paint("32", "✔") if holds else self._paint("1;31", "✘")
@@ -46,19 +52,28 @@ class Story:
         if not holds:
             self.failures.append(f"step {self._steps}: {what}{f' (seen: {seen})' if seen else ''}")
 
-    def segctl(self, *arguments: str, after: str = "") -> None:
-        """Show a command as a user types it and what it prints; it must succeed. With `after`, the plan before
-        the line that starts so is left out. Where somebody watches, it writes to a terminal that leaves room for the
-        indent."""
+    def segctl(
+        self,
+        *arguments: str,
+        after: str = "",
+        instead: str = "... the plan",
+        only: tuple[str, ...] = (),
+        quiet: bool = False,
+    ) -> str:
+        """Show a command as a user types it and what it prints, which is returned; it must succeed. With `after`, what
+        comes before the line that starts so is left out, and said in the words of `instead`; with `only`, all
+        paragraphs but those that have one of the words; `quiet` leaves out its standard error. Where somebody watches,
+        it writes to a terminal that leaves room for the indent."""
         self.typed(shlex.join(["segctl", *arguments]))
         columns = shutil.get_terminal_size().columns - len(INDENT) if self._watched else 0
-        code, text = Screen(columns).show(self.fleet, *arguments)
-        lines = text.rstrip().splitlines()
+        code, text = Screen(0 if quiet else columns).show(self.terminal, *arguments, told=not quiet)
+        lines = excerpt(text.rstrip(), only).splitlines()
         known = [number for number, line in enumerate(lines) if after and COLOUR.sub("", line).startswith(after)][:1]
-        shown = ["... the plan", *lines[known[0] :]] if known else lines
+        shown = [instead, *lines[known[0] :]] if known else lines
         print(textwrap.indent("\n".join(shown), INDENT))
         if code != 0:
             self.check(False, f"segctl {arguments[0]} succeeds", f"it ended with {code}")
+        return COLOUR.sub("", text)
 
     def typed(self, command: str, output: str = "") -> None:
         """Show a command as it would be typed, and what it prints."""
@@ -89,6 +104,17 @@ class Story:
 
     def _paint(self, style: str, text: str) -> str:
         return f"\x1b[{style}m{text}\x1b[0m" if self._colour else text
+
+
+def excerpt(text: str, words: tuple[str, ...]) -> str:
+    """The paragraphs that have one of the words, with dots for the others; all of them without words."""
+    shown: list[str] = []
+    for paragraph in text.split("\n\n"):
+        if not words or any(word in paragraph for word in words):
+            shown.append(paragraph)
+        elif not shown or shown[-1] != "...":
+            shown.append("...")
+    return "\n\n".join(shown) if not words else "\n".join(shown)
 
 
 @dataclass(frozen=True, slots=True)

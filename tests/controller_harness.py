@@ -246,13 +246,15 @@ class FakeSession:
     """`call` is the raw stream. Heartbeats of the controller are answered and not shown.
 
     It says of every policy that it could be put in force, unless `unready` is set, and sends no message of the kind
-    `silent`; a policy that is tried out comes as any other does, and is stored when it is confirmed.
+    `silent`; a policy that is tried out comes as any other does, and is stored when it is confirmed. `patience` is how
+    many seconds it waits for a message.
     """
 
     agent: FakeAgent
     call: Any
     unready: str = ""
     silent: str = ""
+    patience: float = SECONDS
     _parts: list[bytes] = field(default_factory=list)
     _staged: dict[str, HostPolicy] = field(default_factory=dict)
     _known: dict[str, HostPolicy] = field(default_factory=dict)
@@ -266,7 +268,7 @@ class FakeSession:
 
     async def receive(self) -> agent_pb2.ControllerMessage:
         """The next message that is no heartbeat; raises AioRpcError when the stream ended with an error."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(self.patience):
             while True:
                 message: Any = await self.call.read()
                 if message is grpc.aio.EOF:

@@ -7,7 +7,7 @@ async with running_controller(tmp_path) as lab, shop_traffic(lab, read_recording
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -32,8 +32,11 @@ class ShopTraffic:
 
 
 @asynccontextmanager
-async def shop_traffic(lab: ControllerLab, recording: Recording, until_us: int = 0) -> AsyncIterator[ShopTraffic]:
-    """`until_us`: when its last day ended, by the controller's clock; 0: now."""
+async def shop_traffic(
+    lab: ControllerLab, recording: Recording, until_us: int = 0, connected: Callable[[], object] = lambda: None
+) -> AsyncIterator[ShopTraffic]:
+    """`until_us`: when its last day ended, by the controller's clock; 0: now. `connected` is called when its hosts are,
+    before they tell anything: a clock may go on."""
     until_us = until_us or lab.controller.clock.now_us()
     since_us = until_us - recording.days * DAY_US
     await lab.push(recording.policy())
@@ -44,6 +47,7 @@ async def shop_traffic(lab: ControllerLab, recording: Recording, until_us: int =
             session = await stack.enter_async_context(_session(agents[host.name], host))
             await session.acknowledge()
             sessions[host.name] = session
+        connected()
         for name, agent in agents.items():
             await _tell(agent, batches(recording, name, since_us))
         yield ShopTraffic(recording, since_us, until_us, sessions)

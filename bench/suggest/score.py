@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
@@ -29,15 +29,19 @@ from bench.suggest.world import LOGIN, NEWCOMER, End, Machine, Program, World
 START_US = 1_790_000_000_000_000 - 1_790_000_000_000_000 % DAY_US
 HOUR_US = DAY_US // HOURS
 EMPTY = Policy()
+SEEN = ("never seen in the window", "seen on a day or two", "seen on three days or more")
+SELDOM = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """Shares of 1; `settled` is the coverage without the application that came two days before the end. `attacks`
-    counts kinds of attack flows that a suggested rule permits, of `attempted`. `rules` and `true_rules` are numbers."""
+    counts kinds of attack flows that a suggested rule permits, of `attempted`. `rules` and `true_rules` are numbers.
+    `missed` is what coverage lacks, by how often its kind was seen while looked at: see `SEEN`."""
 
     coverage: float
     settled: float
+    missed: tuple[float, float, float]
     excess: float
     rules: int
     true_rules: int
@@ -149,6 +153,25 @@ def coverage(policy: Policy, legitimate: Tallies) -> tuple[float, Counter[Kind]]
     return 1 - missed.total() / total, missed
 
 
+def by_days_seen(missed: Counter[Kind], train: Tallies, total: int) -> tuple[float, float, float]:
+    """Shares of `total`, as SEEN has them. Whatever the address outside and whoever is logged in, it is one kind."""
+    days: dict[Kind, set[int]] = defaultdict(set)
+    for kind, tally in train.items():
+        days[_alike(kind)] |= {hour // HOURS for hour in tally.hours}
+    shares = [0.0, 0.0, 0.0]
+    for kind, flows in missed.items():
+        seen = len(days[_alike(kind)])
+        shares[(seen > 0) + (seen > SELDOM)] += flows / total
+    return shares[0], shares[1], shares[2]
+
+
+def _alike(kind: Kind) -> Kind:
+    source, destination = (
+        replace(p, unit=LOGIN if p.user else p.unit, user="", address="") for p in (kind.source, kind.destination)
+    )
+    return replace(kind, source=source, destination=destination)
+
+
 def permitted_by_truth(world: World, kind: Kind) -> bool:
     return any(
         (kind.protocol, kind.port) in r.ports
@@ -254,6 +277,7 @@ def trial(world: World, seed: int, days: int, later: int) -> Trial:
     score = Score(
         covered,
         coverage(policy, settled)[0],
+        by_days_seen(missed, train.legitimate, sum(tally.flows for tally in after.legitimate.values())),
         share,
         len(policy.rules),
         len(world.relations),

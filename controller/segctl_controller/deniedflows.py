@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segctl.model.processes import USER, executable_identity, identity, is_called, unit_identity
+from segctl.model.processes import (
+    CONTAINER,
+    USER,
+    executable_identity,
+    identity,
+    is_called,
+    is_identity,
+    unit_identity,
+)
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl.wire import address_from_wire
 
@@ -46,6 +54,14 @@ def _is(denial: agent_pb2.Denial, process: str) -> bool:
 def process_of(known: agent_pb2.ProcessInfo) -> str:
     """Of a denial the program is known where the socket was found in time, and says most."""
     return executable_identity(known.exe) or unit_identity(known.unit) or identity(USER, known.user)
+
+
+def as_flows_have_it(known: agent_pb2.ProcessInfo) -> str:
+    """As flows have it: what runs in a login is its executable, where that is known. An agent calls a container
+    `container:NAME` in the place of a unit."""
+    if known.unit.startswith(f"{CONTAINER}:"):
+        return known.unit if is_identity(known.unit) else ""
+    return unit_identity(known.unit) or executable_identity(known.exe) or identity(USER, known.user)
 
 
 def _remote(denial: agent_pb2.Denial) -> bytes:

@@ -21,6 +21,7 @@ from segctl_controller.enrich import declared_service
 from segctl_controller.errors import InvalidRequestError
 from segctl_controller.fleet import Fleet
 from segctl_controller.flowrequests import span_of
+from segctl_controller.flowstore.claiming import Claims
 from segctl_controller.flowstore.decisions import parse_tags
 from segctl_controller.flowstore.draft import judge
 from segctl_controller.flowstore.draftrows import DraftRows
@@ -95,17 +96,18 @@ class WhatIf:
         begins = _begins(since, until or self._clock.now_us(), request.span_us)
         benches = _Benches(await self._maps.in_force(), await self._maps.draft(policy))
         keys, store = benches.active.keys | benches.draft.keys, self._flows.store
+        claims = Claims(policy)
         wanted = MapFilter(
             MOST_KINDS, since, until, keys, benches.draft.peers.ranges.starts, hosts=True, processes=True
         )
-        rows = await self._flows.read(store.judged_alike, since, until, MOST_KINDS, keys)
+        rows = await self._flows.read(store.judged_alike, since, until, MOST_KINDS, keys, claims)
         denials = await self._db.call(self._db.store.denials, DenialFilter(MOST_DENIALS, since_us=since))
-        denied = await asyncio.to_thread(self._rows_of, denials, wanted, benches)
+        denied = await asyncio.to_thread(self._rows_of, denials, wanted, benches, claims)
         blocked, allowed = await asyncio.to_thread(self._changes, rows, denied, benches)
         limit = min(request.limit or 100, MOST_SHOWN)
         accepted: Sequence[MapRow] = ()
         if blocked or allowed:
-            accepted = await self._flows.read(store.map, replace(wanted, hosts=False))
+            accepted = _claimed(await self._flows.read(store.map, replace(wanted, hosts=False)), claims)
         names = await asyncio.to_thread(_processes, (*accepted, *denied), benches.kind)
         now, then = (_by_name(bench.policy) for bench in (benches.active, benches.draft))
         reply = admin_pb2.DraftImpactFlowsReply(
@@ -122,16 +124,18 @@ class WhatIf:
             until_us=until,
         )
         if begins:
-            spans = replace(wanted, hosts=False, processes=False, span_us=request.span_us)
-            told = await self._flows.read(store.map, spans)
+            spans = replace(wanted, hosts=False, processes=bool(claims.declared), span_us=request.span_us)
+            told = _claimed(await self._flows.read(store.map, spans), claims)
             reply.spans.extend(await asyncio.to_thread(_spans, told, denied, begins, request.span_us, benches))
             reply.more = reply.more or len(told) == MOST_KINDS
         return reply
 
-    def _rows_of(self, denials: Sequence[DenialRecord], wanted: MapFilter, benches: _Benches) -> list[MapRow]:
+    def _rows_of(
+        self, denials: Sequence[DenialRecord], wanted: MapFilter, benches: _Benches, claims: Claims
+    ) -> list[MapRow]:
         draft = benches.draft
         rows = self._denied.among(denials, wanted, draft.policy, draft.peers, self._fleet.hosts, DENIED)
-        return list(rows.values())
+        return _claimed(rows.values(), claims)
 
     def _changes(
         self, rows: DraftRows, denied: Iterable[MapRow], benches: _Benches
@@ -153,6 +157,14 @@ class WhatIf:
                 known.denied += refused.flows
                 allowed[_place(refused)] = known
         return blocked, sorted(allowed.values(), key=lambda one: -one.row.flows)
+
+
+def _claimed(rows: Iterable[MapRow], claims: Claims) -> list[MapRow]:
+    """Of the workloads that have their processes by the draft."""
+    return [
+        row if (now := claims.of(row.tags, row.workload, row.process)) == row.workload else replace(row, workload=now)
+        for row in rows
+    ]
 
 
 def _place(row: DraftRow | MapRow) -> tuple[object, ...]:

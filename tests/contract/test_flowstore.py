@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from segctl_controller.flowstore.claiming import Claims
 from segctl_controller.flowstore.outside import Ranges, block_of
 from segctl_controller.flowstore.protocol import FlowStore
 from segctl_controller.flowstore.records import (
@@ -40,6 +41,7 @@ from sqlalchemy import delete, text, update
 
 from tests.flowrows import NOW, KnownEnds, addresses, flow, key, mapped, report
 from tests.postgres import Server
+from tests.unit.segctl.suggest.observing import policy_of
 
 LIMITS = FlowLimits(rows=10, days=30)
 
@@ -671,3 +673,20 @@ def test_addresses_that_nobody_held_are_listed_once(store: FlowStore) -> None:
     assert sorted(store.outside(0, 0, 10)) == sorted(outside)
     assert len(store.outside(0, 0, 2)) == 2
     assert store.outside(NOW + DAY_US, 0, 10) == ()
+
+
+def test_flows_are_of_the_workload_that_has_their_process_today(store: FlowStore) -> None:
+    """Where a policy declares none that was told; declared, it stays, and nobody is asked about what is not known."""
+    nginx, unknown = key(workload="host", process="unit:nginx.service"), key(workload="host", process="", port=81)
+    gone = key(workload="front", process="unit:nginx.service")
+    told(store, 1, flow(nginx, flows=2), flow(gone, flows=3), flow(unknown), flow(key(port=82)))
+    on = "on: {role: web}, process: {unit: nginx.service}"
+    policy = policy_of(f"version: 1\ntags: {{role: [web]}}\nworkloads: {{young: {{{on}}}}}\n")
+    for claims, workloads in (
+        (None, {("host", 5432, 2), ("front", 5432, 3), ("host", 81, 1), ("shop-web", 82, 1)}),
+        (Claims(policy), {("young", 5432, 5), ("host", 81, 1), ("shop-web", 82, 1)}),
+    ):
+        rows = store.judged_alike(0, 0, 10, ["role"], claims)
+        assert {(row.workload, row.port, row.flows) for row in rows} == workloads
+        kinds = store.kinds(NOW - DAY_US, 0, 10, ["role"], [0], claims)
+        assert {(kind.row.workload, kind.row.port, *kind.flows) for kind in kinds} == workloads

@@ -120,8 +120,9 @@ def _summary(found: FlowMap) -> list[Line]:
         kinds = ("permitted", "rejected", "escaped", "misdropped")
         totals = {what: sum(getattr(edge.comparison, what) for edge in edges) for what in kinds}
         told = ", ".join(f"{number:,} {what}" for what, number in totals.items())
-        told = told if any(totals.values()) else "nothing to compare"
-        lines.append(line(dim(f"Since {stamp(found.compared_since)}: {told}")))
+        when = stamp(found.compared_since)
+        some = any(totals.values())
+        lines.append(line(dim(f"Since {when}: {told}" if some else f"Nothing to compare with it yet: from {when} on")))
     if found.more_denied:
         lines.append(line(warn("There are more denied connections than were looked at: these are the newest")))
     if found.lost:

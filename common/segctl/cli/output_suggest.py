@@ -34,7 +34,8 @@ def render_review(found: Suggestions, now: datetime, width: int) -> list[Line]:
 
 
 def render_suggestion(one: Suggestion, unit: str, now: datetime, width: int) -> list[Line]:
-    excess, hosts = one.excess, f" of {one.of_hosts} hosts" if one.of_hosts else " addresses"
+    addresses = "address" if one.hosts == 1 else "addresses"
+    excess, hosts = one.excess, f" of {one.of_hosts} hosts" if one.of_hosts else f" {addresses}"
     lines = [
         line(bold(one.rule), "  ", dim(one.id), "  ", _confidence(one), *_verdict(one.decision)),
         line(f"{one.source} → {one.destination}", f" within {', '.join(one.within)}" if one.within else ""),

@@ -31,13 +31,15 @@ from segctl.suggest.drafts import Draft
 from segctl.suggest.identify import LOGINS, Kind, Who
 from segctl.suggest.observed import Observation, Window
 from segctl.suggest.pairs import Values
-from segctl.suggest.result import Evidence, Suggestion
+from segctl.suggest.result import Evidence, Rhythm, Suggestion
 from segctl.suggest.rhythm import PERIODIC
 from segctl.suggest.services import ServiceNames
 from segctl.suggest.sites import ANY, PEER, is_declared, network_of
 from segctl.suggest.weighing import Weigher
 
 NOBODY = "CHANGE-ME"
+NEW = 0.25
+"""Of the window: what began so long after its hosts were first seen is new."""
 
 
 class Composer:
@@ -184,7 +186,8 @@ class Composer:
 
     def _span(self, evidence: Evidence) -> str:
         first, last = (datetime.fromtimestamp(at / 1e6, UTC).date() for at in (evidence.first_us, evidence.last_us))
-        hosts = f"{evidence.hosts} host{'' if evidence.hosts == 1 else 's'}"
+        one, several = ("host", "hosts") if evidence.of_hosts else ("address", "addresses")
+        hosts = f"{evidence.hosts} {one if evidence.hosts == 1 else several}"
         return f"{first} to {last} {self._times(evidence)} from {hosts}"
 
     def _remarks(self, draft: Draft, evidence: Evidence) -> Iterator[str]:
@@ -195,6 +198,10 @@ class Composer:
                 yield f"{word} everybody who is logged in there"
         if evidence.rhythm in PERIODIC:
             yield f"runs {evidence.rhythm.value}: seen {self._times(evidence)}"
+        late = min(habit.late for habit in draft.habits)
+        if evidence.rhythm is Rhythm.STEADY and late >= NEW * self._window.bins:
+            unit = "days" if self._window.by_day else "hours"
+            yield f"new: its hosts were there for {late} {unit} before it began; ask who began it"
         if draft.peer == (ANY,):
             yield "addresses everywhere were seen: it opens the service to every address that no host holds"
 

@@ -101,7 +101,7 @@ class _Run:
             self._sort(one, named)
         adopt_unknown(self._wanted)
         self._take_rejected()
-        for what, cells in take_scans(self._wanted):
+        for what, cells in take_scans(self._wanted, self._settled):
             self._leave(Reason.SCAN, what, cells)
         written = self._composer.suggestions(drafts_of(self._habits()))
         kept, dropped = verified(written, self._policy, self._inventory, self._now)
@@ -243,7 +243,7 @@ class _Run:
                 del self._wanted[shape]
 
     def _habits(self) -> list[Habit]:
-        finder = HabitFinder(self._fleet, self._window)
+        finder = HabitFinder(self._fleet, self._window, self._any_told)
         habits: list[Habit] = []
         for shape in sorted(self._wanted):
             cells = self._wanted[shape]

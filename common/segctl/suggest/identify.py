@@ -117,8 +117,13 @@ class Identifier:
         return literal
 
     def _claimant(self, end: ObservedEnd, tags: Tags) -> Workload | None:
-        """The declared workload that has the process now: it may be younger than the flow."""
+        """The declared workload that has the process now: it may be younger than the flow. What runs in a login is told
+        by its executable, and is whose the logins are."""
         kind, _, name = end.process.partition(":")
+        own = self._best(kind, name, tags)
+        return self._best(UNIT, LOGINS.pattern, tags) if own is None and kind == EXECUTABLE else own
+
+    def _best(self, kind: str, name: str, tags: Tags) -> Workload | None:
         claims = [
             w
             for w in self._declared.get(_KINDS[kind], ())

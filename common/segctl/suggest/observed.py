@@ -56,6 +56,11 @@ def ones(mask: int) -> tuple[int, ...]:
     return tuple(n for n in range(mask.bit_length()) if mask >> n & 1)
 
 
+def first(mask: int) -> int:
+    """The number of the first bit that is set; 0 where none is."""
+    return max(0, (mask & -mask).bit_length() - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class ObservedEnd:
     """One end of a flow: a process of the hosts with `tags`, or addresses of `network` where no enrolled host held it.

@@ -46,7 +46,7 @@ class Times:
         if self.gaps and self.sightings <= 2 * self.runs:
             usual = median(self.gaps)
             regular = all(abs(gap - usual * max(1, round(gap / usual))) <= max(1.0, usual / 10) for gap in self.gaps)
-            if regular and self.by_day and 6 <= usual <= 8:
+            if regular and self.by_day and 6 <= usual <= 8 and self.runs >= ENOUGH:
                 return Rhythm.WEEKLY
             if regular and self.by_day and 27 <= usual <= 32:
                 return Rhythm.MONTHLY
@@ -65,35 +65,50 @@ PERIODIC = (Rhythm.WEEKLY, Rhythm.MONTHLY, Rhythm.REGULAR)
 @dataclass(frozen=True, slots=True)
 class Witnesses:
     """Who opened connections: `hosts` of `of_hosts` with such tags, in `groups` tag groups, and whether each group
-    keeps to itself (`apart`): the rule is within something. `sightings` counts bins."""
+    keeps to itself (`apart`): the rule is within something. `sightings` counts bins, `least` those of the group that
+    was seen in the fewest, `most` those of the pair of groups that was seen in the most; `lived` are those since
+    anything was told of the oldest."""
 
     hosts: int
     of_hosts: int
     groups: int
     apart: bool
     sightings: int
+    least: int
+    lived: int
+    most: int
+
+
+ALONE = (
+    "one host alone of {} with these tags does this: a rule by tags would open all of them; give that host a tag or a "
+    "workload of its own, or look at what it does"
+)
+
+
+def is_alone(hosts: int, of_hosts: int, sightings: int) -> bool:
+    """Whether it is one host of several, and would not be by accident."""
+    return hosts == 1 and of_hosts > 1 and sightings > 1 and float(of_hosts) ** (1 - sightings) < CHANCE
 
 
 def why_not(times: Times, seen: Witnesses) -> tuple[Reason, str] | None:
     """Why this is no habit yet, or None. In the order in which a person would ask."""
-    alone = seen.hosts == 1 and seen.of_hosts > 1
-    if alone and seen.sightings > 1 and seen.of_hosts ** (1.0 - seen.sightings) < CHANCE:
-        return Reason.ONE_HOST, (
-            f"one host alone of {seen.of_hosts} with these tags does this: a rule by tags would open all of them; give "
-            "that host a tag or a workload of its own, or look at what it does"
-        )
+    if is_alone(seen.hosts, seen.of_hosts, seen.sightings):
+        return Reason.ONE_HOST, ALONE.format(seen.of_hosts)
     if seen.groups >= ENOUGH and seen.apart:
         return None
     rhythm = times.rhythm
     if rhythm in PERIODIC:
         return None
-    if seen.hosts > 1 and seen.hosts >= seen.of_hosts > 0 and times.sightings > 1:
-        return None  # not one of several: all of them do it
+    lasting = times.covers(0.25) or 2 * times.sightings >= seen.lived
+    if seen.hosts > 1 and seen.hosts >= seen.of_hosts > 0 and seen.least > 1 and lasting:
+        return None  # not one of several: all of them do it, did it again, and it is no episode of their lives
     if rhythm is Rhythm.ONCE or times.sightings < ENOUGH:
         return Reason.ONCE, f"seen {_count(times)} only; a job that runs rarely shows its rhythm in a longer window"
     if seen.groups >= ENOUGH:
         return None
-    if seen.hosts > 1 and times.covers(0.25):
+    # Many pairs that were seen once or twice each are many accidents sooner than one habit.
+    enough = ENOUGH if seen.most >= ENOUGH else 2 * ENOUGH
+    if seen.hosts > 1 and times.sightings >= enough and times.covers(0.25):
         return None
     if seen.hosts <= 1 and rhythm is Rhythm.STEADY and times.covers(0.5):
         return None

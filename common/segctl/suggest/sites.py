@@ -54,8 +54,12 @@ def network_of(site: str) -> Network:
 
 def are_everywhere(sites: Collection[str]) -> bool:
     """Whether these, none of them declared, are spread over the whole internet."""
-    parts = {_part(network_of(site)) for site in sites}
-    return len(sites) >= EVERYWHERE_SITES and len(parts) >= EVERYWHERE_PARTS
+    return len(sites) >= EVERYWHERE_SITES and are_from_many_parts(sites)
+
+
+def are_from_many_parts(sites: Collection[str]) -> bool:
+    """Whether these, none of them declared, have little in common."""
+    return len({_part(network_of(site)) for site in sites}) >= EVERYWHERE_PARTS
 
 
 def _around(network: Network) -> Network:

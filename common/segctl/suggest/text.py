@@ -13,6 +13,8 @@ from segctl.suggest.result import Suggestion
 
 def document(suggestions: Sequence[Suggestion]) -> str:
     """A policy file to stand beside those that are there; only `version: 1` where there is nothing to suggest."""
+    if not suggestions:
+        return "version: 1\n"
     notes = {one.rule.name: tuple(_notes(one)) for one in suggestions}
     return "\n".join(_with_notes(render_policy(addition_of(suggestions)).splitlines(), notes)) + "\n"
 
@@ -54,7 +56,7 @@ def _notes(one: Suggestion) -> Iterator[str]:
     evidence, excess = one.evidence, one.excess
     hosts = f" of {evidence.of_hosts}" if evidence.of_hosts else ""
     flows = f"{evidence.flows:,} flow{'' if evidence.flows == 1 else 's'}"
-    what = "hosts" if evidence.of_hosts else "addresses"
+    what = "hosts" if evidence.of_hosts else "address" if evidence.hosts == 1 else "addresses"
     yield (
         f"{one.id}: confidence {one.confidence.value}; {evidence.rhythm.value}, {flows} from {evidence.hosts}{hosts} "
         f"{what}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from segctl_controller.flowstore.claiming import Claims
 from segctl_controller.flowstore.draftrows import DraftRows
 from segctl_controller.flowstore.records import (
     FarEnd,
@@ -70,11 +71,20 @@ class FlowStore(Protocol):
         """What rules could be made of: by tag group, workload, process and service of both ends, those that most hosts
         have first."""
 
-    def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> DraftRows:
-        """What a policy that asks for tags of `keys` has to decide once each, most flows first."""
+    def judged_alike(
+        self, since_us: int, until_us: int, limit: int, keys: Keys = None, claims: Claims | None = None
+    ) -> DraftRows:
+        """What a policy that asks for tags of `keys` has to decide once each, most flows first. With `claims`, flows
+        are of the workload that has their process today, where the one that was told is not declared."""
 
     def kinds(
-        self, since_us: int, until_us: int, limit: int, keys: Keys = None, marks: Sequence[int] = ()
+        self,
+        since_us: int,
+        until_us: int,
+        limit: int,
+        keys: Keys = None,
+        marks: Sequence[int] = (),
+        claims: Claims | None = None,
     ) -> tuple[KindRow, ...]:
         """Like `judged_alike`, with the days they came on; `since_us` is at most 62 days before `until_us`."""
 

@@ -129,6 +129,8 @@ def talkers(since_us: int, until_us: int, limit: int) -> Select[Any]:
 
 Joined = tuple[Label[int], Callable[[ColumnElement[int]], ColumnElement[int]]]
 """A column, and what makes one of several of them."""
+Into = Mapping[tuple[int, int, int], int]
+"""By tag group, workload and process: the workload that has it today (segctl_controller.flowstore.claiming)."""
 Groups = Mapping[int, int]
 """By tag group, the one that stands for it: all that do not differ in the tags asked for."""
 
@@ -153,13 +155,13 @@ def unnested(**columns: list[int]) -> Select[Any]:
     )
 
 
-def judged_alike(since_us: int, until_us: int, limit: int, groups: Groups) -> Select[Any]:
+def judged_alike(since_us: int, until_us: int, limit: int, groups: Groups, claimed: Into) -> Select[Any]:
     """(tags, workload, ingress, peer tags, high, low, protocol, port, flows, last, a host, a peer), under names that
     differ. The address counts where no host held it."""
-    return _alike(since_us, until_us, limit, groups, ())
+    return _alike(since_us, until_us, limit, groups, claimed, ())
 
 
-def kinds(since_us: int, until_us: int, limit: int, groups: Groups, marks: Sequence[int]) -> Select[Any]:
+def kinds(since_us: int, until_us: int, limit: int, groups: Groups, claimed: Into, marks: Sequence[int]) -> Select[Any]:
     """Like `judged_alike`, then a process, a bitmap of the days from that of `since_us` on, and the flows since each
     mark."""
     day = func.greatest(DAY - since_us // DAY_US, 0)
@@ -169,7 +171,7 @@ def kinds(since_us: int, until_us: int, limit: int, groups: Groups, marks: Seque
         (func.bit_or(cast(1, BigInteger).op("<<")(day)).label("days"), func.bit_or),
         *((column.label(f"since_{at}"), total) for at, column in enumerate(flows)),
     ]
-    return _alike(since_us, until_us, limit, groups, more)
+    return _alike(since_us, until_us, limit, groups, claimed, more)
 
 
 def _alike(
@@ -177,15 +179,17 @@ def _alike(
     until_us: int,
     limit: int,
     groups: Groups,
+    claimed: Into,
     more: Sequence[Joined],
 ) -> Select[Any]:
     none = literal(0, BigInteger)
     high = case((r.peer == 0, r.remote_high), else_=none).label("high")
     low = case((r.peer == 0, r.remote_low), else_=none).label("low")
-    both_groups = (r.tags, r.peer_tags, r.workload, r.ingress, high, low, r.protocol, r.port)
+    seen, workload = _with_claims(claimed)
+    both_groups = (r.tags, r.peer_tags, workload, r.ingress, high, low, r.protocol, r.port)
     examples = (func.min(r.host).label("host"), func.min(r.peer).label("peer"))
     measures = (TOTALS[0], LAST, *examples, *(column for column, _ in more))
-    told = by_group(both_groups, measures, within(since_us, until_us))
+    told = by_group(seen, both_groups, measures, within(since_us, until_us))
     tags, peer_tags, joined = merged(groups, told, told.c.tags, told.c.peer_tags)
     c = told.c
     both = (tags.label("near_group"), c.workload, c.ingress, peer_tags.label("far_group"))
@@ -197,10 +201,21 @@ def _alike(
     return query.order_by(flows.desc()).limit(limit)
 
 
-def by_group(key: Sequence[Any], sums: Sequence[Any], seen: ColumnElement[bool]) -> CTE:
+def _with_claims(claimed: Into) -> tuple[FromClause, ColumnElement[int]]:
+    """Rows, and the column of the workload that has each today."""
+    if not claimed:
+        return rows, r.workload
+    tags, workloads, processes = (list(column) for column in zip(*claimed, strict=True))
+    lists = {"tags": tags, "workload": workloads, "process": processes, "now": list(claimed.values())}
+    c = unnested(**lists).cte("claimed").c
+    these = and_(r.tags == c.tags, r.workload == c.workload, r.process == c.process)
+    return rows.outerjoin(c.tags.table, these), func.coalesce(c.now, r.workload).label("workload")
+
+
+def by_group(these: FromClause, key: Sequence[Any], sums: Sequence[Any], seen: ColumnElement[bool]) -> CTE:
     """What was `seen`, summed by both tag groups before it is joined with those that stand for them: a hundred rows
     less to join for each that is left."""
-    return select(*key, *sums).where(seen).group_by(*key).cte("told")
+    return select(*key, *sums).select_from(these).where(seen).group_by(*key).cte("told")
 
 
 def used(since_us: int, until_us: int, limit: int, rules: Sequence[int], groups: Groups) -> Select[Any]:

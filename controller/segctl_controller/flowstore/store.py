@@ -14,6 +14,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import insert
 
 from segctl_controller.flowstore import connections, mapping, queries
+from segctl_controller.flowstore.claiming import Claims, claimed
 from segctl_controller.flowstore.columns import joined_remote, split_remote
 from segctl_controller.flowstore.database import Database, Work
 from segctl_controller.flowstore.dictionary import NONE, Dictionary
@@ -300,22 +301,32 @@ class SqlFlowStore:
         ends = (far, near) if ingress else (near, far)
         return Observation(*ends, protocol, port, *measures)
 
-    def judged_alike(self, since_us: int, until_us: int, limit: int, keys: Keys = None) -> DraftRows:
+    def judged_alike(
+        self, since_us: int, until_us: int, limit: int, keys: Keys = None, claims: Claims | None = None
+    ) -> DraftRows:
         groups, shown = self._merged_groups(keys)
         with self._database.reading() as work:
-            found = work.columns(queries.judged_alike(since_us, until_us, limit, groups))
+            now = claimed(work, self._names, claims, self._groups.all(), since_us, until_us)
+            found = work.columns(queries.judged_alike(since_us, until_us, limit, groups, now.into))
         _, workload, *_, host, peer = found
-        return DraftRows(found, shown, self._names.texts([*workload, *host, *peer]))
+        return DraftRows(found, shown, {**self._names.texts([*workload, *host, *peer]), **now.names})
 
     def kinds(
-        self, since_us: int, until_us: int, limit: int, keys: Keys = None, marks: Sequence[int] = ()
+        self,
+        since_us: int,
+        until_us: int,
+        limit: int,
+        keys: Keys = None,
+        marks: Sequence[int] = (),
+        claims: Claims | None = None,
     ) -> tuple[KindRow, ...]:
         groups, shown = self._merged_groups(keys)
         with self._database.reading() as work:
-            found = work.columns(queries.kinds(since_us, until_us, limit, groups, marks))
+            now = claimed(work, self._names, claims, self._groups.all(), since_us, until_us)
+            found = work.columns(queries.kinds(since_us, until_us, limit, groups, now.into, marks))
         *alike, process, days = found[: len(found) - len(marks)]
         _, workload, *_, host, peer = alike
-        names = self._names.texts([*workload, *host, *peer, *process])
+        names = {**self._names.texts([*workload, *host, *peer, *process]), **now.names}
         rows, since = DraftRows(alike, shown, names), zip(*found[len(alike) + 2 :], strict=True)
         flows = list(since) if marks else [()] * len(rows)
         return tuple(map(KindRow, rows, flows, days, map(names.__getitem__, process)))

@@ -17,7 +17,8 @@ from segctl.policy.selectors import InstanceFinder
 from segctl.proto.v1 import admin_pb2
 from segctl.wire import address_from_wire, denied_service_from_wire
 
-from segctl_controller.deniedflows import process_of
+from segctl_controller.deniedflows import as_flows_have_it, process_of
+from segctl_controller.flowstore.claiming import Claims
 from segctl_controller.flowstore.decisions import parse_tags
 from segctl_controller.flowstore.draft import judge
 from segctl_controller.flowstore.records import DraftRow, KindRow
@@ -112,13 +113,18 @@ def _kind(row: KindRow, denied: Decision | None, flows: int, tags: Callable[[str
 
 
 def with_denials(
-    rows: Iterable[KindRow], denials: Iterable[DenialRecord], keys: frozenset[str], marks: Sequence[int], first_day: int
+    rows: Iterable[KindRow],
+    denials: Iterable[DenialRecord],
+    keys: frozenset[str],
+    marks: Sequence[int],
+    first_day: int,
+    claims: Claims,
 ) -> list[KindRow]:
     """And what was let through although no rule permits it: short connections are in no flow. Of one kind that both
     tell of, the larger number counts."""
     known: dict[Place, KindRow] = {_place(row.row): row for row in rows}
     for denial in denials:
-        told = _row(denial, keys, marks, first_day)
+        told = _row(denial, keys, marks, first_day, claims)
         if told is not None:
             other = known.get(_place(told.row))
             known[_place(told.row)] = _joined(other, told) if other else told
@@ -135,15 +141,18 @@ def _joined(one: KindRow, other: KindRow) -> KindRow:
     return KindRow(row, tuple(map(max, one.flows, other.flows)), one.days | other.days, process)
 
 
-def _row(record: DenialRecord, keys: frozenset[str], marks: Sequence[int], first_day: int) -> KindRow | None:
+def _row(
+    record: DenialRecord, keys: frozenset[str], marks: Sequence[int], first_day: int, claims: Claims
+) -> KindRow | None:
     denied = admin_pb2.DeniedConnection.FromString(record.body)
     if denied.denial.verdict != WOULD_DENY:
         return None
     service = denied_service_from_wire(denied.denial.service)
     numbered = service.protocol in PROTOCOLS
+    process = as_flows_have_it(denied.denial.process)
     row = DraftRow(
         tags=_tags(denied.tags, keys),
-        workload=record.workload,
+        workload=claims.of(_tags(denied.tags, keys), record.workload, process),
         ingress=denied.denial.ingress,
         peer_tags=_tags(denied.peer_tags, keys) if denied.peer_host else None,
         remote=b"" if denied.peer_host else remote_of(address_from_wire(denied.denial.remote)),

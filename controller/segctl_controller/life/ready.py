@@ -23,6 +23,7 @@ from segctl.proto.v1 import admin_pb2
 from segctl_controller.clock import Clock
 from segctl_controller.errors import InvalidRequestError
 from segctl_controller.fleet import Fleet
+from segctl_controller.flowstore.claiming import Claims
 from segctl_controller.flowstore.draft import keys_of
 from segctl_controller.flowstore.records import KindRow
 from segctl_controller.flowstore.thread import FlowThread
@@ -110,7 +111,7 @@ class ReadyQuestions:
             begin=begin,
             marks=marks,
             keys=keys,
-            rows=await self._flows.read(store.kinds, begin, 0, MOST_KINDS, keys, marks),
+            rows=await self._flows.read(store.kinds, begin, 0, MOST_KINDS, keys, marks, Claims(policy)),
             denials=await self._db.call(self._db.store.denials, denials),
             lost=await self._flows.read(store.lost, "", earliest),
         )
@@ -121,7 +122,7 @@ def _assessed(
 ) -> list[Readiness]:
     first_day, targets = told.begin // DAY_US, told.targets(asked)
     classes = Classes(policy, targets)
-    every = with_denials(told.rows, told.denials, told.keys, told.marks, first_day)
+    every = with_denials(told.rows, told.denials, told.keys, told.marks, first_day, Claims(policy))
     kinds, hosts = kinds_of(every, classes, targets, policy, now), classes.hosts(inventory)
     broken = _broken(policy, inventory, now)
     return [

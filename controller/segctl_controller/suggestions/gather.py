@@ -8,11 +8,11 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from segctl.model.inventory import Inventory
 from segctl.model.policy import HOST_WORKLOAD, Network, Tags
-from segctl.model.processes import CONTAINER, USER, executable_identity, identity, is_identity, unit_identity
-from segctl.proto.v1 import admin_pb2, agent_pb2
+from segctl.proto.v1 import admin_pb2
 from segctl.suggest.observed import HOUR_US, Observation, ObservedEnd, Window
 from segctl.wire import address_from_wire, denied_service_from_wire
 
+from segctl_controller.deniedflows import as_flows_have_it
 from segctl_controller.flowstore import records
 from segctl_controller.flowstore.decisions import parse_tags
 from segctl_controller.flowstore.wire import address_of, service_of
@@ -97,18 +97,10 @@ def denials(rows: Iterable[DenialRecord], inventory: Inventory, window: Window) 
         if host is None or denial.verdict != "denied":
             continue
         peer = inventory.hosts.get(told.peer_host)
-        near = ObservedEnd(host.tags, row.workload, _process(denial.process))
+        near = ObservedEnd(host.tags, row.workload, as_flows_have_it(denial.process))
         remote = ip_network(address_from_wire(denial.remote))
         far = ObservedEnd(peer.tags) if peer else ObservedEnd(network=remote)
         ends = (far, near) if denial.ingress else (near, far)
         service = denied_service_from_wire(denial.service)
         bins = 1 << min(window.bin_of(row.last_us), window.bin_of(window.until_us))
         yield Observation(*ends, service, row.count, row.first_us, row.last_us, bins, denied=row.count)
-
-
-def _process(known: agent_pb2.ProcessInfo) -> str:
-    """As flows have it: what runs in a login is its executable, where that is known. An agent calls a container
-    `container:NAME` in the place of a unit."""
-    if known.unit.startswith(f"{CONTAINER}:"):
-        return known.unit if is_identity(known.unit) else ""
-    return unit_identity(known.unit) or executable_identity(known.exe) or identity(USER, known.user)

@@ -10,7 +10,7 @@ from lab.chapters_change import rule_file
 from lab.fleet import Answer
 from lab.flows import Flow, Tried
 from lab.screen import Screen
-from lab.story import Story
+from lab.story import Story, excerpt
 
 
 def test_a_check_that_fails_is_kept_for_the_end(capsys):
@@ -81,3 +81,9 @@ def test_a_command_that_fails_is_a_failure_of_the_demo():
     story = Story(ScriptedFleet(WIDTH))
     story.segctl("plan")
     assert story.failures == ["step 0: segctl plan succeeds (seen: it ended with 3)"]
+
+
+def test_an_excerpt_has_the_paragraphs_that_matter_and_says_that_others_were_there():
+    text = "Plan\n\nwould block\n  web1\n\nModes\n\nHosts\n\n+1 allowed, -0 denied"
+    assert excerpt(text, ("block", "allowed, -")) == "...\nwould block\n  web1\n...\n+1 allowed, -0 denied"
+    assert excerpt(text, ()) == text

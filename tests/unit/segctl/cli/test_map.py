@@ -75,7 +75,7 @@ def test_what_is_no_end_is_refused(text: str) -> None:
 def test_after_a_push_there_is_nothing_to_compare_yet_instead_of_four_zeros() -> None:
     fresh = replace(s.MAP, edges=tuple(replace(edge, comparison=MapComparison()) for edge in s.MAP.edges))
     text = plain(render_map(fresh, s.NOW, 100))
-    assert "Since 2026-11-22 02:04:05: nothing to compare\n" in text
+    assert "Nothing to compare with it yet: from 2026-11-22 02:04:05 on\n" in text
     assert "escaped" not in text
 
 

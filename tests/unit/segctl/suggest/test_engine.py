@@ -140,6 +140,16 @@ def test_once_in_many_places_is_a_habit_where_each_keeps_to_its_own() -> None:
     assert suggested(*alien).suggestions == ()
 
 
+def test_what_is_a_habit_by_itself_joins_those_that_were_seen_often() -> None:
+    often, young = seen(web(), db()), seen(web("erp"), db("erp"), days=[26, 27])
+    one = only(suggested(often, young, inventory=fleet_of(("shop", "erp"), ("prod",))))
+    assert (one.rule.within, set(one.explains)) == (("app",), {often, young})
+    stray = seen(web("crm"), db("crm"), days=[26], hosts=1)  # is none, and is not opened with them
+    found = suggested(often, young, stray, inventory=fleet_of(envs=("prod",)))
+    assert stray not in {o for s in found.suggestions for o in s.explains}
+    assert {len(s.explains) for s in found.suggestions} == {1}
+
+
 def test_one_host_of_several_is_not_its_group() -> None:
     found = suggested(seen(web(), db(), hosts=1), inventory=fleet_of(each=4))
     assert (found.suggestions, reasons(found)) == ((), {"one-host"})
@@ -235,6 +245,28 @@ def test_addresses_outside() -> None:
     assert only(suggested(seen(web(), outside("192.0.2.66"), HTTPS))).confidence is Confidence.HIGH
 
 
+def test_who_serves_the_public_since_it_is_there_is_judged_by_its_own_life() -> None:
+    customers = [seen(outside(f"{n}.7.1.2"), web(), HTTPS, days=range(28)) for n in range(20, 60)]
+    young = [seen(outside(f"{n}.7.1.2"), web("erp"), HTTPS, days=[26, 27]) for n in range(60, 68)]
+    works = seen(web("erp"), db("erp"), days=[26, 27])
+    inventory = fleet_of(("shop", "erp"), ("prod",))
+    found = suggested(*customers, *young, works, inventory=inventory)
+    assert {str(s.rule.source.peer) for s in found.suggestions} >= {"any"}
+    assert found.left_out == ()
+    (one,) = (s for s in found.suggestions if s.rule.source.peer == "any")
+    assert one.confidence is Confidence.LOW
+    assert set(one.explains) >= set(young)
+    for few in (
+        [*young[:7], works],  # of few parts of the internet
+        [*(replace(o, bins=1 << 27) for o in young), works],  # on one day
+        [*young, seen(web("erp"), db("erp"), days=range(10, 28))],  # it was there before
+        [*(replace(o, service=SSH) for o in young), works],  # not for everybody
+        [*(replace(o, destination=replace(o.destination, process="")) for o in young), works],  # whoever listens
+    ):
+        left = suggested(*customers, *few, inventory=inventory)
+        assert not {o for s in left.suggestions for o in s.explains if s.rule.source.peer} & set(few), few
+
+
 def test_a_process_that_nobody_told_joins_the_one_that_is_known() -> None:
     unknown = replace(EVERYWHERE[0], source=web(process=""), destination=db(process=""))
     one = only(suggested(*EVERYWHERE, unknown))
@@ -261,7 +293,7 @@ def test_what_the_rule_for_a_permission_of_host_permits_beside_it_is_explained_b
     """Found by test_invariants: it was neither suggested nor left out."""
     nginx, service = web(), PortRange("tcp", 8080, 8080)
     permitted = seen(nginx, db(process="unit:api.service"), service, [0], hosts=1)
-    beside = seen(nginx, web(process="unit:api.service"), service, [0, 6], hosts=1)
+    beside = seen(nginx, web(process="unit:api.service"), service, [0, 6, 12], hosts=1)
     rule = "{name: r, from: {workload: host, role: web}, to: {role: db}, allow: [tcp/8080], owner: o, why: w}"
     policy = policy_of(f"{VOCABULARY}modes: [{{select: {{}}, mode: test}}]\nrules: [{rule}]\n")
     found = suggested(permitted, beside, inventory=fleet_of(("shop",), ("prod",)), policy=policy)

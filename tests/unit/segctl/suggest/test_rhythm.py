@@ -49,16 +49,20 @@ def test_a_short_window_is_judged_by_hours_and_a_long_one_is_refused() -> None:
 @pytest.mark.parametrize(
     ("days", "seen", "reason"),
     [
-        (range(56), Witnesses(1, 4, 1, False, 56), Reason.ONE_HOST),
-        (range(56), Witnesses(1, 1, 1, False, 56), None),
-        (range(20), Witnesses(1, 1, 1, False, 20), Reason.YOUNG),
-        (range(20), Witnesses(2, 4, 1, False, 20), None),
-        (range(5), Witnesses(2, 4, 1, False, 5), Reason.YOUNG),
-        ([8], Witnesses(2, 4, 1, False, 1), Reason.ONCE),
-        ([8], Witnesses(3, 3, 3, True, 3), None),
-        ([8, 9], Witnesses(3, 3, 1, False, 4), None),
-        ([8], Witnesses(3, 3, 1, False, 3), Reason.ONCE),
-        ([2, 9, 16], Witnesses(1, 1, 1, False, 3), None),
+        (range(56), Witnesses(1, 4, 1, False, 56, 56, 56, 56), Reason.ONE_HOST),
+        (range(56), Witnesses(1, 1, 1, False, 56, 56, 56, 56), None),
+        (range(20), Witnesses(1, 1, 1, False, 20, 20, 56, 20), Reason.YOUNG),
+        (range(20), Witnesses(2, 4, 1, False, 20, 20, 56, 20), None),
+        (range(5), Witnesses(2, 4, 1, False, 5, 5, 56, 5), Reason.YOUNG),
+        ([8], Witnesses(2, 4, 1, False, 1, 1, 56, 1), Reason.ONCE),
+        ([8], Witnesses(3, 3, 3, True, 3, 1, 56, 3), None),
+        ([8, 9], Witnesses(3, 3, 1, False, 4, 4, 4, 4), None),
+        ([8, 9], Witnesses(3, 3, 1, False, 4, 4, 5, 4), Reason.ONCE),
+        ([8, 9, 11], Witnesses(3, 3, 1, False, 4, 4, 48, 4), Reason.YOUNG),  # an episode
+        ([8], Witnesses(3, 3, 3, False, 3, 1, 56, 3), Reason.ONCE),
+        ([8, 20], Witnesses(2, 2, 2, False, 2, 1, 56, 2), Reason.ONCE),  # two that did something once each
+        ([2, 20, 30], Witnesses(2, 4, 1, False, 3, 3, 56, 1), Reason.YOUNG),  # of many pairs, each seen once
+        ([2, 9, 16], Witnesses(1, 1, 1, False, 3, 3, 56, 3), None),
     ],
 )
 def test_what_is_enough(days: Iterable[int], seen: Witnesses, reason: Reason | None) -> None:
