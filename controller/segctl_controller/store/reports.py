@@ -31,13 +31,9 @@ def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[Den
         .values(host=batch.host, **place)
         .on_conflict_do_update(index_elements=["host"], set_=place)
     )
-    next_id = (connection.scalar(select(func.max(denials.c.id))) or 0) + 1
-    stored = []
-    for denial in batch.denials:
-        stored.append(_merge(connection, denial, next_id))
-        next_id += 1
-    if stored:
-        _prune(connection, denials, limits.denials)
+    newest = connection.scalar(select(func.max(denials.c.id))) or 0 if batch.denials else 0
+    stored = [_merge(connection, denial, row_id) for row_id, denial in enumerate(batch.denials, newest + 1)]
+    _prune(connection, denials, limits.denials, newest, newest + len(stored))
     hits.add(connection, batch.hits)
     for event in batch.events:
         add_event(connection, event, limits)
@@ -78,8 +74,13 @@ def _merge(connection: Connection, denial: DenialRecord, row_id: int) -> DenialR
     return rows.denial_of(dict(connection.execute(merged).mappings().one()))
 
 
-def _prune(connection: Connection, table: Table, keep: int) -> None:
-    """The oldest rows of the host that has most of them go: a host that floods pushes out its own."""
+def _prune(connection: Connection, table: Table, keep: int, before: int, newest: int) -> None:
+    """The oldest rows of the host that has most of them go: a host that floods pushes out its own. To count rows costs
+    as much as there are, so it is done once in a hundredth of `keep`, by the ids of the rows: `newest` is the highest,
+    and was `before`. Until then there are as many too many, at most."""
+    every = max(1, keep // 100)
+    if before // every == newest // every:
+        return
     excess = (connection.scalar(select(func.count()).select_from(table)) or 0) - keep
     while excess > 0:
         most = select(table.c.host, func.count().label("rows")).group_by(table.c.host)
@@ -115,8 +116,8 @@ def add_event(connection: Connection, event: EventRecord, limits: Limits) -> Non
         "culprit_pid": event.culprit_pid,
         "culprit_name": event.culprit_name,
     }
-    connection.execute(insert(events).values(values))
-    _prune(connection, events, limits.events)
+    newest: int = connection.execute(insert(events).values(values).returning(events.c.id)).scalar_one()
+    _prune(connection, events, limits.events, newest - 1, newest)
 
 
 def newest_events(connection: Connection, limit: int) -> tuple[EventRecord, ...]:
