@@ -38,7 +38,7 @@ class Link:
         self._context = _tls(member.identity)
         self._connection: Connection | None = None
         self._session: Stream | None = None
-        self._greeted = self._heard_at = 0.0
+        self._greeted = self._heard_at = self._due = 0.0
         self._ended: asyncio.Future[str] | None = None
 
     @property
@@ -49,6 +49,7 @@ class Link:
         """For ever. `turns` bounds how many agents of this process shake hands at a time."""
         backoff, turn = Backoff(), 0
         controllers, loop = self._identity.controllers, asyncio.get_running_loop()
+        self._due = loop.time() + self._batches.load.seconds * (int(self.epoch[-2:], 16) / 256)
         while True:
             try:
                 self._tally.failed(await self._connected(controllers[turn % len(controllers)], turns))
@@ -142,23 +143,26 @@ class Link:
     # Reports
 
     async def _report(self, connection: Connection) -> None:
-        """Over a stream of their own, opened anew whenever it ends; what was not acknowledged goes again."""
-        seconds = self._batches.load.seconds
-        await asyncio.sleep(seconds * (int(self.epoch[-2:], 16) / 256))
+        """Over a stream of their own, opened anew whenever it ends; what was not acknowledged goes again. A batch is
+        due every so many seconds, whatever becomes of connections: a fleet that moves goes on to report."""
+        seconds, loop = self._batches.load.seconds, asyncio.get_running_loop()
         while True:
             over = asyncio.Event()
             stream = connection.call(REPORT, self._acknowledged, lambda _status, over=over: over.set())  # type: ignore[misc]
             sent = self.stored
             while not over.is_set():
-                new = sent == self.reported
-                if new or sent - self.stored >= UNACKNOWLEDGED:
+                new, full = sent == self.reported, sent - self.stored >= UNACKNOWLEDGED
+                wait = 0.1 if full else self._due - loop.time() if new else 0.0
+                if wait > 0:
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(seconds if new else 0.1):
+                        async with asyncio.timeout(wait):
                             await over.wait()
-                if sent - self.stored < UNACKNOWLEDGED:
-                    sent += 1
-                    self.reported = max(self.reported, sent)
-                    stream.send(self._batches.batch(sent))
+                    continue
+                if new:
+                    self._due = loop.time() + seconds
+                sent += 1
+                self.reported = max(self.reported, sent)
+                stream.send(self._batches.batch(sent))
             await asyncio.sleep(1)
 
     def _acknowledged(self, data: bytes) -> None:
