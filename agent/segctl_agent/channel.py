@@ -56,7 +56,12 @@ class Backoff:
         self._first, self._most, self._chance = first, most, chance
         self._failures = 0
 
-    def next(self) -> float:
+    def next(self, *, elsewhere: bool = False) -> float:
+        """`elsewhere`: the next attempt is at another controller. After a steady session it is made at once, or nearly:
+        the one before is gone, and there is no reason to wait for this one."""
+        if elsewhere and not self._failures:
+            self._failures = 1
+            return self._first * self._chance()
         ceiling = min(self._most, self._first * float(1 << min(self._failures, 16)))
         self._failures += 1
         return max(self._first, ceiling * (0.5 + self._chance() / 2))

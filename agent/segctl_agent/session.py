@@ -45,16 +45,19 @@ from segctl_agent.conversation import (
     trial_ended,
 )
 from segctl_agent.credentials import Identity
+from segctl_agent.endings import RenewedError, SilentControllerError, reason_of, said_nothing
 from segctl_agent.report_stream import send_reports
 from segctl_agent.reports import ReportQueue
 from segctl_agent.together import until_one_ends
+from segctl_agent.turns import Turns
 
 log = logging.getLogger(__name__)
 
 FACTS_DEBOUNCE_SECONDS = 0.1
 FACTS_SHARE = 0.05
 """Of the loop's time, at most, for putting facts together."""
-GREETING_SECONDS = 10.0
+GREETING_SECONDS, GREETING_ELSEWHERE_SECONDS = 10.0, 4.0
+"""For which an agent waits for Welcome; the second, where another controller may answer sooner."""
 SILENT_HEARTBEATS = 3
 WAITING_IMPACTS = 2
 """Questions about drafts that wait, each up to 64 MiB."""
@@ -77,10 +80,6 @@ class Ended:
     generation: int
     digest: str
     reason: str
-
-
-class RenewedError(Exception):
-    """The session ends because there is a new identity for the next one."""
 
 
 class Host(Protocol):
@@ -175,25 +174,27 @@ class Session:
 
     async def run(self) -> None:
         self._warn_of_expiry()
-        turn = 0
+        turns, now = Turns(), asyncio.get_running_loop().time
         while True:
-            address = self.identity.controllers[turn % len(self.identity.controllers)]
-            turn += 1
+            controllers = self.identity.controllers
+            address = turns.next(controllers, now())
+            others = turns.others(address, controllers, now())
             try:
-                await self._connect(address)
+                await self._connect(address, GREETING_ELSEWHERE_SECONDS if others else GREETING_SECONDS)
             except RenewedError:
-                turn -= 1
                 continue
             except (grpc.aio.AioRpcError, ProtocolError, ControllerUnreachableError) as error:
                 self._report_problem(address, error)
+                turns.left(address, now(), silent=said_nothing(error))
             finally:
                 if self.connected_to:
-                    self._backoff.lasted(asyncio.get_running_loop().time() - self._greeted_at)
+                    self._backoff.lasted(now() - self._greeted_at)
                 self.connected_to = ""
-            await asyncio.sleep(self._backoff.next())
+            elsewhere = turns.next(controllers, now()) != address
+            await asyncio.sleep(self._backoff.next(elsewhere=elsewhere))
 
-    async def _connect(self, address: str) -> None:
-        """One session from hello to its end, which is always an exception."""
+    async def _connect(self, address: str, patience: float) -> None:
+        """One session from hello to its end, which is always an exception. `patience`: seconds until Welcome."""
         self._outbox.clear()
         self._orders, self._facts_due = [], False
         self._renewed.clear()
@@ -220,7 +221,7 @@ class Session:
                 )
             conversation = Conversation(self.identity.host)
             try:
-                async with asyncio.timeout(GREETING_SECONDS):
+                async with asyncio.timeout(patience):
                     await call.write(pb.AgentMessage(hello=hello))
                     first = await self._read(call)
                     greeting = conversation.receive(first, in_force)
@@ -236,9 +237,9 @@ class Session:
                     self._until_renewed(),
                     *(work(stub) for work in self.beside),
                 )
-                raise _reason(failures)
+                raise reason_of(failures)
             except TimeoutError as error:
-                raise ControllerUnreachableError(f"it did not answer within {GREETING_SECONDS:g} s") from error
+                raise SilentControllerError(f"it did not answer within {patience:g} s") from error
             except asyncio.InvalidStateError as error:
                 # A write on a call that has ended says no more than that; the status of the call does.
                 raise ControllerUnreachableError(await call.details() or "the session ended") from error
@@ -270,7 +271,7 @@ class Session:
                 async with asyncio.timeout(silence_seconds):
                     message = await self._read(call)
             except TimeoutError as error:
-                raise ControllerUnreachableError(f"nothing heard for {silence_seconds:g} s") from error
+                raise SilentControllerError(f"nothing heard for {silence_seconds:g} s") from error
             self.host.heard()
             intention = conversation.receive(message, self.host.in_force(), self.host.holding())
             if isinstance(intention, Order):
@@ -414,13 +415,3 @@ class Session:
         if self.identity.late(self._now()):
             text = "this host's certificate, which ends %s UTC, should have been renewed by now"
             log.warning(text, f"{self.identity.valid_until:%Y-%m-%d %H:%M}", extra=about(Event.CERTIFICATE))
-
-
-def _reason(failures: list[BaseException]) -> BaseException:
-    """The most telling of the errors that ended a session. A write on an ended call only says that it ended."""
-    telling = (grpc.aio.AioRpcError, ProtocolError, ControllerUnreachableError)
-    silent = asyncio.InvalidStateError
-    unexpected = [e for e in failures if not isinstance(e, (*telling, silent))]
-    return next(
-        iter(unexpected + [e for e in failures if isinstance(e, telling)]), ControllerUnreachableError("it ended")
-    )

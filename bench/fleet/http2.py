@@ -123,6 +123,7 @@ class Connection:
         return connection
 
     def _begin(self) -> None:
+        """Raises OSError."""
         settings = b"".join(
             key.to_bytes(2, "big") + value.to_bytes(4, "big")
             for key, value in ((HEADER_TABLE_SIZE, 0), (INITIAL_WINDOW_SIZE, WINDOW))
@@ -130,6 +131,8 @@ class Connection:
         self._headers.max_allowed_table_size = 0
         opening = _frame(SETTINGS, 0, 0, settings) + _window_update(0, WINDOW - DEFAULT_WINDOW)
         self._write(PREFACE + opening)
+        if self._tls.fileno() < 0:
+            raise ConnectionResetError("the server hung up during the handshake")
         self._loop.add_reader(self._tls.fileno(), self._read)
 
     def call(self, path: str, on_message: Callable[[bytes], None], on_end: Callable[[str], None]) -> Stream:

@@ -14,6 +14,8 @@ from segctl.model.inventory import Address
 from segctl.proto.v1 import agent_pb2 as pb
 from segctl_agent.channel import STEADY_SECONDS, Backoff
 from segctl_agent.credentials import Identity
+from segctl_agent.session import GREETING_ELSEWHERE_SECONDS, GREETING_SECONDS
+from segctl_agent.turns import Turns
 
 from bench.fleet.agent import REPORT, SESSION, Conversation
 from bench.fleet.http2 import Connection, Stream, client_context
@@ -21,8 +23,9 @@ from bench.fleet.identities import Member
 from bench.fleet.reports import Batches
 from bench.fleet.tally import Tally
 
-GREETING_SECONDS = 10.0
 SILENT_HEARTBEATS = 3
+SILENCES = frozenset(("TIMEOUT", "KEEPALIVE", "SILENT"))
+"""How connections to a controller end that says nothing."""
 UNACKNOWLEDGED = 16
 """Batches that an agent sends ahead of what was acknowledged."""
 
@@ -38,7 +41,7 @@ class Link:
         self._context = _tls(member.identity)
         self._connection: Connection | None = None
         self._session: Stream | None = None
-        self._greeted = self._heard_at = 0.0
+        self._greeted = self._heard_at = self._due = 0.0
         self._ended: asyncio.Future[str] | None = None
 
     @property
@@ -47,25 +50,31 @@ class Link:
 
     async def run(self, turns: asyncio.Semaphore) -> None:
         """For ever. `turns` bounds how many agents of this process shake hands at a time."""
-        backoff, turn = Backoff(), 0
+        backoff, order = Backoff(), Turns()
         controllers, loop = self._identity.controllers, asyncio.get_running_loop()
+        self._due = loop.time() + self._batches.load.seconds * (int(self.epoch[-2:], 16) / 256)
         while True:
+            address = order.next(controllers, loop.time())
+            others = order.others(address, controllers, loop.time())
+            patience = GREETING_ELSEWHERE_SECONDS if others else GREETING_SECONDS
             try:
-                self._tally.failed(await self._connected(controllers[turn % len(controllers)], turns))
+                ended = await self._connected(address, turns, patience)
             except TimeoutError:
-                self._tally.failed("TIMEOUT")
+                ended = "TIMEOUT"
             except OSError as error:
-                self._tally.failed(type(error).__name__)
+                ended = type(error).__name__
             finally:
                 self._hung_up()
+            self._tally.failed(ended)
+            order.left(address, loop.time(), silent=ended in SILENCES)
             if self._greeted:
                 backoff.lasted(STEADY_SECONDS if self._steady else loop.time() - self._greeted)
                 self._greeted = 0.0
-            turn += 1
-            await asyncio.sleep(backoff.next())
+            elsewhere = order.next(controllers, loop.time()) != address
+            await asyncio.sleep(backoff.next(elsewhere=elsewhere))
 
-    async def _connected(self, address: str, turns: asyncio.Semaphore) -> str:
-        """One session until it ends; the status with which it did."""
+    async def _connected(self, address: str, turns: asyncio.Semaphore, patience: float) -> str:
+        """One session until it ends; the status with which it did. `patience`: seconds until Welcome."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[str] = loop.create_future()
         greeted: asyncio.Future[None] = loop.create_future()
@@ -76,7 +85,7 @@ class Link:
             if not greeted.done():
                 greeted.set_result(None)
 
-        async with turns, asyncio.timeout(GREETING_SECONDS):
+        async with turns, asyncio.timeout(patience):
             connection = self._connection = await Connection.open(address, self._context)
             session = self._session = connection.call(SESSION, take, self._end)
             session.send(self.conversation.hello())
@@ -142,23 +151,26 @@ class Link:
     # Reports
 
     async def _report(self, connection: Connection) -> None:
-        """Over a stream of their own, opened anew whenever it ends; what was not acknowledged goes again."""
-        seconds = self._batches.load.seconds
-        await asyncio.sleep(seconds * (int(self.epoch[-2:], 16) / 256))
+        """Over a stream of their own, opened anew whenever it ends; what was not acknowledged goes again. A batch is
+        due every so many seconds, whatever becomes of connections: a fleet that moves goes on to report."""
+        seconds, loop = self._batches.load.seconds, asyncio.get_running_loop()
         while True:
             over = asyncio.Event()
             stream = connection.call(REPORT, self._acknowledged, lambda _status, over=over: over.set())  # type: ignore[misc]
             sent = self.stored
             while not over.is_set():
-                new = sent == self.reported
-                if new or sent - self.stored >= UNACKNOWLEDGED:
+                new, full = sent == self.reported, sent - self.stored >= UNACKNOWLEDGED
+                wait = 0.1 if full else self._due - loop.time() if new else 0.0
+                if wait > 0:
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(seconds if new else 0.1):
+                        async with asyncio.timeout(wait):
                             await over.wait()
-                if sent - self.stored < UNACKNOWLEDGED:
-                    sent += 1
-                    self.reported = max(self.reported, sent)
-                    stream.send(self._batches.batch(sent))
+                    continue
+                if new:
+                    self._due = loop.time() + seconds
+                sent += 1
+                self.reported = max(self.reported, sent)
+                stream.send(self._batches.batch(sent))
             await asyncio.sleep(1)
 
     def _acknowledged(self, data: bytes) -> None:

@@ -32,7 +32,6 @@ LOAD = Load(seconds=3.0, denials=1)
 HEARTBEAT = 2
 RULES_BYTES = 2_000
 FROZEN_SECONDS = 60.0
-_SLACK_SECONDS = 60.0
 
 
 def measure(quick: bool) -> list[Row]:
@@ -111,12 +110,12 @@ def _kill_rows(fleet: Crowds, one: ControllerProcess, two: ControllerProcess, ki
     checked: dict[str, int] = {}
     acknowledged = lost = 0
     back = []
+    since = time()
     for turn in range(kills):
         dies, lives = (one, two) if turn % 2 == 0 else (two, one)
-        since = time()
         sleep(random.uniform(0.5, 2.0))
         back.append(_moved(fleet, dies, dies.kill))
-        told, missing = compare(fleet, lives, checked, since - _SLACK_SECONDS)
+        told, missing, since = compare(fleet, lives, checked, since)
         acknowledged, lost = acknowledged + told, lost + missing
         dies.start()
     if kills % 2:

@@ -114,8 +114,8 @@ class Looker:
 class ChaosFleet(Fleet):
     """Three managed hosts, one that enrols and never runs an agent, and a client."""
 
-    def __init__(self) -> None:
-        super().__init__(Lab(load_topology(HERE / "topology.json")))
+    def __init__(self, topology: str = "topology.json") -> None:
+        super().__init__(Lab(load_topology(HERE / topology)))
         self._mounted: set[str] = set()
         self._clocks: dict[str, Path] = {}
         self.lookers: dict[str, Looker] = {}
@@ -129,7 +129,7 @@ class ChaosFleet(Fleet):
         if host in self._mounted:
             return
         self._mounted.add(host)
-        controller = host == self.control.name
+        controller = self.state_of(host) == CONTROLLER_STATE
         owner, size = ("segctl", CONTROLLER_DISK) if controller else ("segctl-agent", AGENT_DISK)
         options = f"size={size},mode=700,uid={uid(owner)},gid={uid(owner)}"
         state = self.state_of(host)

@@ -27,7 +27,7 @@ from segctl_controller.store.conninfo import Conninfo
 
 from tests.contract.test_notices import end_sessions
 from tests.controller_harness import NAME, SECONDS, ControllerLab, FakeSession, eventually
-from tests.replica_harness import at, controller_at, kill, replicas
+from tests.replica_harness import at, controller_at, kill, replicas, state_of_fleet
 from tests.unit.segctl_controller.policies import SHOP, WIDER
 
 HOSTS = {"db1": "db", "web1": "web"}
@@ -345,6 +345,20 @@ async def test_the_hosts_of_one_that_is_gone_are_offline(tmp_path: Path, postgre
             return {n: h.state for n, h in (await f.two.hosts()).items()} == {"db1": "offline", "web1": "in-sync"}
 
         await eventually(offline)
+
+
+async def test_one_that_took_long_to_start_takes_sessions_at_once(tmp_path: Path, postgres: Conninfo) -> None:
+    state = state_of_fleet(tmp_path, postgres)
+    controller = open_controller(state, load_config(state), open_store(state))
+    await asyncio.sleep(LEASE + 0.2)  # it opens the flow store, and loads many hosts
+    try:
+        await controller.start()
+        until = asyncio.get_running_loop().time() + LEASE / 2
+        while asyncio.get_running_loop().time() < until:
+            assert controller.registry.closed() == ""
+            await asyncio.sleep(0)
+    finally:
+        await controller.stop()
 
 
 async def test_one_more_joins_with_a_backup(tmp_path: Path, postgres: Conninfo) -> None:

@@ -44,7 +44,7 @@ class Peers:
         endpoint: str,
     ) -> None:
         self._shared, self._registry, self._db, self._endpoint = shared, registry, db, endpoint
-        self._roster = Roster(secrets.token_hex(8), time.monotonic())
+        self._roster = Roster(secrets.token_hex(8))
         self._blind = False
         self._losses = 0  # times that touch was lost
         self._news = Beat()
@@ -86,6 +86,7 @@ class Peers:
 
     def parts(self, reload: Callable[[], Awaitable[None]]) -> tuple[Coroutine[Any, Any, None], ...]:
         """`reload` reads everything that others may have changed."""
+        self._roster.begin(time.monotonic())
         return (self._presences.run(), self._trials.run(), self._tail.run(), self._beat(), self._react(reload))
 
     async def leave(self) -> None:

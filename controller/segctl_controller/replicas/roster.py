@@ -22,11 +22,15 @@ class _Seen:
 
 
 class Roster:
-    """`own` is the id of this controller, which starts `now`; times are those of a monotonic clock, in seconds."""
+    """`own` is the id of this controller; times are those of a monotonic clock, in seconds. `begin` comes first."""
 
-    def __init__(self, own: str, now: float) -> None:
+    def __init__(self, own: str) -> None:
         self.own = own
         self._others: dict[str, _Seen] = {}
+        self._looked = 0.0
+
+    def begin(self, now: float) -> None:
+        """From now on it looks. How long the controller took to load until then says nothing about its database."""
         self._looked = now
 
     def look(self, beat: Beat | None, now: float) -> dict[str, int | None]:

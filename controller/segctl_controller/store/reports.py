@@ -19,7 +19,6 @@ from segctl_controller.store.records import (
     of_each_key,
 )
 from segctl_controller.store.tables import cursors, denials, events, hosts, losses
-from segctl_controller.store.trimming import trims
 
 
 def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[DenialRecord, ...] | None:
@@ -35,9 +34,9 @@ def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[Den
         .values(host=batch.host, **place)
         .on_conflict_do_update(index_elements=["host"], set_=place)
     )
-    stored = _merge(connection, of_each_key(batch.denials)) if batch.denials else ()
-    if trims(limits.denials, len(stored)):
-        _prune(connection, denials, limits.denials)
+    newest = connection.scalar(select(func.max(denials.c.id))) or 0 if batch.denials else 0
+    stored = _merge(connection, of_each_key(batch.denials), newest + 1) if batch.denials else ()
+    _prune(connection, denials, limits.denials, newest, newest + len(stored))
     hits.add(connection, batch.hits)
     for event in batch.events:
         add_event(connection, event, limits)
@@ -53,9 +52,8 @@ def add_batch(connection: Connection, batch: Batch, limits: Limits) -> tuple[Den
     return stored
 
 
-def _merge(connection: Connection, told: Sequence[DenialRecord]) -> tuple[DenialRecord, ...]:
+def _merge(connection: Connection, told: Sequence[DenialRecord], next_id: int) -> tuple[DenialRecord, ...]:
     """All of them in one statement, in their order."""
-    next_id = (connection.scalar(select(func.max(denials.c.id))) or 0) + 1
     statement = upsert(connection, denials)
     new = statement.excluded
     merged = statement.on_conflict_do_update(
@@ -73,8 +71,13 @@ def _merge(connection: Connection, told: Sequence[DenialRecord]) -> tuple[Denial
     return tuple(sorted((rows.denial_of(dict(row)) for row in found), key=lambda row: row.id))
 
 
-def _prune(connection: Connection, table: Table, keep: int) -> None:
-    """The oldest rows of the host that has most of them go: a host that floods pushes out its own."""
+def _prune(connection: Connection, table: Table, keep: int, before: int, newest: int) -> None:
+    """The oldest rows of the host that has most of them go: a host that floods pushes out its own. To count rows costs
+    as much as there are, so it is done once in a hundredth of `keep`, by the ids of the rows: `newest` is the highest,
+    and was `before`. Until then there are as many too many, at most."""
+    every = max(1, keep // 100)
+    if before // every == newest // every:
+        return
     excess = (connection.scalar(select(func.count()).select_from(table)) or 0) - keep
     while excess > 0:
         most = select(table.c.host, func.count().label("rows")).group_by(table.c.host)
@@ -110,9 +113,8 @@ def add_event(connection: Connection, event: EventRecord, limits: Limits) -> Non
         "culprit_pid": event.culprit_pid,
         "culprit_name": event.culprit_name,
     }
-    connection.execute(insert(events).values(values))
-    if trims(limits.events):
-        _prune(connection, events, limits.events)
+    newest: int = connection.execute(insert(events).values(values).returning(events.c.id)).scalar_one()
+    _prune(connection, events, limits.events, newest - 1, newest)
 
 
 def newest_events(connection: Connection, limit: int) -> tuple[EventRecord, ...]:

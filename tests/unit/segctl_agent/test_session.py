@@ -174,8 +174,8 @@ class Recorded(Backoff):
         super().__init__(first, most, chance)
         self.waits: list[float] = []
 
-    def next(self) -> float:
-        self.waits.append(super().next())
+    def next(self, *, elsewhere: bool = False) -> float:
+        self.waits.append(super().next(elsewhere=elsewhere))
         return self.waits[-1]
 
 
@@ -483,6 +483,16 @@ def test_backoff_grows_within_bounds_and_starts_anew_after_a_steady_session() ->
     assert high.next() == pytest.approx(10.0)
     high.lasted(30.0)
     assert high.next() == pytest.approx(0.2)
+
+
+def test_another_controller_is_tried_at_once_after_a_steady_session_alone() -> None:
+    backoff = Backoff(chance=lambda: 0.25)
+    assert backoff.next(elsewhere=True) == pytest.approx(0.05)
+    assert backoff.next(elsewhere=True) == pytest.approx(0.25)  # it said no as well
+    backoff.lasted(1.0)
+    assert backoff.next(elsewhere=True) == pytest.approx(0.5)
+    backoff.lasted(30.0)
+    assert backoff.next(elsewhere=True) == pytest.approx(0.05)
 
 
 async def test_sessions_that_end_at_once_do_not_come_back_at_once() -> None:

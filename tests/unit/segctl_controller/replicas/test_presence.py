@@ -35,7 +35,7 @@ async def test_who_waits_for_a_host_hears_of_it_though_its_session_here_ended_be
 
     registry = SimpleNamespace(fleet=fleet, session=live.get, sessions=live, elsewhere=lambda _host: None)
     database, shared = SimpleNamespace(call=told, read=rows), SimpleNamespace(tell=None, presences=None)
-    presences: Any = Presences(registry, shared, database, Clock(), Roster("own", 0.0))  # type: ignore[arg-type]
+    presences: Any = Presences(registry, shared, database, Clock(), Roster("own"))  # type: ignore[arg-type]
     with fleet.watch() as changes:
         storing = asyncio.create_task(presences._store(["web1"]))
         await asyncio.sleep(0)
