@@ -75,8 +75,6 @@ class Conversation:
                 return (self._delta(message.delta),)
             case "chunk":
                 return self._chunk(message.chunk)
-            case "delta":
-                return (self._hold(message.delta.generation, message.delta.digest, stored=True),)
             case "activate":
                 return (self._hold(message.activate.generation, message.activate.digest, stored=False),)
             case "confirm":
