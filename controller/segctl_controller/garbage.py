@@ -20,8 +20,9 @@ EVERY = 0.05
 """Seconds between walks of the youngest."""
 OLDER = 20
 """Of these, one also walks what outlived them since the last such walk, and sets aside what is left."""
-FEW = 20_000
-"""Objects that such a walk takes on. More come with a change for the whole fleet, and are set aside unseen."""
+BRIEF = 0.005
+"""Seconds of CPU that such a walk may take, which is what the walks of the youngest took until then. More comes with a
+change for the whole fleet, and is set aside unseen."""
 WHOLE = 3600.0
 """Seconds between walks of everything: what was set aside and died since, in a cycle."""
 LATEST = 600.0
@@ -40,7 +41,7 @@ class Collector:
         gc.set_threshold(*THRESHOLDS)
         try:
             whole_at = time.monotonic()
-            turn = came = 0
+            turn, walks, took = 0, 0, 0.0
             while True:
                 late = time.monotonic() - whole_at
                 if late > LATEST or (late >= 0 and not self._busy()):
@@ -48,14 +49,18 @@ class Collector:
                     gc.collect()
                     gc.freeze()
                     whole_at = time.monotonic() + WHOLE
-                    came = 0
+                    walks, took = 0, 0.0
                 else:
-                    came += len(gc.get_objects(generation=0))
-                    older = turn % OLDER == 0 and came < FEW
-                    gc.collect(1 if older else 0)
-                    if older or came >= FEW:
+                    # More walks of the youngest than ours: Python made some by itself.
+                    burst = took >= BRIEF or gc.get_count()[1] > walks
+                    older = turn % OLDER == 0
+                    began = time.thread_time()
+                    gc.collect(1 if older and not burst else 0)
+                    took += time.thread_time() - began
+                    walks += 1
+                    if older or burst:
                         gc.freeze()
-                        came = 0
+                        walks, took = 0, 0.0
                 turn += 1
                 await asyncio.sleep(EVERY)
         finally:

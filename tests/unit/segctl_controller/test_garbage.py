@@ -107,7 +107,7 @@ async def test_a_burst_is_set_aside_unseen_and_what_trickles_is_walked(monkeypat
     await asyncio.sleep(3 * garbage.EVERY)  # it is not among the youngest any more
     del few
     await _collected(gone)
-    many = [Knot() for _ in range(garbage.FEW)]
+    many = [Knot() for _ in range(200_000)]
     gone = weakref.ref(many[0])
     await asyncio.sleep(3 * garbage.EVERY)
     many.clear()
