@@ -56,6 +56,7 @@ class Keys:
         self._one = asyncio.Lock()
         self._keys: dict[str, jwk.Key] = {}
         self._fetched = self._asked = -KEYS_LIVE
+        self._why = ""
 
     async def of(self, identifier: str) -> jwk.Key | None:
         """Raises ProviderError when there are no keys and the provider does not give any."""
@@ -63,6 +64,8 @@ class Keys:
             async with self._one:
                 if self._now() - self._asked > KEYS_REST:
                     await self._refresh()
+        if not self._keys:  # also between two questions: that the provider is away says nothing of the token
+            raise ProviderError(f"the OpenID provider {self._issuer} cannot be asked for its keys: {self._why}")
         return self._known(identifier)
 
     def _known(self, identifier: str) -> jwk.Key | None:
@@ -75,12 +78,9 @@ class Keys:
         try:
             found = await asyncio.to_thread(self._fetch, self._issuer)
             self._keys = _keys_of(found)
-            self._fetched = self._now()
+            self._fetched, self._why = self._now(), "it publishes none"
         except (WebError, JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
-            if not self._keys:
-                raise ProviderError(
-                    f"the OpenID provider {self._issuer} cannot be asked for its keys: {error}"
-                ) from error
+            self._why = str(error)
 
 
 def fetch_keys(issuer: str) -> dict[str, Any]:

@@ -181,10 +181,19 @@ async def test_known_keys_hold_while_the_provider_is_away() -> None:
     await keys.of("one")
     asked.fails, asked.at = True, KEYS_LIVE + 1
     assert await keys.of("one") is not None
-    fresh = Asked()
+
+
+async def test_without_any_keys_no_token_is_called_bad() -> None:
+    """Who was told so would end the session that the token belongs to."""
+    fresh = Asked("one")
     fresh.fails = True
-    with pytest.raises(ProviderError, match="HTTP 500"):
-        await fresh.keys().of("one")
+    keys = fresh.keys()
+    for _ in range(3):
+        with pytest.raises(ProviderError, match="HTTP 500"):
+            await keys.of("one")
+    assert fresh.asked == 1
+    fresh.fails, fresh.at = False, KEYS_REST + 1
+    assert await keys.of("one") is not None
 
 
 def claims(*groups: str) -> Claims:
