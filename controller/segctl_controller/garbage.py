@@ -3,15 +3,17 @@
 By itself it walks all there is whenever a quarter more has come: with ten thousand sessions for a second. And it walks
 the youngest when so many more have come than gone: where each of ten thousand proofs takes the place of another one
 that is not often, and then there are a hundred thousand of them. So here they are walked a few thousand at a time, what
-lives on is set aside (gc.freeze), and that is walked seldom, when nothing is under way.
+lives on is set aside (gc.freeze), and that is walked seldom, when nothing is under way, or when memory has grown.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 THRESHOLDS = (50_000, 1_000_000_000, 1_000_000_000)
 """So many more than gone, and Python walks the youngest by itself: threads may make more than our turns find. The
@@ -24,6 +26,9 @@ FEW = 20_000
 """Objects that such a walk takes on. More come with a change for the whole fleet, and are set aside unseen."""
 WHOLE = 3600.0
 """Seconds between walks of everything: what was set aside and died since, in a cycle."""
+MORE = 256 * 1024 * 1024
+"""Bytes of memory more than after the last walk of everything, or a quarter of it: then the next one is due. Each
+connection of the web UI leaves a cycle of asyncio, and strangers make as many as they like."""
 LATEST = 600.0
 """Seconds that this waits for what is under way: a rollout may take days, and garbage must not gather that long."""
 
@@ -40,14 +45,17 @@ class Collector:
         gc.set_threshold(*THRESHOLDS)
         try:
             whole_at = time.monotonic()
-            turn = came = 0
+            turn = came = most = 0
             while True:
+                if turn % OLDER == 0 and _resident() > most:
+                    whole_at = min(whole_at, time.monotonic())
                 late = time.monotonic() - whole_at
                 if late > LATEST or (late >= 0 and not self._busy()):
                     gc.unfreeze()
                     gc.collect()
                     gc.freeze()
                     whole_at = time.monotonic() + WHOLE
+                    most = _resident() + max(MORE, _resident() // 4)
                     came = 0
                 else:
                     came += len(gc.get_objects(generation=0))
@@ -61,3 +69,8 @@ class Collector:
         finally:
             gc.unfreeze()
             gc.set_threshold(*before)
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has (proc_pid_statm(5))."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
