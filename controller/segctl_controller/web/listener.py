@@ -114,8 +114,8 @@ class _Server(uvicorn.Server):
     async def _hold(self, made: socket.socket, source: str) -> None:
         """As long as the connection is there."""
         protocol = _Bounded(self.config, self.server_state)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000))
         try:
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000))
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: protocol, made, ssl=self.config.ssl, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
