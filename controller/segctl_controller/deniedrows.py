@@ -35,10 +35,11 @@ class _Denied:
 
 
 class DeniedRows:
-    """Bodies are read once: a row that changes gets another id. Only what the last question asked for is kept."""
+    """Bodies are read once. Only what the last question asked for is kept; by the body itself, for the id of a row may
+    be given again when its host was removed."""
 
     def __init__(self) -> None:
-        self._read: dict[int, _Denied] = {}
+        self._read: dict[bytes, _Denied] = {}
 
     def of(
         self,
@@ -63,11 +64,11 @@ class DeniedRows:
     ) -> dict[int, MapRow]:
         """By the id of a row; `verdict` empty: all."""
         listed = list(rows)
-        known = self._read = {row.id: self._read.get(row.id) or _read(row) for row in listed}
+        known = self._read = {row.body: self._read.get(row.body) or _read(row) for row in listed}
         made = {
-            row.id: _row(row, known[row.id], wanted, policy, hosts)
+            row.id: _row(row, known[row.body], wanted, policy, hosts)
             for row in listed
-            if verdict in ("", known[row.id].verdict) and (not wanted.until_us or row.first_us <= wanted.until_us)
+            if verdict in ("", known[row.body].verdict) and (not wanted.until_us or row.first_us <= wanted.until_us)
         }
         return {number: row for number, row in made.items() if _fits(row, wanted, peers)}
 

@@ -3,15 +3,17 @@
 By itself it walks all there is whenever a quarter more has come: with ten thousand sessions for a second. And it walks
 the youngest when so many more have come than gone: where each of ten thousand proofs takes the place of another one
 that is not often, and then there are a hundred thousand of them. So here they are walked a few thousand at a time, what
-lives on is set aside (gc.freeze), and that is walked seldom, when nothing is under way.
+lives on is set aside (gc.freeze), and that is walked seldom, when nothing is under way, or when memory has grown.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 THRESHOLDS = (50_000, 1_000_000_000, 1_000_000_000)
 """So many more than gone, and Python walks the youngest by itself: threads may make more than our turns find. The
@@ -25,6 +27,9 @@ BRIEF = 0.005
 change for the whole fleet, and is set aside unseen."""
 WHOLE = 3600.0
 """Seconds between walks of everything: what was set aside and died since, in a cycle."""
+MORE = 512 * 1024 * 1024
+"""Bytes of memory more than after the last walk of everything, or half of it: then the next one is due. Each
+connection of the web UI leaves a cycle of asyncio, and strangers make as many as they like."""
 LATEST = 600.0
 """Seconds that this waits for what is under way: a rollout may take days, and garbage must not gather that long."""
 
@@ -41,8 +46,10 @@ class Collector:
         gc.set_threshold(*THRESHOLDS)
         try:
             whole_at = time.monotonic()
-            turn, walks, took = 0, 0, 0.0
+            turn, walks, took, most = 0, 0, 0.0, 0
             while True:
+                if turn % OLDER == 0 and _resident() > most:
+                    whole_at = min(whole_at, time.monotonic())
                 late = time.monotonic() - whole_at
                 if late > LATEST or (late >= 0 and not self._busy()):
                     gc.unfreeze()
@@ -50,6 +57,7 @@ class Collector:
                     gc.freeze()
                     whole_at = time.monotonic() + WHOLE
                     walks, took = 0, 0.0
+                    most = _resident() + max(MORE, _resident() // 2)
                 else:
                     # More walks of the youngest than ours: Python made some by itself.
                     burst = took >= BRIEF or gc.get_count()[1] > walks
@@ -66,3 +74,8 @@ class Collector:
         finally:
             gc.unfreeze()
             gc.set_threshold(*before)
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has (proc_pid_statm(5))."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -53,16 +53,22 @@ class Keys:
     ) -> None:
         self._fetch = fetch or fetch_keys
         self._issuer, self._now = issuer, now
-        self._one = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
         self._keys: dict[str, jwk.Key] = {}
         self._fetched = self._asked = -KEYS_LIVE
+        self._why = ""
 
     async def of(self, identifier: str) -> jwk.Key | None:
-        """Raises ProviderError when there are no keys and the provider does not give any."""
-        if self._known(identifier) is None or self._now() - self._fetched > KEYS_LIVE:
-            async with self._one:
-                if self._now() - self._asked > KEYS_REST:
-                    await self._refresh()
+        """Raises ProviderError when there are no keys and the provider does not give any. Who shows a known key does
+        not wait for a provider that hangs."""
+        known = self._known(identifier)
+        if known is None or self._now() - self._fetched > KEYS_LIVE:
+            if (self._asking is None or self._asking.done()) and self._now() - self._asked > KEYS_REST:
+                self._asking = asyncio.create_task(self._refresh(), name="keys")
+            if known is None and self._asking is not None:
+                await asyncio.shield(self._asking)
+        if not self._keys:  # also between two questions: that the provider is away says nothing of the token
+            raise ProviderError(f"the OpenID provider {self._issuer} cannot be asked for its keys: {self._why}")
         return self._known(identifier)
 
     def _known(self, identifier: str) -> jwk.Key | None:
@@ -75,12 +81,9 @@ class Keys:
         try:
             found = await asyncio.to_thread(self._fetch, self._issuer)
             self._keys = _keys_of(found)
-            self._fetched = self._now()
+            self._fetched, self._why = self._now(), "it publishes none"
         except (WebError, JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
-            if not self._keys:
-                raise ProviderError(
-                    f"the OpenID provider {self._issuer} cannot be asked for its keys: {error}"
-                ) from error
+            self._why = str(error)
 
 
 def fetch_keys(issuer: str) -> dict[str, Any]:

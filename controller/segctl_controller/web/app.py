@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from segctl.errors import SegctlError
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -86,7 +86,8 @@ def make_app(
         Route("/auth/out", signin.out, methods=["POST"]),
         Route("/api/v1/{method}", api.serve, methods=["POST"]),
     ]
-    handlers: dict[Any, Any] = {RefusedError: _refused, SegctlError: _failed, Exception: _broken}
+    refused: dict[Any, Any] = {RefusedError: _refused, SegctlError: _failed}
+    handlers = {**refused, ClientDisconnect: _left, Exception: _broken}
     return Guard(Starlette(routes=routes, exception_handlers=handlers), names)
 
 
@@ -96,6 +97,11 @@ async def _refused(request: Request, error: RefusedError) -> Response:
 
 async def _failed(request: Request, error: SegctlError) -> Response:
     return await _refused(request, RefusedError(status_of(error), str(error)))
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    """Amid its request, as anybody may as often as they like: a trace for each would be theirs to write."""
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
 async def _broken(request: Request, error: Exception) -> Response:

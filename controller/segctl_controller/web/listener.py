@@ -28,6 +28,8 @@ stream."""
 HANDSHAKE_SECONDS, HEAD_SECONDS, BODY_SECONDS = 10.0, 10.0, 60.0
 """For TLS to be there, then for the head of each request from its first byte on (of the first one from the start of the
 connection), then for its body: 9 MB of a policy, as JSON, over 2.4 Mbit/s."""
+STALLED_SECONDS = 60.0
+"""For which a client may take nothing of what is sent to it, or be gone without a word (TCP_USER_TIMEOUT, tcp(7))."""
 KEPT_SECONDS = 75
 LONGEST_HEAD = 32 * 1024
 """Of a request line with its headers."""
@@ -60,7 +62,8 @@ class Listener:
     def start(self, host: str, port: int) -> int:
         """The port. Raises StateError when it cannot listen there."""
         listening = _listening(host, port)
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        # Its warnings are of what strangers send, a line for each.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._task = asyncio.create_task(self._server.serve([listening]), name="web")
         self._task.add_done_callback(_tell)
         return int(listening.getsockname()[1])
@@ -112,6 +115,7 @@ class _Server(uvicorn.Server):
         """As long as the connection is there."""
         protocol = _Bounded(self.config, self.server_state)
         try:
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000))
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: protocol, made, ssl=self.config.ssl, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
@@ -175,6 +179,7 @@ class _Bounded(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await(None)
+        self._unset_keepalive_if_required()  # uvicorn leaves it where the end was an error, and it holds all of this
         super().connection_lost(exc)
         self.lost.set()
 

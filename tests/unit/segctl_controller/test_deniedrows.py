@@ -94,9 +94,17 @@ def test_they_are_narrowed_like_flows(fields: dict[str, Any], fits: bool) -> Non
 
 def test_a_body_is_read_once() -> None:
     kept = DeniedRows()
-    assert len(kept.among([record()], EVERY, POLICY, PEERS, HOSTS, DENIED)) == 1
-    garbled = replace(record(), body=b"\xff")
-    assert len(kept.among([garbled], EVERY, POLICY, PEERS, HOSTS, DENIED)) == 1
+    assert len(kept.among([record(), record(2)], EVERY, POLICY, PEERS, HOSTS, DENIED)) == 2
+    [read] = kept._read.values()
+    kept.among([record(3)], EVERY, POLICY, PEERS, HOSTS)
+    assert next(iter(kept._read.values())) is read
     kept.among([], EVERY, POLICY, PEERS, HOSTS)
-    with pytest.raises(Exception, match="pars"):
-        kept.among([garbled], EVERY, POLICY, PEERS, HOSTS)
+    assert not kept._read
+
+
+def test_an_id_that_is_given_again_is_another_row() -> None:
+    """The host with the newest denial was removed: the next denial gets that id."""
+    read = DeniedRows()
+    [before] = read.of([record()], EVERY, POLICY, PEERS, HOSTS)
+    [after] = read.of([record(remote=ip_address("203.0.113.77").packed)], EVERY, POLICY, PEERS, HOSTS)
+    assert (before.remote, after.remote) == (mapped("203.0.113.9"), mapped("203.0.113.77"))

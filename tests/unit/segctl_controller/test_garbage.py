@@ -25,6 +25,7 @@ def _as_before() -> Iterator[None]:
 class Knot:
     def __init__(self) -> None:
         self.me = self
+        self.much = b""
 
 
 async def _collected(gone: weakref.ref[Knot]) -> None:
@@ -70,6 +71,23 @@ async def test_what_died_after_it_was_set_aside_is_found_in_the_end(monkeypatch:
     assert gc.get_freeze_count() > 0
     del knot
     await _collected(gone)
+    await _ended(task)
+
+
+async def test_what_died_is_found_early_where_it_takes_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "EVERY", 0.001)
+    monkeypatch.setattr(garbage, "MORE", 1024 * 1024)
+    task = asyncio.create_task(Collector(lambda: False).run())
+    await asyncio.sleep(0)
+    knots = [Knot(), Knot()]
+    gone = [weakref.ref(knot) for knot in knots]
+    gc.freeze()
+    knots.pop()
+    await asyncio.sleep(garbage.EVERY * garbage.OLDER * 5)
+    assert gone[1]() is not None  # it takes nothing
+    knots.pop().much = b"x" * (garbage._resident() // 2)
+    await _collected(gone[0])
+    assert gone[1]() is None
     await _ended(task)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from segctl_controller.oidc import KEYS_LIVE, KEYS_REST, Claims, Keys, member_ri
 from segctl_controller.setup import map_group, open_store, unmap_group
 from segctl_controller.store.records import GroupRecord, Role
 
-from tests.controller_harness import ControllerLab, init_state, running_controller
+from tests.controller_harness import SECONDS, ControllerLab, eventually, init_state, running_controller
 from tests.oidcprovider import CLIENT, Provider, provider
 from tests.unit.segctl_controller.test_access import stub
 from tests.unit.segctl_controller.test_admin import Code, refusal
@@ -150,9 +152,12 @@ class Asked:
         self.at, self.asked, self.names = 0.0, 0, list(names)
         self.public = jwk.RSAKey.generate_key(2048).as_dict(private=False)
         self.fails = False
+        self.goes_on = threading.Event()
+        self.goes_on.set()
 
     def __call__(self, _issuer: str) -> dict[str, Any]:
         self.asked += 1
+        self.goes_on.wait(SECONDS)
         if self.fails:
             raise WebError("HTTP 500")
         return {"keys": [{**self.public, "kid": name} for name in self.names]}
@@ -181,10 +186,37 @@ async def test_known_keys_hold_while_the_provider_is_away() -> None:
     await keys.of("one")
     asked.fails, asked.at = True, KEYS_LIVE + 1
     assert await keys.of("one") is not None
-    fresh = Asked()
+
+
+async def test_who_shows_a_known_key_does_not_wait_for_a_provider_that_hangs() -> None:
+    asked = Asked("one")
+    keys = asked.keys()
+    await keys.of("one")
+    asked.at = KEYS_LIVE + 1
+    asked.goes_on.clear()
+    try:
+        async with asyncio.timeout(SECONDS / 2):
+            assert await keys.of("one") is not None
+    finally:
+        asked.goes_on.set()
+
+    async def asked_again() -> bool:
+        return asked.asked == 2
+
+    await eventually(asked_again)
+
+
+async def test_without_any_keys_no_token_is_called_bad() -> None:
+    """Who was told so would end the session that the token belongs to."""
+    fresh = Asked("one")
     fresh.fails = True
-    with pytest.raises(ProviderError, match="HTTP 500"):
-        await fresh.keys().of("one")
+    keys = fresh.keys()
+    for _ in range(3):
+        with pytest.raises(ProviderError, match="HTTP 500"):
+            await keys.of("one")
+    assert fresh.asked == 1
+    fresh.fails, fresh.at = False, KEYS_REST + 1
+    assert await keys.of("one") is not None
 
 
 def claims(*groups: str) -> Claims:

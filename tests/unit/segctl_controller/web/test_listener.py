@@ -7,7 +7,9 @@ import gc
 import json
 import socket
 import ssl
+import struct
 import time
+import weakref
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -65,7 +67,7 @@ async def works(visitor: Visitor) -> None:
     """The places are free again, as soon as the listener has heard of the ends."""
 
     async def served() -> bool:
-        with suppress(ConnectionError):
+        with suppress(OSError):  # also ssl.SSLError
             return (await visitor.get("/")).status == 200
         return False
 
@@ -146,6 +148,57 @@ async def test_who_asks_in_time_is_left_alone(tmp_path: Path, monkeypatch: pytes
             await asyncio.sleep(3 * SHORT)
             assert not answer.isclosed()
             assert (await visitor.call("WhoAmI")).status == 200
+
+
+def reset(link: Link) -> None:
+    """The client ends it with a RST."""
+    link[1].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    link[1].transport.abort()
+
+
+async def test_a_connection_that_was_reset_is_not_held_until_it_would_have_ended(tmp_path: Path) -> None:
+    """Its place is free at once, so what it takes must be, too: else strangers have as much memory as they like."""
+    async with running_controller(tmp_path, **WEB) as lab:
+        visitor = Visitor(lab)
+        link = await opened(visitor, request(visitor, "/", method="GET"))
+        await link[0].readuntil(b"</html>")
+        gc.unfreeze()
+        [held] = [weakref.ref(o) for o in gc.get_objects() if isinstance(o, listener._Bounded)]
+        reset(link)
+
+        async def gone() -> bool:
+            gc.unfreeze()
+            gc.collect()
+            return held() is None
+
+        await eventually(gone)
+
+
+async def test_who_takes_nothing_of_what_it_asked_for_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "STALLED_SECONDS", 2 * SHORT)
+    monkeypatch.setattr(listener, "MOST_OF_ONE", 1)
+    async with running_controller(tmp_path, **WEB) as lab:
+        visitor = Visitor(lab)
+        link = await opened(visitor)
+        link[1].transport.pause_reading()
+        link[1].write(request(visitor, "/app.js", method="GET") * 100)
+        await asyncio.sleep(SHORT)
+        await works(visitor)
+        link[1].transport.abort()
+
+
+async def test_strangers_write_nothing_into_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with running_controller(tmp_path, **WEB) as lab:
+        visitor = Visitor(lab)
+        caplog.clear()
+        await ends(await opened(visitor, b"NO\r\n\r\n"))
+        upgrade = request(visitor, "/", method="GET")[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        await ends(await opened(visitor, upgrade.replace(b"Upgrade\r\nU", b"Upgrade, close\r\nU")))
+        link = await opened(visitor, request(visitor, "/auth/token", b"{", 100))
+        await works(visitor)  # so that one has been read, too
+        reset(link)
+        await works(visitor)
+    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
 
 
 async def test_one_source_of_ipv4_is_one_also_where_it_listens_on_both(
