@@ -21,7 +21,7 @@ LIMITS = Limits(denials=KEEP, events=KEEP, proofs=3)
 @pytest.fixture(params=["sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     made = make_store(request, tmp_path, LIMITS)
-    made.add_token(token(uses=2), ENTRY)
+    made.add_token(token(uses=50), ENTRY)
     yield made
     made.close()
 
@@ -73,3 +73,13 @@ def test_events_are_counted_once_in_a_hundredth_of_what_is_kept(store: Store) ->
     assert KEEP <= len(kept) <= KEEP + KEEP // 100
     assert kept[0].at_us == KEEP + 50
     assert 0 < looks_at(made, "events") <= (KEEP + 50) // (KEEP // 100) + 1
+
+
+def test_of_hosts_with_as_many_rows_none_loses_them_all(store: Store) -> None:
+    hosts = [join(store, f"web{number}") for number in range(50)]
+    for host in hosts:
+        report(store, host, range(1, KEEP // 50 + 1))
+    for host in hosts[:40]:
+        report(store, host, range(100, 101))
+    kept = [row.host for row in store.denials(DenialFilter(limit=KEEP * 2))]
+    assert {kept.count(host.name) for host in hosts} <= {KEEP // 50, KEEP // 50 + 1}

@@ -327,11 +327,10 @@ class MemoryStore(MemoryDecisions, MemoryAccess):
 
 
 def _pruned(rows: Iterable[Row], keep: int) -> list[Row]:
-    """At most `keep` of the rows: the oldest of the host that has most of them go."""
+    """At most `keep` of the rows, which are in the order of their ids: the oldest of the hosts that have most of them
+    go, row by row."""
     kept = list(rows)
     while len(kept) > keep:
         counts = Counter(row.host for row in kept)
-        most = min(counts, key=lambda host: (-counts[host], host))
-        gone = {id(row) for row in [row for row in kept if row.host == most][: len(kept) - keep]}
-        kept = [row for row in kept if id(row) not in gone]
+        kept.remove(next(row for row in kept if counts[row.host] == max(counts.values())))
     return kept

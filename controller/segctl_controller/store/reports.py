@@ -72,19 +72,19 @@ def _merge(connection: Connection, told: Sequence[DenialRecord], next_id: int) -
 
 
 def _prune(connection: Connection, table: Table, keep: int, before: int, newest: int) -> None:
-    """The oldest rows of the host that has most of them go: a host that floods pushes out its own. To count rows costs
+    """The oldest rows of the hosts that have most of them go, row by row: who floods pushes out its own. To count costs
     as much as there are, so it is done once in a hundredth of `keep`, by the ids of the rows: `newest` is the highest,
     and was `before`. Until then there are as many too many, at most."""
     every = max(1, keep // 100)
     if before // every == newest // every:
         return
     excess = (connection.scalar(select(func.count()).select_from(table)) or 0) - keep
-    while excess > 0:
-        most = select(table.c.host, func.count().label("rows")).group_by(table.c.host)
-        host, count = connection.execute(most.order_by(func.count().desc(), table.c.host).limit(1)).one()
-        oldest = select(table.c.id).where(table.c.host == host).order_by(table.c.id).limit(min(excess, count))
-        connection.execute(delete(table).where(table.c.id.in_(oldest)))
-        excess -= count
+    if excess <= 0:
+        return
+    depth = func.row_number().over(partition_by=table.c.host, order_by=table.c.id.desc()).label("depth")
+    ranked = select(table.c.id, depth).subquery()
+    oldest = select(ranked.c.id).order_by(ranked.c.depth.desc(), ranked.c.id).limit(excess)
+    connection.execute(delete(table).where(table.c.id.in_(oldest)))
 
 
 def newest_denials(connection: Connection, wanted: DenialFilter) -> tuple[DenialRecord, ...]:
