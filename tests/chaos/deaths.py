@@ -46,10 +46,11 @@ def leader_killed(chaos: ReplicaChaos) -> str:
 def leader_frozen(chaos: ReplicaChaos) -> str:
     """The same; and when it wakes up, it confirms nothing."""
     before = chaos.active
-    with _on_trial(chaos, 10) as push:
+    watch = 10
+    with _on_trial(chaos, watch) as push:
         with chaos.frozen(LEADER):
             why = _undone(chaos, before)
-            time.sleep(5)  # beyond the time after which it would confirm
+            time.sleep(watch + 1)  # beyond the time after which it would confirm
         pushed = push.end(PATIENCE)
         assert not pushed.confirmed, pushed.text
     chaos.check()
