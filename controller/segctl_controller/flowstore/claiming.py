@@ -11,8 +11,7 @@ from segctl.model.policy import HOST_WORKLOAD, Policy, ProcessKind, Workload
 from segctl.model.processes import CONTAINER, UNIT
 from segctl.model.units import SLICE
 from segctl.policy.checks.globs import is_glob
-from segctl.suggest.identify import LOGINS, Identifier, Kind, Who
-from segctl.suggest.observed import ObservedEnd
+from segctl.suggest.identify import LOGINS, Identifier
 from sqlalchemy import Select, select
 
 from segctl_controller.flowstore.database import Work
@@ -70,8 +69,7 @@ class Claims:
 
     def _look(self, tags: str, workload: str, process: str) -> str:
         held, told = parse_tags(tags), self._declared.get(workload)
-        who = self._identifier.who(ObservedEnd(held, "", process))
-        found = self._declared[who.name] if isinstance(who, Who) and who.kind is Kind.WORKLOAD else None
+        found = self._identifier.claimant(held, process)
         if told is None or not held.includes(told.on):
             return found.name if found else workload
         if found is not None and found.process != LOGINS and _order(found) < _order(told):
