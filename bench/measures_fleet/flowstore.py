@@ -18,6 +18,7 @@ import numpy as np
 from segctl.proto.v1 import agent_pb2
 from segctl_controller.clock import Clock
 from segctl_controller.flowbatch import columns_of
+from segctl_controller.flowstore.claiming import Claims
 from segctl_controller.flowstore.draft import judge, keys_of
 from segctl_controller.flowstore.records import DAY_US, MINUTE_US, FlowFilter, FlowLimits, FlowReport, MapFilter
 from segctl_controller.flowstore.store import SqlFlowStore, flow_store_on
@@ -112,7 +113,7 @@ def _questions(engine: str, where: Path | Conninfo, number: int, goals: bool) ->
             _row(f"observations of 7 days {what}", lambda: store.observations(0, 0, 10**6)),
             _row(
                 f"draft impact of 24 h {what}",
-                lambda: judge(store.judged_alike(day, 0, 10**6, keys), draft, moment),
+                lambda: judge(store.judged_alike(day, 0, 10**6, keys, Claims(draft, draft)), draft, moment),
                 Goal("<=", 150) if goals else None,
                 f"{len(kinds):,} kinds of flows, each judged once by a policy of {len(draft.rules):,} rules; "
                 f"{len(blocked.denied):,} would be blocked",

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from segctl.model.policy import Policy
-from segctl.model.processes import USER, executable_identity, identity, unit_identity
-from segctl.proto.v1 import admin_pb2, agent_pb2
+from segctl.proto.v1 import admin_pb2
 from segctl.wire import address_from_wire
 
+from segctl_controller.deniedflows import as_flows_have_it
 from segctl_controller.flowstore.outside import Peers, block_of
 from segctl_controller.flowstore.records import EndFilter, MapFilter, MapRow
 from segctl_controller.flowstore.wire import PROTOCOLS, remote_of
@@ -86,13 +86,8 @@ def _read(row: DenialRecord) -> _Denied:
         peer=body.peer_host,
         peer_workload=body.peer_workload,
         peer_tags=tuple(sorted(body.peer_tags.items())),
-        process=_process(denial.process),
+        process=as_flows_have_it(denial.process),
     )
-
-
-def _process(known: agent_pb2.ProcessInfo) -> str:
-    """As flows bear it: the unit goes before the program."""
-    return unit_identity(known.unit) or executable_identity(known.exe) or identity(USER, known.user)
 
 
 def _row(

@@ -62,10 +62,13 @@ class _Benches:
     draft: Bench
 
     def said(self, row: DraftRow | MapRow) -> tuple[EndSaid, EndSaid]:
-        """Of the local end, by both."""
-        remote = row.remote if row.peer_tags is None else row.peer_tags
-        place = (row.ingress, row.tags, row.workload, remote, row.protocol, row.port)
-        return self.active.judge.end(*place), self.draft.judge.end(*place)
+        """Of the local end, by both: by each as the workload that it gives the process."""
+        place = (row.remote if row.peer_tags is None else row.peer_tags, row.protocol, row.port)
+        was = row.workload if row.was is None else row.was
+        return (
+            self.active.judge.end(row.ingress, row.tags, was, *place),
+            self.draft.judge.end(row.ingress, row.tags, row.workload, *place),
+        )
 
     def allows(self, row: DraftRow | MapRow) -> tuple[EndSaid, EndSaid] | None:
         """What both say, where the draft comes to allow it."""
@@ -96,7 +99,7 @@ class WhatIf:
         begins = _begins(since, until or self._clock.now_us(), request.span_us)
         benches = _Benches(await self._maps.in_force(), await self._maps.draft(policy))
         keys, store = benches.active.keys | benches.draft.keys, self._flows.store
-        claims = Claims(policy)
+        claims = Claims(policy, benches.active.policy)
         wanted = MapFilter(
             MOST_KINDS, since, until, keys, benches.draft.peers.ranges.starts, hosts=True, processes=True
         )
@@ -124,7 +127,7 @@ class WhatIf:
             until_us=until,
         )
         if begins:
-            spans = replace(wanted, hosts=False, processes=bool(claims.declared), span_us=request.span_us)
+            spans = replace(wanted, hosts=False, processes=not claims.empty, span_us=request.span_us)
             told = _claimed(await self._flows.read(store.map, spans), claims)
             reply.spans.extend(await asyncio.to_thread(_spans, told, denied, begins, request.span_us, benches))
             reply.more = reply.more or len(told) == MOST_KINDS
@@ -160,20 +163,23 @@ class WhatIf:
 
 
 def _claimed(rows: Iterable[MapRow], claims: Claims) -> list[MapRow]:
-    """Of the workloads that have their processes by the draft."""
-    return [
-        row if (now := claims.of(row.tags, row.workload, row.process)) == row.workload else replace(row, workload=now)
-        for row in rows
-    ]
+    """Of the workloads that have their processes by the draft, and by the policy before."""
+    return [_claimed_row(row, claims) for row in rows]
+
+
+def _claimed_row(row: MapRow, claims: Claims) -> MapRow:
+    end = (row.tags, row.workload, row.process)
+    now, was = claims.of(*end), claims.was(*end)
+    return row if now == was == row.workload else replace(row, workload=now, was=None if was == now else was)
 
 
 def _place(row: DraftRow | MapRow) -> tuple[object, ...]:
-    return row.tags, row.workload, row.ingress, row.peer_tags, row.remote, row.protocol, row.port
+    return row.tags, row.workload, row.was, row.ingress, row.peer_tags, row.remote, row.protocol, row.port
 
 
 def _without_flows(row: MapRow) -> DraftRow:
     place = (row.tags, row.workload, row.ingress, row.peer_tags, row.remote, row.protocol, row.port)
-    return DraftRow(*place, flows=0, last_us=row.last_us, host=row.host, peer=row.peer)
+    return DraftRow(*place, flows=0, last_us=row.last_us, host=row.host, peer=row.peer, was=row.was)
 
 
 def _by_name(policy: Policy) -> dict[str, Rule]:

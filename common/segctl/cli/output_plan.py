@@ -28,12 +28,10 @@ from segctl.cli.output_check import render_finding
 from segctl.cli.output_cuts import render_cut_total, render_cuts
 from segctl.cli.output_enforce import selection
 from segctl.cli.output_impact import render_impact, render_impact_total
-from segctl.cli.views import Change, ModeChange, Plan, Unready
+from segctl.cli.views import ABSENT, Change, ModeChange, Plan, Unready
 from segctl.model.findings import Severity
 
 HOSTS_SHOWN = 6
-ABSENT = {"", "-"}
-"""How the controller writes the mode of a workload that was not, or is no longer, there."""
 GONE = "gone"
 Services = Mapping[str, frozenset[str]]
 """The name of a declared service to all that it stands for, in the words of Change.service."""

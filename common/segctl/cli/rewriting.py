@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import unified_diff
 from pathlib import Path
 
@@ -58,11 +59,17 @@ def _read(name: str) -> bytes | None:
 
 
 def _replace(path: Path, content: bytes) -> None:
+    """Its owner keeps it, whoever runs this: who may not give it away owns it now."""
     descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
+        was = path.stat()
         with os.fdopen(descriptor, "wb") as stream:
+            with suppress(PermissionError):
+                os.fchown(descriptor, was.st_uid, was.st_gid)
+            os.fchmod(descriptor, was.st_mode & 0o7777)
             stream.write(content)
-        Path(made).chmod(path.stat().st_mode & 0o7777)
+            stream.flush()
+            os.fsync(descriptor)
         Path(made).replace(path)
     except OSError:
         Path(made).unlink(missing_ok=True)

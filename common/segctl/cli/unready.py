@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from segctl.cli.exits import CliError
-from segctl.cli.views import ModeChange, Plan, Unready
+from segctl.cli.views import ABSENT, ModeChange, Plan, Unready
 from segctl.cli.views_life import Obstacle, Selection
 from segctl.model.inventory import Host
 from segctl.model.policy import HOST_WORKLOAD, Mode, Policy, Selector, Tags
-from segctl.policy.decide import selects
+from segctl.policy.decide import Instance, effective_mode, selects
 from segctl.policy.life.past import mode_of
 from segctl.policy.parse import parse_policy
 from segctl.policy.selectors import InstanceFinder
@@ -29,12 +30,15 @@ Moves = dict[Selector, tuple[ModeChange, ...]]
 
 
 def find_unready(controller: Controller, planned: Plan, files: Sequence[SourceFile]) -> tuple[Unready, ...]:
-    """By selector. Asks nothing where nothing that observes or is in test comes to enforce."""
-    moving = [m for m in planned.modes if _mode(m.before) in ("observe", "test") and _mode(m.after) == "enforce"]
+    """By selector. Asks nothing where nothing comes to enforce."""
+    stricter = [m for m in planned.modes if _mode(m.after) == "enforce" and _mode(m.before) != "enforce"]
     draft = parse_policy(files).policy
-    if not moving or draft is None:
+    if not stricter or draft is None:
         return ()
     active, tags = _in_force(controller, planned.base_generation), {h.name: Tags.of(h.tags) for h in controller.hosts()}
+    moving = [m for move in stricter if _mode((m := _from_host(active, move, tags)).before) in ("observe", "test")]
+    if not moving:
+        return ()
     moves = _questions(draft, active, moving, tags)
     known = [select for select in moves if _declares(active, select)]
     asked = [select for select in known if mode_of(active, select) is not Mode.ENFORCE]
@@ -46,6 +50,14 @@ def find_unready(controller: Controller, planned: Plan, files: Sequence[SourceFi
         for select, its in moves.items()
         if keeps[select]
     )
+
+
+def _from_host(active: Policy, move: ModeChange, tags: Mapping[str, Tags]) -> ModeChange:
+    """A workload that is new has what was `host`'s until now, in that mode."""
+    if _mode(move.before) not in ABSENT or move.host not in tags:
+        return move
+    of_host = Instance(move.host, HOST_WORKLOAD, tags[move.host], tags[move.host])
+    return replace(move, before=effective_mode(active, of_host).value)
 
 
 def _mode(words: str) -> str:

@@ -13,6 +13,9 @@ from segctl.cli.views_impact import FlowImpact
 from segctl.cli.views_life import Obstacle, Selection
 from segctl.model.findings import Finding
 
+ABSENT = {"", "-"}
+"""How the controller writes the mode of a workload that was not, or is no longer, there."""
+
 
 @dataclass(frozen=True, slots=True)
 class File:

@@ -13,7 +13,7 @@ from segctl.suggest.loners import loners
 from segctl.suggest.observed import Window, first
 from segctl.suggest.pairs import OFTEN, Pair, PairCounter, Pattern, Values
 from segctl.suggest.result import Reason
-from segctl.suggest.rhythm import ALONE, ENOUGH, PERIODIC, Times, Witnesses, why_not
+from segctl.suggest.rhythm import ALONE, ENOUGH, PERIODIC, Times, Witnesses, counted, why_not
 from segctl.suggest.services import is_public
 from segctl.suggest.sites import ANY, are_everywhere, are_from_many_parts, is_declared
 
@@ -228,7 +228,7 @@ class HabitFinder:
         if side == 0:
             if times.sightings >= ENOUGH and times.covers(0.5 if everywhere else 0.25):
                 return None
-            why = f"an address that no peer names, seen {times.sightings} times: declare it as a peer if it is known"
+            why = f"an address that no peer names, seen {counted(times)}: declare it as a peer if it is known"
             return (Reason.OUTSIDE, why) if not regular else None
         groups: dict[Values, int] = defaultdict(int)
         for cell in cells:
@@ -237,8 +237,8 @@ class HabitFinder:
         if hosts > 1 and (times.sightings >= ENOUGH or regular) and times.covers(0.25):
             return None
         why = (
-            f"{hosts} host{'s' if hosts > 1 else ''} called an address that no peer names, seen {times.sightings} "
-            "times: declare it as a peer if it is known"
+            f"{hosts} host{'s' if hosts > 1 else ''} called an address that no peer names, seen {counted(times)}: "
+            "declare it as a peer if it is known"
         )
         return Reason.OUTSIDE, why
 

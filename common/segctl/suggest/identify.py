@@ -64,6 +64,7 @@ class Identifier:
         self._declared: dict[ProcessKind, list[Workload]] = defaultdict(list)
         for workload in policy.workloads.values():
             self._declared[workload.process.kind].append(workload)
+        self._patterns: dict[tuple[str, str], list[Workload]] = {}
         self._policy = policy
         values: dict[str, set[tuple[str, ...]]] = defaultdict(set)
         uses: dict[tuple[str, bool, PortRange], set[tuple[str, ...]]] = defaultdict(set)
@@ -101,7 +102,7 @@ class Identifier:
         process = self._process(end)
         if not isinstance(process, Process):
             return process
-        declared = self._claimant(end, end.tags)
+        declared = self.claimant(end.tags, end.process)
         return Who(Kind.WORKLOAD, declared.name) if declared else Who(Kind.PROCESS, str(process), process)
 
     def _process(self, end: ObservedEnd) -> Process | str:
@@ -116,20 +117,25 @@ class Identifier:
             return Process(ProcessKind.UNIT, min(globs, key=lambda g: (-self._globs[g], g.count("*"), g)))
         return literal
 
-    def _claimant(self, end: ObservedEnd, tags: Tags) -> Workload | None:
+    def claimant(self, tags: Tags, process: str) -> Workload | None:
         """The declared workload that has the process now: it may be younger than the flow. What runs in a login is told
         by its executable, and is whose the logins are."""
-        kind, _, name = end.process.partition(":")
+        kind, _, name = process.partition(":")
         own = self._best(kind, name, tags)
         return self._best(UNIT, LOGINS.pattern, tags) if own is None and kind == EXECUTABLE else own
 
     def _best(self, kind: str, name: str, tags: Tags) -> Workload | None:
-        claims = [
-            w
-            for w in self._declared.get(_KINDS[kind], ())
-            if tags.includes(w.on) and (w.process.pattern == name or fnmatchcase(name, w.process.pattern))
-        ]
-        return min(claims, key=lambda w: (is_glob(w.process.pattern), -len(w.process.pattern), w.name), default=None)
+        return next((w for w in self._matching(kind, name) if tags.includes(w.on)), None)
+
+    def _matching(self, kind: str, name: str) -> list[Workload]:
+        """Who would have the process on any host, the first of them before the others."""
+        key = (kind, name)
+        if key not in self._patterns:
+            declared = self._declared.get(_KINDS[kind], ())
+            found = [w for w in declared if w.process.pattern == name or fnmatchcase(name, w.process.pattern)]
+            found.sort(key=lambda w: (is_glob(w.process.pattern), -len(w.process.pattern), w.name))
+            self._patterns[key] = found
+        return self._patterns[key]
 
 
 def _literal(kind: ProcessKind, word: str) -> Process | str:

@@ -103,7 +103,7 @@ def why_not(times: Times, seen: Witnesses) -> tuple[Reason, str] | None:
     if seen.hosts > 1 and seen.hosts >= seen.of_hosts > 0 and seen.least > 1 and lasting:
         return None  # not one of several: all of them do it, did it again, and it is no episode of their lives
     if rhythm is Rhythm.ONCE or times.sightings < ENOUGH:
-        return Reason.ONCE, f"seen {_count(times)} only; a job that runs rarely shows its rhythm in a longer window"
+        return Reason.ONCE, f"seen {counted(times)} only; a job that runs rarely shows its rhythm in a longer window"
     if seen.groups >= ENOUGH:
         return None
     # Many pairs that were seen once or twice each are many accidents sooner than one habit.
@@ -113,10 +113,10 @@ def why_not(times: Times, seen: Witnesses) -> tuple[Reason, str] | None:
     if seen.hosts <= 1 and rhythm is Rhythm.STEADY and times.covers(0.5):
         return None
     part = "half" if seen.hosts <= 1 else "a quarter"
-    return Reason.YOUNG, f"seen {_count(times)}, over less than {part} of the window: wait, or write it by hand"
+    return Reason.YOUNG, f"seen {counted(times)}, over less than {part} of the window: wait, or write it by hand"
 
 
-def _count(times: Times) -> str:
+def counted(times: Times) -> str:
     unit = "day" if times.by_day else "hour"
     word = "on" if times.by_day else "in"
     return f"{word} {times.sightings} {unit}{'' if times.sightings == 1 else 's'}"

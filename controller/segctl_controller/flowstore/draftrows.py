@@ -12,10 +12,15 @@ from segctl_controller.flowstore.records import DraftRow
 
 class DraftRows(Sequence[DraftRow]):
     """`groups` has the tags of the numbers in `tags` and `peer_tags` (of NONE: None), `names` the texts of the numbers
-    in `workload`, `host` and `peer`. `high` and `low` are halves of addresses."""
+    in `workload`, `host` and `peer`. `high` and `low` are halves of addresses. `before` has those of the workloads that
+    are others by the policy before."""
 
     def __init__(
-        self, columns: Iterable[list[int]], groups: Mapping[int, str | None], names: Mapping[int, str]
+        self,
+        columns: Iterable[list[int]],
+        groups: Mapping[int, str | None],
+        names: Mapping[int, str],
+        before: Mapping[int, str] | None = None,
     ) -> None:
         """Raises ValueError for another number of columns."""
         (
@@ -34,6 +39,7 @@ class DraftRows(Sequence[DraftRow]):
         ) = columns
         self.groups = groups
         self.names = names
+        self._before = before or {}
 
     @classmethod
     def of(cls, rows: Iterable[DraftRow]) -> DraftRows:
@@ -74,6 +80,7 @@ class DraftRows(Sequence[DraftRow]):
             self.last_us[at],
             self.names[self.host[at]],
             self.names[self.peer[at]],
+            self._before.get(self.workload[at]),
         )
 
     def remote(self, at: int) -> bytes:

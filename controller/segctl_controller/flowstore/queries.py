@@ -185,14 +185,15 @@ def _alike(
     none = literal(0, BigInteger)
     high = case((r.peer == 0, r.remote_high), else_=none).label("high")
     low = case((r.peer == 0, r.remote_low), else_=none).label("low")
-    seen, workload = _with_claims(claimed)
-    both_groups = (r.tags, r.peer_tags, workload, r.ingress, high, low, r.protocol, r.port)
+    process = (r.process.label("claimant"),) if claimed else ()
+    both_groups = (r.tags, r.peer_tags, r.workload, r.ingress, high, low, r.protocol, r.port, *process)
     examples = (func.min(r.host).label("host"), func.min(r.peer).label("peer"))
     measures = (TOTALS[0], LAST, *examples, *(column for column, _ in more))
-    told = by_group(seen, both_groups, measures, within(since_us, until_us))
-    tags, peer_tags, joined = merged(groups, told, told.c.tags, told.c.peer_tags)
+    told = by_group(rows, both_groups, measures, within(since_us, until_us))
+    seen, workload = _with_claims(told, claimed)
+    tags, peer_tags, joined = merged(groups, seen, told.c.tags, told.c.peer_tags)
     c = told.c
-    both = (tags.label("near_group"), c.workload, c.ingress, peer_tags.label("far_group"))
+    both = (tags.label("near_group"), workload, c.ingress, peer_tags.label("far_group"))
     key = (*both, c.high, c.low, c.protocol, c.port)
     flows = total(c.flows).label("flows")
     others = (func.max(c.last_us).label("last_us"), func.min(c.host).label("host"), func.min(c.peer).label("peer"))
@@ -201,15 +202,16 @@ def _alike(
     return query.order_by(flows.desc()).limit(limit)
 
 
-def _with_claims(claimed: Into) -> tuple[FromClause, ColumnElement[int]]:
-    """Rows, and the column of the workload that has each today."""
+def _with_claims(told: CTE, claimed: Into) -> tuple[FromClause, ColumnElement[int]]:
+    """What was told, and the column of the workload that has each today. It is joined when it is summed: a hundred rows
+    less for each that is left."""
     if not claimed:
-        return rows, r.workload
+        return told, told.c.workload
     tags, workloads, processes = (list(column) for column in zip(*claimed, strict=True))
     lists = {"tags": tags, "workload": workloads, "process": processes, "now": list(claimed.values())}
     c = unnested(**lists).cte("claimed").c
-    these = and_(r.tags == c.tags, r.workload == c.workload, r.process == c.process)
-    return rows.outerjoin(c.tags.table, these), func.coalesce(c.now, r.workload).label("workload")
+    these = and_(told.c.tags == c.tags, told.c.workload == c.workload, told.c.claimant == c.process)
+    return told.outerjoin(c.tags.table, these), func.coalesce(c.now, told.c.workload).label("workload")
 
 
 def by_group(these: FromClause, key: Sequence[Any], sums: Sequence[Any], seen: ColumnElement[bool]) -> CTE:

@@ -191,7 +191,8 @@ class MapRow:
     flow, as `key=value,key=value`; `peer_tags` is None where no enrolled host held the address: `remote` is then the
     first of its range, and `block` of its block where those are told apart. `peer_workload` is who listened there, as
     far as it is known. `flows` holds `would_deny`, `observed` and `fresh`. `host`, `peer` and `process` are set where
-    they are told apart; `peer_process` is for who knows it; `span_us` is the begin of the span (0: none)."""
+    they are told apart; `peer_process` is for who knows it; `span_us` is the begin of the span (0: none). `was` is as
+    in DraftRow."""
 
     tags: str
     workload: str
@@ -213,6 +214,7 @@ class MapRow:
     span_us: int = 0
     process: str = ""
     peer_process: str = ""
+    was: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +280,8 @@ class Observation:
 @dataclass(frozen=True, slots=True)
 class DraftRow:
     """Flows that a policy judges alike: one local workload and tag group, and a peer's tag group, or its address (16
-    bytes) where no enrolled host held it. `host` and `peer` are one of the hosts, as an example."""
+    bytes) where no enrolled host held it. `host` and `peer` are one of the hosts, as an example. `was` is the workload
+    by the policy before, where that is another one."""
 
     tags: str
     workload: str
@@ -291,6 +294,7 @@ class DraftRow:
     last_us: int
     host: str
     peer: str
+    was: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,7 +309,7 @@ class SqlFlowStore:
             now = claimed(work, self._names, claims, self._groups.all(), since_us, until_us)
             found = work.columns(queries.judged_alike(since_us, until_us, limit, groups, now.into))
         _, workload, *_, host, peer = found
-        return DraftRows(found, shown, {**self._names.texts([*workload, *host, *peer]), **now.names})
+        return DraftRows(found, shown, {**self._names.texts([*workload, *host, *peer]), **now.names}, now.before)
 
     def kinds(
         self,

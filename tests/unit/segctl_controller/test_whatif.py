@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from segctl.proto.v1 import admin_pb2
+from segctl.proto.v1 import admin_pb2, agent_pb2
 
 from tests.controller_harness import ControllerLab, running_controller
 from tests.unit.segctl_controller.policies import SHOP
@@ -112,3 +112,55 @@ async def test_a_replay_counts_by_spans(tmp_path: Path) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await impact(lab, SHOP, **wrong)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+WEB = "workloads:\n  shop-web: {on: {role: web}, process: {unit: nginx.service}}\n"
+WITH_WEB = SHOP.replace("workloads:\n", WEB).replace("from: {role: web}", "from: {workload: shop-web}")
+
+
+async def told_by_nginx(lab: ControllerLab) -> None:
+    web, _ = await fleet(lab)
+    await lab.push(WITH_WEB)
+    await report(web, batch(flows=flows(processes=["unit:nginx.service", ""], process=[0, 1])))
+
+
+async def judged(lab: ControllerLab, policy: str) -> tuple[list[tuple[str, str, str, str]], int, int]:
+    reply = await impact(lab, policy)
+    told = [(b.workload, b.was, b.was_rule, b.reason) for b in reply.blocked if b.service.low == 5432]
+    return told, sum(b.flows for b in reply.allowed if b.service.low == 5432), reply.newly_blocked_flows
+
+
+async def test_a_workload_under_a_new_name_was_permitted_under_the_old_one(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        await told_by_nginx(lab)
+        renamed = WITH_WEB.replace("shop-web", "front")
+        assert await judged(lab, renamed) == ([], 0, 0)
+        closed = renamed.replace("allow: [pg]", "allow: [tcp/99]")
+        assert await judged(lab, closed) == ([("front", "allowed", "web-db", "default")], 0, 3)
+        since = NOW - HOUR
+        [span] = [s for s in (await impact(lab, renamed, since_us=since, span_us=HOUR)).spans if s.judged_flows]
+        assert (span.blocked_flows, span.allowed_flows) == (1, 0)
+
+
+async def test_a_process_that_a_draft_takes_from_a_workload_is_judged_without_its_rules(tmp_path: Path) -> None:
+    async with running_controller(tmp_path) as lab:
+        await told_by_nginx(lab)
+        elsewhere = WITH_WEB.replace("nginx.service", "new.service")
+        assert await judged(lab, elsewhere) == ([("host", "allowed", "web-db", "default")], 0, 3)
+        wide = WITH_WEB.replace("nginx.service", "'ngin*.service'")
+        assert await judged(lab, wide) == ([], 0, 0)
+        await lab.push(wide)
+        narrower = wide.replace("workloads:\n", WEB.replace("shop-web", "admin"))
+        assert await judged(lab, narrower) == ([("admin", "allowed", "web-db", "default")], 0, 3)
+
+
+async def test_a_denied_container_is_no_login(tmp_path: Path) -> None:
+    """Its executable says nothing: it is another file system's."""
+    async with running_controller(tmp_path) as lab:
+        web, _ = await fleet(lab)
+        process = agent_pb2.ProcessInfo(pid=7, exe="/usr/bin/curl", user="root", unit="container:job")
+        await report(web, batch(denials=[denial("10.0.0.2", 5433, 4, ingress=False, process=process)]))
+        logins = SHOP.replace("workloads:\n", "workloads:\n  logins: {on: {role: web}, process: {unit: user.slice}}\n")
+        rule = "  - {name: l, from: {workload: logins}, to: {role: db}, allow: [tcp/5433], owner: o, why: w}\n"
+        draft = logins.replace("rules:\n", "rules:\n" + rule)
+        assert not (await impact(lab, draft)).allowed

@@ -66,9 +66,11 @@ def map(  # noqa: A001 - the command's name
     service, most flows first. A destination is told by the tags in which it differs, where it has the same keys.
 
     POLICY is what the policy says of both ends together, the strictest first: "allowed" by which rule; "no rule", which
-    the mode observe lets pass; "would be denied", which the mode test does; "denied". Where that is not so of all
-    flows, it says of how many. "refused" are connections that were denied; "escaped" passed although the policy denies
-    them, "misdropped" did not pass although it allows them. Both are looked for from a minute after the push on.
+    the mode observe lets pass; "denied, only observed", where what denies it is a boundary and the mode is observe;
+    "would be denied", which the mode test does; "denied". Where that is not so of all flows, it says of how many.
+    "refused" are connections that were denied; "escaped" passed although the policy denies them, "misdropped" did not
+    pass although it allows them. Where both agree, "permitted" passed, by a rule or by the mode, and "rejected" did
+    not. That is compared from a minute after the push on.
 
     Tags are those that the hosts carried at the time of the flow. Where both ends of a connection told of it, the end
     that saw more counts. Addresses that no enrolled host held are those of a peer of the policy, the one with the

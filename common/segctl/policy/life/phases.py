@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from segctl.errors import SegctlError
 from segctl.model.policy import Mode, ModeRule, Policy, Selector
@@ -49,7 +50,7 @@ def with_mode(files: Sequence[SourceFile], policy: Policy, selector: Selector, m
     else:
         contents[names[0]] = add_mode(contents[names[0]], selector, mode)
     changed = {file.name: contents[file.name] for file in files if contents[file.name] != file.content}
-    _verify([SourceFile(name, content) for name, content in contents.items()], names, selector, mode)
+    _verify([SourceFile(name, content) for name, content in contents.items()], names, policy, selector, mode)
     return changed
 
 
@@ -71,10 +72,19 @@ def _file_for(files: Sequence[SourceFile], policy: Policy) -> str:
     return last.where.file if last else min(file.name for file in files)
 
 
-def _verify(files: Sequence[SourceFile], names: Sequence[str], selector: Selector, mode: Mode) -> None:
-    """What was written is read again: an edit that misses must not reach a file."""
+def _beside(policy: Policy, selector: Selector) -> Policy:
+    """All that a change of its mode leaves as it is."""
+    return replace(policy, modes=tuple(entry for entry in policy.modes if entry.select != selector))
+
+
+def _verify(files: Sequence[SourceFile], names: Sequence[str], before: Policy, selector: Selector, mode: Mode) -> None:
+    """What was written is read again: an edit that misses, or says anything else, must not reach a file."""
     policy = parse_policy(files).policy
-    if policy is None or mode_of(policy, selector) is not mode:
+    if (
+        policy is None
+        or mode_of(policy, selector) is not mode
+        or _beside(policy, selector) != _beside(before, selector)
+    ):
         raise PhaseError(
             f"the way in which modes is written in {' and '.join(names)} is not one that can be changed here; write "
             f"this entry there by hand, in place of the one for {selector}: {entry_text(selector, mode)}"

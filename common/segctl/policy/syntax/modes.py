@@ -18,16 +18,19 @@ from segctl.model.policy import Mode, Selector
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SECTION = "modes"
 _BOM = "\ufeff"
+BLOCKS = ("|", ">")
+"""Styles of words that stand on lines of their own."""
 
 
 def set_mode(content: bytes, entry: Position, mode: Mode) -> bytes:
-    """The file with `mode` in the entry of `modes` that begins at this place; as it is where none does."""
+    """The file with `mode` in the entry of `modes` that begins at this place; as it is where none does, or
+    its mode stands on lines of its own."""
     text, head = _text(content)
     for item in _items(_section(text)):
         if (item.start_mark.line + 1, item.start_mark.column + 1) == (entry.line, entry.column):
             value = _value(item, "mode")
-            if value is not None:
-                quote = value.style if isinstance(value, yaml.ScalarNode) and value.style in ("'", '"') else ""
+            if isinstance(value, yaml.ScalarNode) and value.style not in BLOCKS:
+                quote = value.style if value.style in ("'", '"') else ""
                 word = f"{quote}{mode.value}{quote}"
                 text = text[: value.start_mark.index] + word + text[value.end_mark.index :]
     return (head + text).encode()

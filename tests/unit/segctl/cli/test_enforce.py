@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -210,6 +211,15 @@ def test_a_file_that_changed_meanwhile_is_not_written(files: Path) -> None:
     with pytest.raises(CliError, match="changed since it was read"):
         replace_files([read], {str(files): b"new"})
     assert files.read_text() == "else"
+
+
+def test_a_file_stays_its_owners(cli: Cli, files: Path) -> None:
+    """Also where root writes it."""
+    owner = (12_345, 12_346) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    os.chown(files, *owner)
+    assert cli("enforce", "env=prod", "policy", "--write").code == Exit.OK
+    assert "mode: enforce" in files.read_text()
+    assert (files.stat().st_uid, files.stat().st_gid) == owner
 
 
 def test_a_file_without_a_last_line_end_is_a_good_patch(cli: Cli, files: Path) -> None:

@@ -63,10 +63,15 @@ JOINING = policy(enforce=DEV, test=PROD)
         (policy(test=PROD), policy(enforce=PROD, observe=ALL), [({"env": "prod"}, "", OURS, ["silent"])]),
         # A part of what is in test.
         (policy(test=ALL), policy(test=ALL, enforce=DB), [({}, "shop-db", [("db1", "shop-db")], ["silent"])]),
-        # The controller was never told of it.
+        # A workload that is new, and enforces at once, has processes that were host's.
         (
             policy(test=ALL).replace("shop-db", "the-db"),
             policy(test=ALL, enforce=DB),
+            [({}, "shop-db", [("db1", "shop-db")], ["undeclared"])],
+        ),
+        (
+            policy(test=ALL, enforce=PROD).replace("shop-db", "the-db"),
+            policy(test=ALL, enforce=PROD),
             [],
         ),
         (

@@ -241,7 +241,9 @@ def test_addresses_outside() -> None:
     assert only(suggested(*strangers)).rule.source.peer == "any"
     guessing = [replace(one, service=SSH) for one in strangers]
     assert reasons(suggested(*guessing)) == {"from-everywhere"}
-    assert reasons(suggested(seen(web(), outside("192.0.2.66"), HTTPS, hosts=1))) == {"outside"}
+    stranger = suggested(seen(web(), outside("192.0.2.66"), HTTPS, hosts=1))
+    assert reasons(stranger) == {"outside"}
+    assert "an address that no peer names, seen on " in stranger.left_out[0].why
     assert only(suggested(seen(web(), outside("192.0.2.66"), HTTPS))).confidence is Confidence.HIGH
 
 

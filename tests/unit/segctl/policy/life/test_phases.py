@@ -143,6 +143,12 @@ def test_what_cannot_be_changed_so_is_refused_with_what_to_write() -> None:
     assert str(caught.value).endswith("by hand, in place of the one for env=prod: {select: {env: prod}, mode: enforce}")
 
 
+def test_two_entries_of_one_selector_are_not_cut_where_one_cannot_be_changed() -> None:
+    block = "  - mode: >-\n      enforce\n    incoming: drop\n    select: {env: prod}\n"
+    with pytest.raises(PhaseError, match="by hand"):
+        moved(HEAD + "modes:\n  - {select: {env: prod}, mode: enforce}\n" + block, PROD, Mode.TEST)
+
+
 def test_phases_are_a_ladder() -> None:
     assert [phase_after(mode) for mode in LADDER] == [Mode.TEST, Mode.ENFORCE, None]
     assert [phase_before(mode) for mode in LADDER] == [None, Mode.OBSERVE, Mode.TEST]
