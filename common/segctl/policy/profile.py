@@ -78,10 +78,12 @@ class ProfileMaker:
         (source, mine), (destination, theirs) = self._name(rule.source), self._name(rule.destination)
         if theirs is not None:
             mark = entry_terms("in", rule.name, services, mine is not None, until)
-            theirs.ingress.append(End(position, rule, self._target(source, rule), until, mark))
+            target = self._target(source, rule)
+            theirs.ingress.append(End(position, rule, target, 2 * target.index, until, mark))
         if mine is not None:
             mark = entry_terms("out", rule.name, services, theirs is not None, until)
-            mine.egress.append(End(position, rule, self._target(destination, rule), until, mark))
+            target = self._target(destination, rule)
+            mine.egress.append(End(position, rule, target, 2 * target.index + 1, until, mark))
 
     def _name(self, selector: Selector) -> tuple[Named, Both | None]:
         """And the ends of rules that are its own; a peer has none."""
@@ -135,8 +137,8 @@ class ProfileMaker:
         for local in profile.kind.locals:
             around = self._around(profile.kind, local)
             shape = self._shape(local.at, around.lacking)
-            groups.update(around.incoming.groups(shape.ingress, self))
-            groups.update(around.outgoing.groups(shape.egress, self))
+            around.meet(shape, self)
+            groups.update(shape.pick(around.groups))
             process = workloads[local.workload].process if local.workload != HOST_WORKLOAD else None
             made.append(Instantiated(local.workload, process, local.guard.stance, shape, around))
         return Rules(self._policy.essentials, Source(self._essentials, made)), groups
@@ -146,7 +148,7 @@ class ProfileMaker:
         key = (lacking, *named)
         shape = self._shapes.get(key)
         if shape is None:
-            shape = self._shapes[key] = Shape.of(named, lacking)
+            shape = self._shapes[key] = Shape(named, lacking)
         return shape
 
     def _around(self, kind: Kind, local: Local) -> Surroundings:
@@ -157,10 +159,8 @@ class ProfileMaker:
             incoming, outgoing = self._cut("ingress", guard.entering), self._cut("egress", guard.leaving)
             cover = kind if self._divides(incoming.selectors) else None
             lacking = tuple([k for k in self._within if at[k] is None])
-            targets = len(self._targets)
-            found = self._arounds[key] = Surroundings(
-                Context(targets, at, incoming, cover), Context(targets, at, outgoing, None), lacking
-            )
+            ways = Context(at, incoming, cover), Context(at, outgoing, None)
+            found = self._arounds[key] = Surroundings(2 * len(self._targets), *ways, lacking)
         return found
 
     def _cut(self, direction: Direction, cuts: frozenset[int]) -> Cut:
