@@ -21,11 +21,10 @@ from segctl.model.policy import Essentials, Network
 from segctl.policy.digest import (
     addresses_digest,
     body_digest,
-    essentials_text,
     group_digest,
     host_digest,
     rules_digest,
-    workload_text,
+    rules_text,
 )
 
 Encoded = tuple[LocalWorkload, Sequence[bytes], Sequence[bytes]]
@@ -37,8 +36,8 @@ class RulesSource(Protocol):
 
     def workloads(self) -> tuple[LocalWorkload, ...]: ...
 
-    def texts(self) -> Sequence[str]:
-        """The canonical text of the essentials and the workloads, in pieces (`digest.rules_digest`)."""
+    def text(self) -> str:
+        """The canonical text of the essentials and the workloads (`digest.rules_text`)."""
         ...
 
     def names(self) -> frozenset[str]: ...
@@ -56,8 +55,8 @@ class _Made:
     def workloads(self) -> tuple[LocalWorkload, ...]:
         return self.made
 
-    def texts(self) -> Sequence[str]:
-        return [essentials_text(self.essentials), *map(workload_text, self.made)]
+    def text(self) -> str:
+        return rules_text(self.essentials, self.made)
 
     def names(self) -> frozenset[str]:
         return frozenset(e.rule for w in self.made for e in (*w.ingress, *w.egress))
@@ -97,7 +96,7 @@ class Rules:
     @property
     def digest(self) -> bytes:
         if self._digest is None:
-            self._digest = rules_digest(self._source.texts())
+            self._digest = rules_digest(self._source.text())
         return self._digest
 
     @property

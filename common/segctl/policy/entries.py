@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from operator import add, attrgetter, itemgetter
+from operator import attrgetter, itemgetter
 from typing import Protocol, TypeVar
 
 from segctl.model.hostpolicy import Entry, LocalWorkload
@@ -56,8 +56,8 @@ class Target:
 
 @dataclass(slots=True, eq=False)
 class End:
-    """One end of a rule. `index` is where surroundings keep what its target means; `mark` is an entry's canonical text
-    up to its group."""
+    """One end of a rule. `index` is where surroundings keep what its target means; `mark` is the line of an entry in
+    the canonical text, up to its group."""
 
     position: int
     rule: Rule
@@ -80,9 +80,9 @@ class Both:
 
 class Shape:
     """The ends of all rules that name an instance, by direction, in the order of the rules; `named` are those of its
-    selectors. `marks` are the ends' own, incoming ones first; `pick` takes from a list what has their indices."""
+    selectors. `pick` takes from a list what has their indices, for incoming ones first."""
 
-    __slots__ = ("egress", "ingress", "marks", "named", "pick")
+    __slots__ = ("_pieces", "egress", "ingress", "named", "pick")
 
     def __init__(self, named: Sequence[Both], lacking: Collection[str]) -> None:
         """Without rules that compare keys of which it has no value: a relational rule never applies to an instance
@@ -95,8 +95,14 @@ class Shape:
         egress.sort(key=_position)
         ends = ingress + egress
         self.named, self.ingress, self.egress = named, ingress, egress
-        self.marks = [end.mark for end in ends]
         self.pick = _picking([end.index for end in ends])
+        self._pieces = [piece for end in ends for piece in (end.mark, "")]
+
+    def lines(self, names: Sequence[str]) -> list[str]:
+        """The canonical text of the entries, in pieces. `names` are those of their groups."""
+        pieces = self._pieces.copy()
+        pieces[1::2] = names
+        return pieces
 
 
 def compares(end: End, keys: Collection[str]) -> bool:
@@ -267,12 +273,12 @@ class Source:
     def workloads(self) -> tuple[LocalWorkload, ...]:
         return tuple([w.value() for w in self.made])
 
-    def texts(self) -> list[str]:
-        texts = [self.essentials]
+    def text(self) -> str:
+        pieces = [self.essentials]
         for w in self.made:
-            texts.append(w.stance.head(w.name, w.process))
-            texts += map(add, w.shape.marks, w.shape.pick(w.around.names))
-        return texts
+            pieces += ["\n", w.stance.head(w.name, w.process)]
+            pieces += w.shape.lines(w.shape.pick(w.around.names))
+        return "".join(pieces)
 
     def names(self) -> frozenset[str]:
         shapes = [w.shape for w in self.made]

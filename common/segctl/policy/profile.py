@@ -77,11 +77,11 @@ class ProfileMaker:
         services = services_text(rule.ports)
         (source, mine), (destination, theirs) = self._name(rule.source), self._name(rule.destination)
         if theirs is not None:
-            mark = entry_terms("in", rule.name, services, mine is not None, until)
+            mark = "\n" + entry_terms("in", rule.name, services, mine is not None, until)
             target = self._target(source, rule)
             theirs.ingress.append(End(position, rule, target, 2 * target.index, until, mark))
         if mine is not None:
-            mark = entry_terms("out", rule.name, services, theirs is not None, until)
+            mark = "\n" + entry_terms("out", rule.name, services, theirs is not None, until)
             target = self._target(destination, rule)
             mine.egress.append(End(position, rule, target, 2 * target.index + 1, until, mark))
 
