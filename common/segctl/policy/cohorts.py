@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from segctl.model.addresses import FEW, AddressSet
 from segctl.model.policy import Answer, Essentials, Mode, Network, PortRange, Process
@@ -89,7 +90,10 @@ class Profile:
 
     def renew(self) -> None:
         managed = self.space.managed if self.space is not None else NOTHING_MANAGED
-        self.body = Body(self.rules, tuple([group.members for group in self.needs]), managed)
+        self.body = Body(self.rules, tuple(map(_members, self.needs)), managed)
+
+
+_members = attrgetter("members")
 
 
 @dataclass(slots=True, eq=False)
@@ -186,7 +190,7 @@ class Cohort:
         return True
 
 
-Table = tuple[Callable[[Coordinates], Hashable], defaultdict[Hashable, Cohort]]
+Table = tuple[Callable[[dict[str, str]], Hashable], defaultdict[Hashable, Cohort]]
 """Of a set of keys: what tells their values, and the cohorts without cuts by those."""
 
 
@@ -227,7 +231,7 @@ class CohortIndex:
                         _join(narrow, profile, local, crosses)
         return profile
 
-    def give(self, group: Remote, table: Table, at: Coordinates, cuts: Cuts, crosses: Crosses) -> None:
+    def give(self, group: Remote, table: Table, at: dict[str, str], cuts: Cuts, crosses: Crosses) -> None:
         """`group` means those that carry `at`, whose keys are those of the table."""
         pick, cohorts = table
         carried = pick(at)

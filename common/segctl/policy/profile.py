@@ -144,11 +144,11 @@ class ProfileMaker:
         return Rules(self._policy.essentials, Source(self._essentials, made)), groups
 
     def _shape(self, at: Coordinates, lacking: tuple[str, ...]) -> Shape:
-        named = self._ends.find(at)
-        key = (lacking, *named)
+        buckets = self._ends.buckets(at)
+        key = (lacking, *map(id, buckets))  # the index keeps its lists for good
         shape = self._shapes.get(key)
         if shape is None:
-            shape = self._shapes[key] = Shape(named, lacking)
+            shape = self._shapes[key] = Shape([both for bucket in buckets for both in bucket], lacking)
         return shape
 
     def _around(self, kind: Kind, local: Local) -> Surroundings:
@@ -179,7 +179,7 @@ class ProfileMaker:
         if table is None:
             group = Group(name, self._networks(selector.peer or "", scope.cut.selectors))
             return Remote(name, True, Members.of(group))
-        made, at = Remote(name, False), Coordinates(target.named.at)
+        made, at = Remote(name, False), target.named.at.copy()
         for key, value in scope.within:
             if at.setdefault(key, value) != value:
                 made.members = Members.of(Group(name))  # nobody carries both
