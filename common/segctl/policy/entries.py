@@ -9,15 +9,16 @@ entry is never made before it is sent: its text is a piece of the shape and the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter, itemgetter
 from typing import Protocol, TypeVar
 
 from segctl.model.hostpolicy import Entry, LocalWorkload
 from segctl.model.policy import PortRange, Process, Rule, Selector
-from segctl.policy.body import Encoded
+from segctl.policy.body import Encode, Encoded
 from segctl.policy.cohorts import NO_GROUP, Cover, Kind, Remote, Stance, Table
+from segctl.policy.decide import Direction
 from segctl.policy.selectors import Coordinates
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ class Target:
 @dataclass(slots=True, eq=False)
 class End:
     """One end of a rule. `index` is where surroundings keep what its target means; `mark` is the line of an entry in
-    the canonical text, up to its group."""
+    the canonical text, up to its group; `wire` the same on the wire, and what follows the group there."""
 
     position: int
     rule: Rule
@@ -65,6 +66,15 @@ class End:
     index: int
     until: int
     mark: str
+    wire: tuple[bytes, bytes] | None = None
+
+    def entry(self, group: str) -> Entry:
+        return Entry(self.rule.name, group, self.rule.ports, self.target.table is not None, self.until)
+
+    def encoded(self, way: Direction, group: str, encode: Encode) -> tuple[bytes, bytes]:
+        if self.wire is None:
+            self.wire = encode(way, self.entry(group))
+        return self.wire
 
 
 _position = attrgetter("position")
@@ -82,7 +92,7 @@ class Shape:
     """The ends of all rules that name an instance, by direction, in the order of the rules; `named` are those of its
     selectors. `pick` takes from a list what has their indices, for incoming ones first."""
 
-    __slots__ = ("_pieces", "egress", "ingress", "named", "pick")
+    __slots__ = ("_pieces", "_wires", "egress", "ingress", "named", "pick")
 
     def __init__(self, named: Sequence[Both], lacking: Collection[str]) -> None:
         """Without rules that compare keys of which it has no value: a relational rule never applies to an instance
@@ -97,12 +107,24 @@ class Shape:
         self.named, self.ingress, self.egress = named, ingress, egress
         self.pick = _picking([end.index for end in ends])
         self._pieces = [piece for end in ends for piece in (end.mark, "")]
+        self._wires: list[bytes] | None = None
 
     def lines(self, names: Sequence[str]) -> list[str]:
         """The canonical text of the entries, in pieces. `names` are those of their groups."""
         pieces = self._pieces.copy()
         pieces[1::2] = names
         return pieces
+
+    def wire(self, names: Sequence[str], encode: Encode) -> bytes:
+        """The same on the wire."""
+        if self._wires is None:
+            ways: tuple[tuple[Direction, list[End]], ...] = (("ingress", self.ingress), ("egress", self.egress))
+            ends = [(way, end) for way, ends in ways for end in ends]
+            encoded = [end.encoded(way, name, encode) for (way, end), name in zip(ends, names, strict=True)]
+            self._wires = [piece for before, after in encoded for piece in (before, b"", after)]
+        pieces = self._wires.copy()
+        pieces[1::3] = map(str.encode, names)
+        return b"".join(pieces)
 
 
 def compares(end: End, keys: Collection[str]) -> bool:
@@ -200,14 +222,13 @@ class Surroundings:
     """What some instances find around them: the groups that ends of rules mean to them, and the names of those, both by
     the index of ends. `lacking` are the keys that rules compare and that these instances have no value of."""
 
-    __slots__ = ("_incoming", "_met", "_outgoing", "_wires", "groups", "lacking", "names")
+    __slots__ = ("_incoming", "_met", "_outgoing", "groups", "lacking", "names")
 
     def __init__(self, size: int, incoming: Context, outgoing: Context, lacking: tuple[str, ...]) -> None:
         self._incoming, self._outgoing, self.lacking = incoming, outgoing, lacking
         self.groups = [NO_GROUP] * size
         self.names = [""] * size
         self._met: set[Both] = set()
-        self._wires: dict[End, bytes] = {}  # entries, as they were encoded
 
     def meet(self, shape: Shape, maker: GroupMaker) -> None:
         """The groups of its ends are there after that."""
@@ -225,18 +246,7 @@ class Surroundings:
                 names[end.index] = group.name
 
     def entries(self, ends: Iterable[End]) -> tuple[Entry, ...]:
-        return tuple([self._entry(end) for end in ends])
-
-    def encoded(self, ends: Sequence[End], encode: Callable[[Entry], bytes]) -> list[bytes]:
-        wires = self._wires
-        for end in ends:
-            if end not in wires:
-                wires[end] = encode(self._entry(end))
-        return [wires[end] for end in ends]
-
-    def _entry(self, end: End) -> Entry:
-        managed = end.target.table is not None
-        return Entry(end.rule.name, self.names[end.index], end.rule.ports, managed, end.until)
+        return tuple([end.entry(self.names[end.index]) for end in ends])
 
 
 @dataclass(slots=True, eq=False)
@@ -258,9 +268,8 @@ class Instantiated:
         s = self.stance
         return LocalWorkload(self.name, self.process, s.mode, outgoing=s.outgoing, incoming=s.incoming)
 
-    def encoded(self, encode: Callable[[Entry], bytes]) -> Encoded:
-        shape, around = self.shape, self.around
-        return self.bare(), around.encoded(shape.ingress, encode), around.encoded(shape.egress, encode)
+    def encoded(self, encode: Encode) -> Encoded:
+        return self.bare(), self.shape.wire(self.shape.pick(self.around.names), encode)
 
 
 @dataclass(slots=True, eq=False)
@@ -284,5 +293,5 @@ class Source:
         shapes = [w.shape for w in self.made]
         return frozenset([end.rule.name for shape in shapes for end in (*shape.ingress, *shape.egress)])
 
-    def encoded(self, encode: Callable[[Entry], bytes]) -> list[Encoded]:
+    def encoded(self, encode: Encode) -> list[Encoded]:
         return [w.encoded(encode) for w in self.made]
