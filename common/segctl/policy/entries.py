@@ -106,7 +106,8 @@ class Shape:
         ends = ingress + egress
         self.named, self.ingress, self.egress = named, ingress, egress
         self.pick = _picking([end.index for end in ends])
-        self._pieces = [piece for end in ends for piece in (end.mark, "")]
+        self._pieces = [""] * (2 * len(ends))
+        self._pieces[::2] = [end.mark for end in ends]
         self._wires: list[bytes] | None = None
 
     def lines(self, names: Sequence[str]) -> list[str]:
