@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 from segctl.model.addresses import FEW, AddressSet
 from segctl.model.policy import Answer, Essentials, Mode, Network, PortRange, Process
@@ -90,10 +89,7 @@ class Profile:
 
     def renew(self) -> None:
         managed = self.space.managed if self.space is not None else NOTHING_MANAGED
-        self.body = Body(self.rules, tuple(map(_members, self.needs)), managed)
-
-
-_members = attrgetter("members")
+        self.body = Body(self.rules, tuple([group.members for group in self.needs]), managed)
 
 
 @dataclass(slots=True, eq=False)
