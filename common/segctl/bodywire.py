@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
 
 from segctl.errors import WireError
 from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, HostPolicy
+from segctl.model.policy import Essentials
 from segctl.policy.body import Body, Managed, Members, Rules
 from segctl.policy.decide import Direction
 from segctl.policy.digest import host_policy_digest
@@ -114,11 +116,17 @@ def _members_delta(name: str, old: AddressSet, new: AddressSet) -> bytes:
 
 def _rules(rules: Rules) -> bytes:
     if rules.wire is None:
-        parts = [hp.HostPolicy(essentials=essentials_to_wire(rules.essentials)).SerializeToString()]
+        parts = [_essentials(rules.essentials)]
         for bare, entries in rules.encoded(_entry):
             parts.append(framed(_WORKLOADS, workload_to_wire(bare).SerializeToString() + entries))
         rules.wire = b"".join(parts)
     return rules.wire
+
+
+@lru_cache(maxsize=2)
+def _essentials(essentials: Essentials) -> bytes:
+    """All rules of a policy have the same; at a push there are two policies."""
+    return hp.HostPolicy(essentials=essentials_to_wire(essentials)).SerializeToString()
 
 
 def _entry(way: Direction, entry: Entry) -> tuple[bytes, bytes]:
