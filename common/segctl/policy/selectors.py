@@ -8,7 +8,7 @@ policy - a dozen - and not as much as there are rules.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Generic, TypeVar
@@ -126,29 +126,38 @@ class Population:
 
 @dataclass(frozen=True, slots=True)
 class SpokenOf:
-    """The tags that selectors name, and the keys that rules compare: any value of those counts."""
+    """The tags that selectors name, as values by key; None for a key that rules compare: any value of it counts."""
 
-    pairs: frozenset[tuple[str, str]]
+    values: Mapping[str, frozenset[str] | None]
     keys: frozenset[str]
+    """Those that rules compare."""
 
     @classmethod
     def of(cls, policies: Iterable[Policy], rules: Iterable[Rule]) -> SpokenOf:
         """By these rules, and by what policies say beside their rules."""
-        named: list[Tags] = []
+        selectors: list[Selector] = []
         keys: set[str] = set()
         for policy in policies:
-            named += (m.select.tags for m in policy.modes)
-            named += (w.on for w in policy.workloads.values())
-            named += (s.tags for b in policy.boundaries for s in (b.source, b.destination))
+            selectors += (m.select for m in policy.modes)
+            selectors += (Selector(w.on) for w in policy.workloads.values())
+            selectors += (s for b in policy.boundaries for s in (b.source, b.destination))
         for rule in rules:
-            named += (rule.source.tags, rule.destination.tags)
+            selectors += (rule.source, rule.destination)
             keys.update(rule.within)
-        return cls(frozenset().union(*[tags.pairs for tags in named]), frozenset(keys))
+        named: defaultdict[str, set[str]] = defaultdict(set)
+        for selector in selectors:
+            for key, value in selector.tags.pairs:
+                named[key].add(value)
+        values = {key: frozenset(some) for key, some in named.items()}
+        return cls({**values, **dict.fromkeys(keys)}, frozenset(keys))
 
     def among(self, tags: Tags) -> Tags:
         """Those of a host's tags."""
         return Tags(self.pairs_among(tags))
 
     def pairs_among(self, tags: Tags) -> tuple[tuple[str, str], ...]:
-        pairs, keys = self.pairs, self.keys
-        return tuple([p for p in tags.pairs if p in pairs or p[0] in keys])
+        get, nothing = self.values.get, _NOTHING
+        return tuple([p for p in tags.pairs if (named := get(p[0], nothing)) is None or p[1] in named])
+
+
+_NOTHING: frozenset[str] = frozenset()
