@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
 
 from segctl.errors import WireError
 from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, HostPolicy
+from segctl.model.policy import Essentials
 from segctl.policy.body import Body, Managed, Members, Rules
+from segctl.policy.decide import Direction
 from segctl.policy.digest import host_policy_digest
 from segctl.proto.v1 import hostpolicy_pb2 as hp
-from segctl.wire import addresses_from_wire, entry_to_wire, essentials_to_wire, group_to_wire, workload_to_wire
+from segctl.wire import addresses_from_wire, entry_rest_to_wire, essentials_to_wire, group_to_wire, workload_to_wire
 
 P = TypeVar("P", Body, Members, Managed)
 _SHORT = tuple(bytes((number,)) for number in range(0x80))
 _WORKLOADS = hp.HostPolicy.WORKLOADS_FIELD_NUMBER
-_INGRESS, _EGRESS = hp.LocalWorkload.INGRESS_FIELD_NUMBER, hp.LocalWorkload.EGRESS_FIELD_NUMBER
+_GROUPS = hp.HostPolicy.GROUPS_FIELD_NUMBER
+_RULE, _GROUP = hp.Entry.RULE_FIELD_NUMBER, hp.Entry.GROUP_FIELD_NUMBER
+_WAYS = {"ingress": hp.LocalWorkload.INGRESS_FIELD_NUMBER, "egress": hp.LocalWorkload.EGRESS_FIELD_NUMBER}
 
 
 def host_policy_bytes(body: Body, host: str, generation: int, policy_digest: str) -> bytes:
@@ -29,7 +34,7 @@ def host_policy_bytes(body: Body, host: str, generation: int, policy_digest: str
     digest = body.host_digest(host, generation, policy_digest)
     header = hp.HostPolicy(host=host, generation=generation, policy_digest=policy_digest, digest=digest)
     parts = [header.SerializeToString(), _rules(body.rules), _managed(body.managed)]
-    parts += [_members(m) for m in body.members]
+    parts += [m.wire or _members(m) for m in body.members]
     return b"".join(parts)
 
 
@@ -111,16 +116,26 @@ def _members_delta(name: str, old: AddressSet, new: AddressSet) -> bytes:
 
 def _rules(rules: Rules) -> bytes:
     if rules.wire is None:
-        parts = [hp.HostPolicy(essentials=essentials_to_wire(rules.essentials)).SerializeToString()]
-        for bare, ingress, egress in rules.encoded(_entry):
-            entries = [framed(_INGRESS, entry) for entry in ingress] + [framed(_EGRESS, entry) for entry in egress]
-            parts.append(framed(_WORKLOADS, b"".join((workload_to_wire(bare).SerializeToString(), *entries))))
+        parts = [_essentials(rules.essentials)]
+        for bare, entries in rules.encoded(_entry):
+            parts.append(framed(_WORKLOADS, workload_to_wire(bare).SerializeToString() + entries))
         rules.wire = b"".join(parts)
     return rules.wire
 
 
-def _entry(entry: Entry) -> bytes:
-    return entry_to_wire(entry).SerializeToString()
+@lru_cache(maxsize=2)
+def _essentials(essentials: Essentials) -> bytes:
+    """All rules of a policy have the same; at a push there are two policies."""
+    return hp.HostPolicy(essentials=essentials_to_wire(essentials)).SerializeToString()
+
+
+def _entry(way: Direction, entry: Entry) -> tuple[bytes, bytes]:
+    """See `segctl.policy.body.Encode`: it is a field of its workload, and the group the second one of it."""
+    group = len(entry.group.encode())
+    before = framed(_RULE, entry.rule.encode()) + varint(_GROUP << 3 | 2) + varint(group)
+    after = entry_rest_to_wire(entry).SerializeToString()
+    head = varint(_WAYS[way] << 3 | 2) + varint(len(before) + group + len(after))
+    return head + before, after
 
 
 def framed(field: int, data: bytes) -> bytes:
@@ -143,7 +158,7 @@ def varint(number: int) -> bytes:
 
 def _members(members: Members) -> bytes:
     if members.wire is None:
-        members.wire = hp.HostPolicy(groups=[group_to_wire(members.group)]).SerializeToString()
+        members.wire = framed(_GROUPS, group_to_wire(members.group).SerializeToString())
     return members.wire
 
 

@@ -172,13 +172,15 @@ def _workload_from_wire(message: hostpolicy_pb2.LocalWorkload) -> LocalWorkload:
 
 
 def entry_to_wire(value: Entry) -> hostpolicy_pb2.Entry:
-    return hostpolicy_pb2.Entry(
-        rule=value.rule,
-        group=value.group,
-        ports=[port_range_to_wire(p) for p in value.ports],
-        managed=value.managed,
-        until=value.until,
-    )
+    message = entry_rest_to_wire(value)
+    message.rule, message.group = value.rule, value.group
+    return message
+
+
+def entry_rest_to_wire(value: Entry) -> hostpolicy_pb2.Entry:
+    """Without its rule and its group, the first fields."""
+    ports = [port_range_to_wire(p) for p in value.ports]
+    return hostpolicy_pb2.Entry(ports=ports, managed=value.managed, until=value.until)
 
 
 def _entry_from_wire(message: hostpolicy_pb2.Entry) -> Entry:

@@ -11,25 +11,27 @@ which takes a lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from segctl.model.addresses import AddressSet
 from segctl.model.hostpolicy import Entry, Group, HostPolicy, LocalWorkload
 from segctl.model.policy import Essentials, Network
+from segctl.policy.decide import Direction
 from segctl.policy.digest import (
     addresses_digest,
     body_digest,
-    essentials_text,
     group_digest,
     host_digest,
     rules_digest,
-    workload_text,
+    rules_text,
 )
 
-Encoded = tuple[LocalWorkload, Sequence[bytes], Sequence[bytes]]
-"""A workload without its entries, and those, incoming and outgoing."""
+Encode = Callable[[Direction, Entry], tuple[bytes, bytes]]
+"""An entry on the wire, before and after the name of its group."""
+Encoded = tuple[LocalWorkload, bytes]
+"""A workload without its entries, and those on the wire, incoming ones first."""
 
 
 class RulesSource(Protocol):
@@ -37,14 +39,15 @@ class RulesSource(Protocol):
 
     def workloads(self) -> tuple[LocalWorkload, ...]: ...
 
-    def texts(self) -> Sequence[str]:
-        """The canonical text of the essentials and the workloads, in pieces (`digest.rules_digest`)."""
+    def text(self) -> str:
+        """The canonical text of the essentials and the workloads (`digest.rules_text`)."""
         ...
 
     def names(self) -> frozenset[str]: ...
 
-    def encoded(self, encode: Callable[[Entry], bytes]) -> Sequence[Encoded]:
-        """For the wire. What `encode` made of an entry is kept with it, where others have it too."""
+    def encoded(self, encode: Encode) -> Sequence[Encoded]:
+        """For the wire. Where entries differ in their group alone, and the names of those are as long as each other,
+        `encode` is asked once."""
         ...
 
 
@@ -56,16 +59,21 @@ class _Made:
     def workloads(self) -> tuple[LocalWorkload, ...]:
         return self.made
 
-    def texts(self) -> Sequence[str]:
-        return [essentials_text(self.essentials), *map(workload_text, self.made)]
+    def text(self) -> str:
+        return rules_text(self.essentials, self.made)
 
     def names(self) -> frozenset[str]:
         return frozenset(e.rule for w in self.made for e in (*w.ingress, *w.egress))
 
-    def encoded(self, encode: Callable[[Entry], bytes]) -> Sequence[Encoded]:
-        return [
-            (replace(w, ingress=(), egress=()), [*map(encode, w.ingress)], [*map(encode, w.egress)]) for w in self.made
-        ]
+    def encoded(self, encode: Encode) -> Sequence[Encoded]:
+        return [(replace(w, ingress=(), egress=()), b"".join(self._wires(w, encode))) for w in self.made]
+
+    def _wires(self, workload: LocalWorkload, encode: Encode) -> Iterator[bytes]:
+        ways: tuple[Direction, Direction] = ("ingress", "egress")
+        for way, entries in zip(ways, (workload.ingress, workload.egress), strict=True):
+            for entry in entries:
+                before, after = encode(way, entry)
+                yield before + entry.group.encode() + after
 
 
 class Rules:
@@ -85,7 +93,7 @@ class Rules:
     def of(cls, essentials: Essentials, workloads: tuple[LocalWorkload, ...]) -> Rules:
         return cls(essentials, _Made(essentials, workloads))
 
-    def encoded(self, encode: Callable[[Entry], bytes]) -> Sequence[Encoded]:
+    def encoded(self, encode: Encode) -> Sequence[Encoded]:
         return self._source.encoded(encode)
 
     @property
@@ -97,7 +105,7 @@ class Rules:
     @property
     def digest(self) -> bytes:
         if self._digest is None:
-            self._digest = rules_digest(self._source.texts())
+            self._digest = rules_digest(self._source.text())
         return self._digest
 
     @property

@@ -186,7 +186,7 @@ class Cohort:
         return True
 
 
-Table = tuple[Callable[[Coordinates], Hashable], defaultdict[Hashable, Cohort]]
+Table = tuple[Callable[[dict[str, str]], Hashable], defaultdict[Hashable, Cohort]]
 """Of a set of keys: what tells their values, and the cohorts without cuts by those."""
 
 
@@ -227,7 +227,7 @@ class CohortIndex:
                         _join(narrow, profile, local, crosses)
         return profile
 
-    def give(self, group: Remote, table: Table, at: Coordinates, cuts: Cuts, crosses: Crosses) -> None:
+    def give(self, group: Remote, table: Table, at: dict[str, str], cuts: Cuts, crosses: Crosses) -> None:
         """`group` means those that carry `at`, whose keys are those of the table."""
         pick, cohorts = table
         carried = pick(at)

@@ -57,6 +57,8 @@ class Compiler:
         self._maker: ProfileMaker | None = None
         self._hosts: dict[str, _Placed] = {}
         self._profiles: dict[Pairs, Profile] = {}
+        self._idle = 0
+        """Profiles that lost their last host since those without one were counted, and those that were."""
 
     def put(self, host: Host) -> None:
         """A host that is new, or whose tags or addresses changed."""
@@ -92,8 +94,7 @@ class Compiler:
 
     def settling(self) -> Generator[None, None, frozenset[str]]:
         """`settle` in steps. Between them changes may be noted, for the next time, and no body may be asked for."""
-        idle = sum(not profile.hosts for profile in self._profiles.values())
-        if self._maker is None or (idle > WORN and idle * 2 > len(self._profiles)):
+        if self._maker is None or self._worn():
             self._maker = yield from self._begin()
         pending, self._pending = self._pending, {}
         batch = _Batch()
@@ -111,6 +112,12 @@ class Compiler:
                 yield
         return frozenset(names)
 
+    def _worn(self) -> bool:
+        """Profiles are counted only when there may be so many without a host."""
+        if self._idle > WORN:
+            self._idle = sum(not profile.hosts for profile in self._profiles.values())
+        return self._idle > WORN and self._idle * 2 > len(self._profiles)
+
     def _begin(self) -> Generator[None, None, ProfileMaker]:
         """With nobody placed; whoever was is to be placed again."""
         maker = ProfileMaker(self._policy, self._now)
@@ -118,6 +125,7 @@ class Compiler:
         self._pending = {**{name: placed.host for name, placed in self._hosts.items()}, **self._pending}
         self._hosts = {}
         self._profiles = {}
+        self._idle = 0
         self._spaces: dict[tuple[str, ...], Space] = {}
         self._everyone = AddressSet()
         self._holders: Counter[bytes] = Counter()
@@ -128,8 +136,7 @@ class Compiler:
         was = self._hosts.pop(name, None)
         if host is None:
             if was is not None:
-                was.profile.hosts.discard(name)
-                batch.gone[was.profile] += was.packed
+                self._leave(name, was, batch)
             return
         packed = frozenset([a.packed for a in host.addresses])
         if was is None:
@@ -140,14 +147,18 @@ class Compiler:
                 batch.gone[profile] += gone
         else:
             come = packed
-            was.profile.hosts.discard(name)
-            batch.gone[was.profile] += was.packed
+            self._leave(name, was, batch)
         if come:
             batch.come[profile] += come
         self._hosts[name] = _Placed(host, profile, packed)
         if was is None or was.profile is not profile:
             profile.hosts.add(name)
             batch.moved.append(name)
+
+    def _leave(self, name: str, was: _Placed, batch: _Batch) -> None:
+        was.profile.hosts.discard(name)
+        batch.gone[was.profile] += was.packed
+        self._idle += not was.profile.hosts
 
     def _profile(self, maker: ProfileMaker, host: Host, batch: _Batch) -> Profile:
         pairs = maker.relevant(host.tags)

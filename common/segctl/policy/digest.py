@@ -26,7 +26,7 @@ def policy_digest(policy: Policy) -> str:
 
 
 def host_policy_digest(value: HostPolicy) -> str:
-    rules = rules_digest([essentials_text(value.essentials), *map(workload_text, value.workloads)])
+    rules = rules_digest(rules_text(value.essentials, value.workloads))
     groups = [group_digest(g.name, g.networks, addresses_digest(g.hosts)) for g in value.groups]
     body = body_digest(rules, groups, addresses_digest(value.managed))
     return host_digest(value.host, value.generation, value.policy_digest, body)
@@ -56,9 +56,13 @@ def addresses_digest(addresses: AddressSet) -> bytes:
     return hashlib.sha256(b"".join((head, addresses.v4, addresses.v6))).digest()
 
 
-def rules_digest(texts: Iterable[str]) -> bytes:
-    """Of the text of the essentials and that of each workload, in the order of their names; it may come in lines."""
-    return hashlib.sha256("\n".join(("rules", *texts)).encode()).digest()
+def rules_digest(text: str) -> bytes:
+    return hashlib.sha256(f"rules\n{text}".encode()).digest()
+
+
+def rules_text(essentials: Essentials, workloads: Iterable[LocalWorkload]) -> str:
+    """Canonical; `workloads` in the order of their names."""
+    return "\n".join((essentials_text(essentials), *map(workload_text, workloads)))
 
 
 def essentials_text(essentials: Essentials) -> str:

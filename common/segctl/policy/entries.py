@@ -9,15 +9,16 @@ entry is never made before it is sent: its text is a piece of the shape and the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from operator import add, attrgetter, itemgetter
+from operator import attrgetter, itemgetter
 from typing import Protocol, TypeVar
 
 from segctl.model.hostpolicy import Entry, LocalWorkload
 from segctl.model.policy import PortRange, Process, Rule, Selector
-from segctl.policy.body import Encoded
+from segctl.policy.body import Encode, Encoded
 from segctl.policy.cohorts import NO_GROUP, Cover, Kind, Remote, Stance, Table
+from segctl.policy.decide import Direction
 from segctl.policy.selectors import Coordinates
 
 T = TypeVar("T")
@@ -56,28 +57,80 @@ class Target:
 
 @dataclass(slots=True, eq=False)
 class End:
-    """One end of a rule. `mark` is an entry's canonical text up to its group."""
+    """One end of a rule. `index` is where surroundings keep what its target means; `mark` is the line of an entry in
+    the canonical text, up to its group; `wire` the same on the wire, and what follows the group there."""
 
     position: int
     rule: Rule
     target: Target
+    index: int
     until: int
     mark: str
+    wire: tuple[bytes, bytes] | None = None
 
+    def entry(self, group: str) -> Entry:
+        return Entry(self.rule.name, group, self.rule.ports, self.target.table is not None, self.until)
 
-class Ends:
-    """In the order of the rules. `marks` are those of the ends; `pick` takes what belongs to their targets from a list
-    by the index of targets."""
-
-    __slots__ = ("ends", "marks", "pick")
-
-    def __init__(self, ends: Iterable[End]) -> None:
-        self.ends = sorted(ends, key=_position)
-        self.marks = [end.mark for end in self.ends]
-        self.pick = _picking([end.target.index for end in self.ends])
+    def encoded(self, way: Direction, group: str, encode: Encode) -> tuple[bytes, bytes]:
+        if self.wire is None:
+            self.wire = encode(way, self.entry(group))
+        return self.wire
 
 
 _position = attrgetter("position")
+
+
+@dataclass(slots=True, eq=False)
+class Both:
+    """The ends of rules that a selector is, by direction, each in the order of the rules."""
+
+    ingress: list[End] = field(default_factory=list)
+    egress: list[End] = field(default_factory=list)
+
+
+class Shape:
+    """The ends of all rules that name an instance, by direction, in the order of the rules; `named` are those of its
+    selectors. `pick` takes from a list what has their indices, for incoming ones first."""
+
+    __slots__ = ("_pieces", "_wires", "egress", "ingress", "named", "pick")
+
+    def __init__(self, named: Sequence[Both], lacking: Collection[str]) -> None:
+        """Without rules that compare keys of which it has no value: a relational rule never applies to an instance
+        without the tag."""
+        ingress = [end for both in named for end in both.ingress]
+        egress = [end for both in named for end in both.egress]
+        if lacking:
+            ingress, egress = ([end for end in ends if not compares(end, lacking)] for ends in (ingress, egress))
+        ingress.sort(key=_position)
+        egress.sort(key=_position)
+        ends = ingress + egress
+        self.named, self.ingress, self.egress = named, ingress, egress
+        self.pick = _picking([end.index for end in ends])
+        self._pieces = [""] * (2 * len(ends))
+        self._pieces[::2] = [end.mark for end in ends]
+        self._wires: list[bytes] | None = None
+
+    def lines(self, names: Sequence[str]) -> list[str]:
+        """The canonical text of the entries, in pieces. `names` are those of their groups."""
+        pieces = self._pieces.copy()
+        pieces[1::2] = names
+        return pieces
+
+    def wire(self, names: Sequence[str], encode: Encode) -> bytes:
+        """The same on the wire."""
+        if self._wires is None:
+            ways: tuple[tuple[Direction, list[End]], ...] = (("ingress", self.ingress), ("egress", self.egress))
+            ends = [(way, end) for way, ends in ways for end in ends]
+            encoded = [end.encoded(way, name, encode) for (way, end), name in zip(ends, names, strict=True)]
+            self._wires = [piece for before, after in encoded for piece in (before, b"", after)]
+        pieces = self._wires.copy()
+        pieces[1::3] = map(str.encode, names)
+        return b"".join(pieces)
+
+
+def compares(end: End, keys: Collection[str]) -> bool:
+    """Whether its rule compares one of these keys."""
+    return any(key in keys for key in end.rule.within)
 
 
 class _Pick(Protocol):
@@ -92,35 +145,6 @@ def _picking(indices: Sequence[int]) -> _Pick:
         return tuple([some[index] for index in indices])
 
     return few
-
-
-@dataclass(slots=True, eq=False)
-class Both:
-    """Ends of rules by direction, each in the order of the rules."""
-
-    ingress: list[End] = field(default_factory=list)
-    egress: list[End] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
-class Shape:
-    """The ends of all rules that name an instance."""
-
-    ingress: Ends
-    egress: Ends
-
-    @classmethod
-    def of(cls, named: Sequence[Both], lacking: Collection[str]) -> Shape:
-        """Without rules that compare keys of which it has no value: a relational rule never applies to an instance
-        without the tag."""
-        ingress = [end for both in named for end in both.ingress]
-        egress = [end for both in named for end in both.egress]
-        if lacking:
-            ingress, egress = (
-                [end for end in ends if not any(key in lacking for key in end.rule.within)]
-                for ends in (ingress, egress)
-            )
-        return cls(Ends(ingress), Ends(egress))
 
 
 @dataclass(slots=True, eq=False)
@@ -167,51 +191,26 @@ class GroupMaker(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
 class Context:
-    """What targets mean to some instances: groups, made when they are asked for, and their names, both by the index of
-    targets. `at` is what those instances have in common."""
+    """What targets mean to some instances in one direction. `at` is what those have in common."""
 
-    __slots__ = ("_at", "_cover", "_cut", "_groups", "_scopes", "_wires", "names")
+    at: Coordinates
+    cut: Cut
+    cover: Kind | None
+    scopes: dict[tuple[str, ...], Scope] = field(default_factory=dict)
 
-    def __init__(self, targets: int, at: Coordinates, cut: Cut, cover: Kind | None) -> None:
-        self._groups: list[Remote] = [NO_GROUP] * targets
-        self.names = [""] * targets
-        self._at, self._cut, self._cover = at, cut, cover
-        self._scopes: dict[tuple[str, ...], Scope] = {}
-        self._wires: dict[End, bytes] = {}  # entries, as they were encoded
-
-    def groups(self, ends: Ends, maker: GroupMaker) -> tuple[Remote, ...]:
-        if not all(ends.pick(self.names)):
-            for end in ends.ends:
-                if not self.names[end.target.index]:
-                    self._find(end.target, maker)
-        return ends.pick(self._groups)
-
-    def _find(self, target: Target, maker: GroupMaker) -> None:
-        scope = self._scopes.get(target.within)
+    def group(self, target: Target, maker: GroupMaker) -> Remote:
+        scope = self.scopes.get(target.within)
         if scope is None:
-            scope = self._scopes[target.within] = maker.scope(self._at, self._cut, target.within)
+            scope = self.scopes[target.within] = maker.scope(self.at, self.cut, target.within)
         number = target.named.number
-        cover = (target.ports, self._cover) if self._cover is not None and target.table is not None else None
+        cover = (target.ports, self.cover) if self.cover is not None and target.table is not None else None
         key: Hashable = number if cover is None else (number, cover)
         group = scope.groups.get(key)
         if group is None:
             group = scope.groups[key] = maker.make(_name(target, scope, cover), target, scope, cover)
-        self._groups[target.index], self.names[target.index] = group, group.name
-
-    def entries(self, ends: Ends) -> tuple[Entry, ...]:
-        return tuple([self._entry(end) for end in ends.ends])
-
-    def encoded(self, ends: Ends, encode: Callable[[Entry], bytes]) -> list[bytes]:
-        wires = self._wires
-        for end in ends.ends:
-            if end not in wires:
-                wires[end] = encode(self._entry(end))
-        return [wires[end] for end in ends.ends]
-
-    def _entry(self, end: End) -> Entry:
-        target = end.target
-        return Entry(end.rule.name, self.names[target.index], end.rule.ports, target.table is not None, end.until)
+        return group
 
 
 def _name(target: Target, scope: Scope, cover: Cover | None) -> str:
@@ -220,14 +219,35 @@ def _name(target: Target, scope: Scope, cover: Cover | None) -> str:
     return hashlib.sha256(f"({target.named.text}, {scope.text}{more})".encode()).hexdigest()[:12]
 
 
-@dataclass(slots=True, eq=False)
 class Surroundings:
-    """What an instance finds around it: of its incoming and its outgoing entries. `lacking` are the keys that rules
-    compare and that it has no value of."""
+    """What some instances find around them: the groups that ends of rules mean to them, and the names of those, both by
+    the index of ends. `lacking` are the keys that rules compare and that these instances have no value of."""
 
-    incoming: Context
-    outgoing: Context
-    lacking: tuple[str, ...]
+    __slots__ = ("_incoming", "_met", "_outgoing", "groups", "lacking", "names")
+
+    def __init__(self, size: int, incoming: Context, outgoing: Context, lacking: tuple[str, ...]) -> None:
+        self._incoming, self._outgoing, self.lacking = incoming, outgoing, lacking
+        self.groups = [NO_GROUP] * size
+        self.names = [""] * size
+        self._met: set[Both] = set()
+
+    def meet(self, shape: Shape, maker: GroupMaker) -> None:
+        """The groups of its ends are there after that."""
+        for both in shape.named:
+            if both not in self._met:
+                self._met.add(both)
+                self._find(both.ingress, self._incoming, maker)
+                self._find(both.egress, self._outgoing, maker)
+
+    def _find(self, ends: Iterable[End], context: Context, maker: GroupMaker) -> None:
+        groups, names, lacking = self.groups, self.names, self.lacking
+        for end in ends:
+            if not names[end.index] and not (lacking and compares(end, lacking)):
+                group = groups[end.index] = context.group(end.target, maker)
+                names[end.index] = group.name
+
+    def entries(self, ends: Iterable[End]) -> tuple[Entry, ...]:
+        return tuple([end.entry(self.names[end.index]) for end in ends])
 
 
 @dataclass(slots=True, eq=False)
@@ -242,21 +262,15 @@ class Instantiated:
 
     def value(self) -> LocalWorkload:
         shape, around = self.shape, self.around
-        ingress, egress = around.incoming.entries(shape.ingress), around.outgoing.entries(shape.egress)
-        return replace(self.bare(), ingress=ingress, egress=egress)
+        return replace(self.bare(), ingress=around.entries(shape.ingress), egress=around.entries(shape.egress))
 
     def bare(self) -> LocalWorkload:
         """Without its entries."""
         s = self.stance
         return LocalWorkload(self.name, self.process, s.mode, outgoing=s.outgoing, incoming=s.incoming)
 
-    def encoded(self, encode: Callable[[Entry], bytes]) -> Encoded:
-        shape, around = self.shape, self.around
-        return (
-            self.bare(),
-            around.incoming.encoded(shape.ingress, encode),
-            around.outgoing.encoded(shape.egress, encode),
-        )
+    def encoded(self, encode: Encode) -> Encoded:
+        return self.bare(), self.shape.wire(self.shape.pick(self.around.names), encode)
 
 
 @dataclass(slots=True, eq=False)
@@ -269,17 +283,16 @@ class Source:
     def workloads(self) -> tuple[LocalWorkload, ...]:
         return tuple([w.value() for w in self.made])
 
-    def texts(self) -> list[str]:
-        texts = [self.essentials]
+    def text(self) -> str:
+        pieces = [self.essentials]
         for w in self.made:
-            texts.append(w.stance.head(w.name, w.process))
-            for ends, context in ((w.shape.ingress, w.around.incoming), (w.shape.egress, w.around.outgoing)):
-                texts += map(add, ends.marks, ends.pick(context.names))
-        return texts
+            pieces += ["\n", w.stance.head(w.name, w.process)]
+            pieces += w.shape.lines(w.shape.pick(w.around.names))
+        return "".join(pieces)
 
     def names(self) -> frozenset[str]:
         shapes = [w.shape for w in self.made]
-        return frozenset([end.rule.name for shape in shapes for end in (*shape.ingress.ends, *shape.egress.ends)])
+        return frozenset([end.rule.name for shape in shapes for end in (*shape.ingress, *shape.egress)])
 
-    def encoded(self, encode: Callable[[Entry], bytes]) -> list[Encoded]:
+    def encoded(self, encode: Encode) -> list[Encoded]:
         return [w.encoded(encode) for w in self.made]

@@ -77,11 +77,13 @@ class ProfileMaker:
         services = services_text(rule.ports)
         (source, mine), (destination, theirs) = self._name(rule.source), self._name(rule.destination)
         if theirs is not None:
-            mark = entry_terms("in", rule.name, services, mine is not None, until)
-            theirs.ingress.append(End(position, rule, self._target(source, rule), until, mark))
+            mark = "\n" + entry_terms("in", rule.name, services, mine is not None, until)
+            target = self._target(source, rule)
+            theirs.ingress.append(End(position, rule, target, 2 * target.index, until, mark))
         if mine is not None:
-            mark = entry_terms("out", rule.name, services, theirs is not None, until)
-            mine.egress.append(End(position, rule, self._target(destination, rule), until, mark))
+            mark = "\n" + entry_terms("out", rule.name, services, theirs is not None, until)
+            target = self._target(destination, rule)
+            mine.egress.append(End(position, rule, target, 2 * target.index + 1, until, mark))
 
     def _name(self, selector: Selector) -> tuple[Named, Both | None]:
         """And the ends of rules that are its own; a peer has none."""
@@ -135,18 +137,18 @@ class ProfileMaker:
         for local in profile.kind.locals:
             around = self._around(profile.kind, local)
             shape = self._shape(local.at, around.lacking)
-            groups.update(around.incoming.groups(shape.ingress, self))
-            groups.update(around.outgoing.groups(shape.egress, self))
+            around.meet(shape, self)
+            groups.update(shape.pick(around.groups))
             process = workloads[local.workload].process if local.workload != HOST_WORKLOAD else None
             made.append(Instantiated(local.workload, process, local.guard.stance, shape, around))
         return Rules(self._policy.essentials, Source(self._essentials, made)), groups
 
     def _shape(self, at: Coordinates, lacking: tuple[str, ...]) -> Shape:
-        named = self._ends.find(at)
-        key = (lacking, *named)
+        buckets = self._ends.buckets(at)
+        key = (lacking, *map(id, buckets))  # the index keeps its lists for good
         shape = self._shapes.get(key)
         if shape is None:
-            shape = self._shapes[key] = Shape.of(named, lacking)
+            shape = self._shapes[key] = Shape([both for bucket in buckets for both in bucket], lacking)
         return shape
 
     def _around(self, kind: Kind, local: Local) -> Surroundings:
@@ -157,10 +159,8 @@ class ProfileMaker:
             incoming, outgoing = self._cut("ingress", guard.entering), self._cut("egress", guard.leaving)
             cover = kind if self._divides(incoming.selectors) else None
             lacking = tuple([k for k in self._within if at[k] is None])
-            targets = len(self._targets)
-            found = self._arounds[key] = Surroundings(
-                Context(targets, at, incoming, cover), Context(targets, at, outgoing, None), lacking
-            )
+            ways = Context(at, incoming, cover), Context(at, outgoing, None)
+            found = self._arounds[key] = Surroundings(2 * len(self._targets), *ways, lacking)
         return found
 
     def _cut(self, direction: Direction, cuts: frozenset[int]) -> Cut:
@@ -179,7 +179,7 @@ class ProfileMaker:
         if table is None:
             group = Group(name, self._networks(selector.peer or "", scope.cut.selectors))
             return Remote(name, True, Members.of(group))
-        made, at = Remote(name, False), Coordinates(target.named.at)
+        made, at = Remote(name, False), target.named.at.copy()
         for key, value in scope.within:
             if at.setdefault(key, value) != value:
                 made.members = Members.of(Group(name))  # nobody carries both

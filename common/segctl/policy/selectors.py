@@ -39,13 +39,13 @@ def coordinates(tags: Tags, workload: str | None) -> Coordinates:
     return at
 
 
-def picker(keys: Iterable[str]) -> Callable[[Coordinates], Hashable]:
+def picker(keys: Iterable[str]) -> Callable[[dict[str, str]], Hashable]:
     """Tells what coordinates say of these keys: equal for who carries the same."""
     wanted = tuple(keys)
     return itemgetter(*wanted) if wanted else _nothing
 
 
-def _nothing(_at: Coordinates) -> Hashable:
+def _nothing(_at: dict[str, str]) -> Hashable:
     return ()
 
 
@@ -55,7 +55,7 @@ class SelectorIndex(Generic[T]):
 
     def __init__(self) -> None:
         self._tables: dict[tuple[str, ...], dict[Hashable, list[T]]] = {}
-        self._looks: list[tuple[Callable[[Coordinates], Hashable], dict[Hashable, list[T]]]] = []
+        self._looks: list[tuple[Callable[[dict[str, str]], Hashable], dict[Hashable, list[T]]]] = []
 
     def add(self, item: T, selector: Selector) -> None:
         if selector.peer is not None:

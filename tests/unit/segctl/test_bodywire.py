@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from segctl.bodywire import apply_delta, delta_bytes, delta_header, host_policy_bytes
 from segctl.errors import WireError
 from segctl.model.inventory import Host, Inventory
-from segctl.model.policy import Policy
+from segctl.model.policy import Policy, PortRange
 from segctl.policy.body import Body
 from segctl.policy.compile import Compiler
 from segctl.policy.digest import host_policy_digest
@@ -40,6 +40,19 @@ def test_put_together_from_parts_it_is_the_same_message(fleet: tuple[Policy, Inv
         message = hp.HostPolicy.FromString(host_policy_bytes(compiler.body(name), name, 3, "d"))
         assert host_policy_from_wire(message) == value
         assert message == host_policy_to_wire(value)
+
+
+@pytest.mark.parametrize("ports", [0, 1, 12, 40, 2000])
+def test_an_entry_of_any_length_is_the_same_message(ports: int) -> None:
+    """One, two and three bytes for its length, and a group that another entry of the rule does not have."""
+    services = tuple(PortRange("tcp", 1000 + 2 * n, 1000 + 2 * n) for n in range(ports))
+    policy = replace(SHOP, rules=tuple(replace(r, ports=services) for r in SHOP.rules))
+    compiler = Compiler(policy, FLEET, TODAY)
+    for name in FLEET.hosts:
+        value = compiler.host_policy(name, 3, "d")
+        for body in (compiler.body(name), Body.of(value)):
+            message = hp.HostPolicy.FromString(host_policy_bytes(body, name, 3, "d"))
+            assert message == host_policy_to_wire(value)
 
 
 @settings(max_examples=60, deadline=None)
