@@ -18,8 +18,10 @@ from pathlib import Path
 THRESHOLDS = (50_000, 1_000_000_000, 1_000_000_000)
 """So many more than gone, and Python walks the youngest by itself: threads may make more than our turns find. The
 others never."""
-EVERY = 0.05
-"""Seconds between walks of the youngest."""
+EVERY, IDLE = 0.05, 0.25
+"""Seconds between walks of the youngest: the longer where the loop did next to nothing since the last one."""
+IDLE_SHARE = 0.1
+"""Of the time, that the loop may work and still does next to nothing."""
 OLDER = 20
 """Of these, one also walks what outlived them since the last such walk, and sets aside what is left."""
 BRIEF = 0.005
@@ -46,7 +48,7 @@ class Collector:
         gc.set_threshold(*THRESHOLDS)
         try:
             whole_at = time.monotonic()
-            turn, walks, took, most = 0, 0, 0.0, 0
+            turn, walks, took, most, every = 0, 0, 0.0, 0, EVERY
             while True:
                 if turn % OLDER == 0 and _resident() > most:
                     whole_at = min(whole_at, time.monotonic())
@@ -70,7 +72,9 @@ class Collector:
                         gc.freeze()
                         walks, took = 0, 0.0
                 turn += 1
-                await asyncio.sleep(EVERY)
+                worked = time.thread_time()
+                await asyncio.sleep(every)
+                every = EVERY if time.thread_time() - worked > IDLE_SHARE * every else IDLE
         finally:
             gc.unfreeze()
             gc.set_threshold(*before)

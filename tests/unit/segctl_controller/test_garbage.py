@@ -48,6 +48,7 @@ async def test_what_lives_on_is_set_aside_and_python_collects_by_itself_again_af
 
 async def test_a_push_is_not_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage, "EVERY", 0.001)
+    monkeypatch.setattr(garbage, "IDLE", 0.001)
     monkeypatch.setattr(garbage, "WHOLE", 0.0)
     busy, knot = True, Knot()
     gone = weakref.ref(knot)
@@ -63,6 +64,7 @@ async def test_a_push_is_not_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_what_died_after_it_was_set_aside_is_found_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage, "EVERY", 0.001)
+    monkeypatch.setattr(garbage, "IDLE", 0.001)
     monkeypatch.setattr(garbage, "WHOLE", 0.02)
     knot = Knot()
     gone = weakref.ref(knot)
@@ -76,6 +78,7 @@ async def test_what_died_after_it_was_set_aside_is_found_in_the_end(monkeypatch:
 
 async def test_what_died_is_found_early_where_it_takes_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage, "EVERY", 0.001)
+    monkeypatch.setattr(garbage, "IDLE", 0.001)
     monkeypatch.setattr(garbage, "MORE", 1024 * 1024)
     task = asyncio.create_task(Collector(lambda: False).run())
     await asyncio.sleep(0)
@@ -93,6 +96,7 @@ async def test_what_died_is_found_early_where_it_takes_much_memory(monkeypatch: 
 
 async def test_a_rollout_of_days_does_not_keep_garbage_for_days(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage, "EVERY", 0.001)
+    monkeypatch.setattr(garbage, "IDLE", 0.001)
     monkeypatch.setattr(garbage, "LATEST", 0.05)
     knot = Knot()
     gone = weakref.ref(knot)
@@ -105,19 +109,20 @@ async def test_a_rollout_of_days_does_not_keep_garbage_for_days(monkeypatch: pyt
 
 async def test_what_is_replaced_one_for_one_does_not_gather_among_the_youngest() -> None:
     """Python counts what came less what went, and so would not walk them."""
-    held = [[number] for number in range(40_000)]
+    held = [[number] for number in range(80_000)]
     task = asyncio.create_task(Collector(lambda: True).run())
     await asyncio.sleep(2 * garbage.EVERY)  # they are walked once and are not young any more
     for number in range(len(held)):
         held[number] = [number]
         if number % 1000 == 0:
             await asyncio.sleep(garbage.EVERY / 5)
-            assert len(gc.get_objects(generation=0)) < 20_000
+            assert len(gc.get_objects(generation=0)) < 40_000
     await _ended(task)
 
 
 async def test_a_burst_is_set_aside_unseen_and_what_trickles_is_walked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage, "EVERY", 0.01)
+    monkeypatch.setattr(garbage, "IDLE", 0.01)
     task = asyncio.create_task(Collector(lambda: False).run())
     await asyncio.sleep(0)
     few = Knot()
