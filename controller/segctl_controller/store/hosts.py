@@ -13,7 +13,7 @@ from segctl_controller.store import audit, hits, rows, tokens
 from segctl_controller.store.protocol import Admit
 from segctl_controller.store.records import Entry, FactsRecord, HostRecord
 from segctl_controller.store.refusals import NO_TOKEN, no_host
-from segctl_controller.store.tables import hosts, presence, told
+from segctl_controller.store.tables import hosts, presence, told, web_sessions
 from segctl_controller.store.tables import tokens as token_table
 
 
@@ -69,6 +69,7 @@ def add_told(connection: Connection, host: str, identifier: str, entry: Entry) -
 def mark_restored(connection: Connection, taken_us: int, entry: Entry) -> None:
     connection.execute(update(hosts).values(restored_us=taken_us))
     connection.execute(delete(token_table))
+    connection.execute(delete(web_sessions))
     audit.append(connection, entry)
 
 

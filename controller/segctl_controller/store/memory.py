@@ -183,6 +183,7 @@ class MemoryStore(MemoryDecisions, MemoryAccess):
     def mark_restored(self, taken_us: int, entry: Entry) -> None:
         self._hosts = {name: replace(host, restored_us=taken_us) for name, host in self._hosts.items()}
         self._tokens.clear()
+        self._web_sessions.clear()
         self.add_entry(entry)
 
     def remove_host(self, name: str, entry: Entry) -> None:

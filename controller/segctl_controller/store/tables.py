@@ -201,6 +201,18 @@ api_tokens = Table(
     Column("last_used_us", BigInteger, nullable=False),
 )
 
+web_sessions = Table(
+    "web_sessions",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),
+    Column("identity", Text, nullable=False),
+    Column("began_us", BigInteger, nullable=False),
+    Column("used_us", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("leased_us", BigInteger, nullable=False),
+)
+
 group_roles = Table(
     "group_roles",
     metadata,
