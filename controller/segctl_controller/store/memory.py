@@ -49,6 +49,7 @@ from segctl_controller.store.refusals import (
     not_on_trial,
     on_trial,
     operator_taken,
+    tags_moved,
 )
 
 Row = TypeVar("Row", DenialRecord, EventRecord)
@@ -143,9 +144,11 @@ class MemoryStore(MemoryDecisions, MemoryAccess):
         self.add_entry(entry(host))
         return host
 
-    def set_tags(self, name: str, tags: Tags, entry: Entry) -> None:
+    def set_tags(self, name: str, was: Tags, tags: Tags, entry: Entry) -> None:
         if name not in self._hosts:
             raise NotFoundError(no_host(name))
+        if self._hosts[name].tags != was:
+            raise ConflictError(tags_moved(name))
         self._hosts[name] = replace(self._hosts[name], tags=tags)
         self.add_entry(entry)
 

@@ -76,7 +76,8 @@ class Store(Protocol):
         Raises EnrolmentError for a token that is unknown, used up or expired. What `admit` raises undoes everything.
         """
 
-    def set_tags(self, name: str, tags: Tags, entry: Entry) -> None: ...
+    def set_tags(self, name: str, was: Tags, tags: Tags, entry: Entry) -> None:
+        """In the place of `was`. Raises NotFoundError, and ConflictError for a host with other ones."""
 
     def set_facts(self, told: Sequence[FactsRecord]) -> None:
         """What hosts' agents said, after it was judged. Unknown hosts are ignored: they were just removed."""

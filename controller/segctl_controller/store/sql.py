@@ -9,8 +9,7 @@ from pathlib import Path
 from segctl.model.policy import Tags
 from sqlalchemy import Connection
 
-from segctl_controller.errors import NotFoundError
-from segctl_controller.store import access, audit, decisions, generations, hits, hosts, operators, reports, rows, tokens
+from segctl_controller.store import access, audit, decisions, generations, hits, hosts, operators, reports, tokens
 from segctl_controller.store import proofs as stored_proofs
 from segctl_controller.store import websessions as web
 from segctl_controller.store.database import Database
@@ -39,7 +38,6 @@ from segctl_controller.store.records import (
     TokenRecord,
     WebSessionRecord,
 )
-from segctl_controller.store.refusals import no_host
 from segctl_controller.store.shared import SharedStore
 from segctl_controller.store.sqlite import Sqlite
 from segctl_controller.store.transactions import Transactions
@@ -115,10 +113,9 @@ class SqlStore:
             self._transactions.note(Topic.HOSTS | Topic.TOKENS, host.name)
         return host
 
-    def set_tags(self, name: str, tags: Tags, entry: Entry) -> None:
+    def set_tags(self, name: str, was: Tags, tags: Tags, entry: Entry) -> None:
         with self._transaction() as connection:
-            if not hosts.change(connection, name, {"tags": rows.tags_text(tags)}):
-                raise NotFoundError(no_host(name))
+            hosts.set_tags(connection, name, was, tags)
             audit.append(connection, entry)
             self._transactions.note(Topic.HOSTS, name)
 
