@@ -278,3 +278,18 @@ trials = Table(
     Column("step", LargeBinary, nullable=False),
     Column("ended_by", Text, nullable=False),
 )
+
+questions = Table(
+    "questions",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("asker", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("answer", LargeBinary),
+    Column("error", Text, nullable=False, server_default=""),
+    sqlite_autoincrement=True,
+)

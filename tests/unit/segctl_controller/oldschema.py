@@ -22,6 +22,7 @@ def without_access(path: Path) -> None:
             "trials",
             "suggestion_decisions",
             "web_sessions",
+            "questions",
         ):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE alembic_version SET version_num = '0005'")
