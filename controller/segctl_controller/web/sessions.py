@@ -193,6 +193,9 @@ class Sessions:
     def _know(self, session: Session) -> None:
         if session.seal is None:
             return
+        now_us = self._clock.now_us()
+        for other in [other for other in self._known.values() if other.over(now_us)]:
+            self._forget(other)
         session.looked = self._now()
         self._known[session.seal.id] = session
         while len(self._known) > KNOWN:

@@ -99,8 +99,12 @@ async def test_an_idle_session_ends_and_one_in_use_ends_when_it_is_old(lab: Lab)
     assert await lab.one.find(idle, PEER) is None
     lab.at = begun + LONGEST + 1
     assert await lab.one.find(used, PEER) is await lab.two.find(used, PEER) is None
+    forgotten = await lab.one.find(await lab.begin("d"), PEER)
+    assert forgotten is not None
+    lab.at += LONGEST + 1
     await lab.begin("c")
     assert [s.identity for s in lab.store._web_sessions.values()] == ["c"]
+    assert (forgotten.token, len(lab.one._known)) == ("", 1)  # no bearer stays in memory either
 
 
 async def test_a_stream_keeps_its_session_and_learns_when_it_is_old(lab: Lab) -> None:

@@ -12,8 +12,6 @@ SERIAL = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    # What is in it is of no use after a crash, so it need not go through PostgreSQL's log.
-    unlogged = ["UNLOGGED"] if op.get_bind().dialect.name == "postgresql" else []
     op.create_table(
         "questions",
         sa.Column("id", SERIAL, primary_key=True, autoincrement=True),
@@ -25,6 +23,5 @@ def upgrade() -> None:
         sa.Column("body", sa.LargeBinary, nullable=False),
         sa.Column("answer", sa.LargeBinary),
         sa.Column("error", TEXT, nullable=False, server_default=""),
-        prefixes=unlogged,
         sqlite_autoincrement=True,
     )
