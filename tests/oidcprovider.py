@@ -37,6 +37,7 @@ class Provider:
     published: list[dict[str, Any]] = field(default_factory=list)
     asked_for_keys: int = 0
     refreshing: bool = True
+    renewed: int = 0
     lasts: int = 600
     """Seconds of an ID token."""
     away: bool = False
@@ -129,6 +130,7 @@ def _mended(made: Provider) -> flask.Flask:
         if path == "/oauth2/token" and form.get("grant_type") == "refresh_token" and response.status_code == 200:
             if not made.refreshing:
                 return flask.Response('{"error": "invalid_grant"}', 400, content_type="application/json")
+            made.renewed += 1
             response.set_data(json.dumps({**response.get_json(), "id_token": made.token()}))
         if path == "/jwks":
             response.set_data(json.dumps({"keys": [made.key.as_dict(private=False), *made.published]}))

@@ -8,14 +8,16 @@ async with replicas(tmp_path, postgres) as (one, two):
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from segctl_controller.clock import Clock
-from segctl_controller.config import DATABASE_FILE, load_config, save_config
+from segctl_controller.config import CONFIG_FILE, DATABASE_FILE, load_config, save_config
 from segctl_controller.server import open_controller
 from segctl_controller.setup import add_operator, create_controller, open_store
 from segctl_controller.store.conninfo import Conninfo
@@ -40,8 +42,8 @@ def state_of_fleet(base: Path, where: Conninfo, heartbeat: int = 10) -> Path:
 
 
 @asynccontextmanager
-async def controller_at(base: Path, state: Path) -> AsyncIterator[ControllerLab]:
-    controller = open_controller(state, load_config(state), open_store(state))
+async def controller_at(base: Path, state: Path, clock: Clock | None = None) -> AsyncIterator[ControllerLab]:
+    controller = open_controller(state, load_config(state), open_store(state), clock)
     await controller.start()
     lab = ControllerLab(controller, state, base / "operators")
     write_client_address(lab.operators / "root", lab.address)
@@ -54,15 +56,17 @@ async def controller_at(base: Path, state: Path) -> AsyncIterator[ControllerLab]
 
 @asynccontextmanager
 async def replicas(
-    base: Path, where: Conninfo, count: int = 2, heartbeat: int = 10
+    base: Path, where: Conninfo, count: int = 2, heartbeat: int = 10, clock: Clock | None = None, **settings: Any
 ) -> AsyncIterator[tuple[ControllerLab, ...]]:
-    """`count` controllers, each with a state directory of its own."""
+    """`count` controllers, each with a state directory of its own. `settings`: more of their controller.json."""
     first = state_of_fleet(base, where, heartbeat)
+    file = first / CONFIG_FILE
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
     async with AsyncExitStack() as stack:
         labs = []
         for number in range(count):
             state = first if not number else Path(shutil.copytree(first, base / f"controller{number}"))
-            labs.append(await stack.enter_async_context(controller_at(base, state)))
+            labs.append(await stack.enter_async_context(controller_at(base, state, clock)))
         yield tuple(labs)
 
 

@@ -7,7 +7,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 mkdir -p build
-databases="flowstore notices shared store store_hits"
+databases="flowstore notices shared store store_hits web_sessions"
 computed="tests/unit tests/fuzz" booted="tests/nspawn tests/packages tests/chaos"
 for name in $databases; do
   computed="$computed tests/contract/test_$name.py"

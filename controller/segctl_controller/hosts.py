@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from segctl.model.policy import Tags
+
 from segctl_controller.clock import Clock
-from segctl_controller.errors import InvalidRequestError, NotFoundError, UnauthenticatedError
+from segctl_controller.errors import ConflictError, InvalidRequestError, NotFoundError, UnauthenticatedError
 from segctl_controller.flowstore.thread import FlowThread
 from segctl_controller.names import checked_tags
 from segctl_controller.principal import Principal
@@ -31,22 +33,34 @@ class HostAdmin:
 
     async def _set_tags(self, name: str, add: Mapping[str, str], remove: Iterable[str], by: Principal) -> None:
         fleet = self._registry.fleet
+        gone = set(remove)
         async with self._one:
-            record = self._record(name)
-            gone = set(remove)
-            if gone & set(add):
-                raise InvalidRequestError(f"{', '.join(sorted(gone & set(add)))}: set and removed at once; choose one")
-            missing = gone - {key for key, _ in record.tags.pairs}
-            if missing:
-                raise InvalidRequestError(f"host {name} has no tag {', '.join(sorted(missing))[:200]}")
-            checked_tags(add, fleet.active.policy if fleet.active.number else None)
-            kept = {key: value for key, value in record.tags.pairs if key not in gone}
-            tags = checked_tags({**kept, **add}, None)
-            entry = by.entry(self._clock.now_us(), "tag", f"host {name}", f"{record.tags} -> {tags}")
-            await self._db.call(self._db.store.set_tags, name, tags, entry)
+            was = self._record(name).tags
+            while True:
+                tags = self._changed(name, was, add, gone)
+                entry = by.entry(self._clock.now_us(), "tag", f"host {name}", f"{was} -> {tags}")
+                try:
+                    await self._db.call(self._db.store.set_tags, name, was, tags, entry)
+                    break
+                except ConflictError:  # another controller was first, and its notice is on the way
+                    found = await self._db.call(self._db.store.hosts_named, (name,))
+                    if not found or found[0].tags == was:
+                        raise
+                    was = found[0].tags
             current = fleet.hosts.get(name)
             if current is not None:
                 fleet.put_host(replace(current, tags=tags))
+
+    def _changed(self, name: str, was: Tags, add: Mapping[str, str], gone: set[str]) -> Tags:
+        if gone & add.keys():
+            raise InvalidRequestError(f"{', '.join(sorted(gone & add.keys()))}: set and removed at once; choose one")
+        missing = gone - {key for key, _ in was.pairs}
+        if missing:
+            raise InvalidRequestError(f"host {name} has no tag {', '.join(sorted(missing))[:200]}")
+        active = self._registry.fleet.active
+        checked_tags(add, active.policy if active.number else None)
+        kept = {key: value for key, value in was.pairs if key not in gone}
+        return checked_tags({**kept, **add}, None)
 
     async def remove(self, name: str, by: Principal) -> None:
         """Raises NotFoundError."""

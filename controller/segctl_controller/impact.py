@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from segctl.errors import SegctlError, WireError
@@ -12,7 +12,8 @@ from segctl.model.hostpolicy import HostPolicy
 from segctl.proto.v1 import admin_pb2, agent_pb2
 from segctl.wire import address_from_wire, denied_service_from_wire, host_policy_to_wire
 
-from segctl_controller.registry import LiveSession, Registry
+from segctl_controller.reachable import Reachable
+from segctl_controller.registry import Registry
 
 SECONDS = 3.0
 AT_ONCE = 8
@@ -49,9 +50,7 @@ class Impact:
         Nothing is enforced on a released host, so nothing there would be cut.
         """
         fleet = self._registry.fleet
-        connected = {
-            h: s for h in sorted(drafts) if (s := self._registry.session(h)) and not fleet.standing(h).released
-        }
+        connected = {h: s for h in sorted(drafts) if (s := self._registry.reach(h)) and not fleet.standing(h).released}
         deadline = asyncio.get_running_loop().time() + self._seconds
         replies = await asyncio.gather(
             *(
@@ -68,21 +67,15 @@ class Impact:
         return Cuts(
             tuple(named[:MOST_NAMED]),
             min(sum(reply.cut for reply in answers.values()), LARGEST_COUNT),
-            tuple(host for host in self._asked(connected, drafts) if host not in answers),
+            tuple(host for host in connected or self._offline(drafts) if host not in answers),
         )
-
-    def _asked(self, connected: Iterable[str], drafts: Mapping[str, HostPolicy]) -> tuple[str, ...]:
-        """Those who have a say, whether they could be asked or are connected to another controller."""
-        standing = self._registry.fleet.standing
-        elsewhere = (h for h in drafts if standing(h).elsewhere and not standing(h).released)
-        return tuple(sorted({*connected, *elsewhere})) or self._offline(drafts)
 
     def _offline(self, drafts: Mapping[str, HostPolicy]) -> tuple[str, ...]:
         """Their connections live on without an agent. Where no host at all could be asked, "none is cut" would be said
         of nothing."""
         return tuple(host for host in sorted(drafts) if not self._registry.fleet.standing(host).released)
 
-    async def _ask(self, session: LiveSession, draft: HostPolicy, deadline: float) -> agent_pb2.ImpactReply | None:
+    async def _ask(self, session: Reachable, draft: HostPolicy, deadline: float) -> agent_pb2.ImpactReply | None:
         """None: no answer that can be used, and why is in the log."""
         if not session.previews:
             return None
@@ -98,7 +91,7 @@ class Impact:
             return reply
         return None
 
-    async def _answer(self, session: LiveSession, draft: HostPolicy) -> agent_pb2.ImpactReply:
+    async def _answer(self, session: Reachable, draft: HostPolicy) -> agent_pb2.ImpactReply:
         async with self._slots:
             wire = await asyncio.to_thread(_serialized, draft)
             if len(wire) > LARGE:

@@ -91,11 +91,9 @@ def _addresses(registry: Registry, remote: End, port: PortRange) -> tuple[Addres
 
 async def _ask(registry: Registry, view: admin_pb2.EndVerdict, remotes: Sequence[Address], port: PortRange) -> None:
     """Fill in the kernel's verdict: the strictest over the remote addresses."""
-    session = registry.session(view.host)
+    session = registry.reach(view.host)
     if session is None:
-        where = registry.fleet.standing(view.host).elsewhere
-        told = f"it is connected to {where}; ask with that controller" if where else "its agent is not connected"
-        view.kernel_detail = f"not asked: {told}"
+        view.kernel_detail = "not asked: its agent is not connected"
         return
     if not remotes:
         view.kernel_detail = "not asked: the other host holds no address"

@@ -19,6 +19,7 @@ from segctl_controller.contest import Origin
 from segctl_controller.errors import StoppingError, UnauthenticatedError
 from segctl_controller.facts import Claims, judge
 from segctl_controller.fleet import Fleet, Refusal, Standing
+from segctl_controller.reachable import Reachable
 from segctl_controller.revocation import Revocations
 from segctl_controller.serials import adoption, in_use
 from segctl_controller.slices import AT_ONCE
@@ -31,11 +32,9 @@ LONGEST_ERROR = 512
 log = logging.getLogger(__name__)
 
 
-class LiveSession(Protocol):
+class LiveSession(Reachable, Protocol):
     """What the registry needs of a stream."""
 
-    @property
-    def host(self) -> str: ...
     @property
     def origin(self) -> Origin: ...
     @property
@@ -45,10 +44,6 @@ class LiveSession(Protocol):
     def repeat(self) -> None: ...
     def renew_soon(self, within: int) -> None: ...
     def end(self, reason: SegctlError) -> None: ...
-    async def probe(self, request: agent_pb2.ProbeRequest) -> agent_pb2.ProbeReply: ...
-    @property
-    def previews(self) -> bool: ...
-    async def impact(self, draft: bytes, limit: int) -> agent_pb2.ImpactReply: ...
 
 
 class Registry:
@@ -71,6 +66,8 @@ class Registry:
         self.revocations = Revocations()
         self.closed: Callable[[], str] = lambda: ""
         """Why no session may begin; empty: they may."""
+        self.distant: Callable[[str], Reachable | None] = lambda _host: None
+        """Of a host that another controller has."""
 
     def admit(self) -> None:
         """Raises StoppingError while no session may begin: the agent goes on to the next controller."""
@@ -84,6 +81,10 @@ class Registry:
 
     def session(self, host: str) -> LiveSession | None:
         return self._sessions.get(host)
+
+    def reach(self, host: str) -> Reachable | None:
+        """None: it is connected nowhere."""
+        return self._sessions.get(host) or self.distant(host)
 
     def verify(self, host: str, serial: str, issued_us: int = 0) -> HostRecord:
         """Raises UnauthenticatedError for a host that was removed or whose certificate was replaced. The first use of a

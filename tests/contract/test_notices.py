@@ -82,7 +82,7 @@ async def test_each_change_by_another_is_told_with_what_it_is_about(opened: Call
     changes: list[tuple[Callable[[], object], Notice]] = [
         (lambda: two.add_token(TOKEN, ENTRY), Notice(Topic.TOKENS)),
         (lambda: enrol(two, "web1"), Notice(Topic.HOSTS | Topic.TOKENS, frozenset({"web1"}))),
-        (lambda: two.set_tags("web1", Tags(), ENTRY), Notice(Topic.HOSTS, frozenset({"web1"}))),
+        (lambda: two.set_tags("web1", Tags(), Tags(), ENTRY), Notice(Topic.HOSTS, frozenset({"web1"}))),
         (lambda: two.set_facts([FactsRecord("web1", (), "1", b"", 1)]), Notice(Topic.HOSTS, frozenset({"web1"}))),
         (lambda: two.set_certificate("web1", "aa", "bb", b""), Notice(Topic.HOSTS, frozenset({"web1"}))),
         (lambda: two.add_generation(trial, 0, ENTRY), Notice(Topic.GENERATIONS)),
@@ -136,7 +136,7 @@ async def test_a_batch_is_told_as_one_and_not_before_it_ends(opened: Callable[[]
         assert await following(heard) == EVERYTHING
         with two.batch():
             enrol(two, "web1")
-            two.set_tags("web2", Tags(), ENTRY)
+            two.set_tags("web2", Tags(), Tags(), ENTRY)
         assert await following(heard) == Notice(Topic.HOSTS | Topic.TOKENS, frozenset({"web1", "web2"}))
         with pytest.raises(KeyError), two.batch():
             enrol(two, "web3")

@@ -177,12 +177,6 @@ async def test_a_host_that_comes_to_another_controller_leaves_the_one_before(
                     await db1.receive()
             assert not (await f.one.push(SHOP, wait=10))[-1].done.undone
             await f.agree(dict.fromkeys(HOSTS, ("in-sync", 2)))
-            request = admin_pb2.ExplainRequest(source="web1", destination="db1", service="tcp/5432", live=True)
-            reply = await f.one.admin().Explain(request)
-            assert {e.kernel_detail.partition(" 127")[0] for e in reply.ends} == {"not asked: it is connected to"}
-            source = admin_pb2.PolicySource(files=[admin_pb2.SourceFile(name="p.yaml", content=WIDER.encode())])
-            plan = await f.one.admin().Plan(source)
-            assert sorted(plan.unasked) == ["db1", "web1"]
         await f.agree({"db1": ("offline", 2), "web1": ("in-sync", 2)})
 
 
@@ -229,6 +223,23 @@ async def test_what_is_done_to_a_host_at_one_holds_at_the_other(tmp_path: Path, 
         assert [*(await f.one.hosts())] == ["web1"]
         await f.one.enrol("web1", {"role": "web"}, host="web1", replace=True)
         await ended(f.sessions["web1"], "was enrolled anew")
+
+
+async def test_tags_that_are_set_at_both_at_once_are_all_there(tmp_path: Path, postgres: Conninfo) -> None:
+    async with fleet(tmp_path, postgres) as f:
+        labs = (f.one, f.two)
+
+        async def tag(number: int) -> None:
+            request = admin_pb2.SetTagsRequest(host="db1", set={f"key{number}": "x"})
+            await labs[number % 2].admin().SetTags(request)
+
+        await asyncio.gather(*map(tag, range(12)))
+        wanted = {"role": "db", **{f"key{number}": "x" for number in range(12)}}
+
+        async def everywhere() -> bool:
+            return [dict((await lab.hosts())["db1"].tags) for lab in labs] == [wanted, wanted]
+
+        await eventually(everywhere)
 
 
 async def ended(session: FakeSession, why: str) -> None:

@@ -15,7 +15,7 @@ from segctl_controller.store.conninfo import Conninfo
 from segctl_controller.store.memory import MemoryStore
 from segctl_controller.store.postgres import Postgres
 from segctl_controller.store.records import Entry, GenerationRecord, GenerationState, HostRecord, TokenRecord
-from segctl_controller.store.shared import Beat, Presence, SharedStore, TrialRecord
+from segctl_controller.store.shared import AnswerRecord, Beat, Presence, QuestionRecord, SharedStore, TrialRecord
 from segctl_controller.store.sql import SqlStore
 
 ENTRY = Entry(1, "root", "act", "subject")
@@ -88,6 +88,32 @@ def test_a_trial_is_kept_until_its_generation_is_settled(store: SqlStore, shared
     assert shared.pushes().trial is None
     shared.keep_trial(tried)
     assert shared.pushes().trial is None
+
+
+def test_a_question_is_answered_once_and_forgotten(shared: SharedStore) -> None:
+    asked = [QuestionRecord("a", n, "b" if n < 4 else "c", f"h{n}", "probe", b"\0%d" % n) for n in (1, 2, 3, 4)]
+    shared.ask(asked)
+    found = shared.questions("b", 0)
+    assert [replace(q, id=0) for q in found] == asked[:3]
+    assert shared.questions("b", found[0].id) == found[1:]
+    assert shared.answers("a") == ()
+    told = [AnswerRecord(found[0].id, 1, b"\0yes"), AnswerRecord(found[1].id, 2, b"", "no")]
+    shared.answer(told)
+    assert shared.questions("b", 0) == found[2:]
+    assert shared.answers("b") == ()
+    assert sorted(shared.answers("a"), key=lambda one: one.id) == told
+    shared.withdraw("b", [3, 4])
+    shared.withdraw("a", [3])
+    shared.answer([AnswerRecord(found[2].id, 3, b"late")])
+    assert (shared.answers("a"), shared.questions("b", 0)) == ((), ())
+    assert [q.number for q in shared.questions("c", 0)] == [4]
+
+
+@pytest.mark.parametrize("gone", ["a", "b"])
+def test_questions_go_with_who_asked_or_was_asked(shared: SharedStore, gone: str) -> None:
+    shared.ask([QuestionRecord("a", 1, "b", "h1", "probe", b""), QuestionRecord("c", 1, "d", "h1", "probe", b"")])
+    shared.forget(gone)
+    assert (len(shared.questions("b", 0)), len(shared.questions("d", 0))) == (0, 1)
 
 
 async def test_who_serves_is_counted(shared: SharedStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,7 +217,9 @@ def test_a_host_keeps_everything_that_is_said_of_it(store: Store) -> None:
     join(store)
     addresses = (ip_address("10.0.0.1"), ip_address("2001:db8::1"))
     store.set_facts([FactsRecord("web1", tuple(addresses), "1.0", b"facts", 70)])
-    store.set_tags("web1", Tags.of({"role": "db"}), ENTRY)
+    store.set_tags("web1", Tags.of({"role": "web"}), Tags.of({"role": "db"}), ENTRY)
+    with pytest.raises(ConflictError, match="web1"):  # another controller was first
+        store.set_tags("web1", Tags.of({"role": "web"}), Tags.of({"role": "web", "env": "prod"}), ENTRY)
     expected = HostRecord("web1", Tags.of({"role": "db"}), "aa", 50, token().networks, addresses, 70, "1.0", b"facts")
     assert store.hosts() == (expected,)
     store.seen({"web1": 80})
@@ -226,7 +228,7 @@ def test_a_host_keeps_everything_that_is_said_of_it(store: Store) -> None:
 
 def test_unknown_hosts_are_named(store: Store) -> None:
     with pytest.raises(NotFoundError, match="nobody"):
-        store.set_tags("nobody", Tags(), ENTRY)
+        store.set_tags("nobody", Tags(), Tags(), ENTRY)
     with pytest.raises(NotFoundError, match="nobody"):
         store.remove_host("nobody", ENTRY)
     store.set_facts([FactsRecord("nobody", (), "", b"", 1)])

@@ -19,6 +19,7 @@ from segctl_controller.feed import Feed
 from segctl_controller.push import Publisher
 from segctl_controller.registry import Registry
 from segctl_controller.replicas.presence import Presences
+from segctl_controller.replicas.relay import Relay
 from segctl_controller.replicas.roster import Roster
 from segctl_controller.replicas.tail import Tail
 from segctl_controller.replicas.trials import Trials
@@ -53,12 +54,14 @@ class Peers:
         self._presences = Presences(registry, shared, db, clock, self._roster)
         self._trials = Trials(publisher, shared, db, self._roster)
         self._tail = Tail(feed, db)
+        self._relay = Relay(self._roster.own, registry, shared, db, self._presences)
         registry.fleet.on_standing = self._presences.changed
         registry.fleet.on_trial = self._trials.changed
         publisher.catch_up = self._trials.follow
         publisher.abandoned = self._trials.abandoned
         feed.begin = self._tail.begin
         registry.closed = self._closed
+        registry.distant = self._relay.reach
 
     @property
     def serving(self) -> int:
@@ -77,6 +80,8 @@ class Peers:
     async def follow(self, notice: Notice) -> None:
         """What others changed, after the hosts were followed. Raises StateError."""
         topics = notice.topics
+        if Topic.QUESTIONS in topics:
+            self._relay.heard()
         if Topic.HOSTS in topics:
             self._presences.enrolled(notice.hosts)
         if Topic.PRESENCE in topics:
@@ -87,7 +92,8 @@ class Peers:
     def parts(self, reload: Callable[[], Awaitable[None]]) -> tuple[Coroutine[Any, Any, None], ...]:
         """`reload` reads everything that others may have changed."""
         self._roster.begin(time.monotonic())
-        return (self._presences.run(), self._trials.run(), self._tail.run(), self._beat(), self._react(reload))
+        told = (self._presences.run(), self._trials.run(), self._tail.run(), self._relay.run())
+        return (*told, self._beat(), self._react(reload))
 
     async def leave(self) -> None:
         """The others need not wait until they miss us. Raises StateError."""

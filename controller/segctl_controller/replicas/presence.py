@@ -107,6 +107,13 @@ class Presences:
         if rows:
             self._fleet.notify()
 
+    def place(self, host: str) -> tuple[str, str] | None:
+        """The controller that has the host, where that is another one, and its endpoint."""
+        row = self._rows.get(host)
+        if row is None or not self._fleet.standing(host).elsewhere:
+            return None
+        return row.replica, self._roster.endpoint(row.replica)
+
     def enrolled(self, hosts: Collection[str] | None) -> None:
         """These, None: all, may be new here, while others spoke of them already."""
         for host in self._rows.keys() if hosts is None else self._rows.keys() & hosts:

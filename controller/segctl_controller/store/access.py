@@ -8,7 +8,7 @@ from segctl_controller.errors import AlreadyExistsError, NotFoundError
 from segctl_controller.store import audit, rows
 from segctl_controller.store.records import ApiTokenRecord, Entry, GroupRecord
 from segctl_controller.store.refusals import api_token_taken, group_taken, no_api_token, no_group
-from segctl_controller.store.tables import api_tokens, group_roles
+from segctl_controller.store.tables import api_tokens, group_roles, web_sessions
 
 
 def add_api_token(connection: Connection, token: ApiTokenRecord, entry: Entry) -> None:
@@ -35,6 +35,7 @@ def use_api_token(connection: Connection, token_id: str, at_us: int) -> None:
 def remove_api_token(connection: Connection, token_id: str, entry: Entry) -> None:
     if not connection.execute(delete(api_tokens).where(api_tokens.c.id == token_id)).rowcount:
         raise NotFoundError(no_api_token(token_id))
+    connection.execute(delete(web_sessions).where(web_sessions.c.identity == f"api-token {token_id}"))
     audit.append(connection, entry)
 
 

@@ -14,8 +14,8 @@ from segctl_controller.store import dialect
 from segctl_controller.store.migrate import VERSION, newest, upgrade
 from segctl_controller.store.sqlite import create_file
 
-PASSING = frozenset({"presence", "replicas", "trials"})
-"""Tables of what controllers tell each other while they run."""
+PASSING = frozenset({"presence", "questions", "replicas", "trials", "web_sessions"})
+"""Tables of what controllers tell each other while they run, and of who is signed in."""
 ROWS = 2000
 """At a time."""
 

@@ -6,14 +6,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from segctl.errors import EnrolmentError
+from segctl.model.policy import Tags
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from segctl_controller.errors import NotFoundError
+from segctl_controller.errors import ConflictError, NotFoundError
 from segctl_controller.store import audit, hits, rows, tokens
 from segctl_controller.store.protocol import Admit
 from segctl_controller.store.records import Entry, FactsRecord, HostRecord
-from segctl_controller.store.refusals import NO_TOKEN, no_host
-from segctl_controller.store.tables import hosts, presence, told
+from segctl_controller.store.refusals import NO_TOKEN, no_host, tags_moved
+from segctl_controller.store.tables import hosts, presence, told, web_sessions
 from segctl_controller.store.tables import tokens as token_table
 
 
@@ -46,9 +47,13 @@ def enrol(
     return host
 
 
-def change(connection: Connection, name: str, values: Mapping[str, Any]) -> bool:
-    """False: there is no such host."""
-    return bool(connection.execute(update(hosts).where(hosts.c.name == name).values(values)).rowcount)
+def set_tags(connection: Connection, name: str, was: Tags, tags: Tags) -> None:
+    found = connection.scalar(select(hosts.c.tags).where(hosts.c.name == name))
+    if found is None:
+        raise NotFoundError(no_host(name))
+    if rows.tags_of(found) != was:
+        raise ConflictError(tags_moved(name))
+    connection.execute(update(hosts).where(hosts.c.name == name).values(tags=rows.tags_text(tags)))
 
 
 def set_certificate(connection: Connection, name: str, was: str, serial: str, renewal: bytes) -> bool:
@@ -69,6 +74,7 @@ def add_told(connection: Connection, host: str, identifier: str, entry: Entry) -
 def mark_restored(connection: Connection, taken_us: int, entry: Entry) -> None:
     connection.execute(update(hosts).values(restored_us=taken_us))
     connection.execute(delete(token_table))
+    connection.execute(delete(web_sessions))
     audit.append(connection, entry)
 
 

@@ -49,6 +49,7 @@ from segctl_controller.store.refusals import (
     not_on_trial,
     on_trial,
     operator_taken,
+    tags_moved,
 )
 
 Row = TypeVar("Row", DenialRecord, EventRecord)
@@ -143,9 +144,11 @@ class MemoryStore(MemoryDecisions, MemoryAccess):
         self.add_entry(entry(host))
         return host
 
-    def set_tags(self, name: str, tags: Tags, entry: Entry) -> None:
+    def set_tags(self, name: str, was: Tags, tags: Tags, entry: Entry) -> None:
         if name not in self._hosts:
             raise NotFoundError(no_host(name))
+        if self._hosts[name].tags != was:
+            raise ConflictError(tags_moved(name))
         self._hosts[name] = replace(self._hosts[name], tags=tags)
         self.add_entry(entry)
 
@@ -183,6 +186,7 @@ class MemoryStore(MemoryDecisions, MemoryAccess):
     def mark_restored(self, taken_us: int, entry: Entry) -> None:
         self._hosts = {name: replace(host, restored_us=taken_us) for name, host in self._hosts.items()}
         self._tokens.clear()
+        self._web_sessions.clear()
         self.add_entry(entry)
 
     def remove_host(self, name: str, entry: Entry) -> None:

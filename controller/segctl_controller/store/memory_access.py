@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from segctl_controller.errors import AlreadyExistsError, NotFoundError
+from segctl_controller.store.memory_websessions import MemoryWebSessions
 from segctl_controller.store.records import ApiTokenRecord, Entry, GroupRecord
 from segctl_controller.store.refusals import api_token_taken, group_taken, no_api_token, no_group
 
 
-class MemoryAccess:
+class MemoryAccess(MemoryWebSessions):
     """A part of MemoryStore."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._api_tokens: dict[str, ApiTokenRecord] = {}
         self._groups: set[GroupRecord] = set()
 
@@ -38,6 +40,7 @@ class MemoryAccess:
     def remove_api_token(self, token_id: str, entry: Entry) -> None:
         if self._api_tokens.pop(token_id, None) is None:
             raise NotFoundError(no_api_token(token_id))
+        self.end_web_sessions_of(f"api-token {token_id}")
         self.add_entry(entry)
 
     def groups(self) -> tuple[GroupRecord, ...]:

@@ -34,10 +34,11 @@ class Topic(IntFlag):
     TOKENS = 8
     PRESENCE = 16
     TRIALS = 32
+    QUESTIONS = 64
 
 
 NOTHING = Topic(0)
-ALL = Topic.GENERATIONS | Topic.HOSTS | Topic.OPERATORS | Topic.TOKENS | Topic.PRESENCE | Topic.TRIALS
+ALL = Topic(127)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from segctl_controller.store.records import (
     ProofRecord,
     RuleUse,
     TokenRecord,
+    WebSessionRecord,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Store(Protocol):
         Raises EnrolmentError for a token that is unknown, used up or expired. What `admit` raises undoes everything.
         """
 
-    def set_tags(self, name: str, tags: Tags, entry: Entry) -> None: ...
+    def set_tags(self, name: str, was: Tags, tags: Tags, entry: Entry) -> None:
+        """In the place of `was`. Raises NotFoundError, and ConflictError for a host with other ones."""
 
     def set_facts(self, told: Sequence[FactsRecord]) -> None:
         """What hosts' agents said, after it was judged. Unknown hosts are ignored: they were just removed."""
@@ -91,8 +93,8 @@ class Store(Protocol):
         """An audit entry that a host told; False, and nothing is stored, when it told it before or is not enrolled."""
 
     def mark_restored(self, taken_us: int, entry: Entry) -> None:
-        """This database is a backup taken at `taken_us`: which certificates hosts use now is open, and join tokens,
-        which may be used up or revoked by now, are removed."""
+        """This database is a backup taken at `taken_us`: which certificates hosts use now is open, and join tokens and
+        web sessions, which may be used up, revoked or ended by now, are removed."""
 
     def remove_host(self, name: str, entry: Entry) -> None:
         """Raises NotFoundError."""
@@ -169,7 +171,25 @@ class Store(Protocol):
         """It was used. Unknown ones are ignored: it was just revoked."""
 
     def remove_api_token(self, token_id: str, entry: Entry) -> None:
-        """Raises NotFoundError."""
+        """With the web sessions that were begun with it. Raises NotFoundError."""
+
+    def add_web_session(self, session: WebSessionRecord, used_us: int, began_us: int) -> None:
+        """Those that were used or begun before these times go, and the least used ones where there are too many."""
+
+    def web_session(self, identifier: bytes) -> WebSessionRecord | None: ...
+
+    def use_web_session(self, identifier: bytes, at_us: int) -> None:
+        """Unknown ones are ignored: it was just ended."""
+
+    def lease_web_session(self, identifier: bytes, version: int, now_us: int, until_us: int) -> bool:
+        """Whether it is still of this version, and nobody had a lease of it, who asks has one now."""
+
+    def keep_web_session(self, identifier: bytes, version: int, sealed: bytes) -> bool:
+        """In the place of what it held in this version; the lease ends. False, and nothing is stored, when it is of
+        another one or was ended."""
+
+    def end_web_session(self, identifier: bytes) -> WebSessionRecord | None:
+        """The one that was ended by this."""
 
     def groups(self) -> tuple[GroupRecord, ...]:
         """By name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar
 
@@ -157,6 +157,20 @@ class ApiTokenRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class WebSessionRecord:
+    """Of a browser. `id` is the SHA-256 of the cookie's secret, and only that secret opens `sealed`. `used_us` is right
+    to a minute, `version` counts what was sealed; somebody renews what is in it until `leased_us`."""
+
+    id: bytes
+    identity: str
+    began_us: int
+    used_us: int
+    sealed: bytes = field(repr=False)
+    version: int = 1
+    leased_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GroupRecord:
     """What the members of a group of the OpenID provider may do. A group may be the owner of several scopes."""
 
@@ -297,8 +311,11 @@ class DenialFilter:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many rows the store keeps, or a few more: proofs of each host. The oldest go."""
+    """How many rows the store keeps, or a few more: proofs of each host. The oldest go. Of web sessions, of all and of
+    one identity, exactly so many, and the one that was used least lately goes."""
 
     denials: int = 100_000
     events: int = 10_000
     proofs: int = 1_000
+    web_sessions: int = 2_000
+    web_sessions_of_one: int = 16

@@ -29,6 +29,10 @@ def no_host(name: str) -> str:
     return f"no host {name!r} is enrolled; segctl host list shows those that are"
 
 
+def tags_moved(name: str) -> str:
+    return f"somebody else changed the tags of host {name!r} in between; look at them (segctl host list) and try again"
+
+
 def no_token(token_id: str) -> str:
     return f"no token {token_id!r}; segctl token list shows those that can still be used"
 

@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 
 from segctl_controller.store import generations as store_generations
 from segctl_controller.store.dialect import upsert
 from segctl_controller.store.notices import Topic
 from segctl_controller.store.records import GenerationRecord, GenerationState
-from segctl_controller.store.tables import fleet, generations, presence, replicas, trials
+from segctl_controller.store.tables import fleet, generations, presence, questions, replicas, trials
 from segctl_controller.store.transactions import Transactions
 
 
@@ -62,9 +62,32 @@ class Pushes:
     trial: TrialRecord | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class QuestionRecord:
+    """What the replica `asker` wants `target` to ask the host. `number` is the asker's own, `id` the order of all."""
+
+    asker: str
+    number: int
+    target: str
+    host: str
+    kind: str
+    body: bytes = field(repr=False)
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRecord:
+    """To the question of that id, which its asker knows by `number`; or why there is none."""
+
+    id: int
+    number: int
+    answer: bytes = field(repr=False)
+    error: str = ""
+
+
 class SharedStore(Protocol):
-    """Synchronous but for `beats`; called as a Store is. `presences` and `pushes` may be called by a second thread, and
-    wait for nobody who writes."""
+    """Synchronous but for `beats`; called as a Store is. `presences`, `pushes` and `questions` may be called by a
+    second thread, and wait for nobody who writes."""
 
     def claim(self, fleet_id: str) -> str:
         """The fleet that this database is of: `fleet_id`, where it was of none so far."""
@@ -89,6 +112,20 @@ class SharedStore(Protocol):
 
     def end_trial(self, generation: int, by: str) -> None:
         """Ask the controller that runs it to undo it. The first who asks is told."""
+
+    def ask(self, asked: Sequence[QuestionRecord]) -> None: ...
+
+    def questions(self, target: str, since: int) -> tuple[QuestionRecord, ...]:
+        """That have no answer and a higher id than `since`, by id."""
+
+    def answer(self, told: Sequence[AnswerRecord]) -> None:
+        """Those that nobody waits for any more are ignored."""
+
+    def answers(self, asker: str) -> tuple[AnswerRecord, ...]:
+        """To its questions; they are forgotten by this."""
+
+    def withdraw(self, asker: str, numbers: Sequence[int]) -> None:
+        """It does not wait for these any more."""
 
 
 class SqlShared:
@@ -130,6 +167,8 @@ class SqlShared:
             connection.execute(gone)
             if not connection.scalar(still):
                 connection.execute(delete(presence).where(presence.c.replica == replica))
+                between = or_(questions.c.asker == replica, questions.c.target == replica)
+                connection.execute(delete(questions).where(between))
 
     def keep_trial(self, trial: TrialRecord) -> None:
         on_trial = select(generations.c.state == GenerationState.TRIAL.value)
@@ -158,6 +197,40 @@ class SqlShared:
         with self._transactions.begin() as connection:
             if connection.execute(wish).rowcount:
                 self._transactions.note(Topic.TRIALS)
+
+    def ask(self, asked: Sequence[QuestionRecord]) -> None:
+        names = ("asker", "number", "target", "host", "kind", "body")
+        with self._transactions.begin() as connection:
+            connection.execute(insert(questions), [{name: getattr(one, name) for name in names} for one in asked])
+            self._transactions.note(Topic.QUESTIONS)
+
+    def questions(self, target: str, since: int) -> tuple[QuestionRecord, ...]:
+        columns = questions.c
+        asked = (columns.asker, columns.number, columns.target, columns.host, columns.kind, columns.body, columns.id)
+        wanted = select(*asked).where(columns.target == target, columns.id > since, columns.answer.is_(None))
+        with self._reading() as connection:
+            return tuple(QuestionRecord(*row) for row in connection.execute(wanted.order_by(columns.id)))
+
+    def answer(self, told: Sequence[AnswerRecord]) -> None:
+        columns = questions.c
+        kept = (
+            update(questions).where(columns.id == bindparam("of")).values(answer=bindparam("a"), error=bindparam("e"))
+        )
+        with self._transactions.begin() as connection:
+            connection.execute(kept, [{"of": one.id, "a": one.answer, "e": one.error} for one in told])
+            self._transactions.note(Topic.QUESTIONS)
+
+    def answers(self, asker: str) -> tuple[AnswerRecord, ...]:
+        columns = questions.c
+        told = delete(questions).where(columns.asker == asker, columns.answer.is_not(None))
+        with self._transactions.begin() as connection:
+            found = connection.execute(told.returning(columns.id, columns.number, columns.answer, columns.error))
+            return tuple(AnswerRecord(*row) for row in found)
+
+    def withdraw(self, asker: str, numbers: Sequence[int]) -> None:
+        mine = (questions.c.asker == asker) & questions.c.number.in_(numbers)
+        with self._transactions.begin() as connection:
+            connection.execute(delete(questions).where(mine))
 
 
 def _trial_of(row: Mapping[str, Any]) -> TrialRecord:

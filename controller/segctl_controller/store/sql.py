@@ -9,9 +9,9 @@ from pathlib import Path
 from segctl.model.policy import Tags
 from sqlalchemy import Connection
 
-from segctl_controller.errors import NotFoundError
-from segctl_controller.store import access, audit, decisions, generations, hits, hosts, operators, reports, rows, tokens
+from segctl_controller.store import access, audit, decisions, generations, hits, hosts, operators, reports, tokens
 from segctl_controller.store import proofs as stored_proofs
+from segctl_controller.store import websessions as web
 from segctl_controller.store.database import Database
 from segctl_controller.store.leadership import Leadership
 from segctl_controller.store.notices import Notices, Topic
@@ -36,8 +36,8 @@ from segctl_controller.store.records import (
     ProofRecord,
     RuleUse,
     TokenRecord,
+    WebSessionRecord,
 )
-from segctl_controller.store.refusals import no_host
 from segctl_controller.store.shared import SharedStore
 from segctl_controller.store.sqlite import Sqlite
 from segctl_controller.store.transactions import Transactions
@@ -113,10 +113,9 @@ class SqlStore:
             self._transactions.note(Topic.HOSTS | Topic.TOKENS, host.name)
         return host
 
-    def set_tags(self, name: str, tags: Tags, entry: Entry) -> None:
+    def set_tags(self, name: str, was: Tags, tags: Tags, entry: Entry) -> None:
         with self._transaction() as connection:
-            if not hosts.change(connection, name, {"tags": rows.tags_text(tags)}):
-                raise NotFoundError(no_host(name))
+            hosts.set_tags(connection, name, was, tags)
             audit.append(connection, entry)
             self._transactions.note(Topic.HOSTS, name)
 
@@ -259,6 +258,30 @@ class SqlStore:
         with self._transaction() as connection:
             access.remove_api_token(connection, token_id, entry)
             self._transactions.note(Topic.OPERATORS)
+
+    def add_web_session(self, session: WebSessionRecord, used_us: int, began_us: int) -> None:
+        with self._transaction() as connection:
+            web.add(connection, session, used_us, began_us, self._limits)
+
+    def web_session(self, identifier: bytes) -> WebSessionRecord | None:
+        with self._transaction() as connection:
+            return web.one(connection, identifier)
+
+    def use_web_session(self, identifier: bytes, at_us: int) -> None:
+        with self._transaction() as connection:
+            web.use(connection, identifier, at_us)
+
+    def lease_web_session(self, identifier: bytes, version: int, now_us: int, until_us: int) -> bool:
+        with self._transaction() as connection:
+            return web.lease(connection, identifier, version, now_us, until_us)
+
+    def keep_web_session(self, identifier: bytes, version: int, sealed: bytes) -> bool:
+        with self._transaction() as connection:
+            return web.keep(connection, identifier, version, sealed)
+
+    def end_web_session(self, identifier: bytes) -> WebSessionRecord | None:
+        with self._transaction() as connection:
+            return web.end(connection, identifier)
 
     def groups(self) -> tuple[GroupRecord, ...]:
         with self._transaction() as connection:

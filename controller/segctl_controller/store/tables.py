@@ -201,6 +201,18 @@ api_tokens = Table(
     Column("last_used_us", BigInteger, nullable=False),
 )
 
+web_sessions = Table(
+    "web_sessions",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),
+    Column("identity", Text, nullable=False),
+    Column("began_us", BigInteger, nullable=False),
+    Column("used_us", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("leased_us", BigInteger, nullable=False),
+)
+
 group_roles = Table(
     "group_roles",
     metadata,
@@ -265,4 +277,19 @@ trials = Table(
     Column("accept_denials", Boolean, nullable=False),
     Column("step", LargeBinary, nullable=False),
     Column("ended_by", Text, nullable=False),
+)
+
+questions = Table(
+    "questions",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("asker", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("answer", LargeBinary),
+    Column("error", Text, nullable=False, server_default=""),
+    sqlite_autoincrement=True,
 )

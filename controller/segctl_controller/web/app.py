@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 import grpc
-from segctl.errors import SegctlError
+from segctl.errors import SegctlError, StateError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -26,7 +27,7 @@ from segctl_controller.web.call import SIGN_IN_AGAIN, RefusedError
 from segctl_controller.web.guard import Guard
 from segctl_controller.web.renewal import renew
 from segctl_controller.web.sessions import Session, Sessions
-from segctl_controller.web.signin import BACK, COOKIE, SignIn
+from segctl_controller.web.signin import BACK, COOKIE, SignIn, source_network
 from segctl_controller.web.transcode import METHODS, Transcoder, refusal
 
 log = logging.getLogger(__name__)
@@ -44,29 +45,30 @@ class Api:
             text = "no such method here; the methods are in docs/web.md"
             raise RefusedError(grpc.StatusCode.UNIMPLEMENTED, text)
         secret = request.cookies.get(COOKIE, "")
-        session = self._sessions.find(secret)
+        session = await self._sessions.find(secret, source_network(request))
         if session is not None:
-            await renew(session, self._clock)
+            await renew(session, self._sessions, self._clock)
         if session is None or not session.token:
             raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, SIGN_IN_AGAIN)
         try:
             return await self._transcoder.answer(method, request, session)
         except RefusedError as error:
             if error.code is grpc.StatusCode.UNAUTHENTICATED:
-                self._sessions.end(secret)  # the token was revoked, or ended
+                await self._sessions.end(secret)  # the token was revoked, or ended
             raise
 
     async def _touch(self, session: Session) -> None:
         """As a request does: an open stream is use, and goes on with the next ID token."""
-        if self._sessions.touch(session):
-            await renew(session, self._clock)
+        with suppress(StateError):  # the store is in trouble: nobody signed out
+            if await self._sessions.touch(session):
+                await renew(session, self._sessions, self._clock)
 
 
 def make_app(
     admin: Admin, gate: Gate, db: StoreThread, clock: Clock, provider: Oidc | None, names: Iterable[str]
 ) -> ASGIApp:
     """`names`: by which it may be called."""
-    sessions = Sessions()
+    sessions = Sessions(db, clock)
     signin, api = SignIn(gate, sessions, db, clock, provider), Api(admin, sessions, clock)
     assets = load_assets()
 

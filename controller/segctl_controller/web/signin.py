@@ -119,12 +119,14 @@ class SignIn:
         return self._cookie(_without_attempt(RedirectResponse("/", 303)), secret)
 
     async def out(self, request: Request) -> Response:
-        session = self._sessions.find(request.cookies.get(COOKIE, ""))
-        answer = Response(status_code=204)
+        """Raises SegctlError where the session could not be ended: then the cookie stays too."""
+        secret, answer = request.cookies.get(COOKIE, ""), Response(status_code=204)
+        session = None
+        if await self._sessions.find(secret, source_network(request)) is not None:
+            session = await self._sessions.end(secret)
         if session is not None:
             if session.renewal is not None:
                 answer.background = BackgroundTask(give_back, session.renewal)
-            self._sessions.end(request.cookies[COOKIE])
             self._gate.look_again()
             peer = str(source_address(_call(request)) or "unknown")
             await self._note(Principal(session.name, Role.VIEWER, session.identity, peer), "web-sign-out")
@@ -139,9 +141,10 @@ class SignIn:
         session.identity, session.name = who.identity, who.name
         if renewal is not None:
             session.renewal = replace(renewal, due_us=due_us(who.until_us, self._clock.now_us()))
-        self._sessions.end(request.cookies.get(COOKIE, ""))  # the browser's last one
+        await self._sessions.end(request.cookies.get(COOKIE, ""))  # the browser's last one
+        secret = await self._sessions.begin(session)
         await self._note(who, "web-sign-in")
-        return self._sessions.begin(session)
+        return secret
 
     async def _note(self, who: Principal, action: str) -> None:
         """Also whoever looks for what fills the disk of the database gets in and out."""
@@ -152,8 +155,7 @@ class SignIn:
 
     def _pace(self, request: Request) -> None:
         """Raises LimitError."""
-        network = peer_network(source_address(_call(request)))
-        if self._paces.take((network, ""), RATE, BURST, 0.0) is None:
+        if self._paces.take((source_network(request), ""), RATE, BURST, 0.0) is None:
             raise LimitError("too many sign-ins from your address; wait a minute")
 
     def _cookie(self, answer: Response, secret: str) -> Response:
@@ -178,6 +180,11 @@ def _call(request: Request, session: Session | None = None) -> Context:
     """As the gate reads it: the part of a context that it asks for is there."""
     client = (request.client.host, request.client.port) if request.client else None
     return cast(Context, WebCall(session or Session("", "", ""), client))
+
+
+def source_network(request: Request) -> str:
+    """Who counts as one peer."""
+    return peer_network(source_address(_call(request)))
 
 
 def _redirect_uri(request: Request) -> str:

@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 from segctl_controller.admin import Admin
 from segctl_controller.limits import ADMIN, LIMITS, enter
 from segctl_controller.web.call import RefusedError, WebCall
-from segctl_controller.web.sessions import Session
+from segctl_controller.web.sessions import FRESH, Session
 
 OFFERED = frozenset(
     {
@@ -210,15 +210,19 @@ class EventStream(Response):
 
     async def _events(self) -> AsyncIterator[bytes]:
         """Each message as an event; a comment where none came for a while."""
-        pending = asyncio.ensure_future(anext(self._messages))
+        pending, quiet, look = asyncio.ensure_future(anext(self._messages)), 0.0, min(FRESH, ALIVE)
         try:
             while True:
-                await asyncio.wait((pending,), timeout=ALIVE)
-                # Also a session that is too old is told by the gate, which finds no token.
+                await asyncio.wait((pending,), timeout=look)
+                # Also a session that is too old, or was ended, is told by the gate, which finds no token.
                 await self._alive()
                 if not pending.done():
-                    yield b": alive\n\n"
+                    quiet += look
+                    if quiet >= ALIVE:
+                        quiet = 0.0
+                        yield b": alive\n\n"
                     continue
+                quiet = 0.0
                 try:
                     message = pending.result()
                 except StopAsyncIteration:

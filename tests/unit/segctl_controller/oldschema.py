@@ -13,6 +13,16 @@ def without_access(path: Path) -> None:
         for column in ("identity", "peer", "previous", "hash"):
             connection.execute(f"ALTER TABLE audit DROP COLUMN {column}")
         connection.execute("ALTER TABLE operators DROP COLUMN scope")
-        for table in ("api_tokens", "group_roles", "fleet", "replicas", "presence", "trials", "suggestion_decisions"):
+        for table in (
+            "api_tokens",
+            "group_roles",
+            "fleet",
+            "replicas",
+            "presence",
+            "trials",
+            "suggestion_decisions",
+            "web_sessions",
+            "questions",
+        ):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE alembic_version SET version_num = '0005'")

@@ -186,8 +186,9 @@ def test_the_audit_log_can_only_grow(postgres: Conninfo) -> None:
                 connection.execute(statement)
 
 
-def test_the_migrations_make_the_tables_that_the_code_uses(postgres: Conninfo) -> None:
-    database = Postgres(postgres)
+def test_the_migrations_make_the_tables_that_the_code_uses(postgres_server: Server, tmp_path: Path) -> None:
+    name = postgres_server.database()  # a new one: others may have a flow store, which has tables of its own
+    database = Postgres(parse_conninfo(postgres_server.conninfo(name), tmp_path))
     with database.reader.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []

@@ -203,6 +203,17 @@ async def test_rights_are_read_at_each_call(tmp_path: Path) -> None:
         assert "you are not signed in" in (await visitor.call("WhoAmI")).json["message"]
 
 
+async def test_a_restart_signs_nobody_out(tmp_path: Path) -> None:
+    async with running_controller(tmp_path, **WEB) as lab:
+        visitor = await signed_in(lab)
+    async with running_controller(tmp_path, **WEB) as lab:
+        again = Visitor(lab, visitor.cookies)
+        assert (await again.call("WhoAmI")).status == 200
+        assert (await again.post("/auth/out")).status == 204
+    async with running_controller(tmp_path, **WEB) as lab:
+        assert (await Visitor(lab, visitor.cookies).call("WhoAmI")).status == 401
+
+
 async def test_signing_in_and_out_is_in_the_audit_log(tmp_path: Path) -> None:
     async with running_controller(tmp_path, **WEB) as lab:
         visitor = await signed_in(lab)
