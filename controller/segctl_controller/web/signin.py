@@ -100,22 +100,25 @@ class SignIn:
         if "code" not in told or told.get("iss", provider.issuer) != provider.issuer:
             return self._failed(UnauthenticatedError(f"the provider refused: {told.get('error', '')[:100]!r}"))
         attempt = Attempt(*kept)
+        renewal = None
         try:
             self._pace(request)
             metadata = await asyncio.to_thread(discover, provider.issuer)
             uri = _redirect_uri(request)
             answer = await asyncio.to_thread(attempt.redeem, metadata, provider.client_id, uri, told["code"])
             token, refresh = answer.get("id_token"), answer.get("refresh_token")
-            if not isinstance(token, str) or token_claims(token).get("nonce") != attempt.nonce:
-                raise UnauthenticatedError("the ID token is not the one that was asked for")
-            renewal = None
             if isinstance(refresh, str) and refresh:
                 revocation = metadata.get("revocation_endpoint")
                 revocation = revocation if isinstance(revocation, str) else ""
                 renewal = Renewal(provider.client_id, metadata["token_endpoint"], revocation, refresh)
+            if not isinstance(token, str) or token_claims(token).get("nonce") != attempt.nonce:
+                raise UnauthenticatedError("the ID token is not the one that was asked for")
             secret = await self._begin(request, token, renewal)
         except SegctlError as error:
-            return self._failed(error)
+            failed = self._failed(error)
+            if renewal is not None:  # nobody will use it
+                failed.background = BackgroundTask(give_back, renewal)
+            return failed
         return self._cookie(_without_attempt(RedirectResponse("/", 303)), secret)
 
     async def out(self, request: Request) -> Response:

@@ -234,6 +234,18 @@ async def test_signing_out_gives_the_refresh_token_back_where_the_provider_takes
             assert asked["token"]
 
 
+async def test_the_refresh_token_of_who_is_refused_is_given_back(tmp_path: Path, idp: Provider) -> None:
+    idp.revokes = True
+    async with running_controller(tmp_path, **settings(idp)) as lab:  # no group may anything
+        answer = await signed_in(Visitor(lab))
+        assert answer.headers["location"] == "/signin?failed=forbidden"
+
+        async def given_back() -> bool:
+            return len(idp.revoked) == 1
+
+        await eventually(given_back)
+
+
 async def test_without_a_provider_there_is_nothing_to_sign_in_at(tmp_path: Path) -> None:
     async with running_controller(tmp_path, web={"port": 0}) as lab:
         visitor = Visitor(lab)
