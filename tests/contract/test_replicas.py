@@ -31,7 +31,7 @@ from tests.replica_harness import at, controller_at, kill, replicas, state_of_fl
 from tests.unit.segctl_controller.policies import SHOP, WIDER
 
 HOSTS = {"db1": "db", "web1": "web"}
-LEASE = 1.5
+LEASE = 3.0
 SHARED = ip_address("10.0.0.9")
 
 
