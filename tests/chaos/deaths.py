@@ -88,6 +88,7 @@ def _at_any_moment(chaos: ReplicaChaos, *, frozen: bool) -> str:
     with chaos.pushing(chaos.other(), "--watch", "1", "--wait", "10") as push:
         until("the push has begun", lambda: push.has_ended or push.lines(), 60)
         time.sleep(after)
+        late = ", which was over" if push.has_ended else ""
         if frozen:
             with chaos.frozen(hurt), chaos.fleet.asking(chaos.fleet.other(hurt)):
                 _decided(chaos)
@@ -98,7 +99,7 @@ def _at_any_moment(chaos: ReplicaChaos, *, frozen: bool) -> str:
             with chaos.fleet.asking(chaos.fleet.other(hurt)):
                 _decided(chaos)
         pushed = push.end(60)
-    what = f"{hurt} {'stood still' if frozen else 'was killed'} {after:.2f} s into a push"
+    what = f"{hurt} {'stood still' if frozen else 'was killed'} {after:.2f} s into a push{late}"
     return _ended(chaos, pushed.confirmed, pushed.why, what)
 
 
